@@ -1,0 +1,198 @@
+"""What a job says: the fields of its hash as typed values (contract, section 1.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import TypeVar
+
+from redis_consumer.errors import InvalidJob
+
+T = TypeVar("T")
+
+
+class JobStatus(str, Enum):
+    """Where a job is on its way. Neighbours know ``new``, ``done`` and ``failed``; the others they only show."""
+
+    NEW = "new"
+    STARTED = "started"
+    PRE_PROCESSING = "pre-processing"
+    PREDICTING = "predicting"
+    POST_PROCESSING = "post-processing"
+    SAVING_RESULTS = "saving-results"
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+FINAL_STATUSES = frozenset({JobStatus.DONE.value, JobStatus.FAILED.value})
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """Name and version of a model, as it is found below ``models/`` in the bucket.
+
+    Attributes:
+        name: folder name of the model.
+        version: 1 or more; 0 means the latest that the model server has.
+    """
+
+    name: str
+    version: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> ModelId:
+        """Read ``name:version``, the form in which settings name a model.
+
+        >>> ModelId.parse("NuclearSegmentation:6")
+        ModelId(name='NuclearSegmentation', version=6)
+
+        Raises:
+            InvalidJob: the version isn't an integer, or the name is unsafe as a folder name.
+        """
+        name, _, version = text.partition(":")
+        return cls.of(name, version)
+
+    @classmethod
+    def of(cls, name: str, version: str | int | None) -> ModelId:
+        """Build a model id from the texts of a job; an empty version or one below 1 means the latest."""
+        if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
+            raise InvalidJob(f"field model_name: {name!r} is no model name; give the name of a folder below models/")
+        try:
+            number = int(version or 0)
+        except ValueError as error:
+            raise InvalidJob(
+                f"field model_version: {version!r} is no whole number; give e.g. 1, or 0 for the latest", model=name
+            ) from error
+        return cls(name, max(number, 0))
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work: the key of its hash and what the hash held when the job was claimed.
+
+    Properties raise `InvalidJob`, which names the field, the value seen and the value wanted.
+
+    Attributes:
+        id: the key of the hash in Redis.
+        fields: the texts of the hash.
+        attempt: which run of the job this is, from 1.
+    """
+
+    id: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", MappingProxyType(dict(self.fields)))
+
+    def get(self, name: str, default: str = "") -> str:
+        """Text of a field, `default` where it is absent."""
+        return self.fields.get(name, default)
+
+    @property
+    def status(self) -> str:
+        """Where the job is on its way, see `JobStatus`."""
+        return self.get("status")
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has its result or its reason already."""
+        return self.status in FINAL_STATUSES
+
+    @property
+    def input_file_name(self) -> str:
+        """Object key (or URL) of the input."""
+        name = self.get("input_file_name").strip()
+        if not name:
+            raise InvalidJob("field input_file_name: missing; give the key of the uploaded file", job_id=self.id)
+        return name
+
+    @property
+    def original_name(self) -> str:
+        """Name by which the scientist knows the input; the key's last part where the job has none."""
+        return self.get("original_name") or self.input_file_name.rsplit("/", 1)[-1]
+
+    @property
+    def model(self) -> ModelId | None:
+        """The model asked for, None where ``model_name`` is empty."""
+        name = self.get("model_name").strip()
+        return ModelId.of(name, self.get("model_version").strip()) if name else None
+
+    @property
+    def scale(self) -> float | None:
+        """Factor by which the image is resized before the model sees it, None where it is to be detected."""
+        scale = self._number("scale", float, None, "a number above 0, e.g. 0.5")
+        if scale is not None and not 0 < scale < float("inf"):
+            raise self._invalid("scale", "a number above 0, e.g. 0.5")
+        return scale
+
+    @property
+    def label(self) -> int | None:
+        """Kind of image (index into the model choices), None where it is to be detected.
+
+        ``99`` is what older tracking consumers write for "none" (contract, section 9).
+        """
+        label = self._number("label", int, None, "0, 1 or 2, or empty")
+        return None if label == 99 else label
+
+    @property
+    def cuts(self) -> int:
+        """Into how many pieces a side is cut, 0 for as many as the model wants."""
+        cuts = self._number("cuts", int, 0, "a whole number, 0 for automatic")
+        return max(cuts or 0, 0)
+
+    @property
+    def field_size(self) -> int:
+        """Receptive field of the model in pixels, for jobs that set `cuts`."""
+        size = self._number("field_size", int, 61, "a whole number above 0")
+        if size is None or size < 1:
+            raise self._invalid("field_size", "a whole number above 0")
+        return size
+
+    @property
+    def channels(self) -> tuple[int | None, ...] | None:
+        """Index of the image's channel for each role of the model, None where a role has none.
+
+        ``"0,"`` gives ``(0, None)``. None as a whole where the field is absent or empty.
+        """
+        text = self.get("channels").strip()
+        if not text:
+            return None
+        try:
+            return tuple(int(part) if part.strip() else None for part in text.split(","))
+        except ValueError as error:
+            raise self._invalid("channels", "indices joined by commas, e.g. 0,1") from error
+
+    @property
+    def preprocess_functions(self) -> tuple[str, ...]:
+        """Names of the functions to run before the model, in order."""
+        return self._names("preprocess_function")
+
+    @property
+    def postprocess_functions(self) -> tuple[str, ...]:
+        """Names of the functions to run after the model, in order."""
+        return self._names("postprocess_function")
+
+    def _names(self, name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.get(name).split(",") if part.strip())
+
+    def _number(self, name: str, kind: type[T], default: T | None, wanted: str) -> T | None:
+        text = self.get(name).strip()
+        if not text:
+            return default
+        try:
+            return kind(text)  # type: ignore[call-arg]
+        except ValueError as error:
+            raise self._invalid(name, wanted) from error
+
+    def _invalid(self, name: str, wanted: str) -> InvalidJob:
+        return InvalidJob(f"field {name}: {self.get(name)!r} isn't {wanted}", job_id=self.id)
