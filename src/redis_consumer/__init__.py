@@ -1,3 +1,17 @@
 """Workers that turn microscopy images in a bucket into label images, at the scale of a Redis queue."""
 
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
 __version__ = "1.0.0.dev0"
+
+#: Submodules that are attributes after a bare ``import redis_consumer``; each loads when first asked for.
+_SUBMODULES = frozenset({"consumers", "grpc_clients", "processing", "redis", "settings", "storage", "utils"})
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in _SUBMODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

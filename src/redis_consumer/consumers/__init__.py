@@ -1,0 +1,29 @@
+"""Where consumers are found by the names that the documentation promises; each loads when first asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis_consumer.consumers.base import Consumer
+    from redis_consumer.consumers.image import ImageFileConsumer
+    from redis_consumer.consumers.serving import TensorFlowServingConsumer
+    from redis_consumer.consumers.tracking import TrackingConsumer
+    from redis_consumer.consumers.zip_file import ZipFileConsumer
+
+__all__ = ["Consumer", "ImageFileConsumer", "TensorFlowServingConsumer", "TrackingConsumer", "ZipFileConsumer"]
+
+_MODULES = {
+    "Consumer": "base",
+    "ImageFileConsumer": "image",
+    "TensorFlowServingConsumer": "serving",
+    "TrackingConsumer": "tracking",
+    "ZipFileConsumer": "zip_file",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,261 @@
+"""How one job goes from its claim to its end: the class that every consumer, built-in or plug-in, extends."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from redis_consumer.consumers import defaults
+from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError
+from redis_consumer.job import Job
+from redis_consumer.logs import job_context
+from redis_consumer.queue import JobQueue, timestamp
+
+
+class Outcome(str, Enum):
+    """How the claim of a job ended."""
+
+    SETTLED = "settled"
+    GIVEN_BACK = "given back"
+    LOST = "lost"
+
+
+class Interrupted(BaseException):
+    """The worker stops and can't wait for the running job any longer; the job goes back as the next in line."""
+
+
+class Consumer:
+    """A consumer of one queue. Subclasses implement `_consume` and may override every method by name.
+
+    An instance runs one job at a time; use one instance a thread.
+
+    Args:
+        redis_client: a `RedisClient`, or any client with redis-py's commands that decodes replies.
+        storage_client: a `Storage`, or an object with its ``download`` and ``upload``.
+        queue: name of the list to take jobs from.
+        final_status: written at success.
+        failed_status: written at failure.
+        name: name of the worker, ``HOSTNAME`` by default.
+
+    Attributes:
+        redis: the client; commands are its attributes. A result that a plug-in writes by it instead of `update_key`
+            isn't protected against a second run of the same job.
+        storage: the bucket.
+        queue: the queue's name in lower case.
+        processing_queue: the list in Redis that holds the running job.
+        job: the running job, None between jobs.
+    """
+
+    def __init__(
+        self,
+        redis_client: Any,
+        storage_client: Any,
+        queue: str,
+        final_status: str = "done",
+        failed_status: str = "failed",
+        name: str | None = None,
+    ) -> None:
+        self.redis = redis_client
+        self.storage = storage_client
+        self.queue = str(queue).lower()
+        self.final_status = final_status
+        self.failed_status = failed_status
+        self.finished_statuses = {final_status, failed_status}
+        self.name = name or defaults.get("HOSTNAME")
+        self.hostname = self.name
+        self.output_dir = defaults.get("OUTPUT_DIR")
+        self.logger = logging.getLogger(f"{type(self).__module__}.{type(self).__name__}")
+        self.job_queue = JobQueue(redis_client, self.queue, self.name)
+        self.processing_queue = self.job_queue.processing
+        self.job: Job | None = None
+        self._is_settled = False
+
+    def _consume(self, redis_hash: str) -> str:
+        """Do the work of one job and return its status; the only method that a plug-in must implement.
+
+        Args:
+            redis_hash: the key of the job's hash.
+
+        Returns:
+            `final_status` or `failed_status`; any other status puts the job back into its queue.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no method _consume(redis_hash)")
+
+    def is_valid_hash(self, redis_hash: str | None) -> bool:
+        """Say whether this consumer can work on a job; one that it can't ends ``failed``."""
+        return redis_hash is not None
+
+    def consume(self) -> None:
+        """Take one job and run it to its end; wait up to ``EMPTY_QUEUE_TIMEOUT`` seconds for one.
+
+        For scripts that loop on it themselves. `Worker` does more: it minds signals and outages.
+        """
+        self.purge_processing_queue()
+        try:
+            job = self.job_queue.claim(float(defaults.get("EMPTY_QUEUE_TIMEOUT")))
+        except RedisUnavailable:
+            self.redis.ping()  # waits until Redis is back
+            return
+        if job is None:
+            return
+        if self.run(job) is Outcome.GIVEN_BACK:
+            time.sleep(float(defaults.get("DO_NOTHING_TIMEOUT")))
+
+    def run(self, job: Job) -> Outcome:
+        """Run a claimed job and settle it: complete, fail or give back, exactly one of these."""
+        self.job, self._is_settled = job, False
+        try:
+            with job_context(job_id=job.id, attempt=job.attempt):
+                return self._run(job)
+        finally:
+            self.job = None
+
+    def _run(self, job: Job) -> Outcome:
+        started = time.monotonic()
+        self.logger.info("Started job %s", job.id)
+        try:
+            try:
+                outcome = self._settle(job, self._work(job))
+            except (LeaseLost, RetryableError):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a plug-in raises ends its job, not the worker
+                self._handle_error(error, job.id)
+                outcome = self._settle(job, self.failed_status)
+        except LeaseLost as error:
+            self.logger.warning("Lost job %s: %s", job.id, error)
+            return Outcome.LOST
+        except RetryableError as error:
+            self.logger.warning("Gave back job %s: %s", job.id, describe(error))
+            return self._give_back(job)
+        except Interrupted:
+            self.logger.warning("Gave back job %s: the worker stops", job.id)
+            self._give_back(job, is_next=True)
+            raise
+        self.logger.info("Ended job %s after %.3f s: %s", job.id, time.monotonic() - started, outcome.value)
+        return outcome
+
+    def _work(self, job: Job) -> str:
+        if not self.is_valid_hash(job.id):
+            name = job.get("original_name") or job.get("input_file_name")
+            raise InvalidJob(
+                f"{name or job.id}: not a file for queue {self.queue!r}; submit it to a queue that takes this type",
+                job_id=job.id,
+            )
+        return self._consume(job.id)
+
+    def _settle(self, job: Job, status: str) -> Outcome:
+        if self._is_settled:
+            return Outcome.SETTLED
+        if status not in self.finished_statuses:
+            return self._give_back(job)
+        self.update_key(job.id, {"status": status})
+        return Outcome.SETTLED
+
+    def _give_back(self, job: Job, *, is_next: bool = False) -> Outcome:
+        try:
+            self.job_queue.give_back(job, is_next=is_next)
+        except LeaseLost as error:
+            self.logger.warning("Lost job %s: %s", job.id, error)
+            return Outcome.LOST
+        return Outcome.GIVEN_BACK
+
+    def _handle_error(self, err: Exception, redis_hash: str) -> None:
+        """Write a job's failure: a readable ``reason``, whose last line is ``ErrorType: what is wrong``."""
+        if isinstance(err, ConsumerError):
+            self.logger.warning("Failed job %s: %s", redis_hash, describe(err))
+        else:
+            self.logger.error("Failed job %s by a bug: %s", redis_hash, describe(err), exc_info=err)
+        self.update_key(redis_hash, {"status": self.failed_status, "reason": reason_of(err)})
+
+    def update_key(self, redis_hash: str, data: Mapping[str, Any] | None = None) -> None:
+        """Write fields of a job, with ``updated_at`` and ``updated_by``.
+
+        For the running job the write happens only while the job is still ours, and one with a final ``status``
+        ends the claim together with it.
+
+        Raises:
+            ValueError: `data` is no dictionary.
+            LeaseLost: somebody else has the job by now; nothing was written.
+        """
+        if data is not None and not isinstance(data, Mapping):
+            raise ValueError(f"update_key: data is a {type(data).__name__}, wanted a dictionary of fields")
+        fields = dict(data or {})
+        job = self.job
+        if job is None or redis_hash != job.id or self._is_settled:
+            self.redis.hset(redis_hash, mapping=self.job_queue.stamp(fields))
+        elif fields.get("status") in self.finished_statuses:
+            if fields["status"] == self.final_status:
+                fields.setdefault("finished_at", timestamp())
+            self.job_queue.complete(job, fields)
+            self._is_settled = True
+        else:
+            self.job_queue.update(job, fields)
+
+    def check_dependencies(self) -> None:
+        """Raise where Redis or the bucket doesn't answer now; a worker that gave a job back waits for it.
+
+        Raises:
+            RetryableError: which one it is, in words.
+        """
+        self.redis.ping()
+        if hasattr(self.storage, "check"):
+            self.storage.check()
+
+    def close(self) -> None:
+        """Give back what the consumer holds."""
+        if hasattr(self.redis, "close"):
+            self.redis.close()
+
+    def get_redis_hash(self) -> str | None:
+        """Take the next job without waiting and return its key, None where there is none.
+
+        For scripts that run `_consume` themselves; the job is running until its final status is written.
+        """
+        self.purge_processing_queue()
+        job = self.job_queue.claim()
+        self.job, self._is_settled = job, False
+        return job.id if job else None
+
+    def get_current_timestamp(self) -> str:
+        """Now in UTC, ISO 8601 with zone."""
+        return timestamp()
+
+    def purge_processing_queue(self) -> None:
+        """Return what this worker's processing list holds to the queue; only while no job runs."""
+        self.job_queue.recover()
+
+    def _put_back_hash(self, redis_hash: str) -> None:
+        """Return a job to the end of its queue."""
+        try:
+            self.job_queue.give_back(Job(redis_hash))
+        except LeaseLost:
+            self.logger.error("Job %s isn't in %s; nothing to put back", redis_hash, self.processing_queue)
+
+
+def describe(error: BaseException) -> str:
+    """``ErrorType: message`` on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Text for the job's ``reason``: one line for errors in words, else the traceback without machine paths."""
+    if isinstance(error, ConsumerError):
+        return describe(error)
+    lines = [
+        f"  {_short(frame.filename)}:{frame.lineno} in {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    return "\n".join(["Traceback (most recent call last):", *lines, describe(error)])
+
+
+def _short(filename: str) -> str:
+    parts = Path(filename).parts
+    for root in ("site-packages", "src"):
+        if root in parts:
+            return "/".join(parts[len(parts) - parts[::-1].index(root) :])
+    return parts[-1] if parts else filename

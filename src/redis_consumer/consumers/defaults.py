@@ -1,0 +1,99 @@
+"""Which parts a consumer gets that was built by the contract's constructor alone: those that the settings name.
+
+The one place below the command line that reads settings, always at the time of the call, so that users may assign
+to ``settings.NAME``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from redis_consumer import settings
+from redis_consumer.errors import InvalidJob
+from redis_consumer.job import ModelId
+
+if TYPE_CHECKING:
+    from redis_consumer.consumers.base import Consumer
+    from redis_consumer.models import ModelStore
+    from redis_consumer.redis import RedisClient
+    from redis_consumer.serving.base import ModelServer
+    from redis_consumer.storage import Storage
+
+
+def get(name: str) -> Any:
+    """Value of a setting by its name in the contract, as it is now."""
+    return settings.get(name)
+
+
+def redis_client(*, deadline_s: float | None = None) -> RedisClient:
+    """Connect to Redis; waits for an absent one for `deadline_s` seconds, None for ever."""
+    from redis_consumer.redis import RedisClient
+
+    return RedisClient(
+        get("REDIS_HOST"),
+        get("REDIS_PORT"),
+        get("REDIS_TIMEOUT"),
+        password=get("REDIS_PASSWORD"),
+        deadline_s=deadline_s,
+    )
+
+
+def storage() -> Storage:
+    """Open the bucket; nothing connects yet."""
+    from redis_consumer.storage import Storage
+
+    return Storage(
+        get("STORAGE_BUCKET"),
+        region=get("AWS_REGION"),
+        access_key_id=get("AWS_ACCESS_KEY_ID"),
+        secret_access_key=get("AWS_SECRET_ACCESS_KEY"),
+        endpoint=get("AWS_ENDPOINT_URL") or None,
+        service_account=get("GOOGLE_APPLICATION_CREDENTIALS") or None,
+        result_urls=get("RESULT_URLS"),
+        signed_url_expire_s=get("SIGNED_URL_EXPIRE_S"),
+        max_backoff_s=get("STORAGE_MAX_BACKOFF"),
+    )
+
+
+def model_store(bucket: Storage | None) -> ModelStore:
+    """Find models and cards: in the bucket, else in the package."""
+    from redis_consumer.models import ModelStore
+
+    return ModelStore(bucket, None)
+
+
+def model_server(models: ModelStore) -> ModelServer:
+    """Open the model server that the settings name; nothing connects yet."""
+    from redis_consumer.serving import open_model_server
+
+    return open_model_server(
+        get("MODEL_SERVER"),
+        find_model=models.find,
+        timeout_s=get("GRPC_TIMEOUT"),
+        backoff_s=get("GRPC_BACKOFF"),
+        max_retries=get("MAX_RETRY"),
+    )
+
+
+def model_of_label(label: int | None) -> ModelId:
+    """The model for a kind of image (contract, section 7); for nuclei where the kind is unknown."""
+    choices = get("MODEL_CHOICES")
+    if (label or 0) not in choices:
+        raise InvalidJob(f"field label: {label} is no kind of image; give one of {', '.join(map(str, choices))}")
+    return ModelId.parse(str(choices[label or 0]))
+
+
+def postprocess_of_label(label: int) -> str:
+    """The function that follows the model for a kind of image (contract, section 5.2)."""
+    return str(get("POSTPROCESS_CHOICES")[label])
+
+
+def build_consumer(consumer_type: str) -> Consumer:
+    """Assemble the consumer that ``CONSUMER_TYPE`` names from the settings.
+
+    Raises:
+        SettingsError: there is no such consumer.
+    """
+    from redis_consumer.consumers.registry import get_consumer_class
+
+    return get_consumer_class(consumer_type)(redis_client=redis_client(), storage_client=storage(), queue=get("QUEUE"))

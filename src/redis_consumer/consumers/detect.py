@@ -1,0 +1,64 @@
+"""Which scale and kind an image has, from the answers of the detection models (contract, section 5.2)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from redis_consumer.serving.base import Array
+
+#: Scales this close to 1 count as 1: resizing by them would only blur (contract, section 5.4).
+SCALE_TOLERANCE = 0.01
+
+
+def crops(image: Array, size_px: int, *, every: int) -> Array:
+    """Cut an image, or a stack of them, into the squares that a detection model takes, and keep some.
+
+    Args:
+        image: (Y, X), (Y, X, C) with at most 4 channels, (T, Y, X) or (B, Y, X, C). Channels are averaged.
+        size_px: side of the squares; an image with a smaller side stays whole.
+        every: keep one of so many squares, the first one always.
+
+    Returns:
+        (N, y, x, 1) float32; squares at the far edge overlap their neighbours, so that none is padded.
+    """
+    stack = _as_stack(image)
+    height, width = stack.shape[1:3]
+    if height < size_px or width < size_px:
+        return stack[:: max(every, 1)]
+    squares = [
+        plane[top : top + size_px, left : left + size_px]
+        for plane in stack
+        for top in _starts(height, size_px)
+        for left in _starts(width, size_px)
+    ]
+    return np.stack(squares[:: max(every, 1)])
+
+
+def _as_stack(image: Array) -> Array:
+    array = np.asarray(image, dtype=np.float32)
+    has_channels = array.ndim == 4 or (array.ndim == 3 and array.shape[-1] <= 4)
+    if has_channels:
+        array = array.mean(axis=-1)
+    if array.ndim == 2:
+        array = array[np.newaxis]
+    return array[..., np.newaxis]
+
+
+def _starts(side: int, size_px: int) -> list[int]:
+    count = math.ceil(side / size_px)
+    return [min(index * size_px, side - size_px) for index in range(count)]
+
+
+def scale_of(outputs: Array) -> float:
+    """Mean of the scales that the model answered, (N, …); 1 where it is within 0.01 of 1."""
+    scale = float(np.mean(outputs))
+    return 1.0 if abs(scale - 1.0) <= SCALE_TOLERANCE else scale
+
+
+def label_of(outputs: Array) -> int:
+    """Index of the class with the largest sum over the model's answers, (N, …, classes)."""
+    return int(np.argmax(outputs.reshape(-1, outputs.shape[-1]).sum(axis=0)))

@@ -1,0 +1,239 @@
+"""What becomes of one image: downloaded, segmented by a served model, and its label image uploaded."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from redis_consumer.consumers import defaults
+from redis_consumer.consumers.serving import TensorFlowServingConsumer
+from redis_consumer.errors import InvalidJob
+from redis_consumer.job import Job, JobStatus, ModelId
+
+if TYPE_CHECKING:
+    from redis_consumer.serving.base import Array
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done with an image: model and functions, from the job's fields, else from the model's card.
+
+    Attributes:
+        model: the model to run.
+        preprocess: names of the functions to run before it.
+        postprocess: names of the functions to run after it.
+        options: keyword arguments for each function by its name.
+    """
+
+    model: ModelId
+    preprocess: tuple[str, ...]
+    postprocess: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Any]]
+
+
+class ImageFileConsumer(TensorFlowServingConsumer):
+    """Consumer of single images (contract, sections 5.1 and 5.2): everything that isn't a zip."""
+
+    def is_valid_hash(self, redis_hash: str | None) -> bool:
+        """Say whether the job's input may be an image; archives go to the queue of the zip consumer."""
+        if redis_hash is None:
+            return False
+        running = self.job is not None and self.job.id == redis_hash
+        name = (
+            self.job.get("input_file_name") if running and self.job else self.redis.hget(redis_hash, "input_file_name")
+        )
+        return not str(name or "").lower().endswith(".zip")
+
+    def _consume(self, redis_hash: str) -> str:
+        """Run one job: download, pre-process, predict, post-process, save, zip, upload; each once, in this order."""
+        job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
+        if job.is_final:
+            return job.status
+        stages = Stages(self, job)
+        with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
+            stages.begin(JobStatus.STARTED, identity_started=self.name)
+            image = self._load(job, folder)
+            stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
+            plan = self._plan(job, image)
+            prepared = self._prepare(job, plan, image)
+            stages.begin(JobStatus.PREDICTING, ended="preprocess_time")
+            outputs = self._predict(job, plan, prepared)
+            stages.begin(JobStatus.POST_PROCESSING, ended="prediction_time", predict_retries=stages.retries)
+            results = self.run_functions("post", plan.postprocess, outputs, plan.options)
+            stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
+            key, url = self._save(job, results, image.shape[1:3], folder)
+        stages.finish(output_file_name=key, output_url=url)
+        return self.final_status
+
+    def _load(self, job: Job, folder: str) -> Array:
+        """Download the input and read it as (B, Y, X, C) float32, with the channels that the job names."""
+        from redis_consumer.images import ImageLimits, read_image, select_channels, to_batch
+
+        path = self.storage.download(job.input_file_name, folder)
+        limits = ImageLimits(
+            max_height=int(defaults.get("MAX_IMAGE_HEIGHT")), max_width=int(defaults.get("MAX_IMAGE_WIDTH"))
+        )
+        name = PurePosixPath(job.original_name).name
+        batch: Array = to_batch(read_image(path, limits=limits, name=name), job.get("dimension_order"))
+        if job.channels is None:
+            return batch
+        return select_channels(batch, [index for index in job.channels if index is not None], name)
+
+    def _plan(self, job: Job, image: Array) -> Plan:
+        """Choose model and functions: by the detected kind of image where that is on, else by job and card."""
+        model, postprocess = job.model, job.postprocess_functions
+        if defaults.get("LABEL_DETECT_ENABLED"):
+            label = job.label
+            if label is None:
+                label = self.detect_label(image)
+                self.update_key(job.id, {"label": label})
+            model = defaults.model_of_label(label)
+            postprocess = (defaults.postprocess_of_label(label),)
+        model = model or defaults.model_of_label(job.label)
+        card = self.models.card(model)
+        return Plan(
+            model,
+            job.preprocess_functions or (card.preprocess if card else ()),
+            postprocess or (card.postprocess if card else ()),
+            card.functions if card else {},
+        )
+
+    def _prepare(self, job: Job, plan: Plan, image: Array) -> Array:
+        """Resize the image to the model's pixel size and run the functions that go before the model."""
+        from redis_consumer.processing.resize import resize_image
+
+        scale = self.get_image_scale(job.scale, image, job.id)
+        height, width = (max(1, round(side * scale)) for side in image.shape[1:3])
+        limits = int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH"))
+        if height > limits[0] or width > limits[1]:
+            raise InvalidJob(
+                f"field scale: {scale:g} makes {PurePosixPath(job.original_name).name} {height} x {width} pixels, "
+                f"more than {limits[0]} x {limits[1]} (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); give a smaller scale",
+                job_id=job.id,
+            )
+        scaled = image if scale == 1 else resize_image(image, (height, width))
+        prepared = self.run_functions("pre", plan.preprocess, scaled, plan.options)
+        return np.asarray(prepared, dtype=np.float32)
+
+    def _predict(self, job: Job, plan: Plan, image: Array) -> list[Array]:
+        """Run the model; jobs that set ``cuts`` have the image cut as they say."""
+        if job.cuts == 0:
+            return self.predict(image, plan.model)
+        outputs = self.process_big_image(job.cuts, image, job.field_size, plan.model.name, plan.model.version)
+        return outputs if isinstance(outputs, list) else [outputs]
+
+    def _save(
+        self, job: Job, results: Array | Sequence[Array], shape_yx: tuple[int, int], folder: str
+    ) -> tuple[str, str]:
+        """Write the results at the image's own size, zip and upload them; return key and URL of the zip.
+
+        The zip's name is made of job and attempt, so that a late run can't overwrite the result of another.
+        """
+        from redis_consumer.archives import zip_files
+        from redis_consumer.images import write_channels
+
+        name = PurePosixPath(job.original_name)
+        stem = Path(folder, "results", *_safe_parts(name.parent), name.stem or "image")
+        files: list[Path] = []
+        for result in results if isinstance(results, (list, tuple)) else [results]:
+            files += write_channels(_squeeze(self._restore(result, shape_yx)), stem, first=len(files))
+        digest = hashlib.md5(f"{job.id}:{job.attempt}".encode(), usedforsecurity=False).hexdigest()
+        path = zip_files(files, Path(folder, "results"), name=f"{digest}.zip")
+        key, url = self.storage.upload(path)
+        return str(key), str(url)
+
+    @staticmethod
+    def _restore(result: Array, shape_yx: tuple[int, int]) -> Array:
+        """Bring a result (B, y, x, C) back to the size of the image: labels by nearest neighbour, others linearly."""
+        from redis_consumer.processing.resize import resize_image, resize_labels
+
+        if result.ndim != 4 or result.shape[1:3] == shape_yx:
+            return result
+        return (resize_labels if result.dtype.kind in "iub" else resize_image)(result, shape_yx)
+
+    # The functions by name, as plug-ins call them.
+
+    def run_functions(
+        self, process_type: str, names: Iterable[str], data: Any, options: Mapping[str, Mapping[str, Any]]
+    ) -> Any:
+        """Run functions in order, each on what the one before gave.
+
+        Args:
+            process_type: ``pre`` or ``post``.
+            names: of the functions.
+            data: (B, Y, X, C), or the list of the model's outputs.
+            options: keyword arguments by function name.
+        """
+        for name in names:
+            data = self._run_function(process_type, name, data, options)
+        return data
+
+    def _run_function(
+        self, process_type: str, name: str, data: Any, options: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Any:
+        from redis_consumer.processing import registry
+
+        own = defaults.get("PROCESSING_FUNCTIONS").get(process_type, {}).get(name)
+        return own(data) if own else registry.apply(process_type, [name], data, options or {})
+
+    def process(self, image: Array, key: str, process_type: str) -> Any:
+        """Run one function by its name; an empty name leaves the image as it is.
+
+        Raises:
+            InvalidJob: there is no such kind or function. Also a ValueError.
+        """
+        return self._run_function(process_type, key, image) if key else image
+
+    def preprocess(self, image: Array, keys: Iterable[str]) -> Any:
+        """Run the functions that go before the model, by their names."""
+        return self.run_functions("pre", [key for key in keys if key], image, {})
+
+    def postprocess(self, image: Array | list[Array], keys: Iterable[str]) -> Any:
+        """Run the functions that go after the model, by their names."""
+        return self.run_functions("post", [key for key in keys if key], image, {})
+
+
+class Stages:
+    """Writes a job's status at the start of each stage, together with the time that the stage before took."""
+
+    def __init__(self, consumer: ImageFileConsumer, job: Job) -> None:
+        self.consumer = consumer
+        self.job = job
+        self.started = self.began = time.monotonic()
+
+    @property
+    def retries(self) -> int:
+        """How often the model server was asked again in this job."""
+        return self.consumer.predict_retries
+
+    def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
+        """Begin a stage; `ended` names the field for the seconds of the one before."""
+        self.consumer.update_key(self.job.id, {**self._time(ended), "status": status.value, **fields})
+
+    def finish(self, **fields: Any) -> None:
+        """End the job with its result."""
+        total_s = time.monotonic() - self.started
+        done = {"status": self.consumer.final_status, "total_jobs": 1, "total_time": f"{total_s:.6f}"}
+        self.consumer.update_key(self.job.id, {**self._time("upload_time"), **done, **fields})
+
+    def _time(self, ended: str | None) -> dict[str, str]:
+        now = time.monotonic()
+        took_s, self.began = now - self.began, now
+        return {ended: f"{took_s:.6f}"} if ended else {}
+
+
+def _squeeze(result: Array) -> Array:
+    """Drop a batch axis of 1, as the contract's files have it."""
+    return result[0] if result.ndim == 4 and result.shape[0] == 1 else result
+
+
+def _safe_parts(folder: PurePosixPath) -> list[str]:
+    """The folders of the original name that may be made below the result's."""
+    return [part for part in folder.parts if part not in ("/", "..", ".")]

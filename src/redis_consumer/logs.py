@@ -1,0 +1,154 @@
+"""How does a worker say what it does?
+
+Lines to read, or one JSON object a line; within a job every line names the job, whoever logs it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime, timezone
+from typing import Any, TextIO
+
+HANDLER_NAME = "redis-consumer"
+MASK = "********"
+
+#: Libraries that tell more than anybody wants to know.
+NOISY = (
+    "PIL",
+    "asyncio",
+    "botocore",
+    "filelock",
+    "grpc",
+    "imagecodecs",
+    "matplotlib",
+    "numba",
+    "redis",
+    "tifffile",
+    "urllib3",
+)
+
+_job: ContextVar[dict[str, Any]] = ContextVar("redis_consumer_job", default={})  # noqa: B039 - never changed in place
+_standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_in_urls = re.compile(r"(?i)((?:x-amz-signature|x-amz-credential|x-goog-signature|x-goog-credential|sig)=)[^&\s\"']+")
+_in_addresses = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
+
+
+@contextmanager
+def job_context(*, job_id: str, attempt: int | None = None, queue: str | None = None) -> Iterator[None]:
+    """Let each line that is logged within carry the job.
+
+    Args:
+        job_id: the job's key in Redis.
+        attempt: which run of the job it is, from 1; left out where None.
+        queue: the job's queue; left out where None.
+    """
+    fields = {"job_id": job_id, "attempt": attempt, "queue": queue}
+    token = _job.set({**_job.get(), **{name: value for name, value in fields.items() if value is not None}})
+    try:
+        yield
+    finally:
+        _job.reset(token)
+
+
+def initialize_logger(
+    level: str | int = "INFO", fmt: str = "text", *, secrets: Iterable[str] = (), stream: TextIO | None = None
+) -> None:
+    """Send all logs of the process to one place, in one form. May be called again: the last call holds.
+
+    Args:
+        level: least severity that is logged, by name (any case) or number. Libraries that talk much
+            (`NOISY`) are kept to warnings.
+        fmt: ``text`` for lines to read, ``json`` for an object a line: ``ts`` (ISO-8601, UTC), ``level``,
+            ``logger``, ``message``, ``job_id`` and ``attempt`` within a job, ``exception`` where there is one,
+            and what a caller gave as ``extra``.
+        secrets: texts that are masked wherever they would appear.
+        stream: where to, standard error where None.
+
+    Raises:
+        ValueError: no such level or form.
+    """
+    if fmt not in ("text", "json"):
+        raise ValueError(f"log format {fmt!r}: must be text or json")
+    root = logging.getLogger()
+    root.setLevel(level.upper() if isinstance(level, str) else level)
+    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler.set_name(HANDLER_NAME)
+    handler.setFormatter(_Formatter(_json_line if fmt == "json" else _text_line, secrets))
+    handler.addFilter(_add_job)
+    for old in [known for known in root.handlers if known.get_name() == HANDLER_NAME]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def mask_secrets(text: str, secrets: Iterable[str] = ()) -> str:
+    """Mask the given secrets, the signatures of signed links and the passwords of addresses in a text.
+
+    >>> mask_secrets("redis://:hunter2@host/0 and link?X-Amz-Signature=abc&x=1")
+    'redis://:********@host/0 and link?X-Amz-Signature=********&x=1'
+    """
+    return _in_addresses.sub(rf"\1{MASK}@", _in_urls.sub(rf"\1{MASK}", _replace(text, secrets)))
+
+
+def _replace(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    return text
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, write: Any, secrets: Iterable[str]) -> None:
+        super().__init__()
+        self._write = write
+        # An empty text is in every text.
+        self._secrets = tuple(secret for secret in secrets if secret)
+
+    def format(self, record: logging.LogRecord) -> str:
+        exception = self.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
+        line: str = self._write(record, mask_secrets(exception, self._secrets), self._secrets)
+        return line
+
+
+def _add_job(record: logging.LogRecord) -> bool:
+    for name, value in _job.get().items():
+        if not hasattr(record, name):
+            setattr(record, name, value)
+    return True
+
+
+def _text_line(record: logging.LogRecord, exception: str, secrets: tuple[str, ...]) -> str:
+    job_id, attempt = getattr(record, "job_id", None), getattr(record, "attempt", None)
+    job = f" [{job_id}{f' attempt {attempt}' if attempt else ''}]" if job_id else ""
+    line = f"{_moment(record)} {record.levelname:<7} {record.name}{job}: {record.getMessage()}"
+    line = mask_secrets(line, secrets)
+    # Indented, what follows a line break in a file name can't pass for a line of ours.
+    return "\n    ".join((f"{line}\n{exception}" if exception else line).splitlines())
+
+
+def _json_line(record: logging.LogRecord, exception: str, secrets: tuple[str, ...]) -> str:
+    fields: dict[str, Any] = {
+        "ts": _moment(record),
+        "level": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+    }
+    fields.update((name, value) for name, value in vars(record).items() if name not in _standard)
+    if exception:
+        fields["exception"] = exception
+    texts = {name: mask_secrets(value, secrets) if isinstance(value, str) else value for name, value in fields.items()}
+    # Once more for what lies deeper in `extra`; patterns could run over the borders of JSON's texts here.
+    return _replace(json.dumps(texts, default=str, ensure_ascii=False), secrets)
+
+
+def _moment(record: logging.LogRecord) -> str:
+    return (
+        datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )

@@ -1,0 +1,223 @@
+"""How commands reach Redis: found directly or by Sentinel, waited for while it is away; knows no jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from redis_consumer.errors import RedisUnavailable
+
+logger = logging.getLogger(__name__)
+
+#: Moves that may have happened although no reply came. A second try could take a second job, so the caller
+#: has to look at what happened first.
+NEVER_RETRIED = frozenset({"blmove", "blpop", "brpop", "brpoplpush", "lmove", "lpop", "rpop", "rpoplpush"})
+
+#: The server is there but doesn't serve us now: starting, failing over, or running a long script.
+_AWAY = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    exceptions.BusyLoadingError,
+    exceptions.MasterDownError,
+    exceptions.TryAgainError,
+)
+
+#: A reply that is later than this counts as none; longer than any blocking move of ours.
+SOCKET_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 3.0
+MAX_PAUSE_S = 5.0
+
+
+class RedisClient:
+    """A connection that outlives restarts and failovers of Redis.
+
+    Every command of redis-py is an attribute: ``client.hgetall(key)``. All of them, reads too, go to the master,
+    since a replica may not have what we just wrote. Texts are decoded as UTF-8. Nothing connects before the first
+    command.
+
+    A command that finds Redis away waits for it with growing, jittered pauses and logs once that it waits and once
+    that it goes on; blocking and popping moves (`NEVER_RETRIED`) raise at once.
+
+    Args:
+        host: name or address of a Redis server or of a Sentinel.
+        port: its port.
+        backoff: first pause between tries, in seconds; pauses double up to 5 s.
+        password: sent where given, to Sentinel's Redis servers as well.
+        deadline_s: seconds to wait for an absent Redis, None for ever.
+
+    Raises:
+        RedisUnavailable: (commands) Redis stayed away for `deadline_s`, or `stop_waiting` was called.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int | str,
+        backoff: float = 1,
+        *,
+        password: str | None = None,
+        deadline_s: float | None = None,
+    ) -> None:
+        self.host = host
+        self.port = int(port)
+        self.backoff = float(backoff)
+        self.deadline_s = deadline_s
+        self._password = password or None
+        self._lock = threading.Lock()
+        self._master: redis.Redis | None = None
+        self._away_since: float | None = None
+        self._stopping = threading.Event()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def command(*args: Any, **kwargs: Any) -> Any:
+            return self._run(name, args, kwargs)
+
+        return command
+
+    @property
+    def address(self) -> str:
+        """``host:port`` as given, for messages."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def _redis_master(self) -> redis.Redis:
+        """The plain redis-py client of the current master; plug-ins use it under this name."""
+        with self._lock:
+            if self._master is None:
+                self._master = self._find_master()
+            return self._master
+
+    @classmethod
+    def _get_redis_client(cls, host: str, port: int, password: str | None = None) -> redis.Redis:
+        """Make the plain client of one server; tests and plug-ins replace it."""
+        # redis-py's own retries would hide how long Redis is away, and would repeat moves.
+        return redis.Redis(
+            host=host,
+            port=port,
+            password=password,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_keepalive=True,
+        )
+
+    def stop_waiting(self) -> None:
+        """Let every command, waiting or to come, raise instead of wait. Safe in a signal handler."""
+        self._stopping.set()
+
+    def describe(self) -> str:
+        """Say whether the address is a Redis or a Sentinel, and which server is the master."""
+        kwargs = self._redis_master.connection_pool.connection_kwargs
+        found = f"{kwargs['host']}:{kwargs['port']}"
+        return f"Redis at {found}" if found == self.address else f"Sentinel at {self.address}, master {found}"
+
+    def close(self) -> None:
+        """Give back the connections."""
+        with self._lock:
+            if self._master is not None:
+                self._master.close()
+            self._master = None
+
+    def _find_master(self) -> redis.Redis:
+        client = self._get_redis_client(self.host, self.port, self._password)
+        try:
+            masters = client.sentinel_masters()
+        except exceptions.ResponseError:
+            return client  # a plain Redis knows no SENTINEL
+        client.close()
+        if not masters:
+            raise exceptions.ConnectionError(f"Sentinel at {self.address} knows no master")
+        master = next(iter(masters.values() if isinstance(masters, dict) else masters))
+        return self._get_redis_client(master["ip"], int(master["port"]), self._password)
+
+    def _run(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        started = time.monotonic()
+        pause_s = self.backoff
+        while True:
+            try:
+                reply = getattr(self._redis_master, name)(*args, **kwargs)
+            except exceptions.AuthenticationError:
+                raise
+            except _AWAY as error:
+                self._note_away(error)
+                if name in NEVER_RETRIED or self._is_over(started, pause_s):
+                    raise self._unavailable(name, error) from error
+            except exceptions.ResponseError as error:
+                if not _is_busy(error):
+                    raise
+                self._note_away(error)
+                if self._is_over(started, pause_s):
+                    raise self._unavailable(name, error) from error
+            else:
+                self._note_back()
+                return reply
+            self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+    def _is_over(self, started: float, pause_s: float) -> bool:
+        if self._stopping.is_set():
+            return True
+        return self.deadline_s is not None and time.monotonic() - started + pause_s > self.deadline_s
+
+    def _unavailable(self, name: str, error: Exception) -> RedisUnavailable:
+        return RedisUnavailable(
+            f"Redis at {self.address}: no reply to {name.upper()} ({error}); check REDIS_HOST and REDIS_PORT, "
+            "and that the server is up"
+        )
+
+    def _note_away(self, error: Exception) -> None:
+        # The next try asks the Sentinel anew, which may have another master by then.
+        self.close()
+        with self._lock:
+            if self._away_since is not None:
+                return
+            self._away_since = time.monotonic()
+        logger.warning("Redis at %s is away (%s); waiting for it", self.address, error)
+
+    def _note_back(self) -> None:
+        if self._away_since is None:
+            return
+        with self._lock:
+            away_since, self._away_since = self._away_since, None
+        if away_since is not None:
+            logger.warning("Redis at %s is back after %.1f s", self.address, time.monotonic() - away_since)
+
+
+class Script:
+    """A Lua script, sent by its digest; with its text where the server hasn't seen it yet (restart, failover).
+
+    Args:
+        path: the script's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.text = path.read_text(encoding="utf-8")
+        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, client: Any, keys: list[str], arguments: list[str]) -> Any:
+        """Run it on a `RedisClient` or any client of redis-py."""
+        try:
+            return client.evalsha(self.digest, len(keys), *keys, *arguments)
+        except exceptions.NoScriptError:
+            return client.eval(self.text, len(keys), *keys, *arguments)
+
+
+def _is_busy(error: Exception) -> bool:
+    text = str(error)
+    return "BUSY" in text and "SCRIPT KILL" in text

@@ -1,0 +1,100 @@
+"""What has the operator decided?
+
+`load_settings` reads all sources into one frozen `Settings`. The older upper-case names of this module
+(``settings.QUEUE``, ``settings.MODEL_CHOICES``) are read from settings that are loaded once, at the first use;
+a name that somebody assigns (``settings.QUEUE = "track"``) wins from then on, in `get` and in `current`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from redis_consumer.settings.options import MASK, Setting, Settings
+from redis_consumer.settings.sources import build, load_settings
+
+__all__ = ["MASK", "PROCESSING_FUNCTIONS", "Setting", "Settings", "current", "get", "load_settings", "use"]
+
+PROCESSING_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {"pre": {}, "post": {}}
+"""Functions of users, by the name that a job asks for; looked at before the built-in ones."""
+
+_in_use: list[Settings] = []
+
+
+def use(settings: Settings | None) -> None:
+    """Make these the settings that `current`, `get` and the upper-case names give; None: load anew when next asked."""
+    _in_use[:] = [] if settings is None else [settings]
+
+
+def current() -> Settings:
+    """Give the settings in use, with what was assigned to this module's upper-case names.
+
+    Raises:
+        SettingsError: a value is wrong.
+    """
+    if not _in_use:
+        use(load_settings())
+    assigned = {name: value for name, value in globals().items() if name.isupper() and _is_setting(name)}
+    return _with_assigned(_in_use[0], assigned) if assigned else _in_use[0]
+
+
+def get(name: str) -> Any:
+    """Give the value of an upper-case name: what was assigned to it, else what the settings say.
+
+    Secrets come as plain text, models as ``name:version``.
+
+    Raises:
+        AttributeError: there is no such name.
+        SettingsError: a value is wrong.
+    """
+    return globals()[name] if name in globals() else __getattr__(name)
+
+
+def __getattr__(name: str) -> Any:
+    if name.isupper() and _is_setting(name):
+        value = getattr(current(), name.lower())
+        return value.get_secret_value() if isinstance(value, SecretStr) else value
+    if name in _DERIVED:
+        return _DERIVED[name]()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _strip(path: str) -> str:
+    """Join repeated slashes of a bucket path into one and drop those at its ends."""
+    return re.sub(r"/+", "/", path).strip("/")
+
+
+def _is_setting(name: str) -> bool:
+    return name.lower() in Settings.model_fields
+
+
+def _with_assigned(settings: Settings, assigned: dict[str, object]) -> Settings:
+    given = {name.upper(): getattr(settings, name) for name in settings.model_fields_set}
+    layers = [(settings.source(name), {name: value}) for name, value in given.items()]
+    return build([("assignment", assigned), *layers])
+
+
+def _folder(name: str) -> str:
+    # The folders of the older software: beside the package.
+    return str(Path(__file__).resolve().parents[2] / name)
+
+
+_DERIVED: dict[str, Callable[[], object]] = {
+    "MODEL_CHOICES": lambda: {0: get("NUCLEAR_MODEL"), 1: get("CYTOPLASM_MODEL"), 2: get("PHASE_MODEL")},
+    "POSTPROCESS_CHOICES": lambda: {
+        0: get("NUCLEAR_POSTPROCESS"),
+        1: get("CYTOPLASM_POSTPROCESS"),
+        2: get("PHASE_POSTPROCESS"),
+    },
+    "STORAGE_BUCKET_URL": lambda: current().storage_bucket_url,
+    "MODEL_SERVER_URL": lambda: current().model_server_url,
+    # Names, not objects of grpc: only the model server's client may know that library.
+    "GRPC_RETRY_STATUSES": lambda: frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}),
+    "OUTPUT_DIR": lambda: _folder("output"),
+    "DOWNLOAD_DIR": lambda: _folder("download"),
+    "LOG_DIR": lambda: _folder("logs"),
+}

@@ -1,0 +1,87 @@
+"""Which values can a setting take?"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a kind of setting allows, in the words of an error message: "must be " + `words`."""
+
+    words: str
+
+
+def _model_name(text: str) -> str:
+    if not re.fullmatch(r"[^\s/\\:.][^/\\:]*:\d+", text):
+        raise ValueError("no name:version")
+    return text
+
+
+def _queue_name(text: str) -> str:
+    # Consumers lower-case their queue; done here as well, parents and children can't disagree about the case.
+    if not text or any(character.isspace() for character in text):
+        raise ValueError("no queue name")
+    return text.lower()
+
+
+def _worker_name(text: str) -> str:
+    # Neighbours take what stands behind the last colon of a processing list as the worker's name (contract, 1.1).
+    if not text or ":" in text:
+        raise ValueError("no worker name")
+    return text
+
+
+def _url(text: str) -> str:
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise ValueError("no URL")
+    return text
+
+
+def _endpoint(text: str) -> str:
+    if text and not re.match(r"https?://", text):
+        raise ValueError("no http URL")
+    return text
+
+
+def _given(secret: SecretStr | None) -> SecretStr | None:
+    # The kiosk's charts fill in this word where the operator gave no key.
+    return None if secret is not None and secret.get_secret_value() in ("", "specify_me") else secret
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+Port = Annotated[int, Field(ge=1, le=65535), Allowed("a whole number from 1 to 65535")]
+Count = Annotated[int, Field(ge=0), Allowed("a whole number, 0 or more")]
+Size = Annotated[int, Field(ge=1), Allowed("a whole number, 1 or more")]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Allowed("a number of seconds, 0 or more")]
+Timeout = Annotated[float, Field(gt=0, allow_inf_nan=False), Allowed("a number of seconds above 0")]
+Factor = Annotated[float, Field(gt=0, allow_inf_nan=False), Allowed("a number above 0")]
+Fraction = Annotated[float, Field(ge=0, le=1), Allowed("a number from 0 to 1")]
+Switch = Annotated[bool, Allowed("true, 1, yes or on; or false, 0, no or off")]
+Text = Annotated[str, Field(min_length=1), Allowed("some text")]
+ModelName = Annotated[str, AfterValidator(_model_name), Allowed("a model as name:version, e.g. NuclearSegmentation:6")]
+QueueName = Annotated[str, AfterValidator(_queue_name), Allowed("a name without spaces")]
+WorkerName = Annotated[str, AfterValidator(_worker_name), Allowed("a name without ':'")]
+Url = Annotated[str, AfterValidator(_url), Allowed("a URL, e.g. s3://bucket, gs://bucket or file:///folder")]
+ServerUrl = Annotated[str, AfterValidator(_url), Allowed("a URL, e.g. tfs://host:8500 or onnx://")]
+Endpoint = Annotated[str, AfterValidator(_endpoint), Allowed("a URL that starts with http:// or https://")]
+TensorDtype = Annotated[str, Field(pattern=r"^DT_[A-Z0-9]+$"), Allowed("a TensorFlow data type, e.g. DT_FLOAT")]
+Secret = Annotated[SecretStr | None, AfterValidator(_given)]
+
+CloudProvider = Annotated[Literal["aws", "gke"], BeforeValidator(_lower)]
+ResultUrls = Annotated[Literal["public", "signed"], BeforeValidator(_lower)]
+CropMode = Annotated[Literal["resize", "fixed"], BeforeValidator(_lower)]
+Compartment = Annotated[Literal["whole-cell", "nuclear", "both"], BeforeValidator(_lower)]
+LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]

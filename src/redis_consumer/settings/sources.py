@@ -1,0 +1,136 @@
+"""Where do the values of settings come from?
+
+Highest first: the caller's own (the command line), the environment, ``.env``, ``settings.ini``, a TOML file
+(``redis-consumer.toml`` or the one that ``REDIS_CONSUMER_CONFIG`` names), the default. The files lie in the
+working directory. An empty value is no value: the kiosk's charts set variables to the empty string.
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
+
+from redis_consumer.errors import SettingsError
+from redis_consumer.settings.options import MASK, Settings, allowed_values
+
+CONFIG_VARIABLE = "REDIS_CONSUMER_CONFIG"
+OLDER_NAMES = {"STORAGE_BUCKET": ("CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET"), "LOG_LEVEL": ("DEBUG",)}
+
+Layer = tuple[str, Mapping[str, Any]]
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read all sources and check every value.
+
+    Args:
+        overrides: values that win over all sources, by field or variable name; None counts as not given.
+
+    Raises:
+        SettingsError: names every wrong value: what was seen, where it came from, what is allowed.
+        TypeError: an override isn't the name of a setting.
+    """
+    given = {name.upper(): value for name, value in overrides.items() if value is not None}
+    unknown = sorted(given.keys() - _names())
+    if unknown:
+        raise TypeError(f"no settings of the name {', '.join(unknown)}")
+    return build(
+        [("command line", given), ("environment", _environment()), (".env file", _dot_env()), _ini_file(), _toml_file()]
+    )
+
+
+def build(layers: list[Layer]) -> Settings:
+    """Let each variable have the value of the first layer that gives one, and check them all."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, layer in layers:
+        for name, value in layer.items():
+            if value != "" and name not in values:
+                values[name], sources[name] = value, source
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, values, sources)) from error
+    for name, older in OLDER_NAMES.items():
+        if name not in values and any(other in values for other in older):
+            sources[name] = ", ".join(other for other in older if other in values)
+    settings._sources.update(sources)
+    return settings
+
+
+def _names() -> set[str]:
+    return {field.upper() for field in Settings.model_fields}
+
+
+def _environment() -> Mapping[str, Any]:
+    return EnvSettingsSource(Settings, case_sensitive=True, env_ignore_empty=True)()
+
+
+def _dot_env() -> Mapping[str, Any]:
+    def read() -> Mapping[str, Any]:
+        source = DotEnvSettingsSource(
+            Settings, env_file=".env", env_file_encoding="utf-8", case_sensitive=True, env_ignore_empty=True
+        )
+        # What else stands in the file is for other programs.
+        return {name: text for name, text in source().items() if name in _names()}
+
+    return _read(Path(".env"), read)
+
+
+def _ini_file() -> Layer:
+    def read() -> Mapping[str, Any]:
+        parser = configparser.ConfigParser()
+        parser.read("settings.ini", encoding="utf-8")
+        section = parser["settings"] if parser.has_section("settings") else {}
+        return {name.upper(): text for name, text in section.items() if name.upper() in _names()}
+
+    return "settings.ini", _read(Path("settings.ini"), read)
+
+
+def _toml_file() -> Layer:
+    named = os.environ.get(CONFIG_VARIABLE, "")
+    path = Path(named or "redis-consumer.toml")
+    if named and not path.is_file():
+        raise SettingsError(f"{CONFIG_VARIABLE} = {named!r} (environment): there is no such file; give an existing one")
+    values = _read(path, lambda: TomlConfigSettingsSource(Settings, toml_file=path).toml_data)
+    layer = {name.upper(): value for name, value in values.items()}
+    # The file is ours alone, so a name we don't know is a slip of the pen.
+    unknown = sorted(layer.keys() - _names())
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], _names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "`redis-consumer settings` lists them all"
+        raise SettingsError(f"{path.name}: there is no setting {unknown[0]}; {hint}")
+    return f"TOML file {path.name}", layer
+
+
+def _read(path: Path, read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    try:
+        return read() if path.is_file() else {}
+    except (OSError, ValueError, configparser.Error) as error:
+        raise SettingsError(f"{path.name}: can't be read: {error}; mend or remove the file") from error
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    problems = error.errors(include_url=False, include_context=False)
+    lines = [
+        _explain_one(str(problem["loc"][0]).upper(), problem["msg"], values, sources)
+        for problem in problems
+        # Defaults that follow another value can't be worked out when that one is wrong: one line is enough.
+        if problem["type"] != "default_factory_not_called"
+    ]
+    head = "1 setting is wrong" if len(lines) == 1 else f"{len(lines)} settings are wrong"
+    return "\n".join([f"{head}:", *(f"  {line}" for line in lines)])
+
+
+def _explain_one(name: str, message: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    is_secret = "SecretStr" in str(Settings.model_fields[name.lower()].annotation)
+    seen = MASK if is_secret or isinstance(values.get(name), SecretStr) else repr(values.get(name, ""))
+    allowed = allowed_values(name)
+    wanted = f"must be {allowed}" if allowed else message.replace("Input should be", "must be")
+    return f"{name} = {seen} ({sources.get(name, 'from ' + ', '.join(OLDER_NAMES.get(name, ())))}): {wanted}"

@@ -1,0 +1,136 @@
+"""The loop of one slot: claim a job, let the consumer run and settle it, mind signals and outages."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import threading
+from types import FrameType
+
+from redis_consumer.consumers.base import Consumer, Interrupted, Outcome
+from redis_consumer.errors import RedisUnavailable, RetryableError
+from redis_consumer.job import Job
+
+logger = logging.getLogger(__name__)
+
+#: Seconds of one blocking claim: how late an idle worker notices that it shall stop.
+CLAIM_TIMEOUT_S = 2.0
+FIRST_PAUSE_S = 0.5
+MAX_PAUSE_S = 30.0
+
+
+class Worker:
+    """Runs one consumer until it is told to stop.
+
+    SIGTERM and SIGINT stop the claiming; a running job may finish within the grace period and is given back as the
+    next in line otherwise. A second signal gives it back at once.
+
+    Args:
+        consumer: whose queue to serve.
+        grace_period_s: seconds for the running job after the first signal.
+        is_burst: stop as soon as the queue is empty.
+    """
+
+    def __init__(self, consumer: Consumer, *, grace_period_s: float = 25.0, is_burst: bool = False) -> None:
+        self.consumer = consumer
+        self.grace_period_s = grace_period_s
+        self.is_burst = is_burst
+        self._stopping = threading.Event()
+
+    def run(self) -> int:
+        """Claim and run jobs until a signal comes, or the queue is empty in a burst; return the exit code, 0."""
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_deadline)
+        try:
+            self._loop()
+        except Interrupted:
+            logger.warning("Stopped before the running job ended")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            self.consumer.close()
+        logger.info("Stopped")
+        return 0
+
+    def stop(self) -> None:
+        """Claim no more jobs; `run` returns after the running one."""
+        self._stopping.set()
+        if hasattr(self.consumer.redis, "stop_waiting") and self.consumer.job is None:
+            self.consumer.redis.stop_waiting()
+
+    def _loop(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        is_lost = True  # what an earlier life of this worker left in its list, or a claim whose reply was lost
+        while not self._stopping.is_set():
+            try:
+                if is_lost:
+                    self._begin()
+                    is_lost = False
+                job = self._claim()
+                outcome = None if job is None else self.consumer.run(job)
+            except RedisUnavailable as error:
+                is_lost = True
+                logger.warning("%s", error)
+                self._pause(FIRST_PAUSE_S)
+                continue
+            if outcome is Outcome.GIVEN_BACK:
+                pause_s = self._wait_for_dependencies(pause_s)
+            elif outcome is not None:
+                pause_s = FIRST_PAUSE_S
+
+    def _begin(self) -> None:
+        queue = self.consumer.job_queue
+        queue.recover()
+        logger.info("Ready: worker %s serves queue %s", queue.worker, queue.name)
+
+    def _claim(self) -> Job | None:
+        """Take a job; none where the queue stays empty or a signal came meanwhile."""
+        queue = self.consumer.job_queue
+        job = queue.claim(0.0 if self.is_burst else CLAIM_TIMEOUT_S)
+        if job is None and self.is_burst and not self.consumer.redis.llen(queue.name):
+            self._stopping.set()
+        if job is not None and self._stopping.is_set():
+            queue.give_back(job, is_next=True)
+            return None
+        return job
+
+    def _wait_for_dependencies(self, pause_s: float) -> float:
+        """Claim nothing until what failed answers again; return the pause for the next time."""
+        self._pause(pause_s)
+        while not self._stopping.is_set():
+            try:
+                self.consumer.check_dependencies()
+            except RetryableError as error:
+                logger.warning("Claiming nothing: %s", error)
+            else:
+                break
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
+            self._pause(pause_s)
+        return min(2 * pause_s, MAX_PAUSE_S)
+
+    def _pause(self, pause_s: float) -> None:
+        self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self._stopping.is_set():
+            logger.warning("%s again: stopping at once", name)
+            self._interrupt()
+            return
+        logger.info("%s: stopping within %g s", name, self.grace_period_s)
+        self.stop()
+        if self.grace_period_s > 0:
+            signal.setitimer(signal.ITIMER_REAL, self.grace_period_s)
+        else:
+            self._interrupt()
+
+    def _on_deadline(self, _number: int, _frame: FrameType | None) -> None:
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if hasattr(self.consumer.redis, "stop_waiting"):
+            self.consumer.redis.stop_waiting()
+        if self.consumer.job is not None:
+            raise Interrupted

@@ -1,0 +1,59 @@
+"""Fixtures that most tests share: a real Redis, and no way for a setting of the machine to leak in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from redis_consumer import settings
+from redis_consumer.cli.embedded import SERVER_VARIABLE, find_redis_server
+from redis_consumer.redis import RedisClient
+from support.redis_server import RedisServer
+
+pytest_plugins: list[str] = []
+
+# Found while the working directory still is the repository's root.
+os.environ[SERVER_VARIABLE] = find_redis_server()
+
+KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "REDIS_SERVER", "VIRTUAL_ENV", "CI")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Each test starts in an empty folder with no variable of ours, and with settings not yet read."""
+    for name in list(os.environ):
+        if name not in KEPT and not name.startswith(("PYTEST", "COV", "OPENBLAS", "PYTHON")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    settings.use(None)
+    yield
+    settings.use(None)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for the whole run; take `redis_db` to find it empty."""
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_db(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A plain client of an empty Redis, as a stranger would use it."""
+    client = redis_server.client
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def redis_client(redis_server: RedisServer, redis_db: redis.Redis) -> Iterator[RedisClient]:
+    """Our own client of the same, empty Redis."""
+    client = RedisClient("127.0.0.1", redis_server.port, 0.05, deadline_s=20)
+    yield client
+    client.close()

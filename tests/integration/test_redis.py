@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from redis_consumer.errors import RedisUnavailable
+from redis_consumer.redis import RedisClient
+from support.redis_server import RedisServer, free_port
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, with data that outlive a restart."""
+    server = RedisServer(tmp_path, is_durable=True).start()
+    yield server
+    server.stop()
+
+
+def client_of(server: RedisServer, deadline_s: float = 20.0) -> RedisClient:
+    return RedisClient("127.0.0.1", server.port, 0.02, deadline_s=deadline_s)
+
+
+def test_commands_are_attributes(redis_client: RedisClient) -> None:
+    redis_client.hset("key", mapping={"field": "wörd"})
+    assert redis_client.hgetall("key") == {"field": "wörd"}
+
+
+def test_an_unknown_command_raises_when_called(redis_client: RedisClient) -> None:
+    command = redis_client.no_such_command
+    with pytest.raises(AttributeError):
+        command()
+
+
+def test_a_wrong_command_is_not_repeated(redis_client: RedisClient) -> None:
+    redis_client.set("key", "text")
+    with pytest.raises(redis.ResponseError):
+        redis_client.lpush("key", "x")
+
+
+def test_nothing_connects_before_the_first_command() -> None:
+    RedisClient("127.0.0.1", free_port()).close()
+
+
+def test_an_absent_server_is_an_error_in_words_after_the_deadline() -> None:
+    port = free_port()
+    client = RedisClient("127.0.0.1", port, 0.01, deadline_s=0.05)
+    with pytest.raises(RedisUnavailable, match=f"Redis at 127.0.0.1:{port}: no reply to PING.*REDIS_HOST"):
+        client.ping()
+
+
+def test_a_server_that_comes_later_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    server = RedisServer(tmp_path)
+    client = client_of(server)
+    starter = threading.Timer(0.2, server.start)
+    starter.start()
+    with caplog.at_level(logging.INFO):
+        assert client.ping()
+    starter.join()
+    server.stop()
+    assert len([record for record in caplog.records if "is away" in record.message]) == 1
+    assert len([record for record in caplog.records if "is back" in record.message]) == 1
+
+
+def test_a_restart_is_outlived(server: RedisServer) -> None:
+    client = client_of(server)
+    client.set("key", "kept")
+    server.stop()
+    starter = threading.Timer(0.2, server.start)
+    starter.start()
+    assert client.get("key") == "kept"
+    starter.join()
+
+
+def test_a_move_is_never_repeated(server: RedisServer) -> None:
+    client = client_of(server)
+    client.ping()
+    server.stop()
+    with pytest.raises(RedisUnavailable, match="BLMOVE"):
+        client.blmove("a", "b", 1, src="RIGHT", dest="LEFT")
+
+
+def test_stop_waiting_ends_the_wait() -> None:
+    client = RedisClient("127.0.0.1", free_port(), 0.02)
+    threading.Timer(0.2, client.stop_waiting).start()
+    with pytest.raises(RedisUnavailable):
+        client.ping()
+
+
+def test_sentinel_is_asked_for_the_master_and_followed(tmp_path: Path) -> None:
+    for name in ("master", "replica"):
+        (tmp_path / name).mkdir()
+    master = RedisServer(tmp_path / "master").start()
+    replica = RedisServer(tmp_path / "replica", replica_of=master.port).start()
+    sentinel = RedisServer(tmp_path).start_sentinel(master.port)
+    try:
+        client = RedisClient("127.0.0.1", sentinel.port, 0.05, deadline_s=60)
+        assert f"master 127.0.0.1:{master.port}" in client.describe()
+        client.set("key", "kept")
+        client.wait(1, 10_000)
+        _wait_until_sentinel_knows_the_replica(sentinel)
+        master.stop()
+        assert client.get("key") == "kept"
+        client.set("key", "written after the failover")
+        assert replica.client.get("key") == "written after the failover"
+    finally:
+        for server in (sentinel, replica, master):
+            server.stop()
+
+
+def _wait_until_sentinel_knows_the_replica(sentinel: RedisServer) -> None:
+    deadline = time.monotonic() + 30
+    while not sentinel.client.sentinel_slaves("mymaster"):
+        assert time.monotonic() < deadline, "sentinel found no replica"
+        time.sleep(0.05)
