@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import redis
 
 from redis_consumer import settings
 from redis_consumer.cli.embedded import SERVER_VARIABLE, find_redis_server
 from redis_consumer.redis import RedisClient
 from support.redis_server import RedisServer
 
-pytest_plugins: list[str] = []
+pytest_plugins = ["fixtures_serving", "fixtures_storage"]
 
 # Found while the working directory still is the repository's root.
 os.environ[SERVER_VARIABLE] = find_redis_server()
@@ -43,7 +43,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture
-def redis_db(redis_server: RedisServer) -> Iterator[redis.Redis]:
+def redis_db(redis_server: RedisServer) -> Iterator[Any]:
     """A plain client of an empty Redis, as a stranger would use it."""
     client = redis_server.client
     client.flushall()
@@ -52,7 +52,7 @@ def redis_db(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def redis_client(redis_server: RedisServer, redis_db: redis.Redis) -> Iterator[RedisClient]:
+def redis_client(redis_server: RedisServer, redis_db: Any) -> Iterator[RedisClient]:
     """Our own client of the same, empty Redis."""
     client = RedisClient("127.0.0.1", redis_server.port, 0.05, deadline_s=20)
     yield client

@@ -39,7 +39,12 @@ class Worker:
         self._stopping = threading.Event()
 
     def run(self) -> int:
-        """Claim and run jobs until a signal comes, or the queue is empty in a burst; return the exit code, 0."""
+        """Claim and run jobs until a signal comes, or the queue is empty in a burst; return the exit code, 0.
+
+        Raises:
+            SettingsError: the consumer can't run with these settings.
+        """
+        self.consumer.prepare()
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_deadline)
         try:

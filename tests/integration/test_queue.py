@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime
+from typing import Any
 
 import pytest
-import redis
 
 from redis_consumer.errors import LeaseLost
 from redis_consumer.job import Job
@@ -18,7 +18,7 @@ def queue(redis_client: RedisClient) -> JobQueue:
     return JobQueue(redis_client, "Predict", "pod-1")
 
 
-def submit(db: redis.Redis, name: str = "a", **fields: str) -> str:
+def submit(db: Any, name: str = "a", **fields: str) -> str:
     """What the frontend does: hash first, then its key to the left of the list."""
     job_id = f"predict:{name}.tif:1"
     db.hset(job_id, mapping={"status": "new", "input_file_name": f"uploads/{name}.tif", **fields})
@@ -32,13 +32,13 @@ def claimed(queue: JobQueue) -> Job:
     return job
 
 
-def test_the_oldest_job_is_claimed_first(queue: JobQueue, redis_db: redis.Redis) -> None:
+def test_the_oldest_job_is_claimed_first(queue: JobQueue, redis_db: Any) -> None:
     first, second = submit(redis_db, "a"), submit(redis_db, "b")
     assert [claimed(queue).id, claimed(queue).id] == [first, second]
     assert queue.claim() is None
 
 
-def test_a_claimed_job_is_in_the_processing_list_and_stamped(queue: JobQueue, redis_db: redis.Redis) -> None:
+def test_a_claimed_job_is_in_the_processing_list_and_stamped(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     job = claimed(queue)
     assert redis_db.lrange("processing-predict:pod-1", 0, -1) == [job_id]
@@ -47,7 +47,7 @@ def test_a_claimed_job_is_in_the_processing_list_and_stamped(queue: JobQueue, re
     assert updated_at.tzinfo is not None  # the janitor subtracts it from its own time
 
 
-def test_a_waiting_claim_takes_a_job_that_comes_later(queue: JobQueue, redis_db: redis.Redis) -> None:
+def test_a_waiting_claim_takes_a_job_that_comes_later(queue: JobQueue, redis_db: Any) -> None:
     timer = threading.Timer(0.1, submit, [redis_db])
     timer.start()
     job = queue.claim(20.0)
@@ -59,18 +59,14 @@ def test_an_empty_queue_gives_none_after_the_timeout(queue: JobQueue) -> None:
     assert queue.claim(0.1) is None
 
 
-def test_a_key_without_hash_is_dropped(
-    queue: JobQueue, redis_db: redis.Redis, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_key_without_hash_is_dropped(queue: JobQueue, redis_db: Any, caplog: pytest.LogCaptureFixture) -> None:
     redis_db.lpush("predict", "predict:gone.tif:1")
     assert queue.claim() is None
     assert not redis_db.exists("predict", "processing-predict:pod-1", "predict:gone.tif:1")
     assert "its hash is gone" in caplog.text
 
 
-def test_a_key_that_is_no_hash_is_dropped(
-    queue: JobQueue, redis_db: redis.Redis, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_key_that_is_no_hash_is_dropped(queue: JobQueue, redis_db: Any, caplog: pytest.LogCaptureFixture) -> None:
     redis_db.set("predict:odd.tif:1", "text")
     redis_db.lpush("predict", "predict:odd.tif:1")
     assert queue.claim() is None
@@ -80,7 +76,7 @@ def test_a_key_that_is_no_hash_is_dropped(
 
 
 @pytest.mark.parametrize("status", ["done", "failed"])
-def test_a_job_that_has_its_result_is_dropped(queue: JobQueue, redis_db: redis.Redis, status: str) -> None:
+def test_a_job_that_has_its_result_is_dropped(queue: JobQueue, redis_db: Any, status: str) -> None:
     job_id = submit(redis_db, status=status)
     before = redis_db.hgetall(job_id)
     assert queue.claim() is None
@@ -88,14 +84,14 @@ def test_a_job_that_has_its_result_is_dropped(queue: JobQueue, redis_db: redis.R
     assert not redis_db.exists("processing-predict:pod-1")
 
 
-def test_update_writes_texts(queue: JobQueue, redis_db: redis.Redis) -> None:
+def test_update_writes_texts(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     queue.update(claimed(queue), {"status": "started", "progress": 5, "reason": None})
     fields = redis_db.hgetall(job_id)
     assert (fields["status"], fields["progress"], fields["reason"]) == ("started", "5", "")
 
 
-def test_complete_writes_the_result_and_ends_the_claim(queue: JobQueue, redis_db: redis.Redis) -> None:
+def test_complete_writes_the_result_and_ends_the_claim(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     queue.complete(claimed(queue), {"status": "done", "output_file_name": "output/x.zip"})
     assert redis_db.hget(job_id, "status") == "done"
@@ -103,7 +99,7 @@ def test_complete_writes_the_result_and_ends_the_claim(queue: JobQueue, redis_db
     assert not redis_db.exists("processing-predict:pod-1")
 
 
-def test_who_lost_the_job_writes_nothing(queue: JobQueue, redis_db: redis.Redis) -> None:
+def test_who_lost_the_job_writes_nothing(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     job = claimed(queue)
     redis_db.lrem("processing-predict:pod-1", 1, job_id)
@@ -118,7 +114,7 @@ def test_who_lost_the_job_writes_nothing(queue: JobQueue, redis_db: redis.Redis)
     assert not redis_db.exists("predict")
 
 
-def test_an_expired_hash_does_not_come_back(queue: JobQueue, redis_db: redis.Redis) -> None:
+def test_an_expired_hash_does_not_come_back(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     job = claimed(queue)
     redis_db.delete(job_id)
@@ -130,7 +126,7 @@ def test_an_expired_hash_does_not_come_back(queue: JobQueue, redis_db: redis.Red
 
 
 def test_a_repeated_complete_whose_reply_was_lost_counts_as_done(
-    queue: JobQueue, redis_db: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    queue: JobQueue, redis_db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit(redis_db)
     job = claimed(queue)
@@ -140,9 +136,7 @@ def test_a_repeated_complete_whose_reply_was_lost_counts_as_done(
 
 
 @pytest.mark.parametrize(("is_next", "order"), [(True, ["a", "b"]), (False, ["b", "a"])])
-def test_give_back_goes_to_the_asked_end(
-    queue: JobQueue, redis_db: redis.Redis, is_next: bool, order: list[str]
-) -> None:
+def test_give_back_goes_to_the_asked_end(queue: JobQueue, redis_db: Any, is_next: bool, order: list[str]) -> None:
     submit(redis_db, "a")
     submit(redis_db, "b")
     queue.give_back(claimed(queue), is_next=is_next)
@@ -150,20 +144,20 @@ def test_give_back_goes_to_the_asked_end(
     assert [claimed(queue).id for _ in order] == [f"predict:{name}.tif:1" for name in order]
 
 
-def test_recover_returns_stranded_jobs_in_their_order(queue: JobQueue, redis_db: redis.Redis) -> None:
+def test_recover_returns_stranded_jobs_in_their_order(queue: JobQueue, redis_db: Any) -> None:
     ids = [submit(redis_db, name) for name in "abc"]
     taken = [claimed(queue).id for _ in ids]
     assert queue.recover() == 3
     assert [claimed(queue).id for _ in ids] == taken
 
 
-def test_scripts_survive_a_server_that_forgot_them(queue: JobQueue, redis_db: redis.Redis) -> None:
+def test_scripts_survive_a_server_that_forgot_them(queue: JobQueue, redis_db: Any) -> None:
     submit(redis_db)
     redis_db.script_flush()
     queue.complete(claimed(queue), {"status": "done"})
 
 
-def test_a_plain_client_will_do(redis_server: RedisServer, redis_db: redis.Redis) -> None:
+def test_a_plain_client_will_do(redis_server: RedisServer, redis_db: Any) -> None:
     submit(redis_db)
     queue = JobQueue(redis_db, "predict", "pod-2")
     queue.complete(claimed(queue), {"status": "done"})

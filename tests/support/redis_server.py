@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -34,7 +35,8 @@ class RedisServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
-    def client(self) -> redis.Redis:
+    def client(self) -> Any:
+        """A plain client, as a stranger would use it."""
         return redis.Redis("127.0.0.1", self.port, decode_responses=True, socket_timeout=5)
 
     def start(self) -> RedisServer:

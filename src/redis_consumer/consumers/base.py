@@ -196,6 +196,13 @@ class Consumer:
         else:
             self.job_queue.update(job, fields)
 
+    def prepare(self) -> None:
+        """Make ready what every job needs, before the first claim.
+
+        Raises:
+            SettingsError: a setting is wrong; the worker doesn't start.
+        """
+
     def check_dependencies(self) -> None:
         """Raise where Redis or the bucket doesn't answer now; a worker that gave a job back waits for it.
 

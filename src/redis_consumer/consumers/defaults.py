@@ -13,7 +13,6 @@ from redis_consumer.errors import InvalidJob
 from redis_consumer.job import ModelId
 
 if TYPE_CHECKING:
-    from redis_consumer.consumers.base import Consumer
     from redis_consumer.models import ModelStore
     from redis_consumer.redis import RedisClient
     from redis_consumer.serving.base import ModelServer
@@ -88,12 +87,6 @@ def postprocess_of_label(label: int) -> str:
     return str(get("POSTPROCESS_CHOICES")[label])
 
 
-def build_consumer(consumer_type: str) -> Consumer:
-    """Assemble the consumer that ``CONSUMER_TYPE`` names from the settings.
-
-    Raises:
-        SettingsError: there is no such consumer.
-    """
-    from redis_consumer.consumers.registry import get_consumer_class
-
-    return get_consumer_class(consumer_type)(redis_client=redis_client(), storage_client=storage(), queue=get("QUEUE"))
+def parts() -> dict[str, Any]:
+    """The arguments of a consumer's constructor, as the settings name them."""
+    return {"redis_client": redis_client(), "storage_client": storage(), "queue": get("QUEUE")}

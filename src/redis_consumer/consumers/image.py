@@ -142,7 +142,8 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         name = PurePosixPath(job.original_name)
         stem = Path(folder, "results", *_safe_parts(name.parent), name.stem or "image")
         files: list[Path] = []
-        for result in results if isinstance(results, (list, tuple)) else [results]:
+        arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
+        for result in arrays:
             files += write_channels(_squeeze(self._restore(result, shape_yx)), stem, first=len(files))
         digest = hashlib.md5(f"{job.id}:{job.attempt}".encode(), usedforsecurity=False).hexdigest()
         path = zip_files(files, Path(folder, "results"), name=f"{digest}.zip")

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from redis_consumer.models import ModelStore
     from redis_consumer.serving.base import Array, ModelServer, TensorSpec
 
-#: Sides of a tile for models that take any size and have no card: one that fits every limit of an image.
-WHOLE_IMAGE = 1 << 20
-
 
 class ModelClient:
     """One model on a model server, called as the older ``PredictClient`` is.
@@ -55,12 +52,12 @@ class ModelClient:
 
     def describe_inputs(self) -> list[dict[str, str]]:
         """Name, dtype and shape of each input as texts (contract, section 4.4)."""
-        from redis_consumer.serving.tensors import dtype_name
+        from redis_consumer.serving.tensors import wire_type
 
         return [
             {
                 "in_tensor_name": spec.name,
-                "in_tensor_dtype": dtype_name(spec.dtype),
+                "in_tensor_dtype": wire_type(spec.dtype).name,
                 "in_tensor_shape": ",".join(str(-1 if size is None else size) for size in spec.shape or ()),
             }
             for spec in self.server.metadata(self.model).inputs
@@ -94,19 +91,17 @@ def keep_predictions(outputs: Mapping[str, Array]) -> list[Array]:
 
 
 @dataclass(frozen=True)
-class TilePlan:
+class Tiling:
     """How an image goes through a model.
 
     Attributes:
         tile_yx: sides of a tile in pixels.
         overlap_px: pixels that neighbouring tiles share.
-        multiple_px: the model takes sides that are multiples of this.
         batch_size: tiles in one call.
     """
 
     tile_yx: tuple[int, int]
     overlap_px: int
-    multiple_px: int
     batch_size: int
 
     def run(
@@ -124,65 +119,64 @@ class TilePlan:
             predict,
             tile_yx=self.tile_yx,
             overlap_px=self.overlap_px,
-            multiple_px=self.multiple_px,
             batch_size=self.batch_size,
             on_progress=on_progress,
         )
 
 
-class Predictor:
-    """Plans tiles from what the model server and the card say of a model.
+def plan_tiling(server: ModelServer, models: ModelStore, model: ModelId, shape: Sequence[int]) -> Tiling:
+    """Plan the tiles of an image from what the model server and the card say of a model.
+
+    Models with a fixed size get tiles of it; others those of their card, or the whole image where they have none.
 
     Args:
-        server: where models are served.
-        models: where their cards are.
+        server: where the model is served.
+        models: where its card is.
+        model: which model.
+        shape: of the image, (B, Y, X, C).
+
+    Raises:
+        ModelMismatch: the model takes no images, or another number of channels.
     """
+    from redis_consumer.processing.tiles import fit_tile
 
-    def __init__(self, server: ModelServer, models: ModelStore) -> None:
-        self.server = server
-        self.models = models
+    spec = only_input(server, model)
+    fixed_yx = _fixed_sides(spec, model, shape[-1])
+    card = models.card(model)
+    tile = card.tile if card else None
+    if fixed_yx is not None:
+        tile_yx, overlap_px = fixed_yx, tile.overlap_px if tile else min(fixed_yx) // 4
+    elif tile is not None:
+        # An image thinner than the overlap is padded, so that its long side still overlaps.
+        height, width = (max(side, tile.overlap_px + 1) for side in shape[1:3])
+        tile_yx = fit_tile((height, width), (tile.size_px, tile.size_px), tile.multiple_px)
+        overlap_px = tile.overlap_px
+    else:
+        tile_yx, overlap_px = (shape[1], shape[2]), 0
+    return Tiling(tile_yx, overlap_px, batch_size(tile_yx, shape[-1]))
 
-    def plan(self, model: ModelId, shape: Sequence[int]) -> TilePlan:
-        """Plan the tiles of an image of this shape, (B, Y, X, C).
 
-        Raises:
-            ModelMismatch: the model takes no images, or another number of channels.
-        """
-        spec = only_input(self.server, model)
-        fixed_yx = self._check(spec, model, shape)
-        card = self.models.card(model)
-        tile = card.tile if card else None
-        if fixed_yx is not None:
-            tile_yx = fixed_yx
-            overlap_px = tile.overlap_px if tile else min(fixed_yx) // 4
-            multiple_px = 1
-        elif tile is not None:
-            tile_yx, overlap_px, multiple_px = (tile.size_px, tile.size_px), tile.overlap_px, tile.multiple_px
-        else:
-            tile_yx, overlap_px, multiple_px = (WHOLE_IMAGE, WHOLE_IMAGE), 0, 1
-        return TilePlan(tile_yx, overlap_px, multiple_px, self._batch_size(tile_yx, shape))
+def batch_size(tile_yx: tuple[int, int], channels: int) -> int:
+    """Tiles in one call: TF_MAX_BATCH_SIZE counts tiles of TF_MIN_MODEL_SIZE (contract, section 4.4)."""
+    unit_px = int(defaults.get("TF_MIN_MODEL_SIZE"))
+    units = max(1.0, tile_yx[0] / unit_px * tile_yx[1] / unit_px * channels)
+    return max(1, int(int(defaults.get("TF_MAX_BATCH_SIZE")) // units))
 
-    def _check(self, spec: TensorSpec, model: ModelId, shape: Sequence[int]) -> tuple[int, int] | None:
-        """The fixed sides of the model's input, None where it takes any."""
-        if spec.shape is None:
-            return None
-        if len(spec.shape) != 4:
-            raise ModelMismatch(
-                f"model {model}: takes {len(spec.shape)} axes, images have batch, y, x and channel; name another",
-                model=str(model),
-            )
-        _, height, width, channels = spec.shape
-        if channels is not None and channels != shape[-1]:
-            raise ModelMismatch(
-                f"image: has {shape[-1]} channel(s), model {model} takes {channels}; "
-                "name those to use in field channels, e.g. 0",
-                model=str(model),
-            )
-        return None if height is None or width is None else (height, width)
 
-    def _batch_size(self, tile_yx: tuple[int, int], shape: Sequence[int]) -> int:
-        """Tiles in one call: TF_MAX_BATCH_SIZE counts tiles of TF_MIN_MODEL_SIZE (contract, section 4.4)."""
-        unit_px = int(defaults.get("TF_MIN_MODEL_SIZE"))
-        sides = [min(side, tile) for side, tile in zip(shape[1:3], tile_yx, strict=True)]
-        units = max(1.0, sides[0] / unit_px * sides[1] / unit_px * shape[-1])
-        return max(1, int(int(defaults.get("TF_MAX_BATCH_SIZE")) // units))
+def _fixed_sides(spec: TensorSpec, model: ModelId, channels: int) -> tuple[int, int] | None:
+    """The sides that the model's input must have, None where it takes any."""
+    if spec.shape is None:
+        return None
+    if len(spec.shape) != 4:
+        raise ModelMismatch(
+            f"model {model}: takes {len(spec.shape)} axes, images have batch, y, x and channel; name another",
+            model=str(model),
+        )
+    _, height, width, wanted = spec.shape
+    if wanted is not None and wanted != channels:
+        raise ModelMismatch(
+            f"image: has {channels} channel(s), model {model} takes {wanted}; "
+            "name those to use in field channels, e.g. 0",
+            model=str(model),
+        )
+    return None if height is None or width is None else (height, width)

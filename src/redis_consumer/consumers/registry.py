@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from importlib.metadata import entry_points
+from typing import Any
 
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.errors import SettingsError
@@ -44,6 +45,15 @@ def get_consumer_class(consumer_type: str) -> type[Consumer]:
     if found._consume is Consumer._consume:
         raise SettingsError(f'Invalid `consumer_type`: "{text}": {path} has no method _consume(self, redis_hash)')
     return found
+
+
+def make_consumer(consumer_type: str, **kwargs: Any) -> Consumer:
+    """Make the consumer for a type, with the arguments of its constructor.
+
+    Raises:
+        SettingsError: as `get_consumer_class`, or this version can't run it.
+    """
+    return get_consumer_class(consumer_type)(**kwargs)
 
 
 def names() -> list[str]:

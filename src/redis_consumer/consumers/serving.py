@@ -12,7 +12,7 @@ import numpy as np
 
 from redis_consumer.consumers import defaults, detect
 from redis_consumer.consumers.base import Consumer, Outcome
-from redis_consumer.consumers.predict import ModelClient, Predictor, keep_predictions
+from redis_consumer.consumers.predict import ModelClient, keep_predictions, plan_tiling
 from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch, SettingsError
 from redis_consumer.job import Job, ModelId
 
@@ -75,6 +75,11 @@ class TensorFlowServingConsumer(Consumer):
         """Run a claimed job and settle it, see `Consumer.run`."""
         self.predict_retries = 0
         return super().run(job)
+
+    def prepare(self) -> None:
+        """Open the model server, so that a wrong address stops the start; nothing connects yet."""
+        super().prepare()
+        _ = self.model_server
 
     def check_dependencies(self) -> None:
         """Raise where Redis, the bucket or the model server doesn't answer now."""
@@ -159,8 +164,8 @@ class TensorFlowServingConsumer(Consumer):
             ModelMismatch: the model takes another number of channels, or doesn't answer in pixels.
             ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
         """
-        plan = Predictor(self.model_server, self.models).plan(model, image.shape)
-        return plan.run(image, self._tile_function(model), on_progress=on_progress)
+        tiling = plan_tiling(self.model_server, self.models, model, image.shape)
+        return tiling.run(image, self._tile_function(model), on_progress=on_progress)
 
     def _tile_function(self, model: ModelId) -> Callable[[Array], list[Array]]:
         """The function that predicts a batch of tiles; a plug-in's own `grpc_image` is asked tile by tile."""

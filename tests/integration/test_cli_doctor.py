@@ -1,0 +1,82 @@
+"""Does the doctor see what is wrong and say what to do?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from support.cli import CommandLine
+from support.redis_server import RedisServer, free_port
+
+
+@pytest.fixture
+def cli(tmp_path: Path, redis_server: RedisServer, redis_db: redis.Redis) -> CommandLine:
+    return CommandLine.make(tmp_path, redis_server.port)
+
+
+@pytest.fixture
+def doctor(cli: CommandLine) -> Any:
+    def run(*arguments: str, **settings: str) -> tuple[int, dict[str, dict[str, str]]]:
+        changed = replace(cli, settings={**cli.settings, "NUCLEAR_MODEL": "NuclearSegmentation:1", **settings})
+        result = changed.run("doctor", "--json", *arguments)
+        assert "Traceback" not in result.stderr
+        return result.returncode, {finding["name"]: finding for finding in json.loads(result.stdout)}
+
+    return run
+
+
+def test_all_is_well(doctor: Any) -> None:
+    code, findings = doctor()
+    assert code == 0
+    assert findings["redis"]["text"].startswith("Redis at 127.0.0.1:")
+    assert findings["NUCLEAR_MODEL NuclearSegmentation:1"]["outcome"] == "ok"
+
+
+def test_redis_that_forgets_is_a_warning(doctor: Any) -> None:
+    _, findings = doctor()
+    assert findings["redis persistence"]["outcome"] == "warning"
+    assert "appendonly yes" in findings["redis persistence"]["text"]
+
+
+def test_absent_redis(doctor: Any) -> None:
+    code, findings = doctor("--redis", f"127.0.0.1:{free_port()}")
+    assert code == 3
+    assert findings["redis"]["outcome"] == "unavailable"
+    assert findings["bucket"]["outcome"] == "ok"
+
+
+def test_absent_model(doctor: Any) -> None:
+    code, findings = doctor(NUCLEAR_MODEL="Unheard:7")
+    assert code == 1
+    assert findings["NUCLEAR_MODEL Unheard:7"]["outcome"] == "failed"
+
+
+def test_absent_model_server(doctor: Any) -> None:
+    code, findings = doctor("--model-server", f"tfs://127.0.0.1:{free_port()}")
+    assert code == 3
+    assert findings["model server"]["outcome"] == "unavailable"
+
+
+def test_unknown_consumer(doctor: Any) -> None:
+    code, findings = doctor(CONSUMER_TYPE="teapot")
+    assert code == 1
+    assert "teapot" in findings["consumer"]["text"]
+
+
+def test_writing_is_tried_only_when_asked_for(doctor: Any, tmp_path: Path) -> None:
+    doctor()
+    assert not any((tmp_path / "bucket").rglob("*.txt"))
+    code, findings = doctor("--write")
+    assert code == 0
+    assert findings["bucket, writing"]["outcome"] == "ok"
+
+
+def test_lines_to_read(cli: CommandLine) -> None:
+    lines = cli.run("doctor").stdout.splitlines()
+    assert lines[0].startswith("✓ settings: ")
+    assert any(line.startswith("! redis persistence: ") for line in lines)

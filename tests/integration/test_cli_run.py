@@ -1,0 +1,49 @@
+"""Does `redis-consumer run` start, work and stop as operators expect?"""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import redis
+
+from support.cli import CommandLine
+from support.redis_server import RedisServer
+
+
+@pytest.fixture
+def cli(tmp_path: Path, redis_server: RedisServer, redis_db: redis.Redis) -> CommandLine:
+    (tmp_path / "cells.tif").write_bytes(b"pixels")
+    return CommandLine.make(tmp_path, redis_server.port)
+
+
+def test_burst_works_until_the_queue_is_empty(cli: CommandLine, redis_db: redis.Redis) -> None:
+    job_ids = [cli.run("submit", "cells.tif").stdout.strip() for _ in range(2)]
+    assert cli.run("run", "--burst").returncode == 0
+    assert [redis_db.hget(job_id, "status") for job_id in job_ids] == ["done", "done"]
+
+
+def test_options_win_over_settings(cli: CommandLine, redis_db: redis.Redis) -> None:
+    job_id = cli.run("submit", "cells.tif", "--queue", "other").stdout.strip()
+    result = cli.run("run", "--burst", "--queue", "other", "--consumer", "copying:Copier", CONSUMER_TYPE="image")
+    assert result.returncode == 0, result.stderr
+    assert redis_db.hget(job_id, "status") == "done"
+
+
+def test_json_logs_name_the_job(cli: CommandLine) -> None:
+    job_id = cli.run("submit", "cells.tif").stdout.strip()
+    lines = [json.loads(line) for line in cli.run("run", "--burst", LOG_FORMAT="json").stderr.splitlines()]
+    assert job_id in {line.get("job_id") for line in lines}
+    assert any(line["message"].startswith("Ready") for line in lines)
+
+
+def test_stop_signal_ends_it_well(cli: CommandLine) -> None:
+    worker = cli.start("run", "--log-level", "info")
+    assert worker.stderr is not None
+    while "Ready" not in (line := worker.stderr.readline()):
+        assert line, "the worker ended before it was ready"
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=20)
+    assert worker.returncode == 0

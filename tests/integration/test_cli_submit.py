@@ -1,0 +1,116 @@
+"""Do files go through a real Redis, bucket and worker by the command line alone?"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from support.cli import CommandLine
+from support.redis_server import RedisServer, free_port
+
+
+@pytest.fixture
+def cli(tmp_path: Path, redis_server: RedisServer, redis_db: redis.Redis) -> CommandLine:
+    return CommandLine.make(tmp_path, redis_server.port)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "Cells.tif"
+    path.write_bytes(b"pixels")
+    return path
+
+
+def test_job_is_pushed_as_the_web_server_does(cli: CommandLine, image: Path, redis_db: redis.Redis) -> None:
+    result = cli.run("submit", image, "--model", "Nuclear:3", "--scale", "0.5", "--field", "cuts=2")
+    job_id = result.stdout.strip()
+    fields: Any = redis_db.hgetall(job_id)
+    assert result.returncode == 0
+    assert re.fullmatch(r"predict:Cells\.tif:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", job_id)
+    assert redis_db.lrange("predict", 0, -1) == [job_id]
+    expected = {
+        "original_name": "Cells.tif",
+        "model_name": "Nuclear",
+        "model_version": "3",
+        "scale": "0.5",
+        "cuts": "2",
+        "preprocess_function": "",
+        "postprocess_function": "",
+        "label": "",
+        "channels": "",
+        "dimension_order": "",
+        "status": "new",
+    }
+    assert {name: fields[name] for name in expected} == expected
+    assert datetime.fromisoformat(fields["created_at"]).tzinfo is not None
+    assert fields["identity_upload"]
+    assert (cli.folder / "bucket" / fields["input_file_name"]).read_bytes() == b"pixels"
+
+
+def test_zip_goes_to_its_own_queue(cli: CommandLine, tmp_path: Path, redis_db: redis.Redis) -> None:
+    path = tmp_path / "plate.ZIP"
+    path.write_bytes(b"PK")
+    job_id = cli.run("submit", path, "--queue", "Track").stdout.strip()
+    assert job_id.startswith("track-zip:plate.ZIP:")
+    assert redis_db.lrange("track-zip", 0, -1) == [job_id]
+
+
+def test_results_come_back(cli: CommandLine, image: Path, tmp_path: Path) -> None:
+    worker = cli.start("run", HOSTNAME="worker-1")
+    try:
+        result = cli.run("submit", image, "--output", tmp_path / "out", "--timeout", "50")
+    finally:
+        worker.terminate()
+        worker.communicate()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str(tmp_path / "out" / "Cells-result.zip")
+    with zipfile.ZipFile(tmp_path / "out" / "Cells-result.zip") as archive:
+        assert archive.read("Cells.tif") == b"pixels"
+    assert "Cells.tif: done" in result.stderr
+    assert worker.returncode == 0
+
+
+def test_failed_job_says_why(cli: CommandLine, image: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.tif"
+    empty.touch()
+    worker = cli.start("run")
+    try:
+        result = cli.run("submit", image, empty, "--wait", "--json", "--timeout", "50")
+    finally:
+        worker.terminate()
+        worker.communicate()
+    good, bad = json.loads(result.stdout)
+    assert result.returncode == 1
+    assert (good["status"], Path(good["result"]).name) == ("done", "Cells-result.zip")
+    assert (bad["status"], bad["result"]) == ("failed", None)
+    assert bad["reason"] == "InvalidImage: empty.tif: the file is empty; upload it again"
+
+
+def test_time_that_is_up_is_told_from_failure(cli: CommandLine, image: Path) -> None:
+    result = cli.run("submit", image, "--wait", "--timeout", "0.2")
+    assert result.returncode == 3
+    assert "Cells.tif: not ready, new" in result.stderr
+
+
+def test_absent_redis_is_named(cli: CommandLine, image: Path) -> None:
+    result = cli.run("submit", image, "--redis", f"127.0.0.1:{free_port()}")
+    assert result.returncode == 3
+    assert "check REDIS_HOST and REDIS_PORT" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_interrupt_leaves_at_once(cli: CommandLine, image: Path) -> None:
+    process = cli.start("submit", image, "--wait")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("Cells.tif: new")
+    process.send_signal(2)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors

@@ -1,0 +1,31 @@
+"""Consumers for tests, loaded by a worker as ``CONSUMER_TYPE=support.consumers:…``."""
+
+from __future__ import annotations
+
+import time
+
+from redis_consumer.consumers import TensorFlowServingConsumer
+from redis_consumer.errors import StorageUnavailable
+
+
+class Slow(TensorFlowServingConsumer):
+    """Works for as long as the job's field ``seconds`` says."""
+
+    def _consume(self, redis_hash: str) -> str:
+        self.update_key(redis_hash, {"status": "started"})
+        time.sleep(float(self.redis.hget(redis_hash, "seconds") or 0))
+        return self.final_status
+
+
+class OutageOnce(TensorFlowServingConsumer):
+    """Finds the bucket away until the key ``bucket-is-back`` exists."""
+
+    def _consume(self, redis_hash: str) -> str:
+        self.redis.hincrby(redis_hash, "runs", 1)
+        self.check_dependencies()
+        return self.final_status
+
+    def check_dependencies(self) -> None:
+        self.redis.incr("checks")
+        if not self.redis.exists("bucket-is-back"):
+            raise StorageUnavailable("bucket: away")

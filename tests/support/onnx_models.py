@@ -1,0 +1,110 @@
+"""Small ONNX models, made by code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Size = int | str | None
+FREE_IMAGE: tuple[Size, ...] = (None, None, None, 1)
+
+# Each element type that onnxruntime and TensorFlow Serving share, by numpy's name.
+ELEMENT_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "float16": TensorProto.FLOAT16,
+    "int8": TensorProto.INT8,
+    "int16": TensorProto.INT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "uint8": TensorProto.UINT8,
+    "uint16": TensorProto.UINT16,
+    "uint32": TensorProto.UINT32,
+    "uint64": TensorProto.UINT64,
+    "bool": TensorProto.BOOL,
+}
+
+
+def save(folder: Path, name: str, version: int, model: onnx.ModelProto) -> Path:
+    """Write a model into the layout ``<folder>/<name>/<version>/model.onnx``."""
+    path = folder / name / str(version) / "model.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def scaling(factor: float, *, dtype: str = "float32", shape: Sequence[Size] | None = FREE_IMAGE) -> onnx.ModelProto:
+    """``prediction = image * factor``."""
+    weight = numpy_helper.from_array(np.array(factor, dtype=dtype), "factor")
+    kind = ELEMENT_TYPES[dtype]
+    return _model(
+        [helper.make_node("Mul", ["image", "factor"], ["prediction"])],
+        [("image", kind, shape)],
+        [("prediction", kind, shape)],
+        [weight],
+    )
+
+
+def convolving(side: int = 32) -> onnx.ModelProto:
+    """Two predictions and one other output, by random convolutions of an image of a fixed size and 2 channels."""
+    rng = np.random.default_rng(7)
+    weights = [
+        numpy_helper.from_array(rng.normal(size=(channels, 2, 3, 3)).astype(np.float32), f"weights_{channels}")
+        for channels in (1, 3)
+    ]
+    nodes = [helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2])]
+    for channels in (1, 3):
+        nodes += [
+            helper.make_node("Conv", ["planes", f"weights_{channels}"], [f"conv_{channels}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Sigmoid", [f"conv_{channels}"], [f"sigmoid_{channels}"]),
+            helper.make_node("Transpose", [f"sigmoid_{channels}"], [f"prediction_{channels}"], perm=[0, 2, 3, 1]),
+        ]
+    nodes.append(helper.make_node("GlobalMaxPool", ["planes"], ["features"]))
+    shapes = [("prediction_3", 3), ("prediction_1", 1)]
+    outputs: list[tuple[str, int, Sequence[Size] | None]] = [
+        (name, TensorProto.FLOAT, (None, side, side, channels)) for name, channels in shapes
+    ]
+    outputs.append(("features", TensorProto.FLOAT, (None, 2, 1, 1)))
+    return _model(nodes, [("image", TensorProto.FLOAT, (None, side, side, 2))], outputs, weights)
+
+
+def adding() -> onnx.ModelProto:
+    """``sum = right + left``, two inputs declared in this order."""
+    shape = (None, 4)
+    return _model(
+        [helper.make_node("Add", ["right", "left"], ["sum"])],
+        [(name, TensorProto.FLOAT, shape) for name in ("right", "left")],
+        [("sum", TensorProto.FLOAT, shape)],
+    )
+
+
+def echoing() -> onnx.ModelProto:
+    """Gives back an input of each element type, ``in_<dtype>`` as ``out_<dtype>``."""
+    shape = (None, 3)
+    return _model(
+        [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in ELEMENT_TYPES],
+        [(f"in_{name}", kind, shape) for name, kind in ELEMENT_TYPES.items()],
+        [(f"out_{name}", kind, shape) for name, kind in ELEMENT_TYPES.items()],
+    )
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    inputs: Sequence[tuple[str, int, Sequence[Size] | None]],
+    outputs: Sequence[tuple[str, int, Sequence[Size] | None]],
+    weights: Sequence[onnx.TensorProto] = (),
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(*value) for value in inputs],
+        [helper.make_tensor_value_info(*value) for value in outputs],
+        list(weights),
+    )
+    # Old versions on purpose: each onnxruntime that we allow reads them.
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redis_consumer.errors import InvalidJob, ModelMismatch
+from redis_consumer.processing.tiles import fit_tile, plan_cuts, plan_tiles, run_cuts, run_tiled
+
+Array = npt.NDArray[Any]
+SIDES = st.integers(1, 40)
+
+
+def same(tiles: Array) -> list[Array]:
+    return [tiles]
+
+
+def ramp(*shape: int) -> Array:
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), SIDES, SIDES, st.integers(1, 2)),
+    tile=st.tuples(SIDES, SIDES),
+    overlap=st.integers(0, 39),
+    batch_size=st.integers(1, 5),
+)
+@settings(max_examples=300, deadline=None)
+def test_stitched_tiles_are_the_image(
+    shape: tuple[int, int, int, int], tile: tuple[int, int], overlap: int, batch_size: int
+) -> None:
+    image = ramp(*shape)
+    overlap = min(overlap, *(side - 1 for side in tile))
+    (output,) = run_tiled(image, same, tile_yx=tile, overlap_px=overlap, batch_size=batch_size)
+    assert np.array_equal(output, image)
+
+
+@given(shape=st.tuples(st.integers(1, 2), SIDES, SIDES, st.just(1)), cuts=st.integers(1, 45), field=st.integers(1, 31))
+@settings(max_examples=200, deadline=None)
+def test_stitched_cuts_are_the_image(shape: tuple[int, int, int, int], cuts: int, field: int) -> None:
+    image = ramp(*shape)
+    (output,) = run_cuts(image, same, cuts, field)
+    assert np.array_equal(output, image)
+
+
+@given(shape=st.tuples(SIDES, SIDES), tile=st.tuples(SIDES, SIDES), overlap=st.integers(0, 39))
+@settings(max_examples=200, deadline=None)
+def test_targets_cover_every_pixel_once(shape: tuple[int, int], tile: tuple[int, int], overlap: int) -> None:
+    overlap = min(overlap, *(side - 1 for side in tile))
+    covered = np.zeros(shape, int)
+    for part in plan_tiles(shape, tile, overlap).tiles:
+        covered[part.target] += 1
+    assert np.all(covered == 1)
+
+
+@given(side=st.integers(1, 200), tile=st.integers(1, 60), overlap=st.integers(0, 59))
+@settings(max_examples=200, deadline=None)
+def test_neighbours_share_the_overlap_and_lie_inside(side: int, tile: int, overlap: int) -> None:
+    overlap = min(overlap, tile - 1)
+    plan = plan_tiles((side, 1), (tile, 1), overlap)
+    starts = [part.source[0].start for part in plan.tiles]
+    assert all(start + tile - following >= overlap for start, following in zip(starts, starts[1:], strict=False))
+    assert starts[0] == 0
+    assert starts[-1] + tile == max(side, tile)
+
+
+def test_pixels_far_from_a_tile_s_border_are_kept_where_tiles_overlap() -> None:
+    plan = plan_tiles((100, 1), (40, 1), 20)
+    assert [(part.source[0].start, part.target[0].start) for part in plan.tiles] == [
+        (0, 0),
+        (20, 30),
+        (40, 50),
+        (60, 70),
+    ]
+
+
+def test_an_image_of_the_tile_s_size_is_one_call_on_a_view() -> None:
+    image = ramp(1, 16, 16, 1)
+    seen: list[Array] = []
+    run_tiled(image, lambda tiles: seen.append(tiles) or [tiles], tile_yx=(16, 16), overlap_px=8, batch_size=4)
+    assert len(seen) == 1
+    assert np.shares_memory(seen[0], image)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (5, 7)])
+def test_small_images_are_reflected_to_the_tile(shape: tuple[int, int]) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def predict(tiles: Array) -> list[Array]:
+        seen.append(tiles.shape)
+        assert np.isin(tiles, ramp(1, *shape, 1)).all()
+        return [tiles]
+
+    run_tiled(ramp(1, *shape, 1), predict, tile_yx=(16, 16), overlap_px=4)
+    assert set(seen) == {(1, 16, 16, 1)}
+
+
+def test_outputs_may_differ_in_number_channels_and_dtype() -> None:
+    image = ramp(2, 20, 30, 3)
+
+    def predict(tiles: Array) -> list[Array]:
+        return [tiles.sum(axis=-1, keepdims=True), (tiles > 5), tiles[..., [0, 1, 2, 0]].astype(np.int16)]
+
+    total, mask, four = run_tiled(image, predict, tile_yx=(8, 8), overlap_px=2, batch_size=3)
+    assert np.array_equal(total, image.sum(axis=-1, keepdims=True))
+    assert np.array_equal(mask, image > 5)
+    assert four.shape == (2, 20, 30, 4)
+    assert (mask.dtype, four.dtype) == (np.dtype(bool), np.dtype(np.int16))
+
+
+def test_batches_are_filled_across_images_and_progress_is_told() -> None:
+    sizes: list[int] = []
+    steps: list[tuple[int, int]] = []
+
+    def predict(tiles: Array) -> list[Array]:
+        sizes.append(len(tiles))
+        return [tiles]
+
+    run_tiled(
+        ramp(3, 8, 16, 1),
+        predict,
+        tile_yx=(8, 8),
+        batch_size=4,
+        on_progress=lambda done, total: steps.append((done, total)),
+    )
+    assert sizes == [4, 2]
+    assert steps == [(4, 6), (6, 6)]
+
+
+def test_tiles_are_rounded_up_to_the_multiple() -> None:
+    seen: list[tuple[int, ...]] = []
+    run_tiled(ramp(1, 20, 33, 1), lambda t: seen.append(t.shape) or [t], tile_yx=(20, 33), multiple_px=16)
+    assert seen == [(1, 32, 48, 1)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit", "multiple", "expected"),
+    [
+        ((300, 2000), (512, 512), 16, (304, 512)),
+        ((1, 1), (512, 512), 8, (8, 8)),
+        ((600, 600), (500, 500), 1, (500, 500)),
+    ],
+)
+def test_fit_tile(shape: tuple[int, int], limit: tuple[int, int], multiple: int, expected: tuple[int, int]) -> None:
+    assert fit_tile(shape, limit, multiple) == expected
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        lambda tiles: [],
+        lambda tiles: [tiles[..., 0]],
+        lambda tiles: [tiles[:, ::2, ::2]],
+        lambda tiles: [tiles[:1]],
+        lambda tiles: [np.zeros((len(tiles), 3))],
+    ],
+    ids=["none", "rank", "half size", "batch", "classes"],
+)
+def test_replies_of_another_shape_are_a_mismatch(reply: Callable[[Array], list[Array]]) -> None:
+    with pytest.raises(ModelMismatch, match=r"^model: .*; "):
+        run_tiled(ramp(1, 16, 16, 1), reply, tile_yx=(8, 8), batch_size=2)
+
+
+@pytest.mark.parametrize(
+    "later", [lambda tiles: [tiles, tiles], lambda tiles: [tiles[..., [0, 0]]]], ids=["number", "channels"]
+)
+def test_replies_that_change_are_a_mismatch(later: Callable[[Array], list[Array]]) -> None:
+    replies = iter([same, later])
+    with pytest.raises(ModelMismatch):
+        run_tiled(ramp(1, 8, 16, 1), lambda tiles: next(replies)(tiles), tile_yx=(8, 8))
+
+
+@pytest.mark.parametrize("overlap", [8, 9, -1])
+def test_an_overlap_no_smaller_than_the_tile_is_refused(overlap: int) -> None:
+    with pytest.raises(ModelMismatch, match="overlap"):
+        run_tiled(ramp(1, 16, 16, 1), same, tile_yx=(8, 8), overlap_px=overlap)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 1), (1, 0, 16, 1)])
+def test_arrays_that_are_no_batch_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelMismatch, match=r"batch, y, x, channel"):
+        run_tiled(ramp(*shape), same, tile_yx=(8, 8))
+
+
+def test_cuts_are_extended_by_the_field_and_batched() -> None:
+    seen: list[tuple[int, ...]] = []
+    run_cuts(ramp(1, 20, 31, 1), lambda t: seen.append(t.shape) or [t], 3, 11, batch_size=4)
+    assert seen == [(4, 17, 21, 1), (4, 17, 21, 1), (1, 17, 21, 1)]
+
+
+def test_cuts_give_what_the_whole_image_gives_for_a_model_of_that_field() -> None:
+    from scipy.ndimage import uniform_filter
+
+    image = np.random.default_rng(0).random((1, 37, 23, 1)).astype(np.float32)
+
+    def blur(tiles: Array) -> list[Array]:
+        return [uniform_filter(tiles, size=(1, 7, 7, 1), mode="mirror")]
+
+    (cut,) = run_cuts(image, blur, 4, 7)
+    assert np.allclose(cut, blur(image)[0], atol=1e-5)
+
+
+def test_cuts_with_several_outputs() -> None:
+    first, second = run_cuts(ramp(1, 9, 9, 1), lambda t: [t, t[..., [0, 0]]], 2, 1)
+    assert (first.shape, second.shape) == ((1, 9, 9, 1), (1, 9, 9, 2))
+
+
+@pytest.mark.parametrize(("cuts", "field"), [(0, 61), (2, 0)])
+def test_impossible_cuts_name_the_fields(cuts: int, field: int) -> None:
+    with pytest.raises(InvalidJob, match="cuts and field_size"):
+        plan_cuts((9, 9), cuts, field)

@@ -1,0 +1,26 @@
+"""How do bytes get from the bucket to the disk and back, whole or not at all?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from redis_consumer.errors import StorageUnavailable
+from redis_consumer.storage import transfer
+from redis_consumer.storage.address import BucketAddress
+from redis_consumer.storage.options import StorageOptions
+from redis_consumer.storage.stores import open_store
+
+
+def test_an_object_that_shrinks_meanwhile_never_becomes_a_file(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "down").mkdir()
+    (tmp_path / "bucket" / "a.tif").write_bytes(b"0123456789")
+    address = BucketAddress("file", str(tmp_path / "bucket"))
+    result = transfer.start(open_store(address, StorageOptions(), 0), address, "a.tif", None)
+    os.truncate(tmp_path / "bucket" / "a.tif", 4)
+    with pytest.raises(StorageUnavailable, match="try again later"):
+        transfer.to_disk(result, address, "a.tif", str(tmp_path / "down" / "a.tif"), None)
+    assert os.listdir(tmp_path / "down") == []
