@@ -14,7 +14,6 @@ import pytest
 from redis_consumer.errors import ModelNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.serving.onnx import OnnxServer
-from support import onnx_models as models
 
 TESTS = Path(__file__).resolve().parent
 
@@ -51,6 +50,8 @@ def serve_models(folder: Path, *options: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def onnx_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small models in the layout ``<name>/<version>/model.onnx``, see `support.onnx_models`."""
+    from support import onnx_models as models
+
     folder = tmp_path_factory.mktemp("models")
     models.save(folder, "Scaling", 1, models.scaling(2.0))
     models.save(folder, "Scaling", 3, models.scaling(-1.5))

@@ -195,4 +195,4 @@ class Job:
             raise self._invalid(name, wanted) from error
 
     def _invalid(self, name: str, wanted: str) -> InvalidJob:
-        return InvalidJob(f"field {name}: {self.get(name)!r} isn't {wanted}", job_id=self.id)
+        return InvalidJob(f"field {name}: {self.get(name)!r} can't be read; give {wanted}", job_id=self.id)

@@ -53,8 +53,8 @@ CASES: dict[str, tuple[str, bytes | None, dict[str, str], str]] = {
     "unknown model": ("a.tif", tiff(grey()), {"model_name": "Nope"}, "ModelNotFound: model Nope:1: .*there are models"),
     "unknown version": ("a.tif", tiff(grey()), {"model_version": "9"}, "ModelNotFound: .*:9: .*there are versions 1"),
     "malformed version": ("a.tif", tiff(grey()), {"model_version": "x"}, "InvalidJob: field model_version: 'x'"),
-    "malformed scale": ("a.tif", tiff(grey()), {"scale": "big"}, "InvalidJob: field scale: 'big' isn't a number"),
-    "scale beyond the limit": ("a.tif", tiff(grey()), {"scale": "100"}, "InvalidJob: field scale: 100 isn't between"),
+    "malformed scale": ("a.tif", tiff(grey()), {"scale": "big"}, "InvalidJob: field scale: 'big' can't be read"),
+    "scale beyond the limit": ("a.tif", tiff(grey()), {"scale": "100"}, "InvalidJob: field scale: 100 is out of range"),
     "scale to too many pixels": ("a.tif", tiff(grey(600)), {"scale": "5"}, "InvalidJob: field scale: 5 makes a.tif"),
     "unknown function": (
         "a.tif", tiff(grey()), {"postprocess_function": "nope"}, "InvalidJob: field postprocess_function: 'nope'",

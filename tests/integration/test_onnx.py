@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from redis_consumer.errors import ModelMismatch, ModelNotFound, SettingsError
@@ -90,6 +91,16 @@ def test_a_model_that_the_runtime_can_not_load_is_a_mismatch(tmp_path: Path) -> 
     model.graph.node[0].op_type = "NoSuchOperator"
     path = models.save(tmp_path, "Odd", 1, model)
     with pytest.raises(ModelMismatch, match="NoSuchOperator"):
+        OnnxServer(lambda _: path).metadata(ModelId("Odd", 1))
+
+
+def test_an_element_type_that_arrays_lack_is_a_mismatch(tmp_path: Path) -> None:
+    model = models.scaling(1.0)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.BFLOAT16
+    model.graph.node[0].CopyFrom(onnx.helper.make_node("Identity", ["image"], ["prediction"]))
+    path = models.save(tmp_path, "Odd", 1, model)
+    with pytest.raises(ModelMismatch, match=r"'image' is a tensor\(bfloat16\)"):
         OnnxServer(lambda _: path).metadata(ModelId("Odd", 1))
 
 

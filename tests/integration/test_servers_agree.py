@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fixtures_serving import serve_models
 from redis_consumer.job import ModelId
+from redis_consumer.models import ModelStore, packaged_models
+from redis_consumer.models.store import PACKAGED
 from redis_consumer.serving import ModelServer, open_model_server
 
 MODELS = [ModelId("Convolving", 1), ModelId("Scaling", 3), ModelId("Scaling"), ModelId("Scaling_f16", 1)]
@@ -38,3 +41,19 @@ def test_predictions_are_the_same_to_the_last_bit(servers: list[ModelServer], mo
 def test_metadata_are_the_same(servers: list[ModelServer], model: ModelId) -> None:
     remote, local = (server.metadata(model) for server in servers)
     assert remote == local
+
+
+def test_the_packaged_models_give_the_same_from_both() -> None:
+    models = ModelStore()
+    with serve_models(PACKAGED) as address:
+        remote, local = (open_model_server(url, find_model=models.find) for url in (f"tfs://{address}", "onnx://"))
+        for model in packaged_models():
+            (spec,) = local.metadata(model).inputs
+            assert spec.shape is not None
+            shape = (2, 64, 96, spec.shape[-1] or 1)
+            image = np.random.default_rng(5).random(shape, dtype=np.float32)
+            expected = local.predict(model, {spec.name: image})
+            for name, prediction in remote.predict(model, {spec.name: image}).items():
+                np.testing.assert_array_equal(prediction, expected[name], strict=True)
+        remote.close()
+        local.close()

@@ -218,7 +218,8 @@ class TensorFlowServingConsumer(Consumer):
         low, high = float(defaults.get("MIN_SCALE")), float(defaults.get("MAX_SCALE"))
         if not low <= factor <= high:
             raise InvalidJob(
-                f"field scale: {factor:g} isn't between {low:g} and {high:g} (MIN_SCALE, MAX_SCALE)", job_id=redis_hash
+                f"field scale: {factor:g} is out of range; give {low:g} to {high:g} (MIN_SCALE, MAX_SCALE)",
+                job_id=redis_hash,
             )
         return factor
 

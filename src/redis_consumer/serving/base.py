@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
 
 Array = npt.NDArray[Any]
+
+OnRetry = Callable[[int, str], None]
+"""Told before each repeated call: how many calls have failed so far, and the name of the gRPC code of the last one."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,21 @@ class ModelServer(Protocol):
             ModelServerUnavailable: the server doesn't answer, after bounded retries.
         """
 
-    def predict(self, model: ModelId, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def predict(
+        self,
+        model: ModelId,
+        inputs: Mapping[str, Array],
+        *,
+        timeout_s: float | None = None,
+        on_retry: OnRetry | None = None,
+    ) -> dict[str, Array]:
         """Run a model on one batch.
 
         Args:
             model: which model.
             inputs: an array for each input by name, axis 0 is the batch.
+            timeout_s: seconds allowed for one try, None for the server's usual; a run in this process isn't cut short.
+            on_retry: told before each repeated call; never called by a server that has nothing to retry.
 
         Returns:
             An array for each output by name.
@@ -73,3 +86,58 @@ class ModelServer(Protocol):
 
     def close(self) -> None:
         """Give back connections and memory."""
+
+
+def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array], model: ModelId) -> dict[str, Array]:
+    """Compare arrays with what a model takes, and cast those of another dtype where no kind of number is lost.
+
+    Args:
+        spec: what the model takes.
+        inputs: an array for each input by name.
+        model: which model, for messages.
+
+    Returns:
+        The arrays in the model's dtypes; those that had them already are the same objects.
+
+    Raises:
+        ModelMismatch: a name is missing or unknown, or a dtype or shape doesn't fit.
+    """
+    wanted = {tensor.name for tensor in spec.inputs}
+    if wanted != set(inputs):
+        raise ModelMismatch(
+            f"model {model}: it takes {_listed(wanted)}, but got {_listed(inputs)}; name the inputs as the model does",
+            model=str(model),
+        )
+    return {tensor.name: _checked(tensor, inputs[tensor.name], model) for tensor in spec.inputs}
+
+
+def _checked(tensor: TensorSpec, array: Array, model: ModelId) -> Array:
+    if not _fits(tensor.shape, array.shape):
+        raise ModelMismatch(
+            f"model {model}, input {tensor.name!r}: the array's shape is {list(array.shape)}, but the model takes "
+            f"{_shape_text(tensor.shape)}; check channels and tile size",
+            model=str(model),
+        )
+    if not np.can_cast(array.dtype, tensor.dtype, "same_kind"):
+        raise ModelMismatch(
+            f"model {model}, input {tensor.name!r}: the array's dtype is {array.dtype}, but the model takes "
+            f"{tensor.dtype}; convert it first",
+            model=str(model),
+        )
+    return array.astype(tensor.dtype, copy=False)
+
+
+def _fits(wanted: tuple[int | None, ...] | None, seen: tuple[int, ...]) -> bool:
+    if wanted is None:
+        return True
+    return len(wanted) == len(seen) and all(
+        size is None or size == have for size, have in zip(wanted, seen, strict=True)
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names)) or "no input"
+
+
+def _shape_text(shape: tuple[int | None, ...] | None) -> str:
+    return "any" if shape is None else "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"

@@ -64,11 +64,6 @@ def _host_name(_: dict[str, Any]) -> str:
     return f"{socket.gethostname().replace(':', '-')}-{os.getpid()}"
 
 
-def _cache_folder() -> str:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(cache, "redis-consumer", "models")
-
-
 class Settings(BaseSettings):
     """Every setting, checked and frozen.
 
@@ -89,147 +84,174 @@ class Settings(BaseSettings):
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
     # The queue
-    queue: QueueName = Field("predict", description="Queue that is served; `zip` consumers serve <QUEUE>-zip")
+    queue: QueueName = Field(default="predict", description="Queue that is served; `zip` consumers serve <QUEUE>-zip")
     consumer_type: Text = Field(
-        "image", description="Consumer: a built-in name, an entry point or package.module:Class"
+        default="image", description="Consumer: a built-in name, an entry point or package.module:Class"
     )
-    segmentation_queue: QueueName = Field("predict", description="Queue to which tracking sends its frames")
+    segmentation_queue: QueueName = Field(default="predict", description="Queue to which tracking sends its frames")
     hostname: WorkerName = Field(
         default_factory=_host_name,
         description="Name of this worker; in a pod the pod's name. Unset: host and process id",
     )
-    interval: Timeout = Field(10.0, description="Seconds between two looks at child jobs")
+    interval: Timeout = Field(default=10.0, description="Seconds between two looks at child jobs")
     empty_queue_timeout: Seconds = Field(
-        5.0, description="Seconds a worker waits at most for a job before it looks around; 0 looks all the time"
+        default=5.0, description="Seconds a worker waits at most for a job before it looks around; 0 looks all the time"
     )
-    do_nothing_timeout: Seconds = Field(0.5, description="Seconds of pause after a job was put back; 0 for none")
-    expire_time: Count = Field(3600, description="Seconds after which finished child jobs expire; 0 at once")
+    do_nothing_timeout: Seconds = Field(
+        default=0.5, description="Seconds of pause after a job was put back; 0 for none"
+    )
+    expire_time: Count = Field(default=3600, description="Seconds after which finished child jobs expire; 0 at once")
     metadata_expire_time: Count = Field(
-        30, description="Seconds for which a model's metadata is kept; 0 asks the model server each time"
+        default=30, description="Seconds for which a model's metadata is kept; 0 asks the model server each time"
     )
     grace_period: Seconds = Field(
-        25.0,
+        default=25.0,
         description="Seconds a running job may take after SIGTERM before it is given back; 0 gives it back at once",
     )
 
     # Redis
-    redis_host: Text = Field("redis-master", description="Host of Redis, or of its Sentinel")
-    redis_port: Port = Field(6379, description="Port of Redis, or of its Sentinel")
-    redis_password: Secret = Field(None, description="Password of Redis; empty for none")
-    redis_timeout: Seconds = Field(3.0, description="Seconds between two attempts to reach Redis; 0 for none")
+    redis_host: Text = Field(default="redis-master", description="Host of Redis, or of its Sentinel")
+    redis_port: Port = Field(default=6379, description="Port of Redis, or of its Sentinel")
+    redis_password: Secret = Field(default=None, description="Password of Redis; empty for none")
+    redis_timeout: Seconds = Field(default=3.0, description="Seconds between two attempts to reach Redis; 0 for none")
 
     # The model server
-    tf_host: Text = Field("tf-serving", description="Host of TensorFlow Serving")
-    tf_port: Port = Field(8500, description="gRPC port of TensorFlow Serving")
+    tf_host: Text = Field(default="tf-serving", description="Host of TensorFlow Serving")
+    tf_port: Port = Field(default=8500, description="gRPC port of TensorFlow Serving")
     model_server: ServerUrl = Field(
         default_factory=lambda data: f"tfs://{data.get('tf_host')}:{data.get('tf_port')}",
         description="Model server: tfs://host:port, or onnx:// to run models in the worker; empty: tfs://TF_HOST:TF_PORT",
     )
-    model_cache_dir: Text = Field(
-        default_factory=_cache_folder, description="Folder in which onnx:// keeps models of the bucket"
-    )
-    tf_tensor_name: Text = Field("image", description="Name of the input tensor, for models without metadata")
+    tf_tensor_name: Text = Field(default="image", description="Name of the input tensor, for models without metadata")
     tf_tensor_dtype: TensorDtype = Field(
-        "DT_FLOAT", description="Type of the input tensor, for models without metadata"
+        default="DT_FLOAT", description="Type of the input tensor, for models without metadata"
     )
-    tf_max_batch_size: Size = Field(64, description="Tiles in one call of the model server at most")
+    tf_max_batch_size: Size = Field(default=64, description="Tiles in one call of the model server at most")
     tf_min_model_size: Size = Field(
-        128,
+        default=128,
         description="Side in pixels of the tile for which TF_MAX_BATCH_SIZE holds; larger tiles go in smaller batches",
     )
-    grpc_timeout: Timeout = Field(30.0, description="Seconds that one call of the model server may take")
-    grpc_backoff: Seconds = Field(3.0, description="Seconds before a failed call is tried again; 0 for none")
-    max_retry: Count = Field(5, description="How often one failed call is tried again; 0 for never")
-    dp_host: Text = Field("data-processing", description="Host of the former data-processing server; not used")
-    dp_port: Port = Field(8080, description="Port of the former data-processing server; not used")
+    grpc_timeout: Timeout = Field(default=30.0, description="Seconds that one call of the model server may take")
+    grpc_backoff: Seconds = Field(default=3.0, description="Seconds before a failed call is tried again; 0 for none")
+    max_retry: Count = Field(default=5, description="How often one failed call is tried again; 0 for never")
+    dp_host: Text = Field(default="data-processing", description="Host of the former data-processing server; not used")
+    dp_port: Port = Field(default=8080, description="Port of the former data-processing server; not used")
 
     # The bucket
     storage_bucket: Url = Field(
-        "s3://default-bucket",
+        default="s3://default-bucket",
         description="Bucket: s3://, gs://, az://, file:/// or memory://; wins over CLOUD_PROVIDER and its buckets",
     )
-    storage_max_backoff: Timeout = Field(60.0, description="Seconds between two attempts to reach the bucket at most")
-    cloud_provider: CloudProvider = Field("gke", description="Without STORAGE_BUCKET: AWS_S3_BUCKET or GKE_BUCKET")
-    aws_s3_bucket: Text = Field("default-bucket", description="Name of the S3 bucket, without STORAGE_BUCKET")
-    gke_bucket: Text = Field("default-bucket", description="Name of the GCS bucket, without STORAGE_BUCKET")
-    aws_region: Text = Field("us-east-1", description="Region of the S3 bucket")
-    aws_access_key_id: Secret = Field(None, description="Key id for S3; empty or specify_me: the machine's own")
-    aws_secret_access_key: Secret = Field(None, description="Key for S3; empty or specify_me: the machine's own")
-    aws_endpoint_url: Endpoint = Field("", description="Address of an S3 that isn't Amazon's; empty for Amazon's")
-    google_application_credentials: str = Field(
-        "", description="Path of a service account's JSON for GCS; empty: the machine's own"
+    storage_max_backoff: Timeout = Field(
+        default=60.0, description="Seconds between two attempts to reach the bucket at most"
     )
-    result_urls: ResultUrls = Field("public", description="public: plain links to results; signed: links that expire")
-    signed_url_expire_s: Size = Field(86400, description="Seconds for which a signed link to a result holds")
+    cloud_provider: CloudProvider = Field(
+        default="gke", description="Without STORAGE_BUCKET: AWS_S3_BUCKET or GKE_BUCKET"
+    )
+    aws_s3_bucket: Text = Field(default="default-bucket", description="Name of the S3 bucket, without STORAGE_BUCKET")
+    gke_bucket: Text = Field(default="default-bucket", description="Name of the GCS bucket, without STORAGE_BUCKET")
+    aws_region: Text = Field(default="us-east-1", description="Region of the S3 bucket")
+    aws_access_key_id: Secret = Field(default=None, description="Key id for S3; empty or specify_me: the machine's own")
+    aws_secret_access_key: Secret = Field(
+        default=None, description="Key for S3; empty or specify_me: the machine's own"
+    )
+    aws_endpoint_url: Endpoint = Field(
+        default="", description="Address of an S3 that isn't Amazon's; empty for Amazon's"
+    )
+    google_application_credentials: str = Field(
+        default="", description="Path of a service account's JSON for GCS; empty: the machine's own"
+    )
+    result_urls: ResultUrls = Field(
+        default="public", description="public: plain links to results; signed: links that expire"
+    )
+    signed_url_expire_s: Size = Field(default=86400, description="Seconds for which a signed link to a result holds")
 
     # Models by kind of image
-    nuclear_model: ModelName = Field("NuclearSegmentation:6", description="Model for nuclei (label 0), and without one")
-    cytoplasm_model: ModelName = Field("CytoplasmSegmentation:5", description="Model for cytoplasm (label 1)")
-    phase_model: ModelName = Field("PhaseCytoSegmentation:0", description="Model for phase contrast (label 2)")
-    nuclear_postprocess: Text = Field("deep_watershed", description="Post-processing for NUCLEAR_MODEL")
-    cytoplasm_postprocess: Text = Field("deep_watershed", description="Post-processing for CYTOPLASM_MODEL")
-    phase_postprocess: Text = Field("deep_watershed", description="Post-processing for PHASE_MODEL")
-    cuts: Count = Field(0, description="Pieces into which a side of tracking's frames is cut; 0 for automatic")
+    nuclear_model: ModelName = Field(
+        default="NuclearSegmentation:6", description="Model for nuclei (label 0), and without one"
+    )
+    cytoplasm_model: ModelName = Field(default="CytoplasmSegmentation:5", description="Model for cytoplasm (label 1)")
+    phase_model: ModelName = Field(default="PhaseCytoSegmentation:0", description="Model for phase contrast (label 2)")
+    nuclear_postprocess: Text = Field(default="deep_watershed", description="Post-processing for NUCLEAR_MODEL")
+    cytoplasm_postprocess: Text = Field(default="deep_watershed", description="Post-processing for CYTOPLASM_MODEL")
+    phase_postprocess: Text = Field(default="deep_watershed", description="Post-processing for PHASE_MODEL")
+    cuts: Count = Field(default=0, description="Pieces into which a side of tracking's frames is cut; 0 for automatic")
 
     # Detection of scale and label
-    scale_detect_enabled: Switch = Field(False, description="Whether a model finds the scale of jobs that give none")
-    scale_detect_model: ModelName = Field("ScaleDetection:1", description="Model that finds the scale")
-    scale_detect_sample: Size = Field(3, description="Every how many-th piece of the image is looked at for the scale")
-    scale_reshape_size: Size = Field(216, description="Side in pixels of the pieces looked at for the scale")
-    label_detect_enabled: Switch = Field(False, description="Whether a model finds the label of jobs that give none")
-    label_detect_model: ModelName = Field("LabelDetection:1", description="Model that finds the label")
-    label_detect_sample: Size = Field(3, description="Every how many-th piece of the image is looked at for the label")
-    label_reshape_size: Size = Field(216, description="Side in pixels of the pieces looked at for the label")
-    max_scale: Factor = Field(10.0, description="Largest scale that a job may ask for")
+    scale_detect_enabled: Switch = Field(
+        default=False, description="Whether a model finds the scale of jobs that give none"
+    )
+    scale_detect_model: ModelName = Field(default="ScaleDetection:1", description="Model that finds the scale")
+    scale_detect_sample: Size = Field(
+        default=3, description="Every how many-th piece of the image is looked at for the scale"
+    )
+    scale_reshape_size: Size = Field(default=216, description="Side in pixels of the pieces looked at for the scale")
+    label_detect_enabled: Switch = Field(
+        default=False, description="Whether a model finds the label of jobs that give none"
+    )
+    label_detect_model: ModelName = Field(default="LabelDetection:1", description="Model that finds the label")
+    label_detect_sample: Size = Field(
+        default=3, description="Every how many-th piece of the image is looked at for the label"
+    )
+    label_reshape_size: Size = Field(default=216, description="Side in pixels of the pieces looked at for the label")
+    max_scale: Factor = Field(default=10.0, description="Largest scale that a job may ask for")
     min_scale: Factor = Field(
         default_factory=lambda data: 1 / data.get("max_scale", 10.0),
         description="Smallest scale that a job may ask for; empty: 1 / MAX_SCALE",
     )
 
     # Limits of images
-    max_image_height: Size = Field(2048, description="Pixels that an image may be high at most")
-    max_image_width: Size = Field(2048, description="Pixels that an image may be wide at most")
-    max_image_frames: Size = Field(60, description="Frames that a movie may have at most")
+    max_image_height: Size = Field(default=2048, description="Pixels that an image may be high at most")
+    max_image_width: Size = Field(default=2048, description="Pixels that an image may be wide at most")
+    max_image_frames: Size = Field(default=60, description="Frames that a movie may have at most")
 
     # Tracking
-    tracking_model: ModelName = Field("NuclearTrackingInf:6", description="Model that links cells")
-    tracking_segment_model: ModelName = Field("panoptic:3", description="Model that segments tracking's frames")
-    tracking_postprocess_function: Text = Field("retinanet", description="Post-processing of TRACKING_SEGMENT_MODEL")
-    drift_correct_enabled: Switch = Field(False, description="Whether tracking removes the stage's drift first")
-    normalize_tracking: Switch = Field(True, description="Whether tracking normalises each frame")
-    neighborhood_scale_size: Size = Field(30, description="Pixels around a cell that the linking model sees")
-    max_distance: Factor = Field(50.0, description="Pixels that a cell may move between two frames at most")
-    track_length: Size = Field(8, description="Frames of a track that the linking model sees")
-    division: Fraction = Field(0.9, description="Probability above which a new cell is a daughter")
-    birth: Fraction = Field(0.99, description="Cost of a track that begins")
-    death: Fraction = Field(0.99, description="Cost of a track that ends")
+    tracking_model: ModelName = Field(default="NuclearTrackingInf:6", description="Model that links cells")
+    tracking_segment_model: ModelName = Field(default="panoptic:3", description="Model that segments tracking's frames")
+    tracking_postprocess_function: Text = Field(
+        default="retinanet", description="Post-processing of TRACKING_SEGMENT_MODEL"
+    )
+    drift_correct_enabled: Switch = Field(default=False, description="Whether tracking removes the stage's drift first")
+    normalize_tracking: Switch = Field(default=True, description="Whether tracking normalises each frame")
+    neighborhood_scale_size: Size = Field(default=30, description="Pixels around a cell that the linking model sees")
+    max_distance: Factor = Field(default=50.0, description="Pixels that a cell may move between two frames at most")
+    track_length: Size = Field(default=8, description="Frames of a track that the linking model sees")
+    division: Fraction = Field(default=0.9, description="Probability above which a new cell is a daughter")
+    birth: Fraction = Field(default=0.99, description="Cost of a track that begins")
+    death: Fraction = Field(default=0.99, description="Cost of a track that ends")
     caliban_model: ModelName = Field(
         default_factory=lambda data: data.get("tracking_model"),
         description="Model that links cells in caliban jobs; empty: TRACKING_MODEL",
     )
-    neighborhood_encoder: ModelName = Field("NuclearTrackingNE:6", description="Model that encodes cells for linking")
-    appearance_dim: Size = Field(32, description="Side in pixels of a cell's picture for the encoder")
-    crop_mode: CropMode = Field("resize", description="How a cell's picture is cut: resize or fixed")
-    caliban_norm: Switch = Field(True, description="Whether a cell's picture is normalised")
+    neighborhood_encoder: ModelName = Field(
+        default="NuclearTrackingNE:6", description="Model that encodes cells for linking"
+    )
+    appearance_dim: Size = Field(default=32, description="Side in pixels of a cell's picture for the encoder")
+    crop_mode: CropMode = Field(default="resize", description="How a cell's picture is cut: resize or fixed")
+    caliban_norm: Switch = Field(default=True, description="Whether a cell's picture is normalised")
 
     # Multiplexed images and spots
-    multiplex_model: ModelName = Field("MultiplexSegmentation:9", description="Older name of MESMER_MODEL")
+    multiplex_model: ModelName = Field(default="MultiplexSegmentation:9", description="Older name of MESMER_MODEL")
     mesmer_model: ModelName = Field(
         default_factory=lambda data: data.get("multiplex_model"),
         description="Model for multiplexed images; empty: MULTIPLEX_MODEL",
     )
-    mesmer_compartment: Compartment = Field("whole-cell", description="What is found: whole-cell, nuclear or both")
-    polaris_model: ModelName = Field("SpotDetection:3", description="Model that finds spots")
-    polaris_threshold: Fraction = Field(0.95, description="Probability above which a pixel is a spot")
-    polaris_clip: Switch = Field(False, description="Whether the brightest and darkest pixels are clipped first")
-    polaris_scale: Factor = Field(0.38, description="Scale of the cell images that go with spots")
+    mesmer_compartment: Compartment = Field(
+        default="whole-cell", description="What is found: whole-cell, nuclear or both"
+    )
+    polaris_model: ModelName = Field(default="SpotDetection:3", description="Model that finds spots")
+    polaris_threshold: Fraction = Field(default=0.95, description="Probability above which a pixel is a spot")
+    polaris_clip: Switch = Field(
+        default=False, description="Whether the brightest and darkest pixels are clipped first"
+    )
+    polaris_scale: Factor = Field(default=0.38, description="Scale of the cell images that go with spots")
 
     # Logs
     debug: Switch = Field(
-        False, description="Older switch: true is LOG_LEVEL=DEBUG, false is INFO, unless LOG_LEVEL is set"
+        default=False, description="Older switch: true is LOG_LEVEL=DEBUG, false is INFO, unless LOG_LEVEL is set"
     )
-    log_level: LogLevel = Field("DEBUG", description="Least severity that is logged")
-    log_format: LogFormat = Field("text", description="text: lines to read; json: one JSON object a line")
+    log_level: LogLevel = Field(default="DEBUG", description="Least severity that is logged")
+    log_format: LogFormat = Field(default="text", description="text: lines to read; json: one JSON object a line")
 
     @classmethod
     def settings_customise_sources(

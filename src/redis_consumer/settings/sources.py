@@ -69,7 +69,9 @@ def _names() -> set[str]:
 
 
 def _environment() -> Mapping[str, Any]:
-    return EnvSettingsSource(Settings, case_sensitive=True, env_ignore_empty=True)()
+    values = EnvSettingsSource(Settings, case_sensitive=True, env_ignore_empty=True)()
+    # pydantic also finds the fields' own names, but a shell's `queue` isn't our QUEUE.
+    return {name: text for name, text in values.items() if name in _names()}
 
 
 def _dot_env() -> Mapping[str, Any]:

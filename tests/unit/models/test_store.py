@@ -56,7 +56,8 @@ def test_a_model_of_the_bucket_is_downloaded(folder: Path, bucket: Storage, tmp_
 def test_weights_beside_the_model_are_downloaded_too(folder: Path, bucket: Storage) -> None:
     put(folder, "models/Nuclei/2/model.onnx")
     put(folder, "models/Nuclei/2/model.onnx.data", "weights")
-    path = ModelStore(bucket).find(ModelId("Nuclei", 2))
+    models = ModelStore(bucket)
+    path = models.find(ModelId("Nuclei", 2))
     assert (path.parent / "model.onnx.data").read_text() == "weights"
 
 

@@ -1,3 +1,6 @@
+# scikit-image has no annotations.
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
 import numpy as np

@@ -16,7 +16,7 @@ RED = (255, 0, 0)
 
 def drawn(labels: np.ndarray, thickness: int = 1) -> np.ndarray:
     picture = overlay_outlines(np.zeros(labels.shape), labels, color=RED, thickness=thickness)
-    return np.all(picture == RED, axis=-1)
+    return np.asarray(np.all(picture == RED, axis=-1))
 
 
 def test_outlines_lie_inside_their_region() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,21 @@ SIDES = st.integers(1, 40)
 
 def same(tiles: Array) -> list[Array]:
     return [tiles]
+
+
+class Recorder:
+    """A model that gives back its tiles and remembers them."""
+
+    def __init__(self) -> None:
+        self.seen: list[Array] = []
+
+    def __call__(self, tiles: Array) -> list[Array]:
+        self.seen.append(tiles)
+        return [tiles]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        return [tiles.shape for tiles in self.seen]
 
 
 def ramp(*shape: int) -> Array:
@@ -64,7 +80,7 @@ def test_neighbours_share_the_overlap_and_lie_inside(side: int, tile: int, overl
     overlap = min(overlap, tile - 1)
     plan = plan_tiles((side, 1), (tile, 1), overlap)
     starts = [part.source[0].start for part in plan.tiles]
-    assert all(start + tile - following >= overlap for start, following in zip(starts, starts[1:], strict=False))
+    assert all(start + tile - following >= overlap for start, following in pairwise(starts))
     assert starts[0] == 0
     assert starts[-1] + tile == max(side, tile)
 
@@ -81,23 +97,19 @@ def test_pixels_far_from_a_tile_s_border_are_kept_where_tiles_overlap() -> None:
 
 def test_an_image_of_the_tile_s_size_is_one_call_on_a_view() -> None:
     image = ramp(1, 16, 16, 1)
-    seen: list[Array] = []
-    run_tiled(image, lambda tiles: seen.append(tiles) or [tiles], tile_yx=(16, 16), overlap_px=8, batch_size=4)
-    assert len(seen) == 1
-    assert np.shares_memory(seen[0], image)
+    model = Recorder()
+    run_tiled(image, model, tile_yx=(16, 16), overlap_px=8, batch_size=4)
+    assert len(model.seen) == 1
+    assert np.shares_memory(model.seen[0], image)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (5, 7)])
 def test_small_images_are_reflected_to_the_tile(shape: tuple[int, int]) -> None:
-    seen: list[tuple[int, ...]] = []
-
-    def predict(tiles: Array) -> list[Array]:
-        seen.append(tiles.shape)
-        assert np.isin(tiles, ramp(1, *shape, 1)).all()
-        return [tiles]
-
-    run_tiled(ramp(1, *shape, 1), predict, tile_yx=(16, 16), overlap_px=4)
-    assert set(seen) == {(1, 16, 16, 1)}
+    model = Recorder()
+    image = ramp(1, *shape, 1)
+    run_tiled(image, model, tile_yx=(16, 16), overlap_px=4)
+    assert set(model.shapes) == {(1, 16, 16, 1)}
+    assert all(np.isin(tiles, image).all() for tiles in model.seen)
 
 
 def test_outputs_may_differ_in_number_channels_and_dtype() -> None:
@@ -114,28 +126,23 @@ def test_outputs_may_differ_in_number_channels_and_dtype() -> None:
 
 
 def test_batches_are_filled_across_images_and_progress_is_told() -> None:
-    sizes: list[int] = []
+    model = Recorder()
     steps: list[tuple[int, int]] = []
-
-    def predict(tiles: Array) -> list[Array]:
-        sizes.append(len(tiles))
-        return [tiles]
-
     run_tiled(
         ramp(3, 8, 16, 1),
-        predict,
+        model,
         tile_yx=(8, 8),
         batch_size=4,
         on_progress=lambda done, total: steps.append((done, total)),
     )
-    assert sizes == [4, 2]
+    assert [len(tiles) for tiles in model.seen] == [4, 2]
     assert steps == [(4, 6), (6, 6)]
 
 
 def test_tiles_are_rounded_up_to_the_multiple() -> None:
-    seen: list[tuple[int, ...]] = []
-    run_tiled(ramp(1, 20, 33, 1), lambda t: seen.append(t.shape) or [t], tile_yx=(20, 33), multiple_px=16)
-    assert seen == [(1, 32, 48, 1)]
+    model = Recorder()
+    run_tiled(ramp(1, 20, 33, 1), model, tile_yx=(20, 33), multiple_px=16)
+    assert model.shapes == [(1, 32, 48, 1)]
 
 
 @pytest.mark.parametrize(
@@ -175,6 +182,10 @@ def test_replies_that_change_are_a_mismatch(later: Callable[[Array], list[Array]
         run_tiled(ramp(1, 8, 16, 1), lambda tiles: next(replies)(tiles), tile_yx=(8, 8))
 
 
+def test_the_overlap_does_not_matter_where_one_tile_is_enough() -> None:
+    assert len(plan_tiles((8, 5), (8, 8), 64).tiles) == 1
+
+
 @pytest.mark.parametrize("overlap", [8, 9, -1])
 def test_an_overlap_no_smaller_than_the_tile_is_refused(overlap: int) -> None:
     with pytest.raises(ModelMismatch, match="overlap"):
@@ -188,9 +199,9 @@ def test_arrays_that_are_no_batch_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_cuts_are_extended_by_the_field_and_batched() -> None:
-    seen: list[tuple[int, ...]] = []
-    run_cuts(ramp(1, 20, 31, 1), lambda t: seen.append(t.shape) or [t], 3, 11, batch_size=4)
-    assert seen == [(4, 17, 21, 1), (4, 17, 21, 1), (1, 17, 21, 1)]
+    model = Recorder()
+    run_cuts(ramp(1, 20, 31, 1), model, 3, 11, batch_size=4)
+    assert model.shapes == [(4, 17, 21, 1), (4, 17, 21, 1), (1, 17, 21, 1)]
 
 
 def test_cuts_give_what_the_whole_image_gives_for_a_model_of_that_field() -> None:

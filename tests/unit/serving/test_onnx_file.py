@@ -104,6 +104,18 @@ def test_a_file_that_is_no_model_is_refused_in_words(tmp_path: Path, content: by
         check_file(path)
 
 
+def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
+    content = b""
+    # Graph in attribute in node in graph, 60 times; lengths of two bytes throughout.
+    for number in (6, 5, 1) * 60:
+        size = len(content)
+        content = bytes([number << 3 | 2, size & 0x7F | 0x80, size >> 7]) + content
+    path = tmp_path / "model.onnx"
+    path.write_bytes(bytes([7 << 3 | 2, len(content) & 0x7F | 0x80, len(content) >> 7]) + content)
+    with pytest.raises(ModelMismatch, match="nested too deeply"):
+        check_file(path)
+
+
 def test_an_absent_file_is_said_to_be_absent(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"model.onnx: it doesn't exist"):
         check_file(tmp_path / "Model" / "1" / "model.onnx")

@@ -48,8 +48,8 @@ def test_overrides_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_override_of_an_unknown_name_is_a_mistake_of_the_caller() -> None:
-    with pytest.raises(TypeError, match="QUEU"):
-        load_settings(queu="x")
+    with pytest.raises(TypeError, match="NO_SUCH_NAME"):
+        load_settings(no_such_name="x")
 
 
 def test_empty_values_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,115 @@
+"""Which settings are there? ``.. settings-table::`` lists them as the package itself describes them.
+
+With names behind it (``.. settings-table:: QUEUE REDIS_HOST``) it lists only those. A setting that the code gets is in
+the documentation without anybody's doing.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.nodes import nested_parse_with_titles
+
+from redis_consumer.settings import Settings
+from redis_consumer.settings.options import allowed_values
+
+# Defaults that are worked out from other settings or from the machine, in words.
+DEPENDENT = {
+    "HOSTNAME": "host and process id",
+    "MIN_SCALE": "1 / MAX_SCALE",
+    "MODEL_SERVER": "tfs://TF_HOST:TF_PORT",
+    "CALIBAN_MODEL": "TRACKING_MODEL",
+    "MESMER_MODEL": "MULTIPLEX_MODEL",
+}
+_HEADING = re.compile(r"^    # (?P<title>\S.*)$")
+
+
+class SettingsTable(Directive):
+    """The directive."""
+
+    optional_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Make one table of the named settings, or a section with a table for each group."""
+        names = self.arguments[0].split() if self.arguments else None
+        lines = StringList(list(rows(names) if names else sections()), source="redis_consumer.settings")
+        holder = nodes.section()
+        holder.document = self.state.document
+        nested_parse_with_titles(self.state, lines, holder)
+        return holder.children
+
+
+def sections() -> Iterator[str]:
+    """All settings as reStructuredText, a section a group."""
+    for title, names in groups().items():
+        yield from (title, "~" * len(title), "")
+        yield from rows(names)
+
+
+def rows(names: list[str]) -> Iterator[str]:
+    """A table of settings as reStructuredText."""
+    yield from (".. list-table::", "   :header-rows: 1", "   :widths: 27 20 53", "")
+    yield from ("   * - Setting", "     - Default", "     - Meaning; values")
+    for name in names:
+        field = Settings.model_fields[name.lower()]
+        values = allowed_values(name)
+        meaning = f"{_escape(field.description or '')}" + (f". Takes {_escape(values)}" if values else "")
+        yield from (f"   * - ``{name}``", f"     - {_default(name)}", f"     - {meaning}")
+    yield ""
+
+
+def groups() -> dict[str, list[str]]:
+    """The settings' names under the headings that stand in the class as comments."""
+    found: dict[str, list[str]] = {}
+    lines, _ = inspect.getsourcelines(Settings)
+    fields = _fields_by_line("".join(lines))
+    title = ""
+    for number, line in enumerate(lines, start=1):
+        heading = _HEADING.match(line)
+        if heading:
+            title = heading["title"]
+        if number in fields:
+            found.setdefault(title, []).append(fields[number].upper())
+    return found
+
+
+def _fields_by_line(source: str) -> dict[int, str]:
+    (definition,) = ast.parse(source).body
+    statements = definition.body if isinstance(definition, ast.ClassDef) else []
+    targets = {each.lineno: each.target for each in statements if isinstance(each, ast.AnnAssign)}
+    return {
+        line: target.id
+        for line, target in targets.items()
+        if isinstance(target, ast.Name) and target.id in Settings.model_fields
+    }
+
+
+def _default(name: str) -> str:
+    if name in DEPENDENT:
+        return _escape(DEPENDENT[name])
+    field = Settings.model_fields[name.lower()]
+    if field.default_factory is not None:
+        raise ValueError(f"setting {name}: its default is worked out; say in DEPENDENT from what")
+    value = field.default
+    if value is None or value == "":
+        return "none"
+    return f"``{str(value).lower() if isinstance(value, bool) else value}``"
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([*`|\\_])", r"\\\1", text)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Add the directive."""
+    app.add_directive("settings-table", SettingsTable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

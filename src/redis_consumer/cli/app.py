@@ -1,0 +1,49 @@
+"""Which commands are there?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from redis_consumer.cli import demo, doctor, run, show_settings, status, submit
+from redis_consumer.cli.output import exit_codes, notes
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; the one place where our errors become exit codes."""
+        with exit_codes():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=notes("redis-consumer demo", "redis-consumer submit cells.tif --wait", "redis-consumer run --queue predict"),
+)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from redis_consumer import __version__
+
+        typer.echo(f"redis-consumer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Turn microscopy images in a bucket into label images, at the scale of a Redis queue."""
+
+
+for module in (run, submit, status, show_settings, doctor, demo):
+    module.register(app)

@@ -1,0 +1,131 @@
+"""Is everything there that a worker needs, and what is to be done where it isn't?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis_consumer.errors import ConsumerError, ObjectNotFound, RetryableError
+from redis_consumer.job import ModelId
+
+if TYPE_CHECKING:
+    from redis_consumer.settings import Settings
+
+OK, WARNING, FAILED, UNAVAILABLE = "ok", "warning", "failed", "unavailable"
+
+#: Moves such as BLMOVE came with it.
+OLDEST_REDIS = (6, 2)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: what was looked at.
+        outcome: `OK`; `WARNING`: works, but look at it; `FAILED`: wrong; `UNAVAILABLE`: doesn't answer.
+        text: what was seen and, where something is wrong, what to do.
+    """
+
+    name: str
+    outcome: str
+    text: str
+
+
+Check = Callable[[], "tuple[str, str]"]
+
+
+def run_checks(settings: Settings, *, is_writing: bool = False) -> Iterator[Finding]:
+    """Look at everything, one finding a time, as it comes.
+
+    Args:
+        settings: as loaded and in use.
+        is_writing: also write a small object into the bucket.
+    """
+    from redis_consumer.cli import connect
+
+    given = sum(setting.source != "default" for setting in settings.describe())
+    yield Finding("settings", OK, f"{given} given, the others at their defaults")
+    yield _look("consumer", lambda: (OK, _consumer(settings)))
+    client = connect.open_redis()
+    redis = _look("redis", lambda: _redis(client))
+    yield redis
+    if redis.outcome in (OK, WARNING):
+        yield _look("redis persistence", lambda: _persistence(client))
+    bucket = connect.open_bucket()
+    yield _look("bucket", lambda: (OK, bucket.check()))
+    if is_writing:
+        yield _look("bucket, writing", lambda: (OK, _write(bucket)))
+    yield Finding("result links", OK, _links(settings))
+    server = connect.open_model_server(bucket)
+    answer = _look("model server", lambda: (OK, server.check()))
+    yield answer
+    if answer.outcome != UNAVAILABLE:
+        for setting, model in named_models(settings):
+            yield _look(f"{setting} {model}", lambda model=model: (OK, _model(server, model)))  # type: ignore[misc]
+    server.close()
+
+
+def named_models(settings: Settings) -> list[tuple[str, str]]:
+    """List the models that jobs of these settings may use: the variable and ``name:version``, each model once."""
+    names = ["nuclear_model"]
+    if settings.label_detect_enabled:
+        names += ["cytoplasm_model", "phase_model", "label_detect_model"]
+    if settings.scale_detect_enabled:
+        names.append("scale_detect_model")
+    models = {getattr(settings, name): name.upper() for name in reversed(names)}
+    return [(setting, model) for model, setting in reversed(models.items())]
+
+
+def _look(name: str, check: Check) -> Finding:
+    try:
+        outcome, text = check()
+    except RetryableError as error:
+        return Finding(name, UNAVAILABLE, str(error))
+    except ConsumerError as error:
+        return Finding(name, FAILED, str(error))
+    return Finding(name, outcome, text)
+
+
+def _consumer(settings: Settings) -> str:
+    from redis_consumer.consumers.registry import get_consumer_class
+
+    found = get_consumer_class(settings.consumer_type)
+    return f"{settings.consumer_type}: {found.__module__}.{found.__qualname__} for queue {settings.queue}"
+
+
+def _redis(client: Any) -> tuple[str, str]:
+    version = str(client.info("server")["redis_version"])
+    found = f"{client.describe()}, version {version}"
+    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if parts < OLDEST_REDIS:
+        return FAILED, f"{found}: too old; install Redis {'.'.join(map(str, OLDEST_REDIS))} or later"
+    return OK, found
+
+
+def _persistence(client: Any) -> tuple[str, str]:
+    if client.info("persistence").get("aof_enabled"):
+        return OK, "jobs survive a restart of Redis (append-only file is on)"
+    return WARNING, "jobs are lost when Redis restarts; set `appendonly yes` in its configuration"
+
+
+def _write(bucket: Any) -> str:
+    # Under uploads/, where the kiosk's bucket monitor removes what is old.
+    key, text = "uploads/redis-consumer-doctor.txt", b"written by redis-consumer doctor --write\n"
+    bucket.write_bytes(key, text)
+    if bucket.read_bytes(key) != text:
+        raise ObjectNotFound(f"{key}: what was read isn't what was written; check who else writes there", key=key)
+    return f"wrote and read {key}"
+
+
+def _links(settings: Settings) -> str:
+    if settings.result_urls == "signed":
+        return f"signed: they open for anybody who has them, for {settings.signed_url_expire_s} s"
+    return "public: they open where the bucket lets anybody read; RESULT_URLS=signed makes links that expire"
+
+
+def _model(server: Any, model: str) -> str:
+    spec = server.metadata(ModelId.parse(model))
+    inputs, outputs = (", ".join(tensor.name for tensor in tensors) for tensors in (spec.inputs, spec.outputs))
+    return f"takes {inputs}; gives {outputs}"

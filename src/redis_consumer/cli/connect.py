@@ -1,0 +1,108 @@
+"""Which parts do the settings name? The only place of the command line that turns settings into parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from redis_consumer import settings as settings_module
+from redis_consumer.errors import SettingsError
+
+if TYPE_CHECKING:
+    from redis_consumer.consumers.base import Consumer
+    from redis_consumer.redis import RedisClient
+    from redis_consumer.serving.base import ModelServer
+    from redis_consumer.settings import Settings
+    from redis_consumer.storage import Storage
+
+#: A person waits at the terminal; a worker waits for ever.
+PERSON_WAITS_S = 5.0
+
+
+def read_settings(
+    *,
+    queue: str | None = None,
+    consumer: str | None = None,
+    redis: str | None = None,
+    bucket: str | None = None,
+    model_server: str | None = None,
+    log_level: str | None = None,
+) -> Settings:
+    """Load the settings with a command's options on top, and make them those of the whole process.
+
+    Raises:
+        SettingsError: a value is wrong.
+    """
+    host, port = _address(redis)
+    loaded = settings_module.load_settings(
+        queue=queue,
+        consumer_type=consumer,
+        redis_host=host,
+        redis_port=port,
+        storage_bucket=bucket,
+        model_server=model_server,
+        log_level=log_level,
+    )
+    settings_module.use(loaded)
+    return loaded
+
+
+def start_logs(settings: Settings) -> None:
+    """Log as the settings say; their secrets are masked in every line."""
+    from redis_consumer.logs import initialize_logger
+
+    secrets = (settings.redis_password, settings.aws_access_key_id, settings.aws_secret_access_key)
+    initialize_logger(
+        settings.log_level,
+        settings.log_format,
+        secrets=[secret.get_secret_value() for secret in secrets if secret is not None],
+    )
+
+
+def run_worker(get_consumer: Callable[..., Consumer] | None = None, *, is_burst: bool = False) -> int:
+    """Build the consumer that the settings in use name, serve its queue until a signal comes; give the exit code.
+
+    Args:
+        get_consumer: makes a consumer from its type and the contract's arguments ``redis_client``,
+            ``storage_client`` and ``queue``; by default any type that the registry finds.
+        is_burst: stop as soon as the queue is empty.
+
+    Raises:
+        SettingsError: a value is wrong, or there is no such consumer.
+    """
+    from redis_consumer.consumers import defaults, registry
+    from redis_consumer.worker import Worker
+
+    settings = settings_module.current()
+    consumer = (get_consumer or registry.make_consumer)(settings.consumer_type, **defaults.parts())
+    return Worker(consumer, grace_period_s=settings.grace_period, is_burst=is_burst).run()
+
+
+def open_redis() -> RedisClient:
+    """Connect to Redis for a person, who gets an error after a few seconds."""
+    from redis_consumer.consumers import defaults
+
+    return defaults.redis_client(deadline_s=PERSON_WAITS_S)
+
+
+def open_bucket() -> Storage:
+    """Open the bucket; nothing connects yet."""
+    from redis_consumer.consumers import defaults
+
+    return defaults.storage()
+
+
+def open_model_server(bucket: Storage) -> ModelServer:
+    """Open the model server; models that it runs itself come from the bucket, else the package."""
+    from redis_consumer.consumers import defaults
+
+    return defaults.model_server(defaults.model_store(bucket))
+
+
+def _address(text: str | None) -> tuple[str | None, str | None]:
+    if text is None:
+        return None, None
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isdigit()):
+        raise SettingsError(f"--redis {text!r}: must be HOST:PORT, e.g. localhost:6379")
+    return host.strip("[]"), port

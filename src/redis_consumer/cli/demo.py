@@ -1,0 +1,137 @@
+"""``redis-consumer demo``: what does it look like when all of it works?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from redis_consumer.cli.output import EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_USAGE, fail, notes, say
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+    from redis_consumer.cli.embedded import RedisServer
+    from redis_consumer.cli.results import Result
+
+SAMPLE = Path("data") / "nuclei.tif"
+QUEUE, MODEL = "predict", "NuclearSegmentation:1"
+TIMEOUT_S = 120.0
+BUCKET = "bucket"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=notes("redis-consumer demo", "redis-consumer demo --image cells.png --scale 0.8 --output build/cells")
+    )(demo)
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the results.")] = Path(
+        "build"
+    )
+    / "demo",
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image", "-i", exists=True, dir_okay=False, help="Image of nuclei; the project's own if left out."
+        ),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option("--scale", "-s", min=1e-6, help="Factor that makes nuclei some 40 pixels wide.")
+    ] = 0.5,
+) -> None:
+    """Run an image through a Redis, a worker and the shipped model, all started for it and ended after it.
+
+    Writes the result zip, labels.tif, overlay.png and report.html.
+    """
+    from redis_consumer.cli import gallery
+    from redis_consumer.cli.embedded import stop_on_signals
+
+    started = time.monotonic()
+    path = image or find_sample()
+    (output / BUCKET).mkdir(parents=True, exist_ok=True)
+    with stop_on_signals():
+        result, fields, elapsed_s = segment(path, output, scale)
+    if result.path is None:
+        say(f"Error: {path.name}: {result.state.status}: {result.state.short_reason}")
+        raise typer.Exit(EXIT_FAILED if result.state.is_final else EXIT_UNAVAILABLE)
+    count = gallery.write_gallery(output, path, result, fields, elapsed_s)
+    typer.echo(f"Found {count} objects in {path.name} after {time.monotonic() - started:.1f} s")
+    for name in ("report.html", "overlay.png", "labels.tif", result.path.name):
+        typer.echo(f"  {output / name}")
+
+
+def find_sample() -> Path:
+    """Find the project's own image, in the working directory or beside the source."""
+    for folder in (Path(), Path(__file__).resolve().parents[3]):
+        if (folder / SAMPLE).is_file():
+            return folder / SAMPLE
+    fail(f"{SAMPLE} isn't here; run the demo in the project's folder, or give an image with --image", EXIT_USAGE)
+    raise AssertionError
+
+
+def segment(path: Path, output: Path, scale: float) -> tuple[Result, dict[str, str], float]:
+    """Start all parts, submit an image as any producer does, wait for its result and end the parts.
+
+    Args:
+        path: the image.
+        output: folder for the bucket, the worker's log and the result zip.
+        scale: factor to resize the image by before the model sees it.
+
+    Returns:
+        The result, the job's hash and the seconds from submission to result.
+    """
+    from redis_consumer.cli import connect, results, submit
+    from redis_consumer.cli.embedded import run_redis
+
+    with run_redis() as redis, _worker(redis, output) as worker:
+        client, bucket = connect.open_redis(), connect.open_bucket()
+        fields = submit.job_fields(MODEL, {"scale": scale}, [])
+        submitted = time.monotonic()
+        submissions = submit.push_all(client, bucket, [path], QUEUE, fields)
+
+        def sleep(seconds: float) -> None:
+            if worker.poll() is not None:
+                fail(f"the worker ended with exit code {worker.returncode}", EXIT_FAILED)
+            time.sleep(seconds)
+
+        [result] = results.fetch(client, bucket, submissions, output, timeout_s=TIMEOUT_S, sleep=sleep)
+        elapsed_s = time.monotonic() - submitted
+        job = client.hgetall(submissions[0].job_id)
+        client.close()
+    return result, job, elapsed_s
+
+
+@contextmanager
+def _worker(redis: RedisServer, output: Path) -> Iterator[Popen[bytes]]:
+    """Run a worker on a local bucket with models of its own; its last words are shown where the block fails."""
+    from redis_consumer import settings
+    from redis_consumer.cli.embedded import run_worker, tail
+
+    values = {
+        "REDIS_HOST": redis.host,
+        "REDIS_PORT": str(redis.port),
+        "REDIS_PASSWORD": redis.password,
+        "QUEUE": QUEUE,
+        "CONSUMER_TYPE": "image",
+        "STORAGE_BUCKET": (output.resolve() / BUCKET).as_uri(),
+        "MODEL_SERVER": "onnx://",
+        "LOG_LEVEL": "INFO",
+        "GRACE_PERIOD": "2",
+    }
+    settings.use(settings.Settings.model_validate(values))
+    log = output / "worker.log"
+    try:
+        with run_worker(values, log=log) as worker:
+            yield worker
+    except Exception:
+        say(f"The worker's last words ({log}):\n{tail(log)}")
+        raise
+    finally:
+        settings.use(None)

@@ -1,0 +1,178 @@
+"""How do a Redis and a worker of our own run beside a command, and end with it?"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis_consumer.errors import RedisUnavailable, SettingsError
+
+SERVER_VARIABLE = "REDIS_SERVER"
+#: Where `make setup` puts the program: below the checkout that holds this file.
+FETCHED_SERVER = Path(__file__).resolve().parents[3] / ".tools" / "redis" / "redis-server"
+START_S, STOP_S = 10.0, 10.0
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """A Redis that runs beside us, on the loopback address only.
+
+    Attributes:
+        host: its address.
+        port: its port.
+        password: what it asks for.
+        pid: its process.
+    """
+
+    host: str
+    port: int
+    password: str
+    pid: int
+
+
+def find_redis_server() -> str:
+    """Find the program: the one that REDIS_SERVER names, on the PATH, or fetched by `make` into ``.tools``.
+
+    Raises:
+        SettingsError: there is none; says how to get one.
+    """
+    named = os.environ.get(SERVER_VARIABLE, "")
+    for candidate in (named, shutil.which("redis-server"), str(FETCHED_SERVER)):
+        if candidate and os.access(candidate, os.X_OK) and Path(candidate).is_file():
+            return str(Path(candidate).resolve())
+        if named:
+            raise SettingsError(f"{SERVER_VARIABLE} = {named!r}: no program; give the path of redis-server")
+    raise SettingsError(
+        "no redis-server found; install Redis (apt install redis-server, brew install redis), run `make setup`, "
+        f"or name the program in {SERVER_VARIABLE}"
+    )
+
+
+@contextmanager
+def run_redis(program: str | None = None) -> Iterator[RedisServer]:
+    """Run an empty Redis that keeps nothing on disk, and end it with the block.
+
+    Raises:
+        SettingsError: there is no such program.
+        RedisUnavailable: it doesn't start.
+    """
+    program = program or find_redis_server()
+    password = secrets.token_urlsafe(24)
+    with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
+        port = _free_port()
+        config = Path(folder) / "redis.conf"
+        # In a file of ours: on the command line everybody on the machine could read the password.
+        config.touch(mode=0o600)
+        config.write_text(
+            f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\ndir "{folder}"\n',
+            encoding="utf-8",
+        )
+        log = Path(folder) / "redis.log"
+        with run_process([program, str(config)], log=log) as process:
+            _wait_for_redis(process, port, password, log)
+            yield RedisServer("127.0.0.1", port, password, process.pid)
+
+
+@contextmanager
+def run_worker(environment: Mapping[str, str], *, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``redis-consumer run`` as a process of its own, and end it with the block.
+
+    Args:
+        environment: settings of the worker; it sees no settings of this process and no files of them besides.
+        log: file for what it says.
+    """
+    from redis_consumer.settings import Settings
+
+    ours = {field.upper() for field in Settings.model_fields} | {"REDIS_CONSUMER_CONFIG"}
+    inherited = {name: value for name, value in os.environ.items() if name not in ours}
+    command = [sys.executable, "-m", "redis_consumer", "run"]
+    with (
+        tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder,
+        run_process(command, log=log, environment={**inherited, **environment}, folder=folder) as process,
+    ):
+        yield process
+
+
+@contextmanager
+def run_process(
+    command: list[str], *, log: Path, environment: Mapping[str, str] | None = None, folder: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program in a process group of its own, so that Ctrl-C reaches us alone; end it by its id with the block."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - the commands are ours
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that what it started is ended."""
+
+    def interrupt(number: int, _frame: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def tail(log: Path, lines: int = 20) -> str:
+    """Give the last lines of a log."""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) if log.exists() else ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_for_redis(process: subprocess.Popen[bytes], port: int, password: str, log: Path) -> None:
+    from redis_consumer.redis import RedisClient
+
+    deadline = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            probe.settimeout(1.0)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                client = RedisClient("127.0.0.1", port, 0.05, password=password, deadline_s=START_S)
+                client.ping()
+                client.close()
+                return
+        time.sleep(0.01)
+    raise RedisUnavailable(f"the embedded redis-server doesn't start; it said: {tail(log, 3) or 'nothing'}")

@@ -1,0 +1,21 @@
+"""Which options do several commands share?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Queue = Annotated[str | None, typer.Option("--queue", "-q", help="Queue, instead of QUEUE.", metavar="NAME")]
+Redis = Annotated[
+    str | None,
+    typer.Option("--redis", help="Redis or its Sentinel, instead of REDIS_HOST and REDIS_PORT.", metavar="HOST:PORT"),
+]
+Bucket = Annotated[
+    str | None, typer.Option("--bucket", help="Bucket, instead of STORAGE_BUCKET, e.g. s3://name.", metavar="URL")
+]
+ModelServer = Annotated[
+    str | None,
+    typer.Option("--model-server", help="Model server, instead of MODEL_SERVER, e.g. tfs://host:8500.", metavar="URL"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Write data for scripts: one JSON document on standard output.")]

@@ -1,0 +1,76 @@
+"""How do commands talk to people and scripts?
+
+Data goes to standard output, everything else to standard error, so that ``--json`` can be piped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from redis_consumer.errors import ConsumerError, RetryableError, SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 3
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES = (
+    "Exit codes: 0 all went well; 1 a job or check failed; 2 wrong usage or settings; "
+    "3 Redis, bucket or model server isn't available, or the time was up; 130 interrupted."
+)
+
+
+def notes(*examples: str) -> str:
+    """Build the foot of a command's help: its examples, a line each, and the exit codes."""
+    return "\n\n".join(["Examples:", *(f"$ {example}" for example in examples), EXIT_CODES])
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn our errors into a message on standard error and the exit code that the help promises."""
+    try:
+        yield
+    except SettingsError as error:
+        fail(str(error), EXIT_USAGE)
+    except RetryableError as error:
+        fail(str(error), EXIT_UNAVAILABLE)
+    except ConsumerError as error:
+        fail(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        fail("Interrupted", EXIT_INTERRUPTED)
+
+
+def fail(message: str, code: int) -> None:
+    """Say what went wrong and leave with this exit code."""
+    say(f"Error: {message}" if code != EXIT_INTERRUPTED else message)
+    raise typer.Exit(code)
+
+
+def say(message: str) -> None:
+    """Tell the person something; scripts don't see it in the data."""
+    # File names and reasons come from others; none of them may steer the terminal.
+    safe = "".join(character if character.isprintable() or character in "\n\t" else "?" for character in message)
+    sys.stderr.write(f"{safe}\n")
+
+
+def write_json(value: Any) -> None:
+    """Write data for scripts: one JSON document."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+
+
+def console(*, is_data: bool = True) -> Console:
+    """Open a rich console on standard output, or on standard error for what is no data."""
+    from rich.console import Console
+
+    # Wide enough that pipes and logs get whole lines; a terminal knows its own width.
+    stream = sys.stdout if is_data else sys.stderr
+    return Console(file=stream, highlight=False, soft_wrap=False, width=None if stream.isatty() else 160)

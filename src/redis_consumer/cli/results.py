@@ -1,0 +1,161 @@
+"""How do results come back? Watches jobs, shows their progress, downloads what is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from redis_consumer.cli.output import console, say
+from redis_consumer.cli.producer import Submission
+from redis_consumer.cli.watch import JobState, watch
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one job ended.
+
+    Attributes:
+        submission: what was asked for.
+        state: the job's last state.
+        path: the downloaded zip, None without a result.
+    """
+
+    submission: Submission
+    state: JobState
+    path: Path | None = None
+
+    def as_data(self) -> dict[str, str | None]:
+        """Give it as data for scripts."""
+        return {
+            "job": self.state.job_id,
+            "file": str(self.submission.path),
+            "status": self.state.status,
+            "result": str(self.path) if self.path else None,
+            "output_file_name": self.state.output_file_name or None,
+            "output_url": self.state.output_url or None,
+            "reason": self.state.short_reason or None,
+        }
+
+
+class _Display(Protocol):
+    def show(self, state: JobState) -> None:
+        """Show the newest state of a job."""
+
+
+def fetch(
+    client: Any,
+    storage: Any,
+    submissions: Sequence[Submission],
+    folder: Path,
+    *,
+    timeout_s: float = 0.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Result]:
+    """Wait for jobs, show their progress and download the results as they come.
+
+    Args:
+        client: a `RedisClient`.
+        storage: a `Storage`.
+        submissions: the jobs.
+        folder: where the results go; made where it is missing.
+        timeout_s: seconds to wait at most, 0 for no limit.
+        sleep: waits for a number of seconds; what it raises ends the waiting.
+
+    Returns:
+        One result a submission, in their order.
+    """
+    by_id = {sent.job_id: sent for sent in submissions}
+    names = result_names(submissions)
+    states: dict[str, JobState] = {}
+    paths: dict[str, Path] = {}
+    with _display(submissions) as display:
+        for state in watch(client, list(by_id), timeout_s=timeout_s, sleep=sleep):
+            display.show(state)
+            states[state.job_id] = state
+            if state.status == "done" and state.output_file_name:
+                paths[state.job_id] = _download(storage, state.output_file_name, folder / names[state.job_id])
+    return [Result(sent, states[job_id], paths.get(job_id)) for job_id, sent in by_id.items()]
+
+
+def result_names(submissions: Sequence[Submission]) -> dict[str, str]:
+    """Name each job's result after its file; with a part of the job's id where two files have the same name."""
+    stems = [sent.path.stem for sent in submissions]
+    return {
+        sent.job_id: f"{stem}-result.zip" if stems.count(stem) == 1 else f"{stem}-{sent.job_id[-12:]}-result.zip"
+        for sent, stem in zip(submissions, stems, strict=True)
+    }
+
+
+def _download(storage: Any, key: str, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.download_file(key, path)
+    return path
+
+
+@contextmanager
+def _display(submissions: Sequence[Submission]) -> Iterator[_Display]:
+    screen = console(is_data=False)
+    if screen.is_terminal:
+        with _Bars(screen, submissions) as bars:
+            yield bars
+    else:
+        yield _Lines(submissions)
+
+
+class _Lines:
+    """A line for each change of status, for logs and pipes."""
+
+    def __init__(self, submissions: Sequence[Submission]) -> None:
+        self._names = {sent.job_id: sent.path.name for sent in submissions}
+        self._said: dict[str, str] = {}
+
+    def show(self, state: JobState) -> None:
+        if self._said.get(state.job_id) != state.status:
+            self._said[state.job_id] = state.status
+            say(f"{self._names[state.job_id]}: {state.status.replace('-', ' ')}")
+
+
+class _Bars:
+    """A live bar for each running job, for terminals; many jobs share one more bar over all."""
+
+    def __init__(self, screen: Any, submissions: Sequence[Submission]) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[status]}", style="bold", markup=False),
+            TimeElapsedColumn(),
+            console=screen,
+        )
+        self._total = self._progress.add_task(
+            f"{len(submissions)} jobs", total=len(submissions), status="", visible=False
+        )
+        # More bars than lines on the screen would only flicker: those of waiting jobs stay hidden.
+        self._is_crowded = len(submissions) > max(screen.height - 4, 1)
+        self._progress.update(self._total, visible=self._is_crowded)
+        self._tasks = {
+            sent.job_id: self._progress.add_task(sent.path.name, total=100, status="new", visible=not self._is_crowded)
+            for sent in submissions
+        }
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, state: JobState) -> None:
+        task = self._tasks[state.job_id]
+        is_running = state.status != "new" and not state.is_final
+        is_visible = is_running or state.is_failed if self._is_crowded else True
+        self._progress.update(task, completed=state.progress, status=state.status.replace("-", " "), visible=is_visible)
+        if state.is_final:
+            self._progress.stop_task(task)
+            self._progress.advance(self._total)

@@ -1,0 +1,123 @@
+"""How far are jobs? Asked for all at once, often while something happens and seldom otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis_consumer.job import FINAL_STATUSES
+
+FIELDS = ("status", "progress", "reason", "output_file_name", "output_url")
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
+GONE = "gone"
+
+#: Share of a job's work that is behind it at each status, for jobs that report no progress of their own.
+SHARES = {
+    "new": 0.0,
+    "started": 5.0,
+    "pre-processing": 15.0,
+    "predicting": 30.0,
+    "post-processing": 70.0,
+    "saving-results": 90.0,
+    "done": 100.0,
+    "failed": 100.0,
+    GONE: 100.0,
+}
+
+#: One command for many hashes: it is retried as a whole while Redis is away, which a pipeline isn't.
+_READ_MANY = """
+local found = {}
+for i, key in ipairs(KEYS) do found[i] = redis.call('HMGET', key, unpack(ARGV)) end
+return found
+"""
+_KEYS_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What people want to know about a job.
+
+    Attributes:
+        job_id: key of its hash.
+        status: as in its hash, ``gone`` where there is no such hash any more.
+        progress: percent of the work that is done, estimated from the status where the job says nothing.
+        reason: why it failed, empty otherwise.
+        output_file_name: object key of the result, empty without one.
+        output_url: link to the result, empty without one.
+    """
+
+    job_id: str
+    status: str
+    progress: float = 0.0
+    reason: str = ""
+    output_file_name: str = ""
+    output_url: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self.status in FINAL_STATUSES or self.status == GONE
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether the job ended without a result."""
+        return self.is_final and self.status != "done"
+
+    @property
+    def short_reason(self) -> str:
+        """Last line of the reason, which says what is wrong and what to do."""
+        if self.status == GONE:
+            return "its hash is gone: deleted, or expired before the result was fetched"
+        lines = self.reason.strip().splitlines()
+        return lines[-1] if lines else ""
+
+
+def read_states(client: Any, job_ids: Sequence[str]) -> list[JobState]:
+    """Read the state of many jobs, in their order."""
+    states: list[JobState] = []
+    for start in range(0, len(job_ids), _KEYS_AT_ONCE):
+        part = job_ids[start : start + _KEYS_AT_ONCE]
+        rows = client.eval(_READ_MANY, len(part), *part, *FIELDS)
+        states.extend(_state(job_id, row) for job_id, row in zip(part, rows, strict=True))
+    return states
+
+
+def watch(
+    client: Any, job_ids: Sequence[str], *, timeout_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[JobState]:
+    """Give the state of each job at first and whenever it changes, until all are final.
+
+    Args:
+        client: a `RedisClient`.
+        job_ids: keys of the jobs' hashes.
+        timeout_s: seconds after which it ends although jobs aren't final; 0 for no limit.
+        sleep: waits for a number of seconds.
+    """
+    seen: dict[str, JobState] = {}
+    deadline = time.monotonic() + timeout_s if timeout_s > 0 else float("inf")
+    pause_s = FIRST_PAUSE_S
+    while True:
+        waiting = [job_id for job_id in job_ids if job_id not in seen or not seen[job_id].is_final]
+        changed = [state for state in read_states(client, waiting) if seen.get(state.job_id) != state]
+        for state in changed:
+            seen[state.job_id] = state
+            yield state
+        if all(state.is_final for state in seen.values()) or time.monotonic() >= deadline:
+            return
+        pause_s = FIRST_PAUSE_S if changed else min(1.5 * pause_s, MAX_PAUSE_S)
+        sleep(max(0.0, min(pause_s, deadline - time.monotonic())))
+
+
+def _state(job_id: str, row: Sequence[str | None]) -> JobState:
+    status, progress, reason, output_file_name, output_url = row
+    if status is None:
+        return JobState(job_id, GONE, 100.0)
+    try:
+        percent = float(progress or "")
+    except ValueError:
+        percent = SHARES.get(status, 50.0)
+    # What isn't final isn't finished, whatever the job says.
+    percent = 100.0 if status in FINAL_STATUSES else min(max(percent, 0.0), 99.0)
+    return JobState(job_id, status, percent, reason or "", output_file_name or "", output_url or "")

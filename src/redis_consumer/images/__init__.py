@@ -1,0 +1,18 @@
+"""How do files become images, and arrays files? The doorway of this room; it holds no logic."""
+
+from redis_consumer.images.axes import DIMENSION_ORDERS, select_channels, to_batch
+from redis_consumer.images.image import Image, ImageLimits
+from redis_consumer.images.reading import get_image, read_image
+from redis_consumer.images.writing import save_numpy_array, write_channels
+
+__all__ = [
+    "DIMENSION_ORDERS",
+    "Image",
+    "ImageLimits",
+    "get_image",
+    "read_image",
+    "save_numpy_array",
+    "select_channels",
+    "to_batch",
+    "write_channels",
+]

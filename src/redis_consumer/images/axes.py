@@ -1,0 +1,90 @@
+"""How do the axes of an image become (batch, y, x, channel)?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from redis_consumer.errors import InvalidImage
+from redis_consumer.images.image import Array, Image
+
+Batch = npt.NDArray[np.float32]
+
+#: What a job's field ``dimension_order`` may say (contract, section 1.3). The first of X and Y is the
+#: rows of the array, whichever it is called: producers write both and mean the same.
+DIMENSION_ORDERS = ("XY", "BXY", "CXY", "XYB", "XYC", "BXYC", "CXYB")
+_CANONICAL = {order: order.replace("XY", "YX") for order in DIMENSION_ORDERS}
+_CANONICAL.update({order: order for order in _CANONICAL.values()})
+
+
+def to_batch(image: Image, dimension_order: str = "") -> Batch:
+    """Order the axes of an image as models want them.
+
+    C and S become channels; every axis other than Y and X becomes batch, several ones multiplied in the
+    order of the file.
+
+    Args:
+        image: any axes with one Y and one X.
+        dimension_order: the job's field, which overrules the axes of the file; empty for the file's own.
+            An image of one plane fits every order.
+
+    Returns:
+        (B, Y, X, C) float32.
+
+    Raises:
+        InvalidImage: `dimension_order` is unknown, or doesn't fit the image's rank.
+
+    >>> to_batch(Image(np.zeros((3, 8, 6), np.uint8), "CYX")).shape
+    (1, 8, 6, 3)
+    >>> to_batch(Image(np.zeros((3, 8, 6), np.uint8), "CYX"), "BXY").shape
+    (3, 8, 6, 1)
+    """
+    axes = _overruled(image, dimension_order.strip().upper()) if dimension_order.strip() else image.axes
+    batch = [axis for axis, letter in enumerate(axes) if letter not in "YXCS"]
+    channel = [axis for axis, letter in enumerate(axes) if letter in "CS"]
+    plane = [axes.index("Y"), axes.index("X")]
+    shape = [prod(image.array.shape[axis] for axis in group) for group in (batch, plane[:1], plane[1:], channel)]
+    ordered = image.array.transpose(*batch, *plane, *channel).reshape(shape)
+    return np.ascontiguousarray(ordered, dtype=np.float32)
+
+
+def select_channels(batch: Array, indices: Sequence[int], name: str) -> Array:
+    """Take channels by index, in the order asked for.
+
+    Args:
+        batch: (B, Y, X, C).
+        indices: of the wanted channels, from 0.
+        name: the scientist's name of the file, for messages.
+
+    Returns:
+        (B, Y, X, len(indices)) in the dtype of `batch`.
+
+    Raises:
+        InvalidImage: the image has no such channel.
+    """
+    count = batch.shape[-1]
+    for index in indices:
+        if not 0 <= index < count:
+            raise InvalidImage(
+                f"{name}: field channels asks for channel {index}, but the image has {count} (0 to {count - 1}); "
+                "correct the field, or upload an image with all channels"
+            )
+    return batch if list(indices) == list(range(count)) else batch[..., list(indices)]
+
+
+def _overruled(image: Image, order: str) -> str:
+    if order not in _CANONICAL:
+        raise InvalidImage(
+            f"{image.name}: field dimension_order: {order!r} is unknown; give one of {' '.join(DIMENSION_ORDERS)}"
+        )
+    if image.array.ndim == 2:
+        return "YX"
+    if len(order) != image.array.ndim:
+        raise InvalidImage(
+            f"{image.name}: field dimension_order: {order} names {len(order)} axes, but the image has "
+            f"{image.array.ndim} ({image.axes}); correct the field, or leave it empty to use the file's own axes"
+        )
+    return _CANONICAL[order]

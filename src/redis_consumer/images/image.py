@@ -1,0 +1,111 @@
+"""What is an image here: pixels with axes and pixel size, and how large may it be?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from redis_consumer.errors import InvalidImage
+
+Array = npt.NDArray[Any]
+
+#: 60 frames (the contract's MAX_IMAGE_FRAMES) of 2048 x 2048 float32 pixels take 0.94 GiB.
+DEFAULT_MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Image:
+    """Pixels as a file holds them.
+
+    Attributes:
+        array: any rank of 2 or more, any real dtype, every value finite.
+        axes: one letter an axis of `array`: Y, X, C (channel), S (sample of a colour), T (frame), Z (plane),
+            B (batch); other letters are axes that the file doesn't explain.
+        pixel_size_um: side of a pixel in micrometres, None where the file doesn't say.
+        name: the scientist's name of the file, for messages.
+    """
+
+    array: Array
+    axes: str
+    pixel_size_um: float | None = None
+    name: str = "image"
+
+    def __post_init__(self) -> None:
+        if len(self.axes) != self.array.ndim:
+            raise ValueError(f"axes {self.axes!r} don't fit an array of shape {self.array.shape}")
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """How large an image may be. Checked against the header, before any pixel is decoded.
+
+    Attributes:
+        max_height: rows; None for any number.
+        max_width: columns; None for any number.
+        max_bytes: of all decoded pixels, in the dtype of the file.
+    """
+
+    max_height: int | None = 2048
+    max_width: int | None = 2048
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened file whose header is read and whose pixels are not.
+
+    Attributes:
+        shape: of the array that `decode` gives.
+        axes: one letter an axis, see `Image`.
+        dtype: of the array that `decode` gives.
+        decode: reads the pixels; only while the file is open.
+        pixel_size_um: side of a pixel in micrometres, None where the file doesn't say.
+        decoder_bytes: what decoding takes at most, where that is more than the array (padded tiles).
+    """
+
+    shape: tuple[int, ...]
+    axes: str
+    dtype: np.dtype[Any]
+    decode: Callable[[], Array]
+    pixel_size_um: float | None = None
+    decoder_bytes: int = 0
+
+
+def check_source(source: Source, limits: ImageLimits, name: str) -> None:
+    """Refuse what a header already shows to be no image, or one that is too large.
+
+    Raises:
+        InvalidImage: axes, dtype or size are not acceptable; the message starts with `name`.
+    """
+    if source.axes.count("Y") != 1 or source.axes.count("X") != 1:
+        raise InvalidImage(f"{name}: its axes {source.axes} hold no image plane; save it with one Y and one X axis")
+    if source.dtype.kind not in "buif":
+        raise InvalidImage(f"{name}: pixels of type {source.dtype} aren't real numbers; save integers or floats")
+    if 0 in source.shape:
+        raise InvalidImage(f"{name}: holds no pixels (shape {_shape_text(source.shape)}); export the image again")
+    _check_side(source, "Y", limits.max_height, "MAX_IMAGE_HEIGHT", name)
+    _check_side(source, "X", limits.max_width, "MAX_IMAGE_WIDTH", name)
+    size = max(prod(source.shape) * source.dtype.itemsize, source.decoder_bytes)
+    if size > limits.max_bytes:
+        raise InvalidImage(
+            f"{name}: its pixels (shape {_shape_text(source.shape)}) take {size / 2**20:.0f} MiB, allowed are "
+            f"{limits.max_bytes / 2**20:.0f} MiB; split the image into several files"
+        )
+
+
+def _check_side(source: Source, axis: str, limit: int | None, setting: str, name: str) -> None:
+    side = source.shape[source.axes.index(axis)]
+    if limit is not None and side > limit:
+        word = "high" if axis == "Y" else "wide"
+        raise InvalidImage(
+            f"{name}: {side} px {word}, allowed are {limit} px ({setting}); crop the image or ask for a higher limit"
+        )
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,103 @@
+"""What does a picture file of everyday use (PNG, JPEG, BMP, GIF, PGM, …) hold?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from redis_consumer.errors import InvalidImage
+from redis_consumer.images.image import Array, Source
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+#: Kind of a file to Pillow's name and plug-in. Only these: some of its other formats start programs (EPS), or
+#: have no mark to know them by.
+FORMATS = {
+    "PNG": ("PNG", "PngImagePlugin"),
+    "JPEG": ("JPEG", "JpegImagePlugin"),
+    "JPEG 2000": ("JPEG2000", "Jpeg2KImagePlugin"),
+    "BMP": ("BMP", "BmpImagePlugin"),
+    "GIF": ("GIF", "GifImagePlugin"),
+    "PGM or PPM": ("PPM", "PpmImagePlugin"),
+}
+
+#: Pillow's mode to the one that is read; a mode that isn't named becomes RGB.
+MODES = {
+    "1": "L",
+    "L": "L",
+    "LA": "L",
+    "I": "I",
+    "I;16": "I;16",
+    "I;16B": "I;16B",
+    "F": "F",
+    "RGB": "RGB",
+    "RGBA": "RGBA",
+    "PA": "RGBA",
+}
+DTYPES = {"I": "int32", "I;16": "uint16", "I;16B": "uint16", "F": "float32"}
+
+
+@contextmanager
+def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
+    """Read the header of a picture file: YX for grey, YXS for colour (with alpha where the file has it).
+
+    Args:
+        path: the local file.
+        name: the scientist's name of the file, for messages.
+        kind: its format, one of `FORMATS`.
+
+    Raises:
+        InvalidImage: it holds several pictures, or claims over 178 million pixels.
+        Exception: whatever Pillow raises for a damaged file.
+    """
+    with _opened(path, name, kind) as picture:
+        # An MPO is a photograph with previews behind it.
+        if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
+            raise InvalidImage(f"{name}: holds several pictures; save them as one multi-page TIFF")
+        mode = MODES.get(picture.mode, "RGB")
+        samples = {"RGB": 3, "RGBA": 4}.get(mode)
+        plane = (picture.height, picture.width)
+        deep = _is_deep_colour(picture)
+        yield Source(
+            shape=plane if samples is None else (*plane, samples),
+            axes="YX" if samples is None else "YXS",
+            dtype=np.dtype("uint16" if deep else DTYPES.get(mode, "uint8")),
+            decode=lambda: _decode_deep(path, mode) if deep else _decode(picture, mode),
+        )
+
+
+def _opened(path: Path, name: str, kind: str) -> ImageFile:
+    from PIL import Image as Pillow
+
+    pillow_name, plugin = FORMATS[kind]
+    import_module(f"PIL.{plugin}")
+    try:
+        return Pillow.open(path, formats=(pillow_name,))
+    except Pillow.DecompressionBombError as error:
+        raise InvalidImage(
+            f"{name}: claims more pixels than a {kind} picture may have here; crop it, or save it as TIFF"
+        ) from error
+
+
+def _decode(picture: ImageFile, mode: str) -> Array:
+    converted = picture if picture.mode == mode else picture.convert(mode)
+    array = np.asarray(converted)
+    return np.array(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _is_deep_colour(picture: ImageFile) -> bool:
+    """Whether this is a PNG of several 16-bit samples a pixel, which Pillow would cut to 8 bits."""
+    return picture.format == "PNG" and picture.mode != "I;16" and any("16B" in str(tile[3]) for tile in picture.tile)
+
+
+def _decode_deep(path: Path, mode: str) -> Array:
+    import imagecodecs
+
+    array: Array = imagecodecs.png_decode(path.read_bytes())
+    return array[..., 0] if mode == "L" else array

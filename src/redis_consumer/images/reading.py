@@ -1,0 +1,133 @@
+"""How does a file become an Image, whatever it holds?"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from redis_consumer.errors import InvalidImage
+from redis_consumer.images.image import Array, Image, ImageLimits, Source, check_source
+from redis_consumer.images.npy import open_npy
+from redis_consumer.images.picture import open_picture
+from redis_consumer.images.tiff import open_tiff
+
+if TYPE_CHECKING:
+    import os
+
+#: First bytes of a file and the format that they announce; suffixes are only hints and not asked.
+MAGIC = (
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\x93NUMPY", "NPY"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"BM", "BMP"),
+    (b"GIF8", "GIF"),
+    *((b"P" + digit, "PGM or PPM") for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
+)
+FORMATS = "TIFF, PNG, JPEG, JPEG 2000, BMP, GIF, PGM, PPM or NPY"
+
+#: What functions of old consumers read had no limit of height and width; memory stays bounded.
+NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None)
+
+
+def read_image(path: str | os.PathLike[str], *, limits: ImageLimits | None = None, name: str | None = None) -> Image:
+    """Read an image file of any supported format.
+
+    The format is known by content. TIFF gives axes and pixel size from its metadata (plain, ImageJ, OME);
+    pictures are YX (grey) or YXS (colour); NPY of rank 2, 3, 4 is YX, YXC, BYXC.
+
+    Args:
+        path: the local file.
+        limits: how large it may be; None for the defaults of `ImageLimits`.
+        name: the scientist's name of the file, for messages; None for the file's own.
+
+    Returns:
+        The image in the dtype of the file; every pixel is finite.
+
+    Raises:
+        InvalidImage: damaged, cut off, empty, too large, not an image, or with values that aren't finite real
+            numbers. The message is ``NAME: what is wrong; what to do``.
+        OSError: the local file can't be opened.
+    """
+    path = Path(path)
+    name = name or path.name
+    return _read(path, _sniff(path, name), limits or ImageLimits(), name)
+
+
+def get_image(filepath: str | os.PathLike[str]) -> Array:
+    """Read an image file as the consumers of 2020 saw it (contract, section 5.1).
+
+    Returns:
+        float32. TIFF: the file's array with a trailing channel axis of 1; other formats: (Y, X, C), where C
+        is 1 for grey.
+
+    Raises:
+        InvalidImage: as `read_image`; height and width have no limit.
+        OSError: the local file can't be opened.
+    """
+    path = Path(filepath)
+    kind = _sniff(path, path.name)
+    array = _read(path, kind, NO_SIDE_LIMITS, path.name).array
+    if kind == "TIFF" or array.ndim == 2:
+        array = array[..., np.newaxis]
+    return array.astype(np.float32)
+
+
+def _sniff(path: Path, name: str) -> str:
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        raise InvalidImage(f"{name}: the file is empty; upload it again")
+    for magic, kind in MAGIC:
+        if head.startswith(magic):
+            return kind
+    if head.startswith(b"PK\x03\x04"):
+        raise InvalidImage(f"{name}: is a zip archive, not an image; give it a name that ends in .zip")
+    raise InvalidImage(f"{name}: isn't an image of a known format; save it as {FORMATS}")
+
+
+def _read(path: Path, kind: str, limits: ImageLimits, name: str) -> Image:
+    # Readers of damaged files raise nearly anything (KeyError, struct.error, MemoryError, errors of
+    # codecs), and their texts hold machine paths; so every error becomes one sentence, cause chained.
+    # Their warnings say less than our checks do, and must not become errors where a user wants that.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with _open(kind, path, name) as source:
+                check_source(source, limits, name)
+                array = source.decode()
+                if array.shape != source.shape:  # tifffile gives what it finds
+                    raise ValueError(f"decoded shape {array.shape} differs from {source.shape}")
+        except InvalidImage:
+            raise
+        except Exception as error:
+            raise InvalidImage(
+                f"{name}: looks like {kind} but is damaged or cut off; export it again and upload the whole file"
+            ) from error
+        _check_values(array, name)
+    return Image(array, source.axes, source.pixel_size_um, name)
+
+
+def _open(kind: str, path: Path, name: str) -> AbstractContextManager[Source]:
+    if kind == "TIFF":
+        return open_tiff(path, name)
+    return open_npy(path, name) if kind == "NPY" else open_picture(path, name, kind)
+
+
+def _check_values(array: Array, name: str) -> None:
+    if array.dtype.kind != "f":
+        return
+    low, high = array.min(), array.max()  # both are NaN where any pixel is
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InvalidImage(f"{name}: holds pixels that are NaN or infinite; replace them by numbers and upload again")
+    if max(-low, high) > np.finfo(np.float32).max:
+        raise InvalidImage(f"{name}: holds values beyond the range of float32; divide them and upload again")

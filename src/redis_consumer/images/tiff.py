@@ -1,0 +1,158 @@
+"""What does a TIFF file hold, plain or by ImageJ, OME and others?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from redis_consumer.errors import InvalidImage
+from redis_consumer.images.image import Source
+from redis_consumer.images.tiff_chain import is_whole
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
+
+#: Codes of the compressions that are read. Their decoders are told how many bytes they may write, or
+#: (JPEG) write what a header of 16-bit sides says.
+COMPRESSIONS = {
+    1: "none",
+    5: "LZW",
+    6: "JPEG (old)",
+    7: "JPEG",
+    8: "Deflate",
+    32773: "PackBits",
+    32946: "Deflate (old)",
+    33003: "JPEG 2000",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+    34925: "LZMA",
+    50000: "Zstandard",
+}
+MICROMETRES = {
+    "nm": 1e-3,
+    "um": 1.0,
+    "\u00b5m": 1.0,
+    "\u03bcm": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "\\u00b5m": 1.0,  # as ImageJ escapes it
+    "mm": 1e3,
+    "cm": 1e4,
+    "inch": 25400.0,
+    "m": 1e6,
+}
+#: Resolutions coarser than this are a program's default for print (72 dpi are 353 um), not a measurement.
+MAX_PLAUSIBLE_UM = 20.0
+
+
+@contextmanager
+def open_tiff(path: Path, name: str) -> Iterator[Source]:
+    """Read the header of a TIFF file: the first and largest image in it, with the axes its metadata names.
+
+    Raises:
+        InvalidImage: it is cut off, holds several images, or an unknown compression.
+        Exception: whatever tifffile raises for a damaged file.
+    """
+    from tifffile import TiffFile
+
+    if not is_whole(path):
+        raise _cut_off(name)
+    # An OME file may name other files as parts of itself; only this one is ours to read.
+    with TiffFile(path, _multifile=False) as tif:
+        series = _only_series(tif, name)
+        page = series.keyframe
+        if page.compression not in COMPRESSIONS:
+            raise InvalidImage(
+                f"{name}: TIFF compression {int(page.compression)} can't be read; "
+                "save it uncompressed or with LZW or Deflate"
+            )
+        _check_complete(tif, series, name)
+        if series.dtype is None:
+            raise InvalidImage(f"{name}: {page.bitspersample}-bit samples can't be read; save 8, 16 or 32 bits")
+        yield Source(
+            shape=tuple(series.shape),
+            axes=series.axes,
+            dtype=np.dtype(series.dtype),
+            decode=lambda: np.ascontiguousarray(series.asarray()),
+            pixel_size_um=_pixel_size_um(tif, page),
+            decoder_bytes=_tile_bytes(page),
+        )
+
+
+def _only_series(tif: TiffFile, name: str) -> TiffPageSeries:
+    first, *others = tif.series
+    # Smaller ones are previews and labels; an equal or larger one is another field of view.
+    if any(prod(series.shape) >= prod(first.shape) for series in others):
+        raise InvalidImage(f"{name}: holds {len(others) + 1} separate images; save each as a file of its own")
+    return first
+
+
+def _check_complete(tif: TiffFile, series: TiffPageSeries, name: str) -> None:
+    # tifffile fills what lies behind the end of a file with zeros, silently.
+    file_bytes = tif.filehandle.size
+    if series.dataoffset is not None:
+        complete = series.dataoffset + series.nbytes <= file_bytes
+    else:
+        complete = all(_is_complete(page, series.keyframe, file_bytes) for page in series.pages if page is not None)
+    if not complete:
+        raise _cut_off(name)
+
+
+def _cut_off(name: str) -> InvalidImage:
+    return InvalidImage(f"{name}: the file is cut off, pixels are missing; export it again and upload it whole")
+
+
+def _is_complete(page: TiffPage | TiffFrame, keyframe: TiffPage, file_bytes: int) -> bool:
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    if len(segments) < prod(keyframe.chunked):
+        return False
+    # A tile of no bytes is a sparse one, all background; a strip of none is missing.
+    least = 0 if keyframe.is_tiled else 1
+    return all(count >= least and offset + count <= file_bytes for offset, count in segments)
+
+
+def _tile_bytes(page: TiffPage) -> int:
+    if page.tile is None or page.dtype is None:
+        return 0
+    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+    return prod(page.chunked) * prod(page.tile) * samples * page.dtype.itemsize
+
+
+def _pixel_size_um(tif: TiffFile, page: TiffPage) -> float | None:
+    if tif.is_ome and tif.ome_metadata:
+        return _square(*(_ome_size_um(tif.ome_metadata, axis) for axis in "XY"))
+    unit = {2: "inch", 3: "cm"}.get(int(page.resolutionunit), "")
+    if tif.is_imagej:
+        unit = str((tif.imagej_metadata or {}).get("unit", "")).lower()
+    if unit not in MICROMETRES:
+        return None
+    size = _square(*(_resolution_size(page, tag, MICROMETRES[unit]) for tag in ("XResolution", "YResolution")))
+    return size if size is not None and (tif.is_imagej or size <= MAX_PLAUSIBLE_UM) else None
+
+
+def _ome_size_um(xml: str, axis: str) -> float | None:
+    size = re.search(rf'\bPhysicalSize{axis}="([0-9.eE+-]+)"', xml)
+    unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', xml)
+    factor = MICROMETRES.get(unit[1] if unit else "um")
+    return float(size[1]) * factor if size and factor else None
+
+
+def _resolution_size(page: TiffPage, tag: str, unit_um: float) -> float | None:
+    value: Any = page.tags.valueof(tag)
+    if not isinstance(value, tuple) or len(value) != 2 or 0 in value:
+        return None
+    return float(unit_um * value[1] / value[0])
+
+
+def _square(x_um: float | None, y_um: float | None) -> float | None:
+    """The side of a pixel, None where sides are unknown, impossible or differ by over 1 %."""
+    if x_um is None or y_um is None or not 0 < x_um < float("inf") or abs(x_um - y_um) > 0.01 * x_um:
+        return None
+    return x_um

@@ -1,0 +1,102 @@
+"""How do arrays become the TIFF files of a result?"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from redis_consumer.errors import InvalidJob, PermanentError
+from redis_consumer.images.image import Array
+
+logger = logging.getLogger(__name__)
+
+#: The largest integer up to which every integer is a float32.
+MAX_EXACT = 1 << 24
+
+
+def write_channels(array: Array, path_stem: str | os.PathLike[str], *, first: int = 0) -> list[Path]:
+    """Write one TIFF a channel: ``<path_stem>_feature_<c>.tif`` (contract, section 5.1).
+
+    Args:
+        array: (..., Y, X, C) of any real dtype; rank 2 is one channel. Leading axes become pages.
+        path_stem: folder and name without extension; missing folders are made.
+        first: number of the first channel in the file names.
+
+    Returns:
+        The files, in the order of the channels. Their pixels are float32, uncompressed.
+
+    Raises:
+        PermanentError: the array has no image plane, or labels that float32 can't tell apart.
+        OSError: the files can't be written.
+    """
+    if array.ndim < 2:
+        raise PermanentError(f"result of shape {array.shape}: has no image plane; save arrays of rank 2 or more")
+    planes = array[..., np.newaxis] if array.ndim == 2 else array
+    _check_exact(planes)
+    paths = [Path(f"{os.fspath(path_stem)}_feature_{first + channel}.tif") for channel in range(planes.shape[-1])]
+    for channel, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_tiff(path, planes[..., channel])
+    return paths
+
+
+def save_numpy_array(
+    arr: Array | Sequence[Array],
+    name: str = "",
+    subdir: str = "",
+    output_dir: str | os.PathLike[str] | None = None,
+) -> list[str]:
+    """Write results as the consumers of 2020 did (contract, sections 5.1 and 6.1).
+
+    Args:
+        arr: one array, see `write_channels`, or a list of them, whose channels are numbered onward.
+        name: file name without ``_feature_<c>.tif``.
+        subdir: folder below `output_dir`; a leading slash is dropped.
+        output_dir: None for the working directory.
+
+    Returns:
+        Paths of the files; empty where writing failed, which is logged.
+
+    Raises:
+        InvalidJob: `name` or `subdir` leads out of `output_dir`.
+        PermanentError: as `write_channels`.
+    """
+    stem = _stem_inside(os.fspath(output_dir or ""), subdir, name)
+    arrays = [arr] if isinstance(arr, np.ndarray) else [np.asarray(item) for item in arr]
+    paths: list[Path] = []
+    try:
+        for array in arrays:
+            paths += write_channels(array, stem, first=len(paths))
+    except OSError:
+        logger.exception("Could not write the result %s", name)
+        return []
+    return [str(path) for path in paths]
+
+
+def _stem_inside(folder: str, subdir: str, name: str) -> str:
+    relative = os.path.join(subdir.lstrip("/"), name.lstrip("/"))
+    if ".." in Path(relative).parts or "\0" in relative:
+        raise InvalidJob(f"field original_name: {relative!r} leads out of the result; give a plain file name")
+    return os.path.join(folder, relative)
+
+
+def _check_exact(array: Array) -> None:
+    if array.dtype.kind in "iu" and array.size and max(int(array.max()), -int(array.min())) > MAX_EXACT:
+        raise PermanentError(
+            f"result: holds labels up to {int(array.max())}, but result files (float32) keep only those up to "
+            f"{MAX_EXACT} apart; split the image into several files"
+        )
+
+
+def _write_tiff(path: Path, plane: npt.NDArray[Any]) -> None:
+    from tifffile import imwrite
+
+    # Uncompressed: the zip around the files compresses once, and every reader opens it. Without a
+    # photometric, tifffile takes stacks of 3 or 4 columns for colours.
+    imwrite(path, np.ascontiguousarray(plane, dtype=np.float32), photometric="minisblack")

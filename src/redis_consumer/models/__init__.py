@@ -1,0 +1,6 @@
+"""Which models are there, and how do they want to be used?"""
+
+from redis_consumer.models.card import Card, Tile, read_card
+from redis_consumer.models.store import Bucket, ModelStore, packaged_models
+
+__all__ = ["Bucket", "Card", "ModelStore", "Tile", "packaged_models", "read_card"]

@@ -1,0 +1,177 @@
+"""What does a model's card say about how to use the model?
+
+A card is a ``card.toml`` beside the model::
+
+    description = "Nuclei in fluorescence images"
+    license = "Apache-2.0"
+    pixel_size_um = 0.65
+    preprocess = ["percentile_normalize"]
+    postprocess = ["deep_watershed"]
+    [tile]
+    size_px = 512
+    overlap_px = 64
+    multiple_px = 16
+    [functions.deep_watershed]
+    radius = 10
+
+Everything in it may be left out. What a job says itself goes before its model's card.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from redis_consumer.errors import ModelMismatch
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Option = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How images are cut for a model.
+
+    Attributes:
+        size_px: side of the square tiles.
+        overlap_px: pixels that neighbouring tiles share.
+        multiple_px: the model takes sides that are multiples of this.
+    """
+
+    size_px: int
+    overlap_px: int = 0
+    multiple_px: int = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """How a model wants to be used.
+
+    Attributes:
+        description: what it does, in words.
+        license: SPDX expression of its licence.
+        pixel_size_um: side of a pixel in the images that it was trained on; None where that isn't known.
+        preprocess: names of functions to run before it, in order.
+        postprocess: names of functions to run after it, in order.
+        tile: how to cut images; None where it takes them whole.
+        functions: options of functions, by the functions' names.
+    """
+
+    description: str = ""
+    license: str = ""
+    pixel_size_um: float | None = None
+    preprocess: tuple[str, ...] = ()
+    postprocess: tuple[str, ...] = ()
+    tile: Tile | None = None
+    functions: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
+
+
+def read_card(source: Path | str, *, name: str = "card.toml") -> Card:
+    """Read a card and check it.
+
+    Args:
+        source: its path, or its text.
+        name: what messages call a card that came as text.
+
+    Raises:
+        ModelMismatch: it can't be read, or says something unknown or impossible; the message names file and key.
+    """
+    if isinstance(source, Path):
+        name = "/".join(source.parts[-3:])
+    try:
+        table = tomllib.loads(source.read_text("utf-8") if isinstance(source, Path) else source)
+    except (OSError, ValueError) as error:
+        raise ModelMismatch(f"model card {name}: it can't be read ({error}); write it as TOML") from error
+    return _Reader(name).card(table)
+
+
+class _Reader:
+    """Reads one card; its errors name the file."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def card(self, table: dict[str, Any]) -> Card:
+        self._refuse_unknown(table, frozenset(Card.__dataclass_fields__), "")
+        size_um = table.get("pixel_size_um")
+        if size_um is not None:
+            size_um = self._number(size_um, "pixel_size_um")
+        tile = table.get("tile")
+        return Card(
+            description=self._text(table.get("description", ""), "description"),
+            license=self._text(table.get("license", ""), "license"),
+            pixel_size_um=size_um,
+            preprocess=self._names(table.get("preprocess", []), "preprocess"),
+            postprocess=self._names(table.get("postprocess", []), "postprocess"),
+            tile=None if tile is None else self._tile(tile),
+            functions=self._functions(table.get("functions", {})),
+        )
+
+    def _tile(self, table: object) -> Tile:
+        values = self._table(table, "tile")
+        self._refuse_unknown(values, frozenset(Tile.__dataclass_fields__), "tile.")
+        if "size_px" not in values:
+            raise self._error("tile.size_px is missing; give the side of a tile in pixels")
+        tile = Tile(**{key: self._count(value, f"tile.{key}") for key, value in values.items()})
+        if tile.size_px < 1 or tile.multiple_px < 1 or tile.size_px % tile.multiple_px:
+            raise self._wrong("tile.size_px", tile.size_px, f"a multiple of tile.multiple_px = {tile.multiple_px}")
+        if not tile.overlap_px < tile.size_px:
+            raise self._wrong("tile.overlap_px", tile.overlap_px, f"less than tile.size_px = {tile.size_px}")
+        return tile
+
+    def _functions(self, table: object) -> Mapping[str, Mapping[str, Option]]:
+        functions = {}
+        for function, options in self._table(table, "functions").items():
+            key = f"functions.{function}"
+            values = self._table(options, key)
+            for option, value in values.items():
+                if not isinstance(value, Option):
+                    raise self._wrong(f"{key}.{option}", value, "a text, a number, true or false")
+            functions[function] = MappingProxyType(values)
+        return MappingProxyType(functions)
+
+    def _refuse_unknown(self, table: Mapping[str, Any], known: frozenset[str], prefix: str) -> None:
+        for key in table:
+            if key not in known:
+                names = ", ".join(prefix + name for name in sorted(known))
+                raise self._error(f"{prefix}{key} is no key of a card; known are {names}")
+
+    def _table(self, value: object, key: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self._wrong(key, value, "a table")
+        return value
+
+    def _text(self, value: object, key: str) -> str:
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "a text")
+        return value
+
+    def _names(self, value: object, key: str) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+            raise self._wrong(key, value, "a list of names")
+        return tuple(value)
+
+    def _number(self, value: object, key: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise self._wrong(key, value, "a number above 0")
+        return float(value)
+
+    def _count(self, value: object, key: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self._wrong(key, value, "a whole number from 0")
+        return value
+
+    def _wrong(self, key: str, seen: object, wanted: str) -> ModelMismatch:
+        return self._error(f"{key} is {seen!r}; wanted is {wanted}")
+
+    def _error(self, problem: str) -> ModelMismatch:
+        return ModelMismatch(f"model card {self._name}: {problem}")

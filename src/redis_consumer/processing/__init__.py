@@ -1,0 +1,62 @@
+"""Which functions turn arrays into arrays? Names of the documentation, each loaded when it is first used."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis_consumer.processing.labels import deep_watershed, pixelwise, watershed
+    from redis_consumer.processing.normalize import (
+        histogram_normalization,
+        normalize,
+        percentile_normalize,
+        percentile_threshold,
+    )
+    from redis_consumer.processing.normalize import histogram_normalization as phase_preprocess
+    from redis_consumer.processing.resize import pad_image, rescale, reshape_matrix, resize_image, resize_labels
+
+__all__ = [
+    "deep_watershed",
+    "histogram_normalization",
+    "normalize",
+    "pad_image",
+    "percentile_normalize",
+    "percentile_threshold",
+    "phase_preprocess",
+    "pixelwise",
+    "rescale",
+    "reshape_matrix",
+    "resize_image",
+    "resize_labels",
+    "watershed",
+]
+
+_MODULES = {
+    "labels": ("deep_watershed", "pixelwise", "watershed"),
+    "normalize": ("histogram_normalization", "normalize", "percentile_normalize", "percentile_threshold"),
+    "resize": ("pad_image", "rescale", "reshape_matrix", "resize_image", "resize_labels"),
+}
+_PLACES = {name: (module, name) for module, names in _MODULES.items() for name in names}
+_PLACES["phase_preprocess"] = ("normalize", "histogram_normalization")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PLACES[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+class _Room(ModuleType):
+    """This package, with the function `normalize` where Python would put the module of that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # Whoever imports a submodule binds it here, and `processing.normalize` would stop being callable.
+        if not (isinstance(value, ModuleType) and name in _PLACES):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Room

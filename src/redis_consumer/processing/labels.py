@@ -1,0 +1,259 @@
+"""How do a network's outputs become a label image?
+
+Three ways, each for the kind of network it is named after: `pixelwise` cuts the class map of a pixel
+classifier, `watershed` floods binned distances, `deep_watershed` floods a foreground from the peaks of
+a distance map. All give int32 label images with a trailing axis of 1: 0 is background, the labels
+of each batch item are 1..n without gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from redis_consumer.processing.maxima import h_maxima, local_maxima
+
+# scikit-image has no annotations.
+# mypy: allow-untyped-calls
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+#: Smallest region that `watershed` keeps, in pixels.
+MIN_REGION_PX = 50
+MAXIMA_ALGORITHMS = ("h_maxima", "peak_local_max")
+
+
+def pixelwise(prediction: Array, threshold: float = 0.8, min_size: int = 50) -> Labels:
+    """Label the interior of a pixel classifier's class map.
+
+    Args:
+        prediction: (B, Y, X, C) or (Y, X, C) float, C >= 2; the second-last channel is the probability
+            of a cell's interior (edges come before it, background after it).
+        threshold: a pixel is interior where its probability is larger; 0..1.
+        min_size: regions of fewer pixels are dropped.
+
+    Returns:
+        (B, Y, X, 1) or (Y, X, 1) int32; each label is one 4-connected region.
+
+    Raises:
+        ValueError: rank or channel count is wrong, or a value isn't finite.
+
+    >>> prediction = np.zeros((4, 4, 3), np.float32)
+    >>> prediction[1:3, 1:3, 1] = 1
+    >>> pixelwise(prediction, min_size=4)[..., 0].tolist()
+    [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    """
+    _check_classes("prediction", prediction)
+
+    def label_item(item: Array) -> Labels:
+        return _drop_small(_connected(item[..., -2] > threshold, connectivity=1), min_size)
+
+    return _each_item(prediction, label_item)
+
+
+def watershed(image: Array, min_distance: int = 10, threshold_abs: float = 0.05) -> Labels:
+    """Flood the bins of a distance classifier from the peaks of its innermost bin.
+
+    Args:
+        image: (B, Y, X, C) or (Y, X, C) float, C >= 2; channel c is the probability of distance bin c,
+            0 is background and the last bin lies deepest inside a cell.
+        min_distance: smallest distance between two seeds, in pixels.
+        threshold_abs: a seed's probability is larger; 0..1.
+
+    Returns:
+        (B, Y, X, 1) or (Y, X, 1) int32; regions of fewer than 50 pixels are dropped.
+
+    Raises:
+        ValueError: rank or channel count is wrong, or a value isn't finite.
+    """
+    _check_classes("image", image)
+
+    def label_item(item: Array) -> Labels:
+        distance = np.argmax(item, axis=-1)
+        mask = distance > 0
+        seeds = local_maxima(np.where(mask, item[..., -1], 0), min_distance, threshold_abs)
+        return _drop_small(_flood(-distance, _connected(seeds & mask, connectivity=2), mask), MIN_REGION_PX)
+
+    return _each_item(image, label_item)
+
+
+def deep_watershed(
+    outputs: Sequence[Array],
+    radius: int = 10,
+    maxima_threshold: float = 0.1,
+    interior_threshold: float = 0.01,
+    maxima_smooth: float = 0,
+    interior_smooth: float = 1,
+    maxima_index: int = 0,
+    interior_index: int = -1,
+    label_erosion: int = 0,
+    small_objects_threshold: int = 0,
+    fill_holes_threshold: int = 0,
+    pixel_expansion: int | None = None,
+    maxima_algorithm: str = "h_maxima",
+    *,
+    min_distance: int | None = None,
+    detection_threshold: float | None = None,
+    distance_threshold: float | None = None,
+) -> Labels:
+    """Flood one map of a network from the peaks of another one.
+
+    Args:
+        outputs: two or more (B, Y, X, C) float arrays of the same B, Y, X; only channel 0 is read.
+        radius: how far a peak rules, in pixels.
+        maxima_threshold: how far a peak rises above its surroundings (`h_maxima`), or its smallest
+            height (`peak_local_max`).
+        interior_threshold: pixels of the interior map above it belong to some cell.
+        maxima_smooth: sigma of the Gaussian over the peak map, in pixels; 0 leaves it as it is.
+        interior_smooth: the same for the interior map.
+        maxima_index: which output holds the peaks (distance to the edge of the cell).
+        interior_index: which output is flooded (foreground probability).
+        label_erosion: how many rings of edge pixels each label loses.
+        small_objects_threshold: labels of fewer pixels are dropped.
+        fill_holes_threshold: holes inside a label of at most so many pixels are filled.
+        pixel_expansion: the interior map first grows by this many pixels; None or 0 for none.
+        maxima_algorithm: `h_maxima` or `peak_local_max`.
+        min_distance: older name of `radius`; where an older name is given, it wins.
+        detection_threshold: older name of `maxima_threshold`.
+        distance_threshold: older name of `interior_threshold`.
+
+    Returns:
+        (B, Y, X, 1) int32.
+
+    Raises:
+        ValueError: number, rank, shape or an index of the outputs is wrong, a value isn't finite,
+            or the algorithm's name is unknown.
+
+    >>> peaks, interior = np.zeros((2, 1, 5, 11, 1), np.float32)
+    >>> peaks[0, 2, [2, 8], 0] = 1
+    >>> interior[0, 1:4, 1:10] = 1
+    >>> deep_watershed([peaks, interior], radius=2, interior_smooth=0)[0, 2, :, 0].tolist()
+    [0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 0]
+    """
+    _check_outputs(outputs, maxima_index, interior_index)
+    if maxima_algorithm not in MAXIMA_ALGORITHMS:
+        raise ValueError(f"maxima_algorithm is {maxima_algorithm!r}; wanted one of {', '.join(MAXIMA_ALGORITHMS)}")
+    if min_distance is not None:
+        radius = min_distance
+    if detection_threshold is not None:
+        maxima_threshold = detection_threshold
+    if distance_threshold is not None:
+        interior_threshold = distance_threshold
+    items = []
+    for peaks, interior in zip(outputs[maxima_index], outputs[interior_index], strict=True):
+        seeds = _find_seeds(_smooth(peaks[..., 0], maxima_smooth), radius, maxima_threshold, maxima_algorithm)
+        interior = _expand(_smooth(interior[..., 0], interior_smooth), pixel_expansion)
+        labels = _flood(-interior, seeds, interior > interior_threshold)
+        labels = _drop_small(_erode(labels, label_erosion), small_objects_threshold)
+        items.append(_renumber(_fill_holes(labels, fill_holes_threshold)))
+    return _stack(items, outputs[maxima_index].shape[:3])
+
+
+def _find_seeds(peaks: Floats, radius: int, threshold: float, algorithm: str) -> Labels:
+    """Number the peaks of a (Y, X) map: seeds that touch, even by a corner, are one."""
+    is_seed = h_maxima(peaks, threshold, radius) if algorithm == "h_maxima" else local_maxima(peaks, radius, threshold)
+    return _connected(is_seed, connectivity=2)
+
+
+def _expand(interior: Floats, pixels: int | None) -> Floats:
+    """Let bright values of a (Y, X) map grow by a square of so many pixels to each side."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.grey_dilation(interior, size=2 * pixels + 1), np.float32) if pixels else interior
+
+
+def _flood(depth: Array, seeds: Labels, mask: Mask) -> Labels:
+    from skimage import segmentation
+
+    return np.asarray(segmentation.watershed(depth, seeds, mask=mask), np.int32)
+
+
+def _connected(mask: Mask, connectivity: int) -> Labels:
+    from skimage import measure
+
+    return np.asarray(measure.label(mask, connectivity=connectivity), np.int32)
+
+
+def _smooth(image: Array, sigma: float) -> Floats:
+    from scipy import ndimage
+
+    image = np.asarray(image, np.float32)
+    return image if sigma == 0 else np.asarray(ndimage.gaussian_filter(image, sigma, mode="nearest"), np.float32)
+
+
+def _erode(labels: Labels, rings: int) -> Labels:
+    """Take the outermost pixels off each label of a (Y, X) label image, `rings` times."""
+    from skimage import segmentation
+
+    for _ in range(rings):
+        labels = np.where(segmentation.find_boundaries(labels, mode="inner"), 0, labels).astype(np.int32)
+    return labels
+
+
+def _drop_small(labels: Labels, min_size: int) -> Labels:
+    """Drop labels of fewer than `min_size` pixels, then number the rest 1..n."""
+    sizes = np.bincount(labels.ravel())
+    return _renumber(np.where(sizes[labels] < min_size, 0, labels).astype(np.int32))
+
+
+def _renumber(labels: Labels) -> Labels:
+    """Number labels 1..n in the order of their old numbers; 0 stays 0."""
+    is_used = np.bincount(labels.ravel()) > 0
+    is_used[:1] = False
+    return np.asarray(np.cumsum(is_used)[labels] * is_used[labels], np.int32)
+
+
+def _fill_holes(labels: Labels, max_size: int) -> Labels:
+    """Give holes of at most `max_size` pixels, with whatever lies in them, to the label around them."""
+    from scipy import ndimage
+
+    if max_size <= 0:
+        return labels
+    labels = labels.copy()
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        # A later label may have been filled by an earlier one, and has no box of its own then.
+        region = labels[box] == label if box is not None else np.zeros((0, 0), np.bool_)
+        holes, _ = ndimage.label(ndimage.binary_fill_holes(region) & ~region)
+        is_small = np.bincount(holes.ravel(), minlength=1) <= max_size
+        is_small[0] = False
+        if box is not None:
+            labels[box][is_small[holes]] = label
+    return labels
+
+
+def _each_item(image: Array, label_item: Callable[[Array], Labels]) -> Labels:
+    if image.ndim == 3:
+        return label_item(image)[..., np.newaxis]
+    return _stack([label_item(item) for item in image], image.shape[:3])
+
+
+def _stack(items: Sequence[Labels], shape: tuple[int, ...]) -> Labels:
+    return np.stack(items)[..., np.newaxis] if items else np.zeros((*shape, 1), np.int32)
+
+
+def _check_classes(name: str, array: Array) -> None:
+    if array.ndim not in (3, 4) or array.shape[-1] < 2:
+        raise ValueError(f"{name} has the shape {array.shape}; wanted (B, Y, X, C) or (Y, X, C) with C >= 2")
+    _check_finite(name, array)
+
+
+def _check_outputs(outputs: Sequence[Array], *indices: int) -> None:
+    shapes = [np.shape(output) for output in outputs]
+    wanted = "wanted two or more of (B, Y, X, C) with the same B, Y, X"
+    if len(shapes) < 2 or any(len(shape) != 4 or shape[3] < 1 or shape[:3] != shapes[0][:3] for shape in shapes):
+        raise ValueError(f"outputs has the shapes {shapes}; {wanted}")
+    for index in indices:
+        if not -len(shapes) <= index < len(shapes):
+            raise ValueError(f"outputs has the shapes {shapes}, which hold no output {index}")
+        _check_finite(f"outputs[{index}]", outputs[index])
+
+
+def _check_finite(name: str, array: Array) -> None:
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")

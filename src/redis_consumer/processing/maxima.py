@@ -1,0 +1,94 @@
+"""Where are the peaks of a map?"""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# scikit-image has no annotations.
+# mypy: allow-untyped-calls
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+#: Differences below a float's own rounding, relative to the value, are none.
+ROUNDING = 2 * float(np.finfo(np.float32).resolution)
+
+
+def h_maxima(image: Array, height: float, radius: int) -> Mask:
+    """Find the peaks that rise by `height` above all that a walk to a higher place must cross.
+
+    A step of the walk goes anywhere within `radius`, so a peak that near a higher one never counts.
+
+    Args:
+        image: (Y, X) finite float.
+        height: larger than 0, in the image's own unit.
+        radius: in pixels, 0 or more.
+
+    Returns:
+        (Y, X) bool; all False where the whole image spans less than `height`.
+
+    Raises:
+        ValueError: the height isn't positive.
+
+    >>> h_maxima(np.array([[0, 3, 0, 0, 0, 1, 0]]), height=2, radius=1)[0].tolist()
+    [False, True, False, False, False, False, False]
+    """
+    from skimage.morphology import disk, reconstruction
+
+    if height <= 0:
+        raise ValueError(f"height is {height}; wanted a number above 0")
+    image = np.asarray(image, np.float32)
+    if image.size == 0 or np.ptp(image) < height:
+        return np.zeros(image.shape, np.bool_)
+    level = image - np.float32(height) - np.float32(ROUNDING) * np.abs(image)
+    # The first step of every walk and the lowest place of any bound from below what can be reached.
+    lower_bound = np.maximum(_disk_maximum(level, radius), min(image.min(), level.max()))
+    is_candidate = np.asarray(image - lower_bound >= np.float32(height))
+    if not is_candidate.any():
+        return is_candidate
+    # No walk that could decide about a candidate goes below this. The reconstruction, slow with a wide
+    # step, ends when only the lowest value is left, so a flat background costs nothing.
+    floor = level[is_candidate].min()
+    reached = reconstruction(np.maximum(level, floor), np.maximum(image, floor), footprint=disk(radius))
+    return np.asarray(is_candidate & (image - reached >= np.float32(height)))
+
+
+def local_maxima(image: Array, min_distance: int, threshold: float) -> Mask:
+    """Mark local maxima above a threshold, at the image's border too.
+
+    Args:
+        image: (Y, X) finite float.
+        min_distance: of two maxima nearer than this, in pixels along either axis, the higher one stays.
+        threshold: a maximum is larger.
+
+    Returns:
+        (Y, X) bool.
+
+    >>> local_maxima(np.array([[0, 3, 0, 0, 0, 1, 0]]), min_distance=1, threshold=2)[0].tolist()
+    [False, True, False, False, False, False, False]
+    """
+    from skimage.feature import peak_local_max
+
+    where = peak_local_max(image, min_distance=min_distance, threshold_abs=threshold, exclude_border=False)
+    is_maximum = np.zeros(image.shape, np.bool_)
+    is_maximum[tuple(where.T)] = True
+    return is_maximum
+
+
+def _disk_maximum(image: Array, radius: int) -> Array:
+    """Find the largest value within `radius` of each pixel of a (Y, X) image, one row of the disk at a time."""
+    from scipy import ndimage
+
+    low = image.min()
+    result = np.full_like(image, low)
+    length = image.shape[0]
+    for dy in range(min(radius, length - 1) + 1):
+        width = 2 * isqrt(radius**2 - dy**2) + 1
+        rows = ndimage.maximum_filter1d(image, width, axis=1, mode="constant", cval=low)
+        np.maximum(result[dy:], rows[: length - dy], out=result[dy:])
+        np.maximum(result[: length - dy], rows[dy:], out=result[: length - dy])
+    return result

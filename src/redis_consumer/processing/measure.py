@@ -1,0 +1,66 @@
+"""How large are the regions of a label image, where are they, and how bright?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def measure_labels(labels: Array, intensity: Array | None = None) -> dict[str, Array]:
+    """Measure every region of a label image.
+
+    Args:
+        labels: (Y, X) integers, 0 is background; labels may have gaps.
+        intensity: (Y, X) real image of the same field of view.
+
+    Returns:
+        Columns with one row a label, in rising order: ``label``, ``area_px``, ``centroid_y_px``,
+        ``centroid_x_px``, ``top_px``, ``left_px``, ``bottom_px``, ``right_px`` (the last two one past the
+        region, as slices want them), and ``mean_intensity`` where `intensity` is given.
+
+    Raises:
+        ValueError: the arrays aren't two images of one shape, or `labels` holds no integers or negative ones.
+
+    >>> table = measure_labels(np.array([[0, 5, 5], [0, 5, 0]]))
+    >>> table["label"].tolist(), table["area_px"].tolist(), table["right_px"].tolist()
+    ([5], [3], [3])
+    """
+    _check(labels, intensity)
+    rows, columns = np.nonzero(labels)
+    values, index = np.unique(labels[rows, columns], return_inverse=True)
+    area = np.bincount(index, minlength=len(values))
+    top, bottom = _extent(rows, index, len(values))
+    left, right = _extent(columns, index, len(values))
+    table: dict[str, Array] = {
+        "label": values,
+        "area_px": area,
+        "centroid_y_px": np.bincount(index, rows, len(values)) / area,
+        "centroid_x_px": np.bincount(index, columns, len(values)) / area,
+        "top_px": top,
+        "left_px": left,
+        "bottom_px": bottom,
+        "right_px": right,
+    }
+    if intensity is not None:
+        table["mean_intensity"] = np.bincount(index, intensity[rows, columns], len(values)) / area
+    return table
+
+
+def _extent(positions: Array, index: Array, count: int) -> tuple[Array, Array]:
+    """First position of each region, and one past its last."""
+    first = np.full(count, np.iinfo(np.int64).max)
+    last = np.full(count, -1)
+    np.minimum.at(first, index, positions)
+    np.maximum.at(last, index, positions)
+    return first, last + 1
+
+
+def _check(labels: Array, intensity: Array | None) -> None:
+    if labels.ndim != 2 or labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
+        raise ValueError(f"labels: {labels.dtype} of shape {labels.shape}; need (y, x) integers, 0 or more")
+    if intensity is not None and intensity.shape != labels.shape:
+        raise ValueError(f"intensity: shape {intensity.shape} differs from that of labels, {labels.shape}")

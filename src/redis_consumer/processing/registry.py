@@ -1,0 +1,145 @@
+"""Which functions may a job name for before and after the model, and how are they run?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from redis_consumer.errors import InvalidJob, ModelMismatch, PermanentError
+
+Array = npt.NDArray[Any]
+Function = Callable[..., Any]
+
+_ROOM = "redis_consumer.processing"
+#: Names of the contract (section 5.3), in lower case, and where the functions are; imported when used.
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    "pre": {
+        "normalize": f"{_ROOM}.normalize:normalize",
+        "histogram_normalization": f"{_ROOM}.normalize:histogram_normalization",
+        "phase_preprocess": f"{_ROOM}.normalize:histogram_normalization",
+        "percentile_normalize": f"{_ROOM}.normalize:percentile_normalize",
+        "percentile_threshold": f"{_ROOM}.normalize:percentile_threshold",
+    },
+    "post": {
+        "deepcell": f"{_ROOM}.labels:pixelwise",
+        "pixelwise": f"{_ROOM}.labels:pixelwise",
+        "watershed": f"{_ROOM}.labels:watershed",
+        "deep_watershed": f"{_ROOM}.labels:deep_watershed",
+    },
+}
+#: Names that older consumers know and this version doesn't have yet.
+UNAVAILABLE: Mapping[str, frozenset[str]] = {
+    "pre": frozenset(),
+    "post": frozenset({"mibi", "retinanet", "retinanet-semantic", "deep_watershed_mibi"}),
+}
+#: Groups of entry points in which other packages offer functions of their own.
+GROUPS = {"pre": "redis_consumer.preprocess", "post": "redis_consumer.postprocess"}
+FIELDS = {"pre": "preprocess_function", "post": "postprocess_function"}
+
+#: What a function after the model gets: all outputs as a list, or the first one. Functions that aren't
+#: named here get what the contract says: the output itself where there is one, else the list.
+TAKES_ALL = frozenset({"deep_watershed"})
+TAKES_FIRST = frozenset({"deepcell", "pixelwise", "watershed"})
+
+
+def get_function(process_type: str, name: str) -> Function:
+    """Find a function by the name that a job gives it, in any case.
+
+    Args:
+        process_type: ``pre`` or ``post``.
+        name: a built-in name, or that of an entry point in the group `GROUPS` says.
+
+    Raises:
+        InvalidJob: category or name is unknown, not available in this version, or its package is broken.
+    """
+    if process_type not in BUILT_IN:
+        raise InvalidJob(f"process type {process_type!r} is unknown; give pre or post")
+    key = name.strip().lower()
+    place = BUILT_IN[process_type].get(key)
+    if place is not None:
+        module, _, attribute = place.partition(":")
+        function: Function = getattr(import_module(module), attribute)
+        return function
+    return _plugged_in(process_type, key)
+
+
+def apply(
+    process_type: str,
+    names: Sequence[str],
+    data: Array | Sequence[Array],
+    options: Mapping[str, Mapping[str, object]] | None = None,
+) -> Any:
+    """Run functions in order, each on the result of the one before.
+
+    Args:
+        process_type: ``pre`` or ``post``.
+        names: as `get_function`; empty ones are skipped.
+        data: ``pre``: (B, Y, X, C). ``post``: the model's outputs, (B, Y, X, K) each, as a list or a single array.
+        options: keyword arguments for a function, by its lower-case name.
+
+    Returns:
+        ``pre``: (B, Y, X, C'). ``post``: (B, Y, X, 1) label images; `data` unchanged where `names` is empty.
+
+    Raises:
+        InvalidJob: as `get_function`.
+        ModelMismatch: a function doesn't take the data or its options, or gives no array of rank 4.
+        PermanentError: whatever of these a function raises itself.
+    """
+    result: Any = data
+    for name in names:
+        key = name.strip().lower()
+        if key:
+            function = get_function(process_type, key)
+            argument = _argument(key, result) if process_type == "post" else result
+            result = _call(key, function, argument, (options or {}).get(key, {}))
+    return result
+
+
+def _argument(key: str, data: Any) -> Any:
+    outputs = [data] if isinstance(data, np.ndarray) else list(data)
+    if not outputs:
+        raise ModelMismatch(f"function {key}: the model gave no outputs; choose another model")
+    if key in TAKES_ALL:
+        return outputs
+    return outputs[0] if key in TAKES_FIRST or len(outputs) == 1 else outputs
+
+
+def _call(key: str, function: Function, argument: Any, options: Mapping[str, object]) -> Array:
+    try:
+        inspect.signature(function).bind(argument, **options)
+    except TypeError as error:
+        raise ModelMismatch(f"function {key}: {error}; correct the options of the function") from error
+    try:
+        result = function(argument, **options)
+    except PermanentError:
+        raise
+    except ValueError as error:
+        raise ModelMismatch(f"function {key}: {error}; choose a function that fits the model's outputs") from error
+    if not isinstance(result, np.ndarray) or result.ndim != 4:
+        shape = getattr(result, "shape", type(result).__name__)
+        raise ModelMismatch(f"function {key}: gave {shape}, not an array (batch, y, x, channel); correct the function")
+    return result
+
+
+def _plugged_in(process_type: str, key: str) -> Function:
+    found: dict[str, EntryPoint] = {point.name.lower(): point for point in entry_points(group=GROUPS[process_type])}
+    field = f"field {FIELDS[process_type]}"
+    if key in found:
+        try:
+            function: Function = found[key].load()
+        except (ImportError, AttributeError) as error:
+            raise InvalidJob(f"{field}: {key!r} can't be imported from {found[key].value}; mend its package") from error
+        return function
+    if key in UNAVAILABLE[process_type]:
+        raise InvalidJob(f"{field}: {key!r} is not available in this version; {_choices(process_type, found)}")
+    raise InvalidJob(f"{field}: {key!r} is unknown; {_choices(process_type, found)}")
+
+
+def _choices(process_type: str, found: Mapping[str, EntryPoint]) -> str:
+    return f"give one of {', '.join(sorted({*BUILT_IN[process_type], *found}))}"

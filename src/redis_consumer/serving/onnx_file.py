@@ -1,0 +1,134 @@
+"""Which other files does an ONNX file refer to?
+
+An ONNX file may say that a tensor's values lie in another file, by a path. A model is input from outside, so a path
+that leads out of the model's folder must not be followed. The file is read field by field here, because the ``onnx``
+package, which could tell, is large and is needed for nothing else.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from redis_consumer.errors import ModelMismatch, ModelNotFound
+
+# For each message of onnx.proto that leads to a tensor: its fields by number, and the message in each.
+MESSAGES: dict[str, dict[int, str]] = {
+    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
+    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
+    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
+    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
+    "NodeProto": {5: "AttributeProto"},
+    "AttributeProto": {
+        5: "TensorProto",
+        6: "GraphProto",
+        10: "TensorProto",
+        11: "GraphProto",
+        22: "SparseTensorProto",
+        23: "SparseTensorProto",
+    },
+    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
+    "TensorProto": {13: "StringStringEntryProto"},
+}
+_ENTRY = "StringStringEntryProto"
+_MAX_DEPTH = 100
+
+Buffer = bytes | mmap.mmap
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that can't be a model, or whose external data lie outside its folder.
+
+    Raises:
+        ModelNotFound: there is no such file.
+        ModelMismatch: it isn't ONNX, or its external data are missing or outside the model's folder.
+    """
+    label = "/".join(path.parts[-3:])
+    try:
+        locations = external_locations(path)
+    except FileNotFoundError as error:
+        raise ModelNotFound(f"model file {label}: it doesn't exist; upload it") from error
+    except ValueError as error:
+        raise ModelMismatch(f"model file {label}: it isn't an ONNX model ({error}); export it again") from error
+    for location in sorted(locations):
+        problem = _problem(path.parent.resolve(), location)
+        if problem:
+            raise ModelMismatch(
+                f"model file {label}: its external data {location!r} {problem}; export the model as one file"
+            )
+
+
+def external_locations(path: Path) -> set[str]:
+    """Collect the paths of all external data that an ONNX file names, as they are written there.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it isn't made of protobuf fields.
+    """
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise ValueError("the file is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return set(_locations(content, (0, len(content)), "ModelProto", 0))
+
+
+def _problem(folder: Path, location: str) -> str | None:
+    parts = PurePosixPath(location.replace("\\", "/"))
+    try:
+        target = (folder / location).resolve()
+        # The runtime takes some locations that are no file for addresses in memory.
+        is_file = target.is_file()
+    except (OSError, ValueError):
+        return "have no possible file name"
+    if parts.is_absolute() or ".." in parts.parts or not target.is_relative_to(folder):
+        return "lie outside the model's folder"
+    return None if is_file else "are missing"
+
+
+def _locations(content: Buffer, span: tuple[int, int], message: str, depth: int) -> Iterator[str]:
+    if depth > _MAX_DEPTH:
+        raise ValueError("its graphs are nested too deeply")
+    if message == _ENTRY:
+        entry = {number: content[start:end] for number, start, end in _fields(content, span)}
+        if entry.get(1) == b"location":
+            yield entry.get(2, b"").decode("utf-8", "surrogateescape")
+        return
+    for number, start, end in _fields(content, span):
+        child = MESSAGES[message].get(number)
+        if child is not None:
+            yield from _locations(content, (start, end), child, depth + 1)
+
+
+def _fields(content: Buffer, span: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
+    """Give number, start and end of each length-delimited field of a message; others are stepped over."""
+    position, end = span
+    while position < end:
+        tag, position = _varint(content, position, end)
+        kind = tag & 7
+        if kind == 0:
+            _, position = _varint(content, position, end)
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+        elif kind == 2:
+            size, position = _varint(content, position, end)
+            if position + size <= end:
+                yield tag >> 3, position, position + size
+            position += size
+        else:
+            raise ValueError(f"byte {position} starts no field")
+    if position != end:
+        raise ValueError("it is cut off")
+
+
+def _varint(content: Buffer, position: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= end:
+            raise ValueError("it is cut off")
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError(f"byte {position} ends no number")

@@ -1,0 +1,9 @@
+"""Where objects come from and go to: the bucket, by download, upload and link (contract, section 3)."""
+
+from __future__ import annotations
+
+from redis_consumer.storage.bucket import Storage
+from redis_consumer.storage.older import GoogleStorage, S3Storage, StorageException, get_client
+from redis_consumer.storage.options import StorageOptions
+
+__all__ = ["GoogleStorage", "S3Storage", "Storage", "StorageException", "StorageOptions", "get_client"]

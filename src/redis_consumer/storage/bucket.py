@@ -1,0 +1,246 @@
+"""What can be done with the objects of a bucket?"""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from redis_consumer.errors import ConsumerError, ObjectNotFound, SettingsError
+from redis_consumer.storage import transfer
+from redis_consumer.storage.address import BucketAddress
+from redis_consumer.storage.faults import as_ours, local_disk, refuses_access_rules
+from redis_consumer.storage.keys import OUTPUT_DIR, check_key, local_path, output_key
+from redis_consumer.storage.options import StorageOptions
+from redis_consumer.storage.stores import Stores
+
+if TYPE_CHECKING:
+    from redis_consumer.storage.links import Links
+
+logger = logging.getLogger(__name__)
+
+# Field of a job whose value is downloaded; messages name it.
+_INPUT_FIELD = "field input_file_name"
+
+
+class Storage:
+    """A bucket: S3, GCS, Azure, a local folder, or memory. Contract, sections 3 and 6.
+
+    Connections are opened on first use and kept. One object may be used from several threads, but not in a process
+    forked after its first use. All methods raise `StorageUnavailable` where the store doesn't answer after bounded
+    retries, `SettingsError` where bucket or credentials are wrong, `PermanentError` where they don't suffice and
+    `InvalidJob` for a key that would leave the bucket.
+
+    >>> storage = Storage("memory://")
+    >>> storage.write_bytes("uploads/a.txt", b"hello")
+    >>> storage.read_bytes("uploads/a.txt")
+    b'hello'
+
+    Args:
+        bucket_url: ``s3://bucket``, ``gs://bucket``, ``az://container`` (each also with a ``/prefix`` that all keys
+            are put under), ``file:///folder`` or ``memory://``.
+        download_dir: folder for downloads where a call names none; None for ``download`` in the working directory.
+        options: the attributes of `StorageOptions`.
+
+    Attributes:
+        bucket: name of the bucket or container, or path of the folder.
+        output_dir: first part of the keys of uploads.
+        url: the bucket's URL.
+
+    Raises:
+        SettingsError: the URL or an option is wrong.
+    """
+
+    output_dir = OUTPUT_DIR
+
+    def __init__(self, bucket_url: str, download_dir: str | os.PathLike[str] | None = None, **options: Any) -> None:
+        self._address = BucketAddress.parse(bucket_url)
+        self._options = StorageOptions(**options)
+        self._stores = Stores(self._address, self._options)
+        self.download_dir = os.fspath(download_dir or "download")
+        self.bucket = self._address.bucket
+        self.url = self._address.url
+
+    @cached_property
+    def _links(self) -> Links:
+        return self._stores.links()
+
+    @property
+    def bucket_url(self) -> str:
+        """Address of the bucket in the contract's form, without a scheme for clouds."""
+        return self._links.bucket_url
+
+    def get_storage_client(self) -> Any:
+        """The connection itself, an ``obstore`` store."""
+        return self._stores.reader()
+
+    def get_download_path(self, filepath: str, download_dir: str | os.PathLike[str] | None = None) -> str:
+        """Local path to which `download` writes an object; its folders are made.
+
+        Args:
+            filepath: key or URL of the object.
+            download_dir: folder for it, else that of the constructor.
+        """
+        return self._download_path(self._links.key_of(filepath, _INPUT_FIELD), download_dir)
+
+    def _download_path(self, key: str, download_dir: str | os.PathLike[str] | None) -> str:
+        folder = os.fspath(download_dir or self.download_dir)
+        with local_disk(folder, is_ours=True):
+            os.makedirs(folder, exist_ok=True)
+        path = local_path(key, folder)
+        with local_disk(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path
+
+    def download(self, filepath: str, download_dir: str | os.PathLike[str] | None = None) -> str:
+        """Download an object and give its local path.
+
+        The path is `download_dir` and the key without its first part. The file appears only once it is complete.
+
+        Args:
+            filepath: key of the object, or one of its URLs.
+            download_dir: folder for it, else that of the constructor.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+            InvalidJob: the key or URL isn't one of this bucket, or the object is too large.
+        """
+        key = self._links.key_of(filepath, _INPUT_FIELD)
+        incoming = transfer.start(self._stores.reader(), self._address, key, self._options.max_download_bytes)
+        path = self._download_path(key, download_dir)
+        incoming.save(path)
+        return path
+
+    def download_file(self, key: str, path: str | os.PathLike[str]) -> None:
+        """Download an object to exactly this path, whose folder exists.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+        """
+        key = self._links.key_of(key)
+        limit = self._options.max_download_bytes
+        transfer.start(self._stores.reader(), self._address, key, limit).save(os.path.abspath(path))
+
+    def upload(
+        self, filepath: str | os.PathLike[str], subdir: str | None = None, *, key: str | None = None
+    ) -> tuple[str, str]:
+        """Upload a local file and give its key and its link.
+
+        Args:
+            filepath: local path.
+            subdir: folder below ``output/``, a leading slash is dropped.
+            key: the whole key, instead of ``output/<subdir>/<name of the file>``.
+
+        Returns:
+            The key and `get_public_url` of it.
+
+        Raises:
+            FileNotFoundError: there is no such local file.
+        """
+        chosen = output_key(filepath, subdir) if key is None else check_key(key)
+        return chosen, self.upload_file(filepath, chosen)
+
+    def upload_file(self, path: str | os.PathLike[str], key: str) -> str:
+        """Upload a local file under exactly this key and give its link.
+
+        Raises:
+            FileNotFoundError: there is no such local file.
+        """
+        key = check_key(key)
+        self._write(key, os.fspath(path))
+        return self.get_public_url(key)
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Write an object of these bytes."""
+        self._write(check_key(key), data)
+
+    def _write(self, key: str, source: str | bytes) -> None:
+        try:
+            self._write_once(key, source)
+        except ConsumerError as error:
+            if not refuses_access_rules(error):
+                raise
+            logger.warning(
+                "bucket %s refuses public-read: uploads no longer ask for it; if its links must open for everybody, "
+                "allow that for the whole bucket, or set RESULT_URLS=signed",
+                self.url,
+            )
+            self._stores.stop_asking_public_read()
+            self._write_once(key, source)
+
+    def _write_once(self, key: str, source: str | bytes) -> None:
+        store = self._stores.writer()
+        if isinstance(source, bytes):
+            transfer.put(store, self._address, key, source)
+        else:
+            transfer.from_disk(store, self._address, key, source)
+
+    def read_bytes(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """Give the bytes of an object.
+
+        Args:
+            key: which object.
+            max_bytes: the most it may have, None for any number.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+            InvalidJob: it has more than `max_bytes`.
+        """
+        key = self._links.key_of(key)
+        return transfer.start(self._stores.reader(), self._address, key, max_bytes).read()
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object of this key. A missing bucket can't be told from a missing object here."""
+        import obstore
+
+        key = self._links.key_of(key)
+        try:
+            with as_ours(self._address, "look up", key):
+                obstore.head(self._stores.reader(), key)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def list_folders(self, prefix: str) -> list[str]:
+        """Names of the folders right below `prefix`, sorted; none where there is no such prefix.
+
+        Args:
+            prefix: a folder such as ``models``; empty for the whole bucket.
+        """
+        import obstore
+
+        folder = prefix.strip("/")
+        with as_ours(self._address, "list", folder):
+            found = obstore.list_with_delimiter(self._stores.reader(), check_key(folder) if folder else None)
+        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found["common_prefixes"])
+
+    def get_public_url(self, key: str) -> str:
+        """Link to an object: plain, or signed and expiring, as ``result_urls`` has it.
+
+        A local folder and memory know no signatures; their links are plain.
+        """
+        import obstore
+
+        key = self._links.key_of(key)
+        if not self._options.is_signed or self._address.scheme in {"file", "memory"}:
+            return self._links.public_url(key)
+        store: Any = self._stores.reader()
+        with as_ours(self._address, "sign", key):
+            return obstore.sign(store, "GET", key, timedelta(seconds=self._options.signed_url_expire_s))
+
+    def check(self) -> str:
+        """Ask the bucket for a sign of life, one try, and say in words what answered. Nothing is written.
+
+        Raises:
+            ConsumerError: it gives none; the message says what to fix.
+        """
+        import obstore
+
+        with as_ours(self._address, "list"):
+            next(iter(obstore.list(self._stores.prober(), OUTPUT_DIR, chunk_size=1)), None)
+        if self._address.scheme == "file" and not os.access(self.bucket, os.W_OK):
+            raise SettingsError(f"bucket {self.url}: this user can't write there; allow it, or name another folder")
+        kind = "signed links that expire" if self._options.is_signed else "public links"
+        return f"bucket {self.url} answers; results get {kind} such as {self._links.public_url('output/result.zip')}"

@@ -1,0 +1,98 @@
+"""What may an object key be, and which local path does it get?"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+
+from redis_consumer.errors import InvalidJob
+
+OUTPUT_DIR = "output"
+
+_LONGEST_KEY_BYTES = 1024
+_LONGEST_PART_BYTES = 255
+
+# The registry of the machine differs from place to place; these are what we write and must be the same everywhere.
+_CONTENT_TYPES = {
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".json": "application/json",
+    ".npy": "application/octet-stream",
+    ".png": "image/png",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".zip": "application/zip",
+}
+
+
+def check_key(key: str, what: str = "object key") -> str:
+    """Give the key without one leading slash, if it can't leave its bucket or folder.
+
+    Args:
+        key: name of an object, its parts joined by ``/``.
+        what: what messages call it, such as ``field input_file_name``.
+
+    Raises:
+        InvalidJob: the key is empty, too long, ends as a folder does, or has a part that is empty, ``.`` or ``..``,
+            a backslash or a control character.
+    """
+    stripped = key[1:] if key.startswith("/") else key
+    problem = _problem(stripped)
+    if problem:
+        raise InvalidJob(
+            f"{what}: {key[:200]!r} {problem}; give a key such as uploads/image.tif",
+            key=key.encode(errors="replace").decode(),
+        )
+    return stripped
+
+
+def _problem(key: str) -> str | None:
+    parts = key.split("/")
+    if not key:
+        return "is empty"
+    if any(part in {".", ".."} for part in parts):
+        return "has . or .. as a part"
+    if "" in parts:
+        return "names a folder" if key.endswith("/") and "" not in parts[:-1] else "has an empty part"
+    if "\\" in key or any(ord(character) < 32 or ord(character) == 127 for character in key):
+        return "has a backslash or a control character"
+    return _size_problem(key, parts)
+
+
+def _size_problem(key: str, parts: list[str]) -> str | None:
+    try:
+        sizes = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        return "isn't valid Unicode"
+    if len(key.encode()) > _LONGEST_KEY_BYTES or max(sizes) > _LONGEST_PART_BYTES:
+        return f"is longer than {_LONGEST_KEY_BYTES} bytes, or {_LONGEST_PART_BYTES} in one part"
+    return None
+
+
+def local_path(key: str, download_dir: str | os.PathLike[str]) -> str:
+    """Path below `download_dir` for an object: the key without its first part (contract, section 3).
+
+    >>> local_path("uploads/a/b.tif", "/tmp/job")
+    '/tmp/job/a/b.tif'
+    >>> local_path("b.tif", "/tmp/job")
+    '/tmp/job/b.tif'
+    """
+    _, slash, rest = key.partition("/")
+    return os.path.join(os.fspath(download_dir), *(rest if slash else key).split("/"))
+
+
+def output_key(filepath: str | os.PathLike[str], subdir: str | None = None) -> str:
+    """Key under which a local file is uploaded (contract, section 3).
+
+    >>> output_key("/tmp/job/result.zip", "/plate/1")
+    'output/plate/1/result.zip'
+    """
+    folder = (subdir or "").strip("/")
+    start = f"{OUTPUT_DIR}/{folder}" if folder else OUTPUT_DIR
+    return check_key(f"{start}/{os.path.basename(os.fspath(filepath))}")
+
+
+def content_type(key: str) -> str:
+    """Media type of an object by the end of its key; that of plain bytes where it isn't known."""
+    ending = os.path.splitext(key)[1].lower()
+    return _CONTENT_TYPES.get(ending) or mimetypes.guess_type("x" + ending)[0] or "application/octet-stream"

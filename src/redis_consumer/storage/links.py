@@ -1,0 +1,157 @@
+"""Under which URL is an object seen, and which object does a URL mean?"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote, urlsplit
+
+from redis_consumer.errors import InvalidJob
+from redis_consumer.storage.address import BucketAddress
+from redis_consumer.storage.keys import check_key
+
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+
+# Hosts that serve any bucket, by path or with the bucket's name in front.
+_SERVICE_HOSTS = {
+    "s3": re.compile(r"s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?"),
+    "gs": re.compile(r"storage\.googleapis\.com|storage\.cloud\.google\.com"),
+    "az": re.compile(r"[a-z0-9]+\.blob\.core\.windows\.net"),
+}
+_HOST_START = re.compile(r"(s3[.-]|[^/]*\.s3[.-]|storage\.|www\.)[^/]*(amazonaws\.com|googleapis\.com)(\.cn)?/")
+_JSON_API = re.compile(r"(/download|/upload)?/storage/v1/b/(?P<bucket>[^/]+)/o/(?P<key>.+)")
+
+
+@dataclass(frozen=True)
+class Links:
+    """The URLs of one bucket.
+
+    Attributes:
+        address: the bucket.
+        endpoint: address of a server of its own, without a slash at the end; None for the cloud's.
+        account: storage account for Azure.
+    """
+
+    address: BucketAddress
+    endpoint: str | None = None
+    account: str | None = None
+
+    @property
+    def bucket_url(self) -> str:
+        """What the contract calls ``bucket_url``: no scheme for clouds, and not what a browser opens."""
+        if self.address.scheme == "gs" and not self.endpoint:
+            return f"www.googleapis.com/storage/v1/b/{self.address.bucket}/o"
+        if self.address.scheme in {"file", "memory"}:
+            return self.address.url
+        return self._root.partition("://")[2]
+
+    @property
+    def _root(self) -> str:
+        bucket = self.address.bucket
+        roots = {
+            "s3": f"{self.endpoint or 'https://s3.amazonaws.com'}/{bucket}",
+            "gs": f"{self.endpoint or 'https://storage.googleapis.com'}/{bucket}",
+            "az": f"{self.endpoint or f'https://{self.account}.blob.core.windows.net'}/{bucket}",
+            "memory": f"memory://{bucket}",
+        }
+        return roots[self.address.scheme]
+
+    def public_url(self, key: str) -> str:
+        """URL of an object, percent-encoded; it opens for everybody if the bucket allows that."""
+        if self.address.scheme == "file":
+            return Path(self.address.bucket, key).as_uri()
+        return f"{self._root}/{quote(self.address.full_key(key), safe='/~')}"
+
+    def key_of(self, text: str, what: str = "object key") -> str:
+        """Key that a key or a URL of this bucket means.
+
+        Understood are the store's public URLs (by path, with the bucket as host, of a region, of the JSON
+        interface, signed), ``s3://bucket/key`` and the like, and ``file://`` URLs, percent-encoded or not.
+
+        Args:
+            text: a key or a URL.
+            what: what messages call it.
+
+        Raises:
+            InvalidJob: a URL of something else, or a key that `check_key` refuses.
+        """
+        url = text if _URL.match(text) else f"https://{text}" if _HOST_START.match(text) else None
+        if url is None:
+            return check_key(text, what)
+        try:
+            key = self._within(url)
+        except ValueError:
+            key = None
+        if key is None:
+            raise InvalidJob(
+                f"{what}: {text[:200]!r} is a URL outside of the bucket {self.address.url}; upload the file there "
+                "or give its key",
+                key=text,
+            )
+        return check_key(key, what)
+
+    def _within(self, url: str) -> str | None:
+        """Key of a URL, None where it isn't of this bucket."""
+        scheme, _, rest = url.partition("://")
+        scheme = scheme.lower()
+        if scheme in {"http", "https"}:
+            return self._without_prefix(self._of_web_url(url))
+        if scheme != self.address.scheme:
+            return None
+        if scheme == "file":
+            return self._of_file_url(url)
+        host, _, key = rest.partition("/")
+        key = unquote(key, errors="strict") if scheme == "memory" else key
+        return self._without_prefix(key) if host.lower() == self.address.bucket else None
+
+    def _without_prefix(self, key: str | None) -> str | None:
+        if key is None or not self.address.prefix:
+            return key
+        start = self.address.prefix + "/"
+        return key[len(start) :] if key.startswith(start) else None
+
+    def _of_file_url(self, url: str) -> str | None:
+        parts = urlsplit(url)
+        path = PurePosixPath(unquote(parts.path, errors="strict"))
+        for root in (self.address.bucket, os.path.realpath(self.address.bucket)):
+            if parts.netloc in {"", "localhost"} and path.is_relative_to(root):
+                return str(path.relative_to(root))
+        return None
+
+    def _of_web_url(self, url: str) -> str | None:
+        parts = urlsplit(url)
+        key = self._of_endpoint(parts.netloc, parts.path)
+        if key is None:
+            key = self._of_service(parts.hostname or "", parts.path)
+        return None if key is None else unquote(key, errors="strict")
+
+    def _of_endpoint(self, netloc: str, path: str) -> str | None:
+        if not self.endpoint:
+            return None
+        own = urlsplit(self.endpoint)
+        if netloc.lower() == own.netloc.lower() and path.startswith(own.path):
+            return self._of_path(path[len(own.path) :])
+        if netloc.lower() == f"{self.address.bucket}.{own.netloc.lower()}":
+            return path.removeprefix("/")
+        return None
+
+    def _of_service(self, host: str, path: str) -> str | None:
+        scheme = self.address.scheme
+        hosts = _SERVICE_HOSTS.get(scheme)
+        if hosts is None:
+            return None
+        api = _JSON_API.fullmatch(path)
+        if scheme == "gs" and api and (hosts.fullmatch(host) or host == "www.googleapis.com"):
+            return api["key"] if api["bucket"] == self.address.bucket else None
+        if hosts.fullmatch(host):
+            is_ours = scheme != "az" or host.partition(".")[0] == self.account
+            return self._of_path(path) if is_ours else None
+        in_front, service = host[: len(self.address.bucket) + 1], host[len(self.address.bucket) + 1 :]
+        is_virtual = in_front == self.address.bucket + "." and scheme != "az" and hosts.fullmatch(service)
+        return path.removeprefix("/") if is_virtual else None
+
+    def _of_path(self, path: str) -> str | None:
+        bucket, _, key = path.removeprefix("/").partition("/")
+        return key if bucket == self.address.bucket else None

@@ -1,0 +1,105 @@
+"""How a bucket may be opened: credentials, links, patience and limits, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from redis_consumer.errors import SettingsError
+
+# What the settings of older deployments hold where nothing was filled in (contract, section 7).
+_NOT_GIVEN = frozenset({"", "specify_me"})
+
+# Signatures of S3 and GCS hold for a week at most.
+_LONGEST_SIGNATURE_S = 7 * 24 * 3600
+
+# Requests are repeated with the signature of the first one, which the stores take for five minutes.
+_LONGEST_RETRY_S = 290.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageOptions:
+    """Everything about a bucket besides its URL; texts that are empty or ``specify_me`` count as None.
+
+    Without credentials the machine's own are asked for: a role of the pod or instance (S3), workload identity
+    or application default credentials (GCS), a managed identity (Azure). Off such a machine, give them. Keys that
+    stand in the environment under the cloud's own names are taken too.
+
+    Attributes:
+        region: region of an S3 bucket.
+        access_key_id: key id for S3, together with `secret_access_key`.
+        secret_access_key: secret key for S3.
+        endpoint: address of an S3 that isn't Amazon's, such as ``http://minio:9000``; addressed by path.
+        service_account: path of a JSON file with the credentials for GCS. ``gcs_base_url`` in it is followed.
+        account_name: storage account for Azure.
+        account_key: key of that account, base64.
+        result_urls: ``public`` gives plain links, which work if the bucket lets everybody read;
+            ``signed`` gives links that carry a right to read and expire.
+        signed_url_expire_s: seconds for which a signed link holds, a week at most.
+        public_read: whether uploads to GCS ask for the access rule ``public-read``. A bucket with uniform access
+            refuses that; the upload is then repeated without.
+        max_backoff_s: longest pause between two tries of one call, seconds.
+        retry_s: seconds after which a call that keeps failing is given up; 0 for one try.
+        timeout_s: seconds without a byte from the store after which a try counts as failed.
+        max_download_bytes: largest object that is downloaded, None for any.
+
+    Raises:
+        SettingsError: a value is out of its range, or one half of a pair of keys is missing.
+    """
+
+    region: str | None = None
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    endpoint: str | None = None
+    service_account: str | None = None
+    account_name: str | None = None
+    account_key: str | None = field(default=None, repr=False)
+    result_urls: str = "public"
+    signed_url_expire_s: float = 3 * 24 * 3600
+    public_read: bool = True
+    max_backoff_s: float = 60.0
+    retry_s: float = 120.0
+    timeout_s: float = 30.0
+    max_download_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "region",
+            "access_key_id",
+            "secret_access_key",
+            "endpoint",
+            "service_account",
+            "account_name",
+            "account_key",
+        ):
+            text = getattr(self, name)
+            object.__setattr__(self, name, None if text is None or text.strip() in _NOT_GIVEN else text.strip())
+        self._check_credentials()
+        self._check_numbers()
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether links carry a right to read and expire."""
+        return self.result_urls == "signed"
+
+    def _check_credentials(self) -> None:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            missing = "AWS_ACCESS_KEY_ID" if self.access_key_id is None else "AWS_SECRET_ACCESS_KEY"
+            raise SettingsError(f"{missing}: missing while its other half is set; set both, or none")
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            raise SettingsError(f"AWS_ENDPOINT_URL: {self.endpoint!r} is no address; give e.g. http://minio:9000")
+        if self.result_urls not in {"public", "signed"}:
+            raise SettingsError(f"RESULT_URLS: {self.result_urls!r} isn't known; give public or signed")
+
+    def _check_numbers(self) -> None:
+        ranges = {
+            "signed_url_expire_s": (1, _LONGEST_SIGNATURE_S),
+            "max_backoff_s": (0, float("inf")),
+            "retry_s": (0, _LONGEST_RETRY_S),
+            "timeout_s": (0.001, 3600),
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise SettingsError(f"storage option {name}: {value!r} isn't between {low} and {high} seconds")
+        if self.max_download_bytes is not None and self.max_download_bytes < 1:
+            raise SettingsError(f"storage option max_download_bytes: {self.max_download_bytes!r} isn't above 0")

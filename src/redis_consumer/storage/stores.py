@@ -1,0 +1,186 @@
+"""How are the connections to a bucket opened and kept?"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from redis_consumer.errors import SettingsError
+from redis_consumer.storage.address import BucketAddress
+from redis_consumer.storage.faults import CREDENTIALS
+from redis_consumer.storage.links import Links
+from redis_consumer.storage.options import StorageOptions
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+# A trickle of bytes keeps a request from timing out; this ends it.
+_LONGEST_REQUEST = timedelta(hours=1)
+
+# obstore's threads don't survive a fork, and a call in the child would then wait for ever.
+_used_in_pid: int | None = None
+
+
+class Stores:
+    """The connections of one bucket, opened on first use; safe to use from several threads.
+
+    Args:
+        address: which bucket.
+        options: how to open it.
+    """
+
+    def __init__(self, address: BucketAddress, options: StorageOptions) -> None:
+        self.address = address
+        self.options = options
+        self._lock = threading.Lock()
+        self._open: dict[str, ObjectStore] = {}
+        self._asks_public_read = address.scheme == "gs" and options.public_read and not options.is_signed
+
+    def reader(self) -> ObjectStore:
+        """Connection for all but uploads."""
+        return self._get("read", self.options.retry_s, None)
+
+    def writer(self) -> ObjectStore:
+        """Connection for uploads, which asks GCS to let everybody read what is uploaded."""
+        if not self._asks_public_read:
+            return self.reader()
+        return self._get("write", self.options.retry_s, {"x-goog-acl": "public-read"})
+
+    def prober(self) -> ObjectStore:
+        """Connection for a sign of life: one try."""
+        if self.address.scheme in {"file", "memory"}:
+            return self.reader()
+        return self._get("probe", 0.0, None)
+
+    def stop_asking_public_read(self) -> None:
+        """Upload without access rules from now on."""
+        self._asks_public_read = False
+
+    def links(self) -> Links:
+        """The URLs of the bucket, as its server and account have it."""
+        endpoint = self.options.endpoint if self.address.scheme == "s3" else None
+        if self.address.scheme == "gs" and self.options.service_account:
+            endpoint = _read_service_account(self.options.service_account).get("gcs_base_url")
+        if self.address.scheme == "az" and not self.options.account_name:
+            raise SettingsError(
+                f"AZURE_STORAGE_ACCOUNT_NAME: missing for {self.address.url}; give the name of its storage account"
+            )
+        return Links(self.address, endpoint.rstrip("/") if endpoint else None, self.options.account_name)
+
+    def _get(self, use: str, retry_s: float, headers: dict[str, str] | None) -> ObjectStore:
+        global _used_in_pid
+        if _used_in_pid not in {None, os.getpid()}:
+            raise RuntimeError("a bucket was used before this process was forked; use buckets after the fork only")
+        with self._lock:
+            if use not in self._open:
+                self._open[use] = open_store(self.address, self.options, retry_s, headers)
+            _used_in_pid = os.getpid()
+            return self._open[use]
+
+
+def open_store(
+    address: BucketAddress, options: StorageOptions, retry_s: float, headers: dict[str, str] | None = None
+) -> ObjectStore:
+    """Open one connection; no request is made yet.
+
+    Raises:
+        SettingsError: the folder is missing, or the options can't be used for this kind of bucket.
+    """
+    from obstore.exceptions import BaseError
+
+    kind = {"s3": _open_s3, "gs": _open_gcs, "az": _open_azure}.get(address.scheme)
+    try:
+        if kind is None:
+            return _open_local(address)
+        client: dict[str, Any] = {
+            "connect_timeout": timedelta(seconds=min(options.timeout_s, 10)),
+            "read_timeout": timedelta(seconds=options.timeout_s),
+            "timeout": _LONGEST_REQUEST,
+        }
+        if headers:
+            client["default_headers"] = headers
+        common = {"prefix": address.prefix or None, "client_options": client, "retry_config": _retry(options, retry_s)}
+        return kind(address.bucket, options, common)
+    except (BaseError, ValueError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        variables = CREDENTIALS.get(address.scheme, "STORAGE_BUCKET")
+        reason = str(error).partition("\n")[0]
+        raise SettingsError(f"bucket {address.url}: can't be opened ({reason}); check {variables}") from error
+
+
+def _retry(options: StorageOptions, retry_s: float) -> dict[str, Any]:
+    first_s = min(0.1, options.max_backoff_s)
+    backoff = {
+        "init_backoff": timedelta(seconds=first_s),
+        "max_backoff": timedelta(seconds=options.max_backoff_s),
+        "base": 2,
+    }
+    # The time is the limit, not the number; without a pause the number has to be.
+    max_retries = (1000 if first_s else 10) if retry_s else 0
+    return {"max_retries": max_retries, "retry_timeout": timedelta(seconds=retry_s), "backoff": backoff}
+
+
+def _open_local(address: BucketAddress) -> ObjectStore:
+    from obstore.store import LocalStore, MemoryStore
+
+    if address.scheme == "memory":
+        return MemoryStore()
+    if not os.path.isdir(address.bucket):
+        raise SettingsError(f"STORAGE_BUCKET: there is no folder {address.bucket}; create it, or correct the URL")
+    return LocalStore(address.bucket)
+
+
+def _open_s3(bucket: str, options: StorageOptions, common: dict[str, Any]) -> ObjectStore:
+    from obstore.store import S3Store
+
+    # Region and address are always given, or obstore would take them, even empty ones, from the environment.
+    region = options.region or "us-east-1"
+    china = ".cn" if region.startswith("cn-") else ""
+    endpoint = options.endpoint or f"https://s3.{region}.amazonaws.com{china}"
+    common["client_options"]["allow_http"] = endpoint.startswith("http://")
+    keys = {"access_key_id": options.access_key_id, "secret_access_key": options.secret_access_key}
+    return S3Store(bucket, region=region, endpoint=endpoint, **common, **_given(keys))
+
+
+def _open_gcs(bucket: str, options: StorageOptions, common: dict[str, Any]) -> ObjectStore:
+    from obstore.store import GCSStore
+
+    given: dict[str, Any] = {}
+    if options.service_account:
+        account = _read_service_account(options.service_account)
+        # Only as a service account is `gcs_base_url` followed; other kinds of credentials are read by the other name.
+        is_user = account.get("type") == "authorized_user"
+        given["application_credentials" if is_user else "service_account"] = options.service_account
+        if str(account.get("gcs_base_url", "")).startswith("http://"):
+            common["client_options"]["allow_http"] = True
+    return GCSStore(bucket, **common, **given)
+
+
+def _open_azure(container: str, options: StorageOptions, common: dict[str, Any]) -> ObjectStore:
+    from obstore.store import AzureStore
+
+    given = {"account_name": options.account_name, "account_key": options.account_key}
+    return AzureStore(container, **common, **_given(given))
+
+
+def _given(texts: dict[str, str | None]) -> dict[str, Any]:
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _read_service_account(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            account = json.load(file)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"GOOGLE_APPLICATION_CREDENTIALS: {path} can't be read as JSON; give the key file of a service account"
+        ) from error
+    if not isinstance(account, dict):
+        raise SettingsError(
+            f"GOOGLE_APPLICATION_CREDENTIALS: {path} holds no JSON object; give the key file of a service account"
+        )
+    return account

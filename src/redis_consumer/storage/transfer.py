@@ -1,0 +1,127 @@
+"""How do bytes get from the bucket to the disk and back, whole or not at all?"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redis_consumer.errors import InvalidJob, StorageUnavailable
+from redis_consumer.storage.address import BucketAddress
+from redis_consumer.storage.faults import as_ours, local_disk
+from redis_consumer.storage.keys import content_type
+
+if TYPE_CHECKING:
+    from obstore import GetResult
+    from obstore.store import ObjectStore
+
+_CHUNK_BYTES = 4 * 1024 * 1024
+_PART_BYTES = 8 * 1024 * 1024
+
+# S3 takes 10000 parts an object.
+_MOST_PARTS = 9000
+_PARTS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An object whose size is known and allowed, and whose body is still to come."""
+
+    store: ObjectStore
+    address: BucketAddress
+    key: str
+    result: GetResult
+
+    @property
+    def size(self) -> int:
+        """Bytes that will come."""
+        return self.result.meta["size"]
+
+    def read(self) -> bytes:
+        """The whole object."""
+        with as_ours(self.address, "download", self.key):
+            return self.result.bytes().to_bytes()
+
+    def save(self, path: str) -> None:
+        """Stream the object to a file that appears only once it is complete.
+
+        The store's ETag isn't compared: it is the MD5 of the bytes only for some uploads, and nothing tells which.
+        That no byte is missing is checked by the size, that none is wrong by TLS.
+        """
+        part = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.part"
+        try:
+            with local_disk(path), open(part, "xb") as file:
+                size = sum(file.write(chunk) for chunk in self._chunks())
+            if size != self.size:
+                raise StorageUnavailable(
+                    f"object {self.key} in {self.address.label}: {size} of {self.size} bytes came; try again later",
+                    key=self.key,
+                )
+            with local_disk(path):
+                os.replace(part, path)
+        finally:
+            if os.path.exists(part):
+                os.unlink(part)
+
+    def _chunks(self) -> Iterator[bytes]:
+        stream = self._ranges() if self.address.scheme == "file" else iter(self.result.stream(_CHUNK_BYTES))
+        while True:
+            with as_ours(self.address, "download", self.key):
+                chunk = next(stream, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    def _ranges(self) -> Iterator[bytes]:
+        """The object piece by piece: obstore's stream of a local file that shrinks meanwhile never ends."""
+        import obstore
+
+        for begin in range(0, self.size, _CHUNK_BYTES):
+            end = min(begin + _CHUNK_BYTES, self.size)
+            yield obstore.get_range(self.store, self.key, start=begin, end=end).to_bytes()
+
+
+def start(store: ObjectStore, address: BucketAddress, key: str, max_bytes: int | None) -> Incoming:
+    """Ask for an object; its size is checked before the body comes.
+
+    Raises:
+        InvalidJob: the object is larger than `max_bytes`.
+        ObjectNotFound: there is none.
+    """
+    import obstore
+
+    with as_ours(address, "download", key):
+        incoming = Incoming(store, address, key, obstore.get(store, key))
+    if max_bytes is not None and incoming.size > max_bytes:
+        raise InvalidJob(
+            f"object {key} in {address.label}: {incoming.size} bytes are more than the {max_bytes} allowed; "
+            "crop or split the image, or raise the limit",
+            key=key,
+        )
+    return incoming
+
+
+def from_disk(store: ObjectStore, address: BucketAddress, key: str, path: str) -> None:
+    """Stream a file to the bucket, in parts where it is large; the object appears only once it is complete.
+
+    Raises:
+        FileNotFoundError: there is no such local file.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(2, "can't be uploaded, there is no such local file", path)
+    put(store, address, key, Path(path), max(_PART_BYTES, os.path.getsize(path) // _MOST_PARTS))
+
+
+def put(
+    store: ObjectStore, address: BucketAddress, key: str, source: Path | bytes, part_bytes: int = _PART_BYTES
+) -> None:
+    """Write an object, its media type told by the end of its key."""
+    import obstore
+
+    # A folder on disk has no place for a media type.
+    attributes = None if address.scheme == "file" else {"Content-Type": content_type(key)}
+    with as_ours(address, "upload", key):
+        obstore.put(store, key, source, attributes=attributes, chunk_size=part_bytes, max_concurrency=_PARTS_AT_ONCE)

@@ -1,0 +1,49 @@
+"""Where are the helpers that the documentation calls ``utils``? A doorway: it holds no logic.
+
+The functions of gRPC are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from redis_consumer.archives import cd, get_image_files_from_dir, get_tempdir, iter_image_archive, zip_files
+from redis_consumer.images import get_image, save_numpy_array
+from redis_consumer.processing.resize import pad_image, rescale, reshape_matrix
+
+if TYPE_CHECKING:
+    from redis_consumer.grpc_clients import grpc_response_to_dict, make_tensor_proto
+
+__all__ = [
+    "cd",
+    "get_image",
+    "get_image_files_from_dir",
+    "get_tempdir",
+    "grpc_response_to_dict",
+    "iter_image_archive",
+    "make_tensor_proto",
+    "pad_image",
+    "rescale",
+    "reshape_matrix",
+    "save_numpy_array",
+    "strip_bucket_path",
+    "zip_files",
+]
+
+
+def strip_bucket_path(path: str) -> str:
+    """Join repeated slashes of a bucket path into one and drop those at its ends.
+
+    >>> strip_bucket_path("/models//nuclear/")
+    'models/nuclear'
+    """
+    return re.sub(r"/+", "/", path).strip("/")
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"grpc_response_to_dict", "make_tensor_proto"}:
+        from redis_consumer import grpc_clients
+
+        return getattr(grpc_clients, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

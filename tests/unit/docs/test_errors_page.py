@@ -1,0 +1,107 @@
+"""Are the reasons on the page about errors those that bad input gets?"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from redis_consumer import errors
+from redis_consumer.consumers import ImageFileConsumer
+from redis_consumer.consumers.base import describe
+from redis_consumer.consumers.predict import plan_tiling
+from redis_consumer.images import read_image, select_channels
+from redis_consumer.job import Job, ModelId
+from redis_consumer.models import ModelStore
+from redis_consumer.processing import registry
+from redis_consumer.redis import RedisClient
+from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.storage import Storage
+from support.documents import DOCS
+
+TEXT = (DOCS / "errors.rst").read_text(encoding="utf-8")
+ROWS = {
+    name: " ".join(reason.split())
+    for name, reason in re.findall(r"^   \* - ([a-zA-Z ',-]+)\n     - ``([^`]+)``$", TEXT, re.MULTILINE)
+}
+
+
+def read(content: bytes | Any, name: str = "cells.tif") -> None:
+    path = Path(name)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content)
+    read_image(path, name=name)
+
+
+def cut_off() -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((64, 64), np.uint8))
+    return buffer.getvalue()[:1500]
+
+
+def colours_for_grey(onnx_server: OnnxServer) -> None:
+    plan_tiling(onnx_server, ModelStore(None), ModelId("Scaling", 1), (1, 8, 8, 3))
+
+
+PROVOKED: dict[str, Callable[[], object]] = {
+    "no input named": lambda: Job("j").input_file_name,
+    "no such object": lambda: Storage("memory://").download("uploads/cells.tif", "."),
+    "a key that leads out": lambda: Storage("memory://").download("../cells.tif", "."),
+    "a scale that is none": lambda: Job("j", {"scale": "big"}).scale,
+    "a version that is none": lambda: Job("j", {"model_name": "Nuclei", "model_version": "latest"}).model,
+    "no such model": lambda: ModelStore(None).find(ModelId("Nuclei", 1)),
+    "an unknown function": lambda: registry.get_function("post", "retinanet"),
+    "an empty file": lambda: read(b""),
+    "a text, renamed": lambda: read(b"day,cells\n1,20\n"),
+    "a TIFF that is cut off": lambda: read(cut_off()),
+    "no pixels": lambda: read(np.zeros((0, 8)), "cells.npy"),
+    "NaN pixels": lambda: read(np.full((8, 8), np.nan), "cells.npy"),
+    "too large": lambda: read(np.zeros((4096, 8), np.uint8), "cells.npy"),
+    "a channel that isn't there": lambda: select_channels(np.zeros((1, 8, 8, 1)), [2], "cells.tif"),
+}
+
+
+def assert_is(error: BaseException, reason: str) -> None:
+    pattern = ".*".join(re.escape(part) for part in reason.split("…"))
+    assert re.fullmatch(pattern, describe(error)), describe(error)
+
+
+@pytest.mark.parametrize("name", PROVOKED)
+def test_the_reason_is_as_the_page_says(name: str) -> None:
+    with pytest.raises(errors.PermanentError) as caught:
+        PROVOKED[name]()
+    assert_is(caught.value, ROWS[name])
+
+
+def test_too_many_channels(onnx_server: OnnxServer) -> None:
+    with pytest.raises(errors.ModelMismatch) as caught:
+        colours_for_grey(onnx_server)
+    assert_is(caught.value, ROWS["too many channels"])
+
+
+def test_a_zip_among_images(redis_client: RedisClient, redis_db: Any) -> None:
+    consumer = ImageFileConsumer(redis_client, Storage("memory://"), "predict", name="pod-1")
+    redis_db.hset("predict:plate.zip:1", mapping={"status": "new", "input_file_name": "uploads/plate.zip"})
+    redis_db.hset("predict:plate.zip:1", "original_name", "plate.zip")
+    redis_db.lpush("predict", "predict:plate.zip:1")
+    job = consumer.job_queue.claim()
+    assert job is not None
+    consumer.run(job)
+    assert redis_db.hget("predict:plate.zip:1", "reason") == ROWS["a zip among images"]
+
+
+def test_each_row_of_the_page_is_provoked() -> None:
+    assert set(ROWS) == {*PROVOKED, "too many channels", "a zip among images"}
+
+
+def test_every_class_is_on_the_page() -> None:
+    kinds = [name for name, kind in vars(errors).items() if isinstance(kind, type)]
+    assert [name for name in kinds if f"redis_consumer.errors.{name}>" not in TEXT] == []

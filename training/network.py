@@ -1,0 +1,67 @@
+"""Which network is trained? A small U-Net with two answers for each pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+#: Channels at each level; every level halves the sides of the one before.
+WIDTHS = (12, 24, 48, 72, 96)
+#: The sides of an image must be multiples of this.
+MULTIPLE_PX = 2 ** (len(WIDTHS) - 1)
+#: The darkest intensity that the log channel tells from 0.
+DARKEST = 0.01
+
+
+class _Block(nn.Sequential):
+    """Two convolutions of 3 x 3, each with normalisation and ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        layers: list[nn.Module] = []
+        for channels in (inputs, outputs):
+            layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        super().__init__(*layers)
+
+
+class NuclearUNet(nn.Module):
+    """Tell distance to the nucleus' edge, and foreground, from a normalised image.
+
+    In training the answers are logits (N, 2, Y, X); see `Exported` for what users get.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(
+            _Block(inputs, outputs) for inputs, outputs in zip((2, *WIDTHS[:-1]), WIDTHS, strict=True)
+        )
+        self.up = nn.ModuleList(
+            _Block(lower + upper, upper) for lower, upper in zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True)
+        )
+        self.answer = nn.Conv2d(WIDTHS[0], 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map an image (N, 1, Y, X) in 0..1, sides multiples of 16, to two logits a pixel (N, 2, Y, X)."""
+        # Over-exposed cells leave little of 0..1 to the ordinary ones; their logs are as far apart as ever.
+        logs = 1 + torch.log10(image.clamp(min=0) + DARKEST) / 2
+        x = torch.cat([image, logs], dim=1)
+        skipped: list[Tensor] = []
+        for level, block in enumerate(self.down):
+            x = block(nn.functional.max_pool2d(x, 2) if level else x)
+            skipped.append(x)
+        for block, across in zip(self.up, skipped[-2::-1], strict=True):
+            x = block(torch.cat([nn.functional.interpolate(x, scale_factor=2.0), across], dim=1))
+        return self.answer(x)
+
+
+class Exported(nn.Module):
+    """The network as model servers run it: channels last, answers in 0..1, one tensor an answer."""
+
+    def __init__(self, network: NuclearUNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Map an image (N, Y, X, 1) to inner distance and foreground, each (N, Y, X, 1)."""
+        answers = torch.sigmoid(self.network(image.permute(0, 3, 1, 2)))
+        return answers[:, 0, :, :, None], answers[:, 1, :, :, None]
