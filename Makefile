@@ -66,7 +66,7 @@ build: setup ## Build wheel and source distribution into dist/
 
 .PHONY: protos
 protos: $(UV) ## Generate the model server's messages anew from their .proto files
-	$(UV) run --no-project --isolated --with "grpcio-tools==1.66.*" --with "setuptools<81" python tools/generate_protos.py
+	$(UV) run --no-project --isolated --python 3.11 --with "grpcio-tools==1.62.3" --with "setuptools<81" python tools/generate_protos.py
 
 $(VENV)/.locked: uv.lock pyproject.toml | $(UV)
 	@echo "Making $(VENV) from uv.lock"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from redis_consumer import settings
 from redis_consumer.cli.embedded import SERVER_VARIABLE, find_redis_server
+from redis_consumer.logs import HANDLER_NAME
 from redis_consumer.redis import RedisClient
 from support.redis_server import RedisServer
 
@@ -32,6 +34,19 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     settings.use(None)
     yield
     settings.use(None)
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    """What a test does to the logs of the process ends with it."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if handler.get_name() == HANDLER_NAME and handler not in handlers:
+            root.removeHandler(handler)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from email.message import Message
 from importlib.metadata import Distribution, distributions
+from typing import cast
 
 #: Licences that would bind our users' own code, or forbid them to earn money with it.
 REFUSED = re.compile(r"\b(A?GPL|LGPL|GNU (Affero|Lesser|General)|SSPL|BUSL|non-?commercial|CC-BY-NC)", re.IGNORECASE)
@@ -18,7 +20,7 @@ READ_BY_HAND: dict[str, str] = {}
 
 def licences(distribution: Distribution) -> list[str]:
     """The licences that a package declares: its expression, else its classifiers, else its free text."""
-    metadata = distribution.metadata
+    metadata = cast("Message", distribution.metadata)
     if metadata.get("License-Expression"):
         return re.split(r"\s+OR\s+", str(metadata["License-Expression"]))
     classifiers = [

@@ -22,7 +22,7 @@ from training.synthetic import make_sample
 from training.train import MODEL_PATH
 
 from redis_consumer.processing.labels import deep_watershed
-from redis_consumer.processing.normalize import percentile_normalize
+from redis_consumer.processing.normalization import percentile_normalize
 
 Labels = npt.NDArray[np.int32]
 Maps = list[npt.NDArray[np.float32]]

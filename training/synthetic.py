@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from redis_consumer.processing.normalize import percentile_normalize
+from redis_consumer.processing.normalization import percentile_normalize
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]

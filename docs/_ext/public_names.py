@@ -63,9 +63,10 @@ def _documented(env: BuildEnvironment) -> dict[str, str]:
     known: dict[str, str] | None = getattr(env, "public_names", None)
     if known is not None:
         return known
-    known, last_parts = {}, {}
-    for name, entry in env.domains["py"].objects.items():  # type: ignore[attr-defined]
-        if entry.objtype in {"class", "exception", "function", "module"}:
+    known = {}
+    last_parts: dict[str, list[str]] = {}
+    for name, entry in env.domains["py"].objects.items():
+        if entry.objtype in {"class", "exception", "function", "module"} and not entry.aliased:
             known[_real_path(name) or name] = name
             last_parts.setdefault(name.rpartition(".")[2], []).append(name)
     known |= {part: names[0] for part, names in last_parts.items() if len(names) == 1 and part not in known}

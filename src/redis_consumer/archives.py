@@ -85,7 +85,7 @@ def iter_image_archive(
     """
     label = os.path.basename(os.fspath(zip_path))
     with _opened(zip_path, label) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
+        members = [member for member in archive.infolist() if not member.filename.endswith("/")]
         targets = _safe_targets(members, Path(destination), label)
         left = max_bytes
         for member, target in zip(members, targets, strict=True):

@@ -15,7 +15,8 @@
         ModelNotFound        the model server or bucket has no such model         (also a LookupError)
         ModelMismatch        the model doesn't fit the image or the functions     (also a ValueError)
       LeaseLost              the job is no longer ours: drop the result, write nothing
-      SettingsError          stops the start, exit code 2                         (also a ValueError)
+      SettingsError          stops the start, exit code 2; in a job: given back,
+                             and claiming waits until the setting is right        (also a ValueError)
 
 A message says which file or field, what is wrong with it and what to do, in this order: it becomes the last
 line of the job's ``reason``, which scientists read. Anything outside this tree is a bug of ours or of a
@@ -101,4 +102,4 @@ class LeaseLost(ConsumerError):
 
 
 class SettingsError(ConsumerError, ValueError):
-    """A setting is missing or wrong; the worker doesn't start."""
+    """A setting is missing or wrong: the worker doesn't start, or claims nothing until it is right."""

@@ -5,12 +5,12 @@ The functions of gRPC are loaded when they are first used.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer.archives import cd, get_image_files_from_dir, get_tempdir, iter_image_archive, zip_files
 from redis_consumer.images import get_image, save_numpy_array
 from redis_consumer.processing.resize import pad_image, rescale, reshape_matrix
+from redis_consumer.storage.keys import strip_bucket_path
 
 if TYPE_CHECKING:
     from redis_consumer.grpc_clients import grpc_response_to_dict, make_tensor_proto
@@ -30,15 +30,6 @@ __all__ = [
     "strip_bucket_path",
     "zip_files",
 ]
-
-
-def strip_bucket_path(path: str) -> str:
-    """Join repeated slashes of a bucket path into one and drop those at its ends.
-
-    >>> strip_bucket_path("/models//nuclear/")
-    'models/nuclear'
-    """
-    return re.sub(r"/+", "/", path).strip("/")
 
 
 def __getattr__(name: str) -> Any:

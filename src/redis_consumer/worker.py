@@ -9,7 +9,7 @@ import threading
 from types import FrameType
 
 from redis_consumer.consumers.base import Consumer, Interrupted, Outcome
-from redis_consumer.errors import RedisUnavailable, RetryableError
+from redis_consumer.errors import ConsumerError, RedisUnavailable
 from redis_consumer.job import Job
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 self.consumer.check_dependencies()
-            except RetryableError as error:
+            except ConsumerError as error:
                 logger.warning("Claiming nothing: %s", error)
             else:
                 break

@@ -10,7 +10,7 @@ import pytest
 
 from redis_consumer.consumers import Consumer
 from redis_consumer.consumers.base import Interrupted, Outcome, reason_of
-from redis_consumer.errors import InvalidImage, ModelServerUnavailable
+from redis_consumer.errors import InvalidImage, ModelServerUnavailable, SettingsError
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
 
@@ -95,9 +95,10 @@ def test_a_bug_is_a_traceback_without_machine_paths(make: Make, redis_db: Any) -
     assert "/src/" not in reason
 
 
-def test_an_outage_gives_the_job_back_to_the_end_of_the_line(make: Make, redis_db: Any) -> None:
+@pytest.mark.parametrize("error", [ModelServerUnavailable("model server tf:8500: away"), SettingsError("wrong key")])
+def test_an_outage_gives_the_job_back_to_the_end_of_the_line(make: Make, redis_db: Any, error: Exception) -> None:
     def work(*_: Any) -> str:
-        raise ModelServerUnavailable("model server tf:8500: away")
+        raise error
 
     consumer = make(work)
     redis_db.lpush("predict", "predict:later.tif:2")

@@ -51,7 +51,12 @@ def start_logs(settings: Settings) -> None:
     """Log as the settings say; their secrets are masked in every line."""
     from redis_consumer.logs import initialize_logger
 
-    secrets = (settings.redis_password, settings.aws_access_key_id, settings.aws_secret_access_key)
+    secrets = (
+        settings.redis_password,
+        settings.aws_access_key_id,
+        settings.aws_secret_access_key,
+        settings.azure_storage_account_key,
+    )
     initialize_logger(
         settings.log_level,
         settings.log_format,

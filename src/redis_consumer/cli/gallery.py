@@ -33,7 +33,7 @@ def write_gallery(folder: Path, image_path: Path, result: Result, fields: dict[s
     image = read_plane(image_path)
     labels = read_labels(result.path or folder)
     write_labels(folder / "labels.tif", labels)
-    overlay = to_png_bytes(overlay_outlines(image, labels))
+    overlay = to_png_bytes(overlay_outlines(image, labels, thickness=2))
     (folder / "overlay.png").write_bytes(overlay)
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from redis_consumer.consumers import defaults
-from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError
+from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError, SettingsError
 from redis_consumer.job import Job
 from redis_consumer.logs import job_context
 from redis_consumer.queue import JobQueue, timestamp
@@ -121,7 +121,7 @@ class Consumer:
         try:
             try:
                 outcome = self._settle(job, self._work(job))
-            except (LeaseLost, RetryableError):
+            except (LeaseLost, RetryableError, SettingsError):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a plug-in raises ends its job, not the worker
                 self._handle_error(error, job.id)
@@ -129,7 +129,8 @@ class Consumer:
         except LeaseLost as error:
             self.logger.warning("Lost job %s: %s", job.id, error)
             return Outcome.LOST
-        except RetryableError as error:
+        except (RetryableError, SettingsError) as error:
+            # A wrong setting, such as a key that was changed, is no fault of the job: every other would fail as well.
             self.logger.warning("Gave back job %s: %s", job.id, describe(error))
             return self._give_back(job)
         except Interrupted:
@@ -207,7 +208,7 @@ class Consumer:
         """Raise where Redis or the bucket doesn't answer now; a worker that gave a job back waits for it.
 
         Raises:
-            RetryableError: which one it is, in words.
+            ConsumerError: which one it is, in words.
         """
         self.redis.ping()
         if hasattr(self.storage, "check"):

@@ -48,6 +48,8 @@ def storage() -> Storage:
         secret_access_key=get("AWS_SECRET_ACCESS_KEY"),
         endpoint=get("AWS_ENDPOINT_URL") or None,
         service_account=get("GOOGLE_APPLICATION_CREDENTIALS") or None,
+        account_name=get("AZURE_STORAGE_ACCOUNT_NAME") or None,
+        account_key=get("AZURE_STORAGE_ACCOUNT_KEY"),
         result_urls=get("RESULT_URLS"),
         signed_url_expire_s=get("SIGNED_URL_EXPIRE_S"),
         max_backoff_s=get("STORAGE_MAX_BACKOFF"),
@@ -58,7 +60,7 @@ def model_store(bucket: Storage | None) -> ModelStore:
     """Find models and cards: in the bucket, else in the package."""
     from redis_consumer.models import ModelStore
 
-    return ModelStore(bucket, None)
+    return ModelStore(bucket)
 
 
 def model_server(models: ModelStore) -> ModelServer:

@@ -87,9 +87,10 @@ class TensorFlowServingConsumer(Consumer):
         self.model_server.check()
 
     def close(self) -> None:
-        """Give back the model server's connections and memory, if it was ever asked for."""
-        if "model_server" in self.__dict__:
-            self.model_server.close()
+        """Give back the model server's connections and memory and the cached models, if they were ever asked for."""
+        for part in ("model_server", "models"):
+            if part in self.__dict__:
+                self.__dict__[part].close()
         super().close()
 
     # One image at a time, as plug-ins do it.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redis_consumer.processing.labels import deep_watershed, pixelwise, watershed
-    from redis_consumer.processing.normalize import (
+    from redis_consumer.processing.normalization import (
         histogram_normalization,
         normalize,
         percentile_normalize,
         percentile_threshold,
     )
-    from redis_consumer.processing.normalize import histogram_normalization as phase_preprocess
+    from redis_consumer.processing.normalization import histogram_normalization as phase_preprocess
     from redis_consumer.processing.resize import pad_image, rescale, reshape_matrix, resize_image, resize_labels
 
 __all__ = [
@@ -36,11 +34,11 @@ __all__ = [
 
 _MODULES = {
     "labels": ("deep_watershed", "pixelwise", "watershed"),
-    "normalize": ("histogram_normalization", "normalize", "percentile_normalize", "percentile_threshold"),
+    "normalization": ("histogram_normalization", "normalize", "percentile_normalize", "percentile_threshold"),
     "resize": ("pad_image", "rescale", "reshape_matrix", "resize_image", "resize_labels"),
 }
 _PLACES = {name: (module, name) for module, names in _MODULES.items() for name in names}
-_PLACES["phase_preprocess"] = ("normalize", "histogram_normalization")
+_PLACES["phase_preprocess"] = ("normalization", "histogram_normalization")
 
 
 def __getattr__(name: str) -> Any:
@@ -48,15 +46,3 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _PLACES[name]
     return getattr(import_module(f"{__name__}.{module}"), attribute)
-
-
-class _Room(ModuleType):
-    """This package, with the function `normalize` where Python would put the module of that name."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # Whoever imports a submodule binds it here, and `processing.normalize` would stop being callable.
-        if not (isinstance(value, ModuleType) and name in _PLACES):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Room

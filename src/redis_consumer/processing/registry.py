@@ -20,11 +20,11 @@ _ROOM = "redis_consumer.processing"
 #: Names of the contract (section 5.3), in lower case, and where the functions are; imported when used.
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "pre": {
-        "normalize": f"{_ROOM}.normalize:normalize",
-        "histogram_normalization": f"{_ROOM}.normalize:histogram_normalization",
-        "phase_preprocess": f"{_ROOM}.normalize:histogram_normalization",
-        "percentile_normalize": f"{_ROOM}.normalize:percentile_normalize",
-        "percentile_threshold": f"{_ROOM}.normalize:percentile_threshold",
+        "normalize": f"{_ROOM}.normalization:normalize",
+        "histogram_normalization": f"{_ROOM}.normalization:histogram_normalization",
+        "phase_preprocess": f"{_ROOM}.normalization:histogram_normalization",
+        "percentile_normalize": f"{_ROOM}.normalization:percentile_normalize",
+        "percentile_threshold": f"{_ROOM}.normalization:percentile_threshold",
     },
     "post": {
         "deepcell": f"{_ROOM}.labels:pixelwise",

@@ -158,6 +158,12 @@ class Settings(BaseSettings):
     aws_endpoint_url: Endpoint = Field(
         default="", description="Address of an S3 that isn't Amazon's; empty for Amazon's"
     )
+    azure_storage_account_name: str = Field(
+        default="", description="Name of the Azure account; needed for az:// buckets"
+    )
+    azure_storage_account_key: Secret = Field(
+        default=None, description="Key of the Azure account; empty: the machine's own"
+    )
     google_application_credentials: str = Field(
         default="", description="Path of a service account's JSON for GCS; empty: the machine's own"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 
 from redis_consumer.errors import InvalidJob
 
@@ -96,3 +97,12 @@ def content_type(key: str) -> str:
     """Media type of an object by the end of its key; that of plain bytes where it isn't known."""
     ending = os.path.splitext(key)[1].lower()
     return _CONTENT_TYPES.get(ending) or mimetypes.guess_type("x" + ending)[0] or "application/octet-stream"
+
+
+def strip_bucket_path(path: str) -> str:
+    """Join repeated slashes of a bucket path into one and drop those at its ends.
+
+    >>> strip_bucket_path("/models//nuclear/")
+    'models/nuclear'
+    """
+    return re.sub(r"/+", "/", path).strip("/")

@@ -233,3 +233,10 @@ def test_cd_goes_back_and_cleans_up_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         fail_inside()
     assert (os.getcwd(), cleaned) == (before, [True])
+
+
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = make_archive(tmp_path / "a.zip", "a.tif")
+    path.write_bytes(path.read_bytes().replace(b"a.tif", b"\0.tif"))  # a name ends at its first zero byte
+    with pytest.raises(UnsafeArchive, match="leads out of its folder"):
+        list(iter_image_archive(path, tmp_path / "out"))

@@ -39,7 +39,7 @@ def test_the_consumer_in_the_readme_runs(
     monkeypatch.setenv("MODEL_SERVER", "onnx://")
     onnx_models.save(tmp_path / "models", "Scaling", 1, onnx_models.scaling(2.0))
     (tmp_path / "uploads").mkdir()
-    np.save(tmp_path / "uploads" / "half.npy", np.repeat(np.float32([[0.0, 0.4]]), 4, axis=0))
+    np.save(tmp_path / "uploads" / "half.npy", np.repeat(np.array([[0.0, 0.4]], np.float32), 4, axis=0))
     (code,) = blocks(README, "python")
     names: dict[str, Any] = {"__name__": "my_coverage"}
     exec(code, names)

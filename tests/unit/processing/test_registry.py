@@ -10,7 +10,7 @@ from redis_consumer import processing
 from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch
 from redis_consumer.processing import registry
 from redis_consumer.processing.labels import deep_watershed, pixelwise, watershed
-from redis_consumer.processing.normalize import (
+from redis_consumer.processing.normalization import (
     histogram_normalization,
     normalize,
     percentile_normalize,
@@ -192,7 +192,7 @@ def test_too_few_outputs_are_a_mismatch() -> None:
 
 
 def test_the_package_gives_functions_where_modules_have_the_same_name() -> None:
-    assert "redis_consumer.processing.normalize" in sys.modules
+    assert "redis_consumer.processing.normalization" in sys.modules
     assert processing.normalize is normalize
     assert processing.phase_preprocess is histogram_normalization
     assert all(callable(getattr(processing, name)) for name in processing.__all__)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from redis_consumer.processing.normalize import (
+from redis_consumer.processing.normalization import (
     histogram_normalization,
     normalize,
     percentile_normalize,
@@ -142,7 +142,7 @@ def test_percentile_threshold_counts_only_pixels_that_are_not_zero() -> None:
 
 def test_importing_the_functions_loads_no_image_library() -> None:
     code = (
-        "import sys, redis_consumer.processing.normalize, redis_consumer.processing.labels;"
+        "import sys, redis_consumer.processing.normalization, redis_consumer.processing.labels;"
         "print([name for name in ('scipy', 'skimage') if name in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
