@@ -32,12 +32,12 @@ demo: setup ## Run a real image through Redis, a worker and the shipped model; l
 
 ##@ Check
 .PHONY: test
-test: setup ## Run the tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: setup ## Run the tests, with the coverage that they reach
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
 
 .PHONY: test-all
 test-all: setup ## Run all tests, also those that need root or much time
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 .PHONY: check
 check: setup ## Format, lint, types, import rules, spelling, licences

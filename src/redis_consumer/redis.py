@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,8 @@ class RedisClient:
         self.port = int(port)
         self.backoff = float(backoff)
         self.deadline_s = deadline_s
+        #: How this client's connections are called in CLIENT LIST.
+        self.name = f"redis-consumer-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._password = password or None
         self._lock = threading.Lock()
         self._master: redis.Redis | None = None
@@ -121,6 +125,16 @@ class RedisClient:
         """Let every command, waiting or to come, raise instead of wait. Safe in a signal handler."""
         self._stopping.set()
 
+    def unblock(self) -> None:
+        """Let a blocking command of this client, in another thread, return at once as if its time were up.
+
+        Raises:
+            RedisUnavailable: as every command.
+        """
+        for connection in self.client_list():
+            if connection.get("name") == self.name and "b" in connection.get("flags", ""):
+                self.client_unblock(connection["id"])
+
     def describe(self) -> str:
         """Say whether the address is a Redis or a Sentinel, and which server is the master."""
         kwargs = self._redis_master.connection_pool.connection_kwargs
@@ -135,7 +149,7 @@ class RedisClient:
             self._master = None
 
     def _find_master(self) -> redis.Redis:
-        client = self._get_redis_client(self.host, self.port, self._password)
+        client = self._connect(self.host, self.port)
         try:
             masters = client.sentinel_masters()
         except exceptions.ResponseError:
@@ -144,7 +158,12 @@ class RedisClient:
         if not masters:
             raise exceptions.ConnectionError(f"Sentinel at {self.address} knows no master")
         master = next(iter(masters.values() if isinstance(masters, dict) else masters))
-        return self._get_redis_client(master["ip"], int(master["port"]), self._password)
+        return self._connect(master["ip"], int(master["port"]))
+
+    def _connect(self, host: str, port: int) -> redis.Redis:
+        client = self._get_redis_client(host, port, self._password)
+        client.connection_pool.connection_kwargs["client_name"] = self.name
+        return client
 
     def _run(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         started = time.monotonic()

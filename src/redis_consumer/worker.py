@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import signal
@@ -62,8 +63,16 @@ class Worker:
     def stop(self) -> None:
         """Claim no more jobs; `run` returns after the running one."""
         self._stopping.set()
-        if hasattr(self.consumer.redis, "stop_waiting") and self.consumer.job is None:
-            self.consumer.redis.stop_waiting()
+        if self.consumer.job is None:
+            # In a thread of its own: the main one may stand in the very claim that is to end.
+            threading.Thread(target=self._unblock, daemon=True).start()
+
+    def _unblock(self) -> None:
+        redis = self.consumer.redis
+        if hasattr(redis, "stop_waiting"):
+            redis.stop_waiting()
+            with contextlib.suppress(RedisUnavailable):
+                redis.unblock()
 
     def _loop(self) -> None:
         pause_s = FIRST_PAUSE_S

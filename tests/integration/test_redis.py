@@ -118,3 +118,19 @@ def _wait_until_sentinel_knows_the_replica(sentinel: RedisServer) -> None:
     while not sentinel.client.sentinel_slaves("mymaster"):
         assert time.monotonic() < deadline, "sentinel found no replica"
         time.sleep(0.05)
+
+
+def test_unblock_ends_a_blocking_command_of_this_client_only(
+    redis_server: RedisServer, redis_client: RedisClient
+) -> None:
+    other = client_of(redis_server)
+    other.ping()
+    waiting = threading.Thread(target=other.blmove, args=("a", "b", 0), kwargs={"src": "LEFT", "dest": "RIGHT"})
+    waiting.start()
+    while not any("b" in client["flags"] for client in redis_client.client_list()):
+        pass
+    redis_client.unblock()
+    assert waiting.is_alive()
+    other.unblock()
+    waiting.join(30)
+    assert not waiting.is_alive()

@@ -20,7 +20,7 @@ TIMEOUT_S = 90.0
 
 def environment(server: RedisServer, bucket: str, **settings: str) -> dict[str, str]:
     """Variables of a worker, and nothing else of the machine's besides what Python needs."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    kept = {name: text for name, text in os.environ.items() if name in ("PATH", "HOME") or name.startswith("COVERAGE_")}
     return {
         **kept,
         "PYTHONPATH": str(Path(__file__).parents[1]),
@@ -42,8 +42,12 @@ def running_worker(folder: Path, variables: dict[str, str]) -> Iterator[subproce
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        try:
+            process.wait(TIMEOUT_S)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def wait_for(condition: Callable[[], Any], what: str, folder: Path | None = None) -> Any:

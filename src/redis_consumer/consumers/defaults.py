@@ -53,6 +53,7 @@ def storage() -> Storage:
         result_urls=get("RESULT_URLS"),
         signed_url_expire_s=get("SIGNED_URL_EXPIRE_S"),
         max_backoff_s=get("STORAGE_MAX_BACKOFF"),
+        max_download_bytes=get("MAX_DOWNLOAD_BYTES"),
     )
 
 

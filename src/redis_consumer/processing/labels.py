@@ -17,7 +17,6 @@ import numpy.typing as npt
 from redis_consumer.processing.maxima import h_maxima, local_maxima
 
 # scikit-image has no annotations.
-# mypy: allow-untyped-calls
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 # scikit-image has no annotations.
-# mypy: allow-untyped-calls
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 # scikit-image has no annotations.
-# mypy: allow-untyped-calls
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from redis_consumer.errors import InvalidJob
 
 # scikit-image has no annotations.
-# mypy: allow-untyped-calls
 
 Array = npt.NDArray[Any]
 

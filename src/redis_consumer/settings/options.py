@@ -142,6 +142,7 @@ class Settings(BaseSettings):
         default="s3://default-bucket",
         description="Bucket: s3://, gs://, az://, file:/// or memory://; wins over CLOUD_PROVIDER and its buckets",
     )
+    max_download_bytes: Size = Field(default=16 << 30, description="Bytes that an object may have to be downloaded")
     storage_max_backoff: Timeout = Field(
         default=60.0, description="Seconds between two attempts to reach the bucket at most"
     )

@@ -1,5 +1,4 @@
 # scikit-image has no annotations.
-# mypy: allow-untyped-calls
 
 from __future__ import annotations
 
