@@ -62,6 +62,9 @@ class Exported(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Map an image (N, Y, X, 1) to inner distance and foreground, each (N, Y, X, 1)."""
+        """Map an image (N, Y, X, 1) to inner distance and weighted foreground, each (N, Y, X, 1)."""
         answers = torch.sigmoid(self.network(image.permute(0, 3, 1, 2)))
-        return answers[:, 0, :, :, None], answers[:, 1, :, :, None]
+        distance, foreground = answers[:, 0, :, :, None], answers[:, 1, :, :, None]
+        # The watershed divides where this map is lowest. A plain probability is flat inside of clusters, so that
+        # borders ran anywhere; with this weight they run through the necks.
+        return distance, foreground * (0.5 + 0.5 * distance)
