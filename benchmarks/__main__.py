@@ -8,23 +8,40 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import pickup, startup
+from benchmarks import chaos, pickup, startup
 
 #: Each gives one flat dictionary of figures; the unit is the end of a name.
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {"startup": startup.measure, "pickup": pickup.measure}
 
 
+#: Not among them: it judges, by exit code 1, and takes options of its own.
+CHAOS = "chaos"
+
+
 def main(
-    name: Annotated[str, typer.Argument(help=f"Which one: {', '.join(BENCHMARKS)} or all.")],
+    name: Annotated[str, typer.Argument(help=f"Which one: {', '.join(BENCHMARKS)}, all of these, or {CHAOS}.")],
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on a line.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help=f"Jobs of {CHAOS}.")] = 100,
+    seed: Annotated[int | None, typer.Option(help=f"Seed of {CHAOS}; a random one where none is given.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=10, help=f"Length of {CHAOS}; 0.22 for each job.")] = None,
+    sentinel: Annotated[bool, typer.Option("--sentinel", help=f"{CHAOS} with a Sentinel and a failover.")] = False,
 ) -> None:
     """Measure something and print its figures. Run them alone on a machine: others' load is in every figure.
 
-    Examples: python -m benchmarks startup; python -m benchmarks pickup --json
+    Examples: python -m benchmarks startup; python -m benchmarks chaos --jobs 100 --seed 7 --json
     """
-    if name != "all" and name not in BENCHMARKS:
-        raise typer.BadParameter(f"{name!r}: must be one of {', '.join([*BENCHMARKS, 'all'])}")
-    figures = {each: BENCHMARKS[each]() for each in (BENCHMARKS if name == "all" else [name])}
+    if name not in (CHAOS, "all", *BENCHMARKS):
+        raise typer.BadParameter(f"{name!r}: must be one of {', '.join([*BENCHMARKS, 'all', CHAOS])}")
+    if name == CHAOS:
+        figures = {CHAOS: chaos.measure(jobs=jobs, seed=seed, seconds=seconds, is_sentinel=sentinel)}
+    else:
+        figures = {each: BENCHMARKS[each]() for each in (BENCHMARKS if name == "all" else [name])}
+    _show(name, figures, as_json=as_json)
+    if figures.get(CHAOS, {}).get("broken"):
+        raise typer.Exit(1)
+
+
+def _show(name: str, figures: dict[str, dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(figures if name == "all" else figures[name]))
         return

@@ -29,8 +29,17 @@ class CommandHelp(Directive):
 
 
 def describe(name: str) -> Iterator[str]:
-    """Usage, purpose, options and examples of a command as reStructuredText."""
+    """Usage, purpose, options and examples of a command, or of each in a group, as reStructuredText."""
     command = typer.main.get_command(commands).commands[name]  # type: ignore[attr-defined]
+    if not hasattr(command, "commands"):
+        yield from _describe(name, command)
+        return
+    yield from (_escape(" ".join((command.help or "").split())), "")
+    for verb, part in command.commands.items():
+        yield from _describe(f"{name} {verb}", part)
+
+
+def _describe(name: str, command: Any) -> Iterator[str]:
     arguments = [_placeholder(each) for each in _of(command, "argument")]
     yield from (
         ".. code-block:: console",

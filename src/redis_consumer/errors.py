@@ -13,6 +13,7 @@
         UnsafeArchive        an archive that must not be unpacked                 (also a ValueError)
         ObjectNotFound       the bucket has no such object                        (also a FileNotFoundError)
         ModelNotFound        the model server or bucket has no such model         (also a LookupError)
+        JobCancelled         somebody doesn't want the job any more
         ModelMismatch        the model doesn't fit the image or the functions     (also a ValueError)
       LeaseLost              the job is no longer ours: drop the result, write nothing
       SettingsError          stops the start, exit code 2; in a job: given back,
@@ -95,6 +96,10 @@ class ModelNotFound(PermanentError, LookupError):
 
 class ModelMismatch(PermanentError, ValueError):
     """The model's inputs or outputs don't fit the image or the functions asked for."""
+
+
+class JobCancelled(PermanentError):
+    """Somebody doesn't want the job any more; it stops at its next step."""
 
 
 class LeaseLost(ConsumerError):

@@ -1,23 +1,47 @@
-"""Who has which job: every state change of a job in Redis, one script each.
+"""Who has which job: every state change of a job in Redis, one script each (``lua/``).
 
 The lists and hashes are those of the contract (sections 1.1 to 1.4), so that foreign producers, workers, the
-janitor and the autoscaler see what they always saw.
+janitor and the autoscaler see what they always saw. Besides them are keys of our own, which all begin with
+``redis-consumer:``:
+
+================  ======  ===============================================================================
+leases            zset    running jobs by the moment (ms, the server's clock) at which their lease ends
+holders           hash    running jobs: ``<attempt> <processing list>``, the fencing token
+attempts          hash    runs of a job so far; gone with its end
+given-back        hash    outages that a job was given back for, and the completed jobs at that time
+dead              list    dead letters, the latest first
+cancelled         set     running jobs that shall stop
+workers           zset    workers by the moment at which their registration ends
+processing        set     processing lists that may hold something
+orphans           hash    entries of processing lists without a lease, and since when they are seen
+completed         string  jobs completed or failed so far
+================  ======  ===============================================================================
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from redis_consumer.errors import LeaseLost
+from redis_consumer.errors import JobCancelled, LeaseLost
 from redis_consumer.job import Job
 from redis_consumer.redis import Script
 
 logger = logging.getLogger(__name__)
+
+LEASE_S = 10.0
+MAX_ATTEMPTS = 5
+SWEEP_S = 5.0
+#: Seconds after which an entry without a lease counts as stranded: a claim takes milliseconds.
+ORPHAN_S = 5.0
+#: Outages that a job may be given back for while others succeed, before its attempts count.
+OUTAGES_ALLOWED = 3
+#: Jobs returned by one sweep at most, so that it never blocks Redis for long.
+SWEEP_LIMIT = 500
 
 
 def timestamp() -> str:
@@ -32,85 +56,183 @@ class JobQueue:
         redis: a `RedisClient`, or any client with redis-py's commands that decodes replies.
         name: the list that producers push to; lower-cased.
         worker: name of this worker, unique among the living ones, without a colon.
+        lease_s: seconds for which a claim or a renewal holds.
+        max_attempts: runs of a job before it becomes a dead letter.
     """
 
-    def __init__(self, redis: Any, name: str, worker: str) -> None:
+    def __init__(
+        self, redis: Any, name: str, worker: str, *, lease_s: float = LEASE_S, max_attempts: int = MAX_ATTEMPTS
+    ) -> None:
         self.redis = redis
         self.name = name.lower()
         self.worker = worker
+        self.lease_s = lease_s
+        self.max_attempts = max_attempts
         self.processing = f"processing-{self.name}:{worker}"
+        self._seems_empty = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, worker={self.worker!r})"
 
+    def key(self, kind: str) -> str:
+        """Name of one of our own keys for this queue, see the table above."""
+        return f"redis-consumer:{kind}:{self.name}"
+
+    def holder(self, job: Job) -> str:
+        """The fencing token of a claim."""
+        return f"{job.attempt} {self.processing}"
+
     def claim(self, timeout_s: float = 0.0) -> Job | None:
         """Take the job that waits longest; wait up to `timeout_s` for one, 0 for a look only.
 
-        Keys that can't be run, since their hash is gone, is no hash or has its result already, are dropped with a
-        log line.
+        Keys that can't be run, since their hash is gone, is no hash or has its result already, or since the job runs
+        elsewhere, are dropped with a log line; so is a job without an attempt left, which becomes a dead letter.
 
         Raises:
-            RedisUnavailable: no reply. A job may have been taken all the same: call `recover` before the next claim.
+            RedisUnavailable: no reply. A job may have been taken all the same; its lease, or the sweep, returns it.
         """
-        if timeout_s > 0:
+        job_id = ""
+        if self._seems_empty and timeout_s > 0:
             job_id = self.redis.blmove(self.name, self.processing, timeout_s, src="RIGHT", dest="LEFT")
-        else:
-            job_id = self.redis.lmove(self.name, self.processing, src="RIGHT", dest="LEFT")
-        return None if job_id is None else self._open(job_id)
-
-    def _open(self, job_id: str) -> Job | None:
-        outcome, *values = self._run("claim", [self.processing, job_id], [job_id, timestamp(), self.worker])
+            if job_id is None:
+                return None
+        outcome, *values = self._run_claim(job_id)
+        self._seems_empty = outcome == "empty"
+        if outcome == "empty":
+            return self.claim(timeout_s) if timeout_s > 0 else None
         if outcome == "claimed":
-            return Job(job_id, dict(zip(values[::2], values[1::2], strict=True)))
+            attempt, job_id, *texts = values
+            return Job(job_id, dict(zip(texts[::2], texts[1::2], strict=True)), int(attempt))
+        self._note_dropped(outcome, values)
+        return None
+
+    def _run_claim(self, job_id: str) -> Any:
+        kinds = [self.key(kind) for kind in ("leases", "holders", "attempts", "given-back", "dead")]
+        arguments = [job_id, timestamp(), self.worker, _ms(self.lease_s), str(self.max_attempts)]
+        return self._run("claim", [self.name, self.processing, *kinds], arguments)
+
+    def _note_dropped(self, outcome: str, values: list[Any]) -> None:
+        job_id, *details = values
         what = {
             "gone": "its hash is gone (expired or deleted)",
-            "no hash": f"the key holds a {' '.join(values)}, not a hash",
-            "final": f"it is {' '.join(values)} already",
+            "no hash": "the key holds a {}, not a hash",
+            "final": "it is {} already",
+            "held": "it runs in {}",
+            "dead": "it became a dead letter after {} attempts",
         }[outcome]
-        logger.warning("Dropped job %s from queue %s: %s", job_id, self.name, what)
-        return None
+        logger.warning("Dropped job %s from queue %s: %s", job_id, self.name, what.format(*details))
 
     def update(self, job: Job, fields: Mapping[str, Any]) -> None:
         """Write fields of a running job, with ``updated_at`` and ``updated_by``.
 
         Raises:
             LeaseLost: the job isn't ours any more; nothing was written.
+            JobCancelled: somebody cancelled the job; nothing was written.
         """
-        if not self._run("update", [self.processing, job.id], [job.id, *_flat(self.stamp(fields))]):
+        keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id]
+        code = self._run("update", keys, [self.holder(job), *_flat(self.stamp(fields))])
+        if code == 2:
+            raise JobCancelled(f"job {job.id}: cancelled; submit it again if it was a mistake", job_id=job.id)
+        if not code:
             raise self._lost(job)
 
-    def complete(self, job: Job, fields: Mapping[str, Any]) -> None:
+    def complete(self, job: Job, fields: Mapping[str, Any], *, is_dead: bool = False) -> None:
         """Settle a job: write its last fields, a final ``status`` among them, and end the claim.
+
+        Args:
+            job: the running job.
+            fields: what to write.
+            is_dead: whether to list it among the dead letters, which can be retried.
 
         Raises:
             LeaseLost: the job isn't ours any more; nothing was written.
         """
         stamped = self.stamp(fields)
-        arguments = [job.id, stamped["updated_at"], *_flat(stamped)]
-        if not self._run("complete", [self.processing, job.id], arguments):
+        kinds = ("leases", "attempts", "given-back", "dead", "completed")
+        keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds)]
+        arguments = [self.holder(job), "dead" if is_dead else "", stamped["updated_at"], *_flat(stamped)]
+        if not self._run("complete", keys, arguments):
             raise self._lost(job)
 
-    def give_back(self, job: Job, *, is_next: bool = False) -> None:
-        """Return a job to its queue, unsettled: to the end of the line, or as the next one to be taken.
+    def give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False) -> None:
+        """Return a job to its queue, unsettled.
+
+        Args:
+            job: the running job.
+            is_next: whether it is taken again at once, since this worker stops; else it goes to the end of the line,
+                after an outage. Neither counts as an attempt; but a job whose outages come while others succeed has
+                its attempts counted in the end.
+            is_crash: the process that ran it died: taken again at once, and the attempt counts.
 
         Raises:
             LeaseLost: the job isn't ours any more; nothing was pushed.
         """
-        where = "next" if is_next else "last"
-        if not self._run("give_back", [self.processing, self.name], [job.id, where]):
+        kinds = ("leases", "attempts", "given-back", "completed")
+        keys = [self.processing, self.key("holders"), job.id, *map(self.key, kinds), self.name]
+        how = "crashed" if is_crash else "next" if is_next else "last"
+        arguments = [self.holder(job), how, str(OUTAGES_ALLOWED)]
+        if not self._run("give_back", keys, arguments):
             raise self._lost(job)
 
-    def recover(self) -> int:
-        """Return what this worker's processing list holds to the queue, as next in line; say how many jobs.
+    def renew(self, jobs: Iterable[Job] = ()) -> list[str]:
+        """Lengthen the leases of running jobs and this worker's registration; return the jobs that were lost."""
+        running = list(jobs)
+        kinds = ("leases", "holders", "workers", "processing")
+        keys = [*map(self.key, kinds), self.processing, *(job.id for job in running)]
+        arguments = [self.worker, _ms(self.lease_s), timestamp(), "", "", *map(self.holder, running)]
+        return list(self._run("renew", keys, arguments))
 
-        Only while this worker runs no job: at its start, and after a claim whose reply was lost.
+    def register(self) -> float:
+        """Say that this worker lives, and that its processing list may hold something.
+
+        Returns:
+            0, or the seconds for which another worker of this name is registered still; then nothing was written.
         """
-        count = 0
-        while self.redis.lmove(self.processing, self.name, src="LEFT", dest="RIGHT") is not None:
-            count += 1
-        if count:
-            logger.warning("Returned %d stranded job(s) from %s to queue %s", count, self.processing, self.name)
-        return count
+        keys = [self.key("workers"), self.key("processing"), self.processing]
+        return int(self._run("register", keys, [self.worker, _ms(self.lease_s)])) / 1000
+
+    def unregister(self) -> None:
+        """Say that this worker ends, so that another of its name may start at once."""
+        self.redis.zrem(self.key("workers"), self.worker)
+
+    def sweep(self, *, every_s: float = SWEEP_S) -> list[str]:
+        """Return jobs whose lease ran out, and entries that have none, to the queue; say which.
+
+        Args:
+            every_s: seconds for which no other worker's sweep of this queue does anything.
+        """
+        kinds = [self.key(kind) for kind in ("leases", "holders", "processing", "orphans", "sweep", "workers")]
+        prefix = f"processing-{self.name}:"
+        arguments = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT), prefix]
+        returned = [str(job_id) for job_id in self._run("sweep", [self.name, *kinds], arguments) if job_id != -1]
+        for job_id in returned:
+            logger.warning("Swept job %s back to queue %s: its worker is gone", job_id, self.name)
+        return returned
+
+    def cancel(self, job_id: str) -> str:
+        """End a job that nobody wants any more.
+
+        Returns:
+            ``cancelled`` (it waited), ``stopping`` (it runs until its next step), ``final`` (it has its result
+            already) or ``gone`` (there is no such job).
+        """
+        kinds = [self.key(kind) for kind in ("attempts", "given-back")]
+        keys = [self.name, self.key("holders"), self.key("cancelled"), job_id, *kinds]
+        reason = f"JobCancelled: job {job_id}: cancelled; submit it again if it was a mistake"
+        return str(self._run("cancel", keys, [timestamp(), self.worker, reason]))
+
+    def dead_letters(self, limit: int = -1) -> list[str]:
+        """Keys of the jobs that failed by no fault of their input, the latest first."""
+        return [str(job_id) for job_id in self.redis.lrange(self.key("dead"), 0, limit if limit < 0 else limit - 1)]
+
+    def retry(self, job_id: str) -> bool:
+        """Put a dead letter back into the queue with all its attempts; False where it is none."""
+        kinds = [self.key(kind) for kind in ("attempts", "given-back")]
+        return bool(self._run("retry", [self.key("dead"), self.name, job_id, *kinds], [timestamp(), self.worker]))
+
+    def drop(self, job_id: str) -> bool:
+        """Take a job off the dead letters; it stays failed. False where it is none."""
+        return bool(self.redis.lrem(self.key("dead"), 0, job_id))
 
     def stamp(self, fields: Mapping[str, Any]) -> dict[str, str]:
         """Turn values into the texts that Redis holds (None becomes empty) and say when and by whom."""
@@ -119,13 +241,17 @@ class JobQueue:
 
     def _lost(self, job: Job) -> LeaseLost:
         return LeaseLost(
-            f"job {job.id}: no longer in {self.processing}, or its hash is gone; its result is dropped",
+            f"job {job.id}: attempt {job.attempt} holds it no longer, or its hash is gone; its result is dropped",
             job_id=job.id,
             attempt=job.attempt,
         )
 
     def _run(self, name: str, keys: list[str], arguments: list[str]) -> Any:
         return _script(name).run(self.redis, keys, arguments)
+
+
+def _ms(seconds: float) -> str:
+    return str(round(seconds * 1000))
 
 
 def _flat(fields: Mapping[str, str]) -> list[str]:

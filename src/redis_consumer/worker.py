@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 from types import FrameType
+from typing import Protocol
 
 from redis_consumer.consumers.base import Consumer, Interrupted, Outcome
 from redis_consumer.errors import ConsumerError, RedisUnavailable
@@ -15,26 +16,40 @@ from redis_consumer.job import Job
 
 logger = logging.getLogger(__name__)
 
-#: Seconds of one blocking claim: how late an idle worker notices that it shall stop.
-CLAIM_TIMEOUT_S = 2.0
+#: Seconds of one blocking claim; a signal ends it at once.
+CLAIM_TIMEOUT_S = 5.0
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
 
 
+class Supervised(Protocol):
+    """Who renews the leases of this slot's jobs."""
+
+    def wait_for_start(self) -> None:
+        """Return as soon as the slot may claim."""
+
+    def report(self, job: Job | None) -> None:
+        """Take note which job runs, None for none; told again with the same one, it made progress."""
+
+
 class Worker:
-    """Runs one consumer until it is told to stop.
+    """Runs one consumer until it is told to stop. Whoever runs it renews the lease of the job that it reports.
 
     SIGTERM and SIGINT stop the claiming; a running job may finish within the grace period and is given back as the
     next in line otherwise. A second signal gives it back at once.
 
     Args:
         consumer: whose queue to serve.
+        supervisor: told of each job that starts, makes progress or ends.
         grace_period_s: seconds for the running job after the first signal.
         is_burst: stop as soon as the queue is empty.
     """
 
-    def __init__(self, consumer: Consumer, *, grace_period_s: float = 25.0, is_burst: bool = False) -> None:
+    def __init__(
+        self, consumer: Consumer, supervisor: Supervised, *, grace_period_s: float = 25.0, is_burst: bool = False
+    ) -> None:
         self.consumer = consumer
+        self.supervisor = supervisor
         self.grace_period_s = grace_period_s
         self.is_burst = is_burst
         self._stopping = threading.Event()
@@ -46,9 +61,11 @@ class Worker:
             SettingsError: the consumer can't run with these settings.
         """
         self.consumer.prepare()
+        self.consumer.on_update = lambda: self.supervisor.report(self.consumer.job)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_deadline)
         try:
+            self.supervisor.wait_for_start()
             self._loop()
         except Interrupted:
             logger.warning("Stopped before the running job ended")
@@ -57,7 +74,6 @@ class Worker:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             self.consumer.close()
-        logger.info("Stopped")
         return 0
 
     def stop(self) -> None:
@@ -75,17 +91,14 @@ class Worker:
                 redis.unblock()
 
     def _loop(self) -> None:
+        queue = self.consumer.job_queue
+        logger.info("Ready: worker %s serves queue %s", queue.worker, queue.name)
         pause_s = FIRST_PAUSE_S
-        is_lost = True  # what an earlier life of this worker left in its list, or a claim whose reply was lost
         while not self._stopping.is_set():
             try:
-                if is_lost:
-                    self._begin()
-                    is_lost = False
                 job = self._claim()
-                outcome = None if job is None else self.consumer.run(job)
+                outcome = None if job is None else self._run(job)
             except RedisUnavailable as error:
-                is_lost = True
                 logger.warning("%s", error)
                 self._pause(FIRST_PAUSE_S)
                 continue
@@ -93,11 +106,6 @@ class Worker:
                 pause_s = self._wait_for_dependencies(pause_s)
             elif outcome is not None:
                 pause_s = FIRST_PAUSE_S
-
-    def _begin(self) -> None:
-        queue = self.consumer.job_queue
-        queue.recover()
-        logger.info("Ready: worker %s serves queue %s", queue.worker, queue.name)
 
     def _claim(self) -> Job | None:
         """Take a job; none where the queue stays empty or a signal came meanwhile."""
@@ -109,6 +117,13 @@ class Worker:
             queue.give_back(job, is_next=True)
             return None
         return job
+
+    def _run(self, job: Job) -> Outcome:
+        self.supervisor.report(job)
+        try:
+            return self.consumer.run(job)
+        finally:
+            self.supervisor.report(None)
 
     def _wait_for_dependencies(self, pause_s: float) -> float:
         """Claim nothing until what failed answers again; return the pause for the next time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,17 @@ import redis
 from typer.testing import CliRunner, Result
 
 from redis_consumer.cli.app import app
+from redis_consumer.queue import JobQueue
+from redis_consumer.redis import RedisClient
+from support.queues import claimed, submit
 from support.redis_server import RedisServer
 
 JOB = "predict:cells.tif:0"
+
+
+@pytest.fixture
+def queue(redis_client: RedisClient) -> JobQueue:
+    return JobQueue(redis_client, "predict", "pod-1")
 
 
 @pytest.fixture
@@ -35,7 +44,78 @@ def test_job_in_full(status: Any, redis_db: redis.Redis) -> None:
 
 def test_job_as_data(status: Any, redis_db: redis.Redis) -> None:
     redis_db.hset(JOB, mapping={"status": "done"})
-    assert json.loads(status(JOB, "--json").stdout) == {"job": JOB, "age_s": None, "status": "done"}
+    assert json.loads(status(JOB, "--json").stdout) == {
+        "job": JOB,
+        "age_s": None,
+        "position": None,
+        "time_left_s": None,
+        "attempt": None,
+        "status": "done",
+    }
+
+
+def test_place_of_a_waiting_job_without_a_worker(status: Any, redis_db: redis.Redis) -> None:
+    job_ids = [submit(redis_db, name) for name in "abc"]
+    result = status(job_ids[1])
+    assert result.exit_code == 0
+    assert "2 of 3 in queue predict" in result.stdout
+    assert "unknown: no worker of queue predict is alive" in result.stdout
+
+
+def test_time_left_at_the_rate_of_the_queue(status: Any, queue: JobQueue, redis_db: redis.Redis) -> None:
+    queue.register()
+    job_id = submit(redis_db)
+    ended = threading.Event()
+
+    def complete() -> None:
+        while not ended.is_set():
+            redis_db.incr(queue.key("completed"))
+
+    worker = threading.Thread(target=complete)
+    worker.start()
+    result = status(job_id, "--json", "--rate", "0.2")
+    ended.set()
+    worker.join()
+    found = json.loads(result.stdout)
+    assert found["position"] == 1
+    assert 0 < found["time_left_s"] < 1
+
+
+def test_time_left_is_unknown_where_nothing_is_completed(status: Any, queue: JobQueue, redis_db: redis.Redis) -> None:
+    queue.register()
+    assert "unknown: no job was completed within 0.1 s" in status(submit(redis_db), "--rate", "0.1").stdout
+
+
+def test_no_estimate_where_none_is_asked_for(status: Any, queue: JobQueue, redis_db: redis.Redis) -> None:
+    queue.register()
+    assert "unknown: not asked for" in status(submit(redis_db), "--rate", "0").stdout
+
+
+def test_running_job_with_its_attempt(status: Any, queue: JobQueue, redis_db: redis.Redis) -> None:
+    job_id = submit(redis_db)
+    claimed(queue)
+    text = status(job_id).stdout
+    assert "taken by a worker" in text
+    assert "attempt 1 on pod-1" in text
+    found = json.loads(status(job_id, "--json").stdout)
+    assert (found["position"], found["attempt"]) == (None, 1)
+
+
+def test_new_job_that_is_in_another_queue(status: Any, redis_db: redis.Redis) -> None:
+    job_id = submit(redis_db)
+    redis_db.rename("predict", "other")
+    assert "not in queue predict; where it waits in another one" in status(job_id).stdout
+    assert "1 of 1 in queue other" in status(job_id, "--queue", "Other").stdout
+
+
+def test_job_whose_key_names_no_queue(status: Any, redis_db: redis.Redis) -> None:
+    redis_db.hset("odd", "status", "new")
+    assert json.loads(status("odd", "--json").stdout)["position"] is None
+
+
+def test_keys_of_strangers_cannot_steer_the_terminal(status: Any, redis_db: redis.Redis) -> None:
+    redis_db.hset(JOB, mapping={"status": "done", "original_name": "\x1b[2J"})
+    assert "?[2J" in status(JOB).stdout
 
 
 def test_failed_job(status: Any, redis_db: redis.Redis) -> None:

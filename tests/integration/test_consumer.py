@@ -160,11 +160,56 @@ def test_consume_returns_when_there_is_no_job(make: Make, redis_db: Any, monkeyp
     assert redis_db.hget(JOB, "status") == "new"
 
 
-def test_consume_recovers_what_an_earlier_life_stranded(make: Make, redis_db: Any) -> None:
+def test_consume_recovers_what_an_earlier_life_stranded(
+    make: Make, redis_db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redis_consumer.queue.ORPHAN_S", 0.0)
+    monkeypatch.setenv("EMPTY_QUEUE_TIMEOUT", "0.05")
     consumer = make(lambda self, _: self.final_status)
     redis_db.lmove("predict", consumer.processing_queue, src="RIGHT", dest="LEFT")
-    consumer.consume()
+    for _ in range(2):  # the first sees the entry, the second finds it still there
+        redis_db.delete("redis-consumer:sweep:predict")
+        consumer.consume()
     assert redis_db.hget(JOB, "status") == "done"
+
+
+def test_consume_renews_the_lease_of_a_long_job(make: Make, redis_db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEASE_TIMEOUT", "0.3")
+
+    def work(self: Scripted, _: str) -> str:
+        leases = {redis_db.zscore("redis-consumer:leases:predict", JOB)}
+        while len(leases) < 4:
+            leases.add(redis_db.zscore("redis-consumer:leases:predict", JOB))
+        return self.final_status
+
+    make(work).consume()
+    assert redis_db.hget(JOB, "status") == "done"
+
+
+def test_a_bug_is_listed_among_the_dead_letters(make: Make, redis_db: Any) -> None:
+    def work(*_: Any) -> str:
+        raise RuntimeError("of a plug-in")
+
+    run(make(work))
+    assert redis_db.lrange("redis-consumer:dead:predict", 0, -1) == [JOB]
+
+
+def test_bad_input_is_no_dead_letter(make: Make, redis_db: Any) -> None:
+    def work(*_: Any) -> str:
+        raise InvalidImage("a.tif: is empty; upload it again")
+
+    run(make(work))
+    assert not redis_db.exists("redis-consumer:dead:predict")
+
+
+def test_a_cancelled_job_stops_at_its_next_step(make: Make, redis_db: Any) -> None:
+    def work(self: Scripted, key: str) -> str:
+        assert self.job_queue.cancel(key) == "stopping"
+        self.update_key(key, {"status": "predicting"})
+        raise AssertionError("went on")
+
+    run(make(work))
+    assert (redis_db.hget(JOB, "reason") or "").startswith("JobCancelled")
 
 
 def test_scripts_may_take_and_finish_a_job_themselves(make: Make, redis_db: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from redis_consumer.errors import LeaseLost
+from redis_consumer.errors import JobCancelled, LeaseLost
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
@@ -144,11 +144,201 @@ def test_give_back_goes_to_the_asked_end(queue: JobQueue, redis_db: Any, is_next
     assert [claimed(queue).id for _ in order] == [f"predict:{name}.tif:1" for name in order]
 
 
-def test_recover_returns_stranded_jobs_in_their_order(queue: JobQueue, redis_db: Any) -> None:
-    ids = [submit(redis_db, name) for name in "abc"]
-    taken = [claimed(queue).id for _ in ids]
-    assert queue.recover() == 3
-    assert [claimed(queue).id for _ in ids] == taken
+def test_attempts_are_counted_at_the_claim(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db)
+    first = claimed(queue)
+    queue.give_back(first, is_crash=True)
+    assert (first.attempt, claimed(queue).attempt) == (1, 2)
+
+
+def test_giving_back_counts_no_attempt(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db)
+    for is_next in (True, False, False):
+        queue.give_back(claimed(queue), is_next=is_next)
+    assert claimed(queue).attempt == 1
+
+
+def test_outages_of_one_job_count_while_others_succeed(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db, "bad")
+    attempts = []
+    for number in range(7):
+        job = claimed(queue)
+        attempts.append(job.attempt)
+        queue.give_back(job)
+        submit(redis_db, f"good-{number}")
+        redis_db.lmove("predict", "predict", src="LEFT", dest="RIGHT")
+        queue.complete(claimed(queue), {"status": "done"})
+    assert attempts == [1, 1, 1, 1, 2, 3, 4]
+
+
+def test_a_job_without_an_attempt_left_is_a_dead_letter(queue: JobQueue, redis_db: Any) -> None:
+    job_id = submit(redis_db)
+    for _ in range(5):
+        queue.give_back(claimed(queue), is_crash=True)
+    assert queue.claim() is None
+    fields = redis_db.hgetall(job_id)
+    assert fields["status"] == "failed"
+    assert fields["reason"].startswith("AttemptsExhausted: job predict:a.tif:1: ")
+    assert queue.dead_letters() == [job_id]
+    assert not redis_db.exists("processing-predict:pod-1", "predict")
+
+
+def test_a_dead_letter_gets_all_its_attempts_again(queue: JobQueue, redis_db: Any) -> None:
+    job_id = submit(redis_db)
+    queue.complete(claimed(queue), {"status": "failed", "reason": "KeyError: 'x'"}, is_dead=True)
+    assert queue.retry(job_id)
+    assert redis_db.hget(job_id, "reason") is None
+    assert claimed(queue).attempt == 1
+    assert queue.dead_letters() == []
+    assert not queue.retry(job_id)
+
+
+def test_a_dropped_dead_letter_stays_failed(queue: JobQueue, redis_db: Any) -> None:
+    job_id = submit(redis_db)
+    queue.complete(claimed(queue), {"status": "failed"}, is_dead=True)
+    assert (queue.drop(job_id), queue.drop(job_id)) == (True, False)
+    assert redis_db.hget(job_id, "status") == "failed"
+
+
+def test_a_late_finisher_is_fenced_by_its_attempt(queue: JobQueue, redis_db: Any) -> None:
+    """The same worker's other slot runs the job by now: the processing list alone couldn't tell them apart."""
+    job_id = submit(redis_db)
+    late = claimed(queue)
+    queue.give_back(late, is_crash=True)
+    current = claimed(queue)
+    with pytest.raises(LeaseLost):
+        queue.complete(late, {"status": "done", "output_url": "late"})
+    with pytest.raises(LeaseLost):
+        queue.update(late, {"status": "predicting"})
+    with pytest.raises(LeaseLost):
+        queue.give_back(late)
+    queue.complete(current, {"status": "done", "output_url": "current"})
+    assert redis_db.hget(job_id, "output_url") == "current"
+
+
+@pytest.fixture
+def other(redis_client: RedisClient) -> JobQueue:
+    """The same queue as another worker sees it."""
+    return JobQueue(redis_client, "predict", "pod-2")
+
+
+def test_a_running_job_that_the_janitor_pushed_again_stays_with_its_holder(
+    queue: JobQueue, other: JobQueue, redis_db: Any
+) -> None:
+    job_id = submit(redis_db)
+    job = claimed(queue)
+    redis_db.lrem("processing-predict:pod-1", 1, job_id)
+    redis_db.lpush("predict", job_id)
+    assert other.claim() is None
+    assert redis_db.lrange("processing-predict:pod-1", 0, -1) == [job_id]
+    assert not redis_db.exists("processing-predict:pod-2", "predict")
+    queue.complete(job, {"status": "done"})
+    assert redis_db.hget(job_id, "status") == "done"
+
+
+@pytest.mark.parametrize("is_same_worker", [True, False])
+def test_a_second_delivery_of_a_running_job_is_dropped(
+    queue: JobQueue, other: JobQueue, redis_db: Any, is_same_worker: bool
+) -> None:
+    job_id = submit(redis_db)
+    job = claimed(queue)
+    redis_db.lpush("predict", job_id)
+    assert (queue if is_same_worker else other).claim() is None
+    assert redis_db.lrange("processing-predict:pod-1", 0, -1) == [job_id]
+    queue.complete(job, {"status": "done"})
+    assert not redis_db.exists("processing-predict:pod-1", "processing-predict:pod-2", "predict")
+
+
+def short(redis_client: RedisClient, worker: str = "pod-1") -> JobQueue:
+    """A queue whose leases are over at once."""
+    return JobQueue(redis_client, "predict", worker, lease_s=0.001)
+
+
+def test_the_sweep_returns_what_a_silent_worker_held(redis_client: RedisClient, other: JobQueue, redis_db: Any) -> None:
+    ids = [submit(redis_db, name) for name in "ab"]
+    silent = short(redis_client)
+    jobs = [claimed(silent) for _ in ids]
+    while redis_db.zcount("redis-consumer:leases:predict", "-inf", _server_ms(redis_db)) < 2:
+        pass
+    assert sorted(other.sweep()) == sorted(ids)
+    assert [claimed(other).attempt for _ in ids] == [2, 2]
+    with pytest.raises(LeaseLost):
+        silent.complete(jobs[0], {"status": "done"})
+
+
+def _server_ms(db: Any) -> int:
+    seconds, micros = db.time()
+    return int(seconds * 1000 + micros // 1000)
+
+
+def test_a_renewed_lease_is_not_swept(redis_client: RedisClient, queue: JobQueue, redis_db: Any) -> None:
+    job_id = submit(redis_db)
+    before = redis_db.hget(job_id, "updated_at")
+    job = claimed(short(redis_client))
+    assert queue.renew([job]) == []
+    assert queue.sweep() == []
+    assert redis_db.hget(job_id, "updated_at") != before  # the janitor judges by it
+
+
+def test_a_renewal_says_which_jobs_are_lost(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db)
+    job = claimed(queue)
+    queue.give_back(job)
+    assert queue.renew([job]) == [job.id]
+
+
+def test_the_sweep_returns_entries_that_have_no_lease_for_a_while(
+    queue: JobQueue, other: JobQueue, redis_db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(redis_db)
+    queue.renew()
+    redis_db.lmove("predict", "processing-predict:pod-1", src="RIGHT", dest="LEFT")  # and dies before its script
+    assert other.sweep(every_s=0.001) == []
+    monkeypatch.setattr("redis_consumer.queue.ORPHAN_S", 0.0)
+    while redis_db.exists("redis-consumer:sweep:predict"):
+        pass
+    assert other.sweep() == [job_id]
+    assert redis_db.lrange("predict", 0, -1) == [job_id]
+
+
+def test_one_sweep_at_a_time(queue: JobQueue, other: JobQueue, redis_db: Any, redis_client: RedisClient) -> None:
+    assert queue.sweep() == []
+    submit(redis_db)
+    claimed(short(redis_client))
+    assert other.sweep() == []
+
+
+def test_a_name_is_taken_until_its_registration_lapses(queue: JobQueue) -> None:
+    assert queue.register() == 0
+    assert 0 < queue.register() <= queue.lease_s
+    queue.unregister()
+    assert queue.register() == 0
+
+
+def test_a_waiting_job_is_cancelled_at_once(queue: JobQueue, redis_db: Any) -> None:
+    job_id = submit(redis_db)
+    assert queue.cancel(job_id) == "cancelled"
+    assert redis_db.hget(job_id, "status") == "failed"
+    assert (redis_db.hget(job_id, "reason") or "").startswith("JobCancelled")
+    assert queue.claim() is None
+    assert (queue.cancel(job_id), queue.cancel("predict:nope:1")) == ("final", "gone")
+
+
+def test_a_running_job_is_cancelled_at_its_next_step(queue: JobQueue, redis_db: Any) -> None:
+    job_id = submit(redis_db)
+    job = claimed(queue)
+    assert queue.cancel(job_id) == "stopping"
+    with pytest.raises(JobCancelled):
+        queue.update(job, {"status": "predicting"})
+    queue.complete(job, {"status": "failed", "reason": "JobCancelled"})
+    assert redis_db.keys("redis-consumer:cancelled:*") == []
+
+
+def test_an_ended_job_leaves_nothing_of_ours_behind(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db)
+    queue.give_back(claimed(queue))
+    queue.complete(claimed(queue), {"status": "done"})
+    assert redis_db.keys("redis-consumer:*") == ["redis-consumer:completed:predict"]
 
 
 def test_scripts_survive_a_server_that_forgot_them(queue: JobQueue, redis_db: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 from redis_consumer.consumers import TensorFlowServingConsumer
@@ -29,3 +31,22 @@ class OutageOnce(TensorFlowServingConsumer):
         self.redis.incr("checks")
         if not self.redis.exists("bucket-is-back"):
             raise StorageUnavailable("bucket: away")
+
+
+class Crashing(TensorFlowServingConsumer):
+    """Dies by SIGSEGV in jobs whose field ``crash`` is set; for the others it is done."""
+
+    def _consume(self, redis_hash: str) -> str:
+        if self.redis.hget(redis_hash, "crash"):
+            self.redis.hincrby(redis_hash, "crashes", 1)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return self.final_status
+
+
+class Greedy(TensorFlowServingConsumer):
+    """Says which process ran the job, and keeps 200 MB for ever."""
+
+    def _consume(self, redis_hash: str) -> str:
+        self.hoard = bytearray(os.urandom(1 << 20)) * 200
+        self.update_key(redis_hash, {"pid": os.getpid()})
+        return self.final_status

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from redis_consumer.serving.base import ModelServer
     from redis_consumer.settings import Settings
     from redis_consumer.storage import Storage
+    from redis_consumer.worker import Supervised
 
 #: A person waits at the terminal; a worker waits for ever.
 PERSON_WAITS_S = 5.0
+#: The supervisor has slots to watch meanwhile, and tries again.
+SUPERVISOR_WAITS_S = 1.0
 
 
 def read_settings(
@@ -64,23 +67,56 @@ def start_logs(settings: Settings) -> None:
     )
 
 
-def run_worker(get_consumer: Callable[..., Consumer] | None = None, *, is_burst: bool = False) -> int:
-    """Build the consumer that the settings in use name, serve its queue until a signal comes; give the exit code.
+def run_worker(
+    get_consumer: Callable[..., Consumer] | None = None, *, is_burst: bool = False, slots: int | None = None
+) -> int:
+    """Serve the queue that the settings in use name until a signal comes; give the exit code.
 
     Args:
         get_consumer: makes a consumer from its type and the contract's arguments ``redis_client``,
-            ``storage_client`` and ``queue``; by default any type that the registry finds.
+            ``storage_client`` and ``queue``; by default any type that the registry finds. Called in each slot.
         is_burst: stop as soon as the queue is empty.
-
-    Raises:
-        SettingsError: a value is wrong, or there is no such consumer.
+        slots: processes that run one job each; ``CONCURRENCY`` by default.
     """
+    from redis_consumer.consumers import defaults
+    from redis_consumer.queue import JobQueue
+    from redis_consumer.supervisor import Limits, Supervisor
+
+    settings = settings_module.current()
+    queue = JobQueue(
+        defaults.redis_client(deadline_s=SUPERVISOR_WAITS_S),
+        settings.queue,
+        settings.hostname,
+        lease_s=settings.lease_timeout,
+        max_attempts=settings.max_attempts,
+    )
+    limits = Limits(
+        grace_period_s=settings.grace_period,
+        job_timeout_s=settings.job_timeout,
+        stall_timeout_s=settings.stall_timeout,
+        max_rss_mb=settings.max_rss_mb,
+        renew_s=min(settings.renew_interval, settings.lease_timeout / 3),
+        sweep_s=settings.sweep_interval,
+    )
+
+    def run_slot(supervisor: Supervised) -> int:
+        return _run_slot(get_consumer, supervisor, is_burst=is_burst)
+
+    count = slots or settings.concurrency
+    return Supervisor(queue, run_slot, slots=count, limits=limits, is_burst=is_burst).run()
+
+
+def _run_slot(get_consumer: Callable[..., Consumer] | None, supervisor: Supervised, *, is_burst: bool) -> int:
+    from redis_consumer.cli.output import exit_code_of
     from redis_consumer.consumers import defaults, registry
     from redis_consumer.worker import Worker
 
-    settings = settings_module.current()
-    consumer = (get_consumer or registry.make_consumer)(settings.consumer_type, **defaults.parts())
-    return Worker(consumer, grace_period_s=settings.grace_period, is_burst=is_burst).run()
+    def run() -> int:
+        settings = settings_module.current()
+        consumer = (get_consumer or registry.make_consumer)(settings.consumer_type, **defaults.parts())
+        return Worker(consumer, supervisor, grace_period_s=settings.grace_period, is_burst=is_burst).run()
+
+    return exit_code_of(run)
 
 
 def open_redis() -> RedisClient:

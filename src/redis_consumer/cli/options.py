@@ -7,6 +7,19 @@ from typing import Annotated
 import typer
 
 Queue = Annotated[str | None, typer.Option("--queue", "-q", help="Queue, instead of QUEUE.", metavar="NAME")]
+Queues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--queue",
+        "-q",
+        help="Queue, with that of its archives; repeatable. QUEUE and SEGMENTATION_QUEUE if left out.",
+        metavar="NAME",
+    ),
+]
+JobQueue = Annotated[
+    str | None,
+    typer.Option("--queue", "-q", help="Queue of the jobs; read from their keys if left out.", metavar="NAME"),
+]
 Redis = Annotated[
     str | None,
     typer.Option("--redis", help="Redis or its Sentinel, instead of REDIS_HOST and REDIS_PORT.", metavar="HOST:PORT"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,16 @@ def exit_codes() -> Iterator[None]:
         fail("Interrupted", EXIT_INTERRUPTED)
 
 
+def exit_code_of(call: Callable[[], int]) -> int:
+    """Call a function outside of a command and give its exit code, or that of the error that it raises."""
+    try:
+        with exit_codes():
+            return call()
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    return EXIT_FAILED
+
+
 def fail(message: str, code: int) -> None:
     """Say what went wrong and leave with this exit code."""
     say(f"Error: {message}" if code != EXIT_INTERRUPTED else message)
@@ -57,9 +67,12 @@ def fail(message: str, code: int) -> None:
 
 def say(message: str) -> None:
     """Tell the person something; scripts don't see it in the data."""
-    # File names and reasons come from others; none of them may steer the terminal.
-    safe = "".join(character if character.isprintable() or character in "\n\t" else "?" for character in message)
-    sys.stderr.write(f"{safe}\n")
+    sys.stderr.write(f"{printable(message)}\n")
+
+
+def printable(text: str) -> str:
+    """Take out of a text what would steer the terminal: file names, keys and reasons come from others."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
 
 
 def write_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from redis_consumer.cli import options
-from redis_consumer.cli.output import exit_codes, notes
+from redis_consumer.cli.output import exit_code_of, notes
 
 if TYPE_CHECKING:
     from redis_consumer.consumers.base import Consumer
@@ -42,9 +42,13 @@ def run(
     log_level: Annotated[
         str | None, typer.Option("--log-level", help="Least severity to log, instead of LOG_LEVEL.", metavar="LEVEL")
     ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", min=1, help="Processes that run one job each, instead of CONCURRENCY."),
+    ] = None,
     burst: Annotated[bool, typer.Option("--burst", help="Stop as soon as the queue is empty.")] = False,
 ) -> None:
-    """Run a worker: take jobs from a queue and work on them, one by one, until it is told to stop.
+    """Run a worker: take jobs from a queue and work on them, one in each slot, until it is told to stop.
 
     All settings come from the environment or files, as `redis-consumer settings`
     shows them; options win over them. SIGTERM lets the running job end within
@@ -56,17 +60,16 @@ def run(
         queue=queue, consumer=consumer, redis=redis, bucket=bucket, model_server=model_server, log_level=log_level
     )
     connect.start_logs(settings)
-    raise typer.Exit(connect.run_worker(is_burst=burst))
+    raise typer.Exit(connect.run_worker(is_burst=burst, slots=concurrency))
 
 
 def run_script(initialize_logger: Callable[[], None], get_consumer: Callable[..., Consumer]) -> int:
     """Run a worker for a script of a user's with functions of its own; return the exit code that the help names."""
     from redis_consumer.cli import connect
 
-    try:
-        with exit_codes():
-            connect.read_settings()
-            initialize_logger()
-            return connect.run_worker(get_consumer)
-    except typer.Exit as stop:
-        return int(stop.exit_code)
+    def start() -> int:
+        connect.read_settings()
+        initialize_logger()
+        return connect.run_worker(get_consumer)
+
+    return exit_code_of(start)

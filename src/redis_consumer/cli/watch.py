@@ -76,12 +76,17 @@ class JobState:
 
 def read_states(client: Any, job_ids: Sequence[str]) -> list[JobState]:
     """Read the state of many jobs, in their order."""
-    states: list[JobState] = []
+    rows = read_fields(client, job_ids, FIELDS)
+    return [_state(job_id, row) for job_id, row in zip(job_ids, rows, strict=True)]
+
+
+def read_fields(client: Any, job_ids: Sequence[str], names: Sequence[str]) -> list[list[str | None]]:
+    """Read some fields of many jobs, in their order; None where a job, or its field, isn't there."""
+    rows: list[list[str | None]] = []
     for start in range(0, len(job_ids), _KEYS_AT_ONCE):
         part = job_ids[start : start + _KEYS_AT_ONCE]
-        rows = client.eval(_READ_MANY, len(part), *part, *FIELDS)
-        states.extend(_state(job_id, row) for job_id, row in zip(part, rows, strict=True))
-    return states
+        rows.extend(client.eval(_READ_MANY, len(part), *part, *names))
+    return rows
 
 
 def watch(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from redis_consumer.consumers import defaults
+from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError, SettingsError
 from redis_consumer.job import Job
 from redis_consumer.logs import job_context
@@ -49,6 +50,7 @@ class Consumer:
         queue: the queue's name in lower case.
         processing_queue: the list in Redis that holds the running job.
         job: the running job, None between jobs.
+        on_update: called after each write of progress; the supervisor watches it.
     """
 
     def __init__(
@@ -70,10 +72,19 @@ class Consumer:
         self.hostname = self.name
         self.output_dir = defaults.get("OUTPUT_DIR")
         self.logger = logging.getLogger(f"{type(self).__module__}.{type(self).__name__}")
-        self.job_queue = JobQueue(redis_client, self.queue, self.name)
+        self.job_queue = JobQueue(
+            redis_client,
+            self.queue,
+            self.name,
+            lease_s=float(defaults.get("LEASE_TIMEOUT")),
+            max_attempts=int(defaults.get("MAX_ATTEMPTS")),
+        )
         self.processing_queue = self.job_queue.processing
         self.job: Job | None = None
+        self.on_update: Callable[[], None] | None = None
         self._is_settled = False
+        self._is_bug = False
+        self._renewal: Renewal | None = None
 
     def _consume(self, redis_hash: str) -> str:
         """Do the work of one job and return its status; the only method that a plug-in must implement.
@@ -103,12 +114,17 @@ class Consumer:
             return
         if job is None:
             return
-        if self.run(job) is Outcome.GIVEN_BACK:
+        renewal = Renewal(self.job_queue, job)
+        try:
+            outcome = self.run(job)
+        finally:
+            renewal.stop()
+        if outcome is Outcome.GIVEN_BACK:
             time.sleep(float(defaults.get("DO_NOTHING_TIMEOUT")))
 
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it: complete, fail or give back, exactly one of these."""
-        self.job, self._is_settled = job, False
+        self.job, self._is_settled, self._is_bug = job, False, False
         try:
             with job_context(job_id=job.id, attempt=job.attempt):
                 return self._run(job)
@@ -166,11 +182,15 @@ class Consumer:
         return Outcome.GIVEN_BACK
 
     def _handle_error(self, err: Exception, redis_hash: str) -> None:
-        """Write a job's failure: a readable ``reason``, whose last line is ``ErrorType: what is wrong``."""
+        """Write a job's failure: a readable ``reason``, whose last line is ``ErrorType: what is wrong``.
+
+        A job that failed by a bug is listed among the dead letters as well, to be retried once that is mended.
+        """
         if isinstance(err, ConsumerError):
             self.logger.warning("Failed job %s: %s", redis_hash, describe(err))
         else:
             self.logger.error("Failed job %s by a bug: %s", redis_hash, describe(err), exc_info=err)
+        self._is_bug = not isinstance(err, ConsumerError)
         self.update_key(redis_hash, {"status": self.failed_status, "reason": reason_of(err)})
 
     def update_key(self, redis_hash: str, data: Mapping[str, Any] | None = None) -> None:
@@ -192,10 +212,13 @@ class Consumer:
         elif fields.get("status") in self.finished_statuses:
             if fields["status"] == self.final_status:
                 fields.setdefault("finished_at", timestamp())
-            self.job_queue.complete(job, fields)
+            self.job_queue.complete(job, fields, is_dead=self._is_bug)
             self._is_settled = True
+            self._end_renewal()
         else:
             self.job_queue.update(job, fields)
+            if self.on_update is not None:
+                self.on_update()
 
     def prepare(self) -> None:
         """Make ready what every job needs, before the first claim.
@@ -224,25 +247,40 @@ class Consumer:
 
         For scripts that run `_consume` themselves; the job is running until its final status is written.
         """
+        self._end_renewal()
         self.purge_processing_queue()
         job = self.job_queue.claim()
         self.job, self._is_settled = job, False
-        return job.id if job else None
+        if job is None:
+            return None
+        self._renewal = Renewal(self.job_queue, job)
+        return job.id
+
+    def _end_renewal(self) -> None:
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None:
+            renewal.stop()
 
     def get_current_timestamp(self) -> str:
         """Now in UTC, ISO 8601 with zone."""
         return timestamp()
 
     def purge_processing_queue(self) -> None:
-        """Return what this worker's processing list holds to the queue; only while no job runs."""
-        self.job_queue.recover()
+        """Return stranded jobs to the queue: those whose lease ran out, and entries that have had none for 5 s.
+
+        Running jobs, those of other slots under the same name too, are never touched.
+        """
+        self.job_queue.renew()
+        self.job_queue.sweep()
 
     def _put_back_hash(self, redis_hash: str) -> None:
-        """Return a job to the end of its queue."""
+        """Return the job taken by `get_redis_hash` to the end of its queue."""
+        job = self.job if self.job is not None and self.job.id == redis_hash else Job(redis_hash)
+        self._end_renewal()
         try:
-            self.job_queue.give_back(Job(redis_hash))
+            self.job_queue.give_back(job)
         except LeaseLost:
-            self.logger.error("Job %s isn't in %s; nothing to put back", redis_hash, self.processing_queue)
+            self.logger.error("Job %s isn't ours in %s; nothing to put back", redis_hash, self.processing_queue)
 
 
 def describe(error: BaseException) -> str:

@@ -1,27 +1,75 @@
--- Open the job that a move has just put into a processing list: from taken to claimed.
+-- Take the job that waits longest, and open it: from waiting to claimed.
 --
--- KEYS  1 processing list   2 hash of the job
--- ARGV  1 key of the job   2 now (ISO 8601)   3 name of the worker
--- Returns {"claimed", field, value, …}; or, with the key dropped from the list, {"gone"} (no such key),
---   {"no hash", type} or {"final", status} (a duplicate of a job that has its result).
--- Atomic because a job that is re-pushed, cancelled or expires between look and write would come back to life as
--- a hash with two fields.
+-- KEYS  1 queue   2 processing list   3 leases   4 holders   5 attempts   6 given back   7 dead letters
+-- ARGV  1 key of a job that a blocking move has put into the list already, "" to move one
+--       2 now (ISO 8601)   3 name of the worker   4 lease in ms   5 attempts allowed
+-- Returns {"claimed", attempt, key, field, value, …}, {"empty"}; or, with the key dropped from the list,
+--   {"gone", key} (no such hash), {"no hash", key, type}, {"final", key, status} (a duplicate of a job that has its
+--   result), {"held", key, holder} (a duplicate of a running job) or {"dead", key, attempts} (no attempt is left).
+-- Atomic because two workers that look at a job and then take it would both run it; and a job that expires between
+-- look and write would come back to life as a hash with two fields.
 
-local kind = redis.call("TYPE", KEYS[2]).ok
+redis.replicate_commands()
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local queue, processing, leases, holders = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+
+local job = ARGV[1]
+if job == "" then
+  job = redis.call("LMOVE", queue, processing, "RIGHT", "LEFT")
+  if not job then
+    return {"empty"}
+  end
+end
+
+local holder = redis.call("HGET", holders, job)
+if holder then
+  local deadline = redis.call("ZSCORE", leases, job)
+  if deadline and tonumber(deadline) > now then
+    -- The janitor, or a careless producer, pushed a job that runs: its key belongs into its holder's list.
+    local list = string.match(holder, "^%d+ (.+)$")
+    redis.call("LREM", processing, 1, job)
+    if not redis.call("LPOS", list, job) then
+      redis.call("LPUSH", list, job)
+    end
+    return {"held", job, list}
+  end
+end
+
+local function drop(...)
+  redis.call("LREM", processing, 1, job)
+  redis.call("ZREM", leases, job)
+  for index = 4, 6 do
+    redis.call("HDEL", KEYS[index], job)
+  end
+  return {...}
+end
+
+local kind = redis.call("TYPE", job).ok
 if kind == "none" then
-  redis.call("LREM", KEYS[1], 1, ARGV[1])
-  return {"gone"}
+  return drop("gone", job)
 end
 if kind ~= "hash" then
-  redis.call("LREM", KEYS[1], 1, ARGV[1])
-  return {"no hash", kind}
+  return drop("no hash", job, kind)
 end
-local status = redis.call("HGET", KEYS[2], "status")
+local status = redis.call("HGET", job, "status")
 if status == "done" or status == "failed" then
-  redis.call("LREM", KEYS[1], 1, ARGV[1])
-  return {"final", status}
+  return drop("final", job, status)
 end
-redis.call("HSET", KEYS[2], "updated_at", ARGV[2], "updated_by", ARGV[3])
-local reply = redis.call("HGETALL", KEYS[2])
-table.insert(reply, 1, "claimed")
+
+local attempt = redis.call("HINCRBY", KEYS[5], job, 1)
+if attempt > tonumber(ARGV[5]) then
+  local reason = "AttemptsExhausted: job " .. job .. ": its worker died or gave up in each of " .. (attempt - 1)
+    .. " attempts; look at the worker's log, then run redis-consumer dead retry"
+  redis.call("HSET", job, "status", "failed", "reason", reason, "updated_at", ARGV[2], "updated_by", ARGV[3])
+  redis.call("LPUSH", KEYS[7], job)
+  return drop("dead", job, attempt - 1)
+end
+redis.call("ZADD", leases, now + ARGV[4], job)
+redis.call("HSET", holders, job, attempt .. " " .. processing)
+redis.call("HSET", job, "updated_at", ARGV[2], "updated_by", ARGV[3])
+local reply = {"claimed", attempt, job}
+for _, text in ipairs(redis.call("HGETALL", job)) do
+  reply[#reply + 1] = text
+end
 return reply

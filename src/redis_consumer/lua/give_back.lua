@@ -1,12 +1,35 @@
 -- Return a job to its queue: from claimed to waiting.
 --
--- KEYS  1 processing list   2 queue
--- ARGV  1 key of the job   2 "next" (taken again at once) or "last" (end of the line)
--- Returns 1, or 0 where the job isn't in the list any more: nothing is pushed.
+-- KEYS  1 processing list   2 holders   3 hash of the job   4 leases   5 attempts   6 given back   7 completed   8 queue
+-- ARGV  1 holder ("<attempt> <processing list>")
+--       2 "next" (taken again at once), "crashed" (likewise, but the attempt counts) or "last" (end of the line,
+--       after an outage)
+--       3 how often an outage may be blamed while other jobs succeed
+-- Returns 1, or 0 where the job isn't ours any more: nothing is pushed.
 -- Atomic because a worker that dies between the two steps would lose the job or leave it twice.
 
-if redis.call("LREM", KEYS[1], 1, ARGV[1]) == 0 then
+local job = KEYS[3]
+if redis.call("HGET", KEYS[2], job) ~= ARGV[1] then
   return 0
 end
-redis.call(ARGV[2] == "next" and "RPUSH" or "LPUSH", KEYS[2], ARGV[1])
+redis.call("HDEL", KEYS[2], job)
+redis.call("ZREM", KEYS[4], job)
+if redis.call("LREM", KEYS[1], 1, job) == 0 then
+  return 0
+end
+local is_counted = ARGV[2] == "crashed"
+if ARGV[2] == "last" then
+  -- A job whose outages fall between successes of others may be their cause: its attempts count from then on.
+  local completed = redis.call("GET", KEYS[7]) or "0"
+  local count, since = string.match(redis.call("HGET", KEYS[6], job) or "0 -1", "^(%d+) (-?%d+)$")
+  if since ~= completed then
+    count = count + 1
+  end
+  redis.call("HSET", KEYS[6], job, string.format("%d %s", count, completed))
+  is_counted = tonumber(count) > tonumber(ARGV[3])
+end
+if not is_counted then
+  redis.call("HINCRBY", KEYS[5], job, -1)
+end
+redis.call(ARGV[2] == "last" and "LPUSH" or "RPUSH", KEYS[8], job)
 return 1

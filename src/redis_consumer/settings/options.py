@@ -108,6 +108,22 @@ class Settings(BaseSettings):
         default=25.0,
         description="Seconds a running job may take after SIGTERM before it is given back; 0 gives it back at once",
     )
+    concurrency: Size = Field(default=1, description="Slots of a worker: processes that each run one job at a time")
+    job_timeout: Timeout = Field(
+        default=3600.0, description="Seconds after which a running job's process is ended; the attempt counts"
+    )
+    stall_timeout: Seconds = Field(
+        default=0.0, description="Seconds without progress after which a job's process is ended; 0 for never"
+    )
+    max_attempts: Size = Field(default=5, description="Runs of a job before it is failed and listed as a dead letter")
+    max_rss_mb: Count = Field(
+        default=0, description="MB of memory above which a slot is replaced after its job; 0 for any"
+    )
+    lease_timeout: Timeout = Field(
+        default=10.0, description="Seconds after which the jobs of a worker that went silent are run elsewhere"
+    )
+    renew_interval: Timeout = Field(default=3.0, description="Seconds between two renewals of the leases of a worker")
+    sweep_interval: Timeout = Field(default=5.0, description="Seconds between two looks for jobs of dead workers")
 
     # Redis
     redis_host: Text = Field(default="redis-master", description="Host of Redis, or of its Sentinel")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -14,7 +15,8 @@ from redis_consumer.cli.app import app
 from redis_consumer.cli.output import exit_codes, say
 from redis_consumer.errors import InvalidImage, RedisUnavailable, SettingsError
 
-COMMANDS = ("run", "submit", "status", "settings", "doctor", "demo")
+COMMANDS = ("run", "submit", "status", "cancel", "queues", "sweep", "settings", "doctor", "demo", "dead")
+DEAD = ("list", "show", "retry", "drop")
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def runner() -> CliRunner:
     return CliRunner()
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), *(["dead", name] for name in DEAD)])
 def test_help_has_examples_and_exit_codes(runner: CliRunner, command: list[str]) -> None:
     result = runner.invoke(app, [*command, "--help"])
     assert result.exit_code == 0
@@ -66,9 +68,11 @@ def test_wrong_setting_stops_the_start_in_words(runner: CliRunner, monkeypatch: 
     assert "REDIS_PORT = 'many' (environment): must be a whole number from 1 to 65535" in result.stderr
 
 
-def test_unknown_consumer_stops_the_start_in_words(runner: CliRunner) -> None:
-    result = runner.invoke(app, ["run", "--consumer", "teapot", "--log-level", "critical"])
-    assert result.exit_code == 2
+def test_unknown_consumer_stops_the_start_in_words(tmp_path: Path) -> None:
+    """In a process of its own: a worker forks. It doesn't wait for Redis, which isn't there."""
+    command = [sys.executable, "-m", "redis_consumer", "run", "--consumer", "teapot", "--redis", "127.0.0.1:1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
     assert 'Invalid `consumer_type`: "teapot"' in result.stderr
 
 

@@ -1,4 +1,4 @@
-"""Is a job's state said in words?"""
+"""Are states and ages said so that people understand them?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from redis_consumer.cli.status import age_s, in_words
+from redis_consumer.cli.words import age_s, in_words
 
 
 @pytest.mark.parametrize(

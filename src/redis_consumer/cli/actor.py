@@ -1,0 +1,16 @@
+"""Which queue does a command act on, and under whose name?"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis_consumer.queue import JobQueue
+
+
+def open_queue(client: Any, name: str) -> JobQueue:
+    """Open a queue to change jobs in it; ``updated_by`` says that a person on this machine did it."""
+    from redis_consumer.queue import JobQueue
+
+    return JobQueue(client, name, f"command-line-{socket.gethostname()}")

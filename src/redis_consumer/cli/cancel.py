@@ -1,0 +1,59 @@
+"""``redis-consumer cancel``: how is a job stopped that nobody wants any more?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from redis_consumer.cli import options
+from redis_consumer.cli.output import EXIT_FAILED, notes, printable, say, write_json
+
+WORDS = {
+    "cancelled": "cancelled; it had not begun",
+    "stopping": "runs; its worker stops it at its next step",
+    "final": "has ended already; `redis-consumer status JOB` shows how",
+    "gone": "there is no such job, or it has expired",
+    "no job": "the key holds no job",
+}
+DONE = ("cancelled", "stopping")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    job_id = "predict:cells.tif:0a1b2c3d-0000-4000-8000-000000000000"
+    app.command(epilog=notes(f"redis-consumer cancel {job_id}", f"redis-consumer cancel --json {job_id}"))(cancel)
+
+
+def cancel(
+    jobs: Annotated[list[str], typer.Argument(help="Keys of jobs, as submit prints them.", metavar="JOB")],
+    queue: options.JobQueue = None,
+    redis: options.Redis = None,
+    json: options.Json = False,
+) -> None:
+    """Cancel jobs: one that waits is taken out of its queue, one that runs stops at its next step.
+
+    Both end as failed. Exit code 1 where a job has ended already or is unknown.
+    """
+    from redis_consumer.cli import connect
+    from redis_consumer.cli.queue_state import queue_of
+
+    pairs = [(job_id, queue_of(job_id, queue)) for job_id in dict.fromkeys(jobs)]
+    connect.read_settings(redis=redis)
+    client = connect.open_redis()
+    outcomes = [{"job": job_id, "queue": name, "outcome": _cancel(client, job_id, name)} for job_id, name in pairs]
+    if json:
+        write_json(outcomes)
+    for each in outcomes if not json else ():
+        text = printable(f"{each['job']}: {WORDS[each['outcome']]}")
+        typer.echo(text) if each["outcome"] in DONE else say(f"Error: {text}")
+    if any(each["outcome"] not in DONE for each in outcomes):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _cancel(client: Any, job_id: str, queue: str) -> str:
+    from redis_consumer.cli.actor import open_queue
+
+    if client.type(job_id) not in ("hash", "none"):
+        return "no job"
+    return open_queue(client, queue).cancel(job_id)

@@ -1,0 +1,234 @@
+"""``redis-consumer dead``: which jobs were given up, why, and what becomes of them?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from redis_consumer.cli import options
+from redis_consumer.cli.output import EXIT_FAILED, console, fail, notes, printable, say, write_json
+from redis_consumer.cli.words import age_s, counted, duration, last_line
+
+if TYPE_CHECKING:
+    from redis_consumer.queue import JobQueue
+
+FIELDS = ("original_name", "updated_at", "reason")
+JOB_ID = "predict:cells.tif:0a1b2c3d-0000-4000-8000-000000000000"
+GONE = "its hash is gone: deleted or expired; drop it"
+
+Jobs = Annotated[list[str] | None, typer.Argument(help="Keys of jobs, as list prints them.", metavar="JOB")]
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A job that was given up by no fault of its input.
+
+    Attributes:
+        job: key of its hash.
+        queue: where it was.
+        file: name of its input.
+        failed_at: when it was given up.
+        reason: last line of why.
+    """
+
+    job: str
+    queue: str
+    file: str
+    failed_at: str
+    reason: str
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands."""
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+    group.command(
+        "list", epilog=notes("redis-consumer dead list", "redis-consumer dead list --queue predict --limit 0 --json")
+    )(list_letters)
+    group.command(epilog=notes(f"redis-consumer dead show {JOB_ID}"))(show)
+    group.command(
+        epilog=notes(
+            f"redis-consumer dead retry {JOB_ID}",
+            "redis-consumer dead retry --all",
+            "redis-consumer dead retry --all --queue predict",
+        )
+    )(retry)
+    group.command(epilog=notes(f"redis-consumer dead drop {JOB_ID}", "redis-consumer dead drop --all --queue track"))(
+        drop
+    )
+    app.add_typer(
+        group,
+        name="dead",
+        help="List dead letters, jobs that failed by no fault of their input; run them again or drop them.",
+        epilog=notes("redis-consumer dead list", "redis-consumer dead retry --all"),
+    )
+
+
+def list_letters(
+    queue: options.Queues = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Latest jobs of each queue to show; 0 for all.")] = 50,
+    redis: options.Redis = None,
+    json: options.Json = False,
+) -> None:
+    """List the jobs that were given up, the latest of each queue first."""
+    from redis_consumer.cli import connect
+    from redis_consumer.cli.actor import open_queue
+    from redis_consumer.cli.queue_state import chosen_queues
+
+    names = chosen_queues(connect.read_settings(redis=redis), queue)
+    client = connect.open_redis()
+    queues = [open_queue(client, name) for name in names]
+    letters = [letter for each in queues for letter in read_letters(each, limit)]
+    if json:
+        write_json([{**asdict(letter), "age_s": age_s(letter.failed_at)} for letter in letters])
+    elif letters:
+        _write_table(letters)
+    total = sum(client.llen(each.key("dead")) for each in queues)
+    if total > len(letters):
+        say(f"{counted(total - len(letters), 'older job')} not shown; --limit 0 shows all")
+    elif not total:
+        say(f"No dead letter in {', '.join(names)}")
+
+
+def read_letters(queue: JobQueue, limit: int) -> list[Letter]:
+    """Read the latest dead letters of a queue, 0 for all."""
+    from redis_consumer.cli.watch import read_fields
+
+    job_ids = queue.dead_letters(limit or -1)
+    rows = read_fields(queue.redis, job_ids, FIELDS)
+    return [_letter(job_id, queue.name, row) for job_id, row in zip(job_ids, rows, strict=True)]
+
+
+def _letter(job_id: str, queue: str, row: list[str | None]) -> Letter:
+    file, failed_at, reason = (value or "" for value in row)
+    return Letter(job_id, queue, file, failed_at, last_line(reason) if any(row) else GONE)
+
+
+def _write_table(letters: list[Letter]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    # Keys are pasted into other commands, so each stays whole where it can.
+    table.add_column("Job", overflow="fold", ratio=3)
+    table.add_column("Queue", overflow="fold")
+    table.add_column("Failed", no_wrap=True)
+    table.add_column("Reason", overflow="fold", ratio=4)
+    for letter in letters:
+        age = age_s(letter.failed_at)
+        when = f"{duration(age)} ago" if age is not None else ""
+        table.add_row(*(Text(printable(text)) for text in (letter.job, letter.queue, when, letter.reason)))
+    console().print(table)
+
+
+def show(
+    job: Annotated[str, typer.Argument(help="Key of a job, as list prints it.", metavar="JOB")],
+    queue: options.JobQueue = None,
+    redis: options.Redis = None,
+    json: options.Json = False,
+) -> None:
+    """Show a job that was given up, with all its fields and the whole reason."""
+    from redis_consumer.cli import connect
+    from redis_consumer.cli.actor import open_queue
+    from redis_consumer.cli.job_view import read_job, write_job
+    from redis_consumer.cli.queue_state import queue_of
+
+    name = queue_of(job, queue)
+    connect.read_settings(redis=redis)
+    client = connect.open_redis()
+    fields = read_job(client, job)
+    if client.lpos(open_queue(client, name).key("dead"), job) is None:
+        fail(f"{job}: no dead letter of queue {name}; `redis-consumer status JOB` shows it", EXIT_FAILED)
+    if json:
+        write_json({"job": job, "queue": name, **fields})
+    else:
+        write_job(job, fields)
+
+
+def retry(
+    jobs: Jobs = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters of the queues.")] = False,
+    queue: options.JobQueue = None,
+    redis: options.Redis = None,
+    json: options.Json = False,
+) -> None:
+    """Put jobs that were given up back into their queue, with all their attempts; print their keys.
+
+    With --all those of --queue, or of QUEUE and SEGMENTATION_QUEUE, the oldest
+    first. Exit code 1 where a JOB is no dead letter or its hash is gone.
+    """
+    client, pairs = _chosen(jobs, queue, redis, is_all=everything)
+    _settle(client, pairs, _retry, is_all=everything, is_json=json)
+
+
+def drop(
+    jobs: Jobs = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters of the queues.")] = False,
+    queue: options.JobQueue = None,
+    redis: options.Redis = None,
+    json: options.Json = False,
+) -> None:
+    """Take jobs off the dead letters for good; they stay failed. Prints their keys.
+
+    With --all those of --queue, or of QUEUE and SEGMENTATION_QUEUE. Exit code 1
+    where a JOB is no dead letter.
+    """
+    client, pairs = _chosen(jobs, queue, redis, is_all=everything)
+    _settle(client, pairs, _drop, is_all=everything, is_json=json)
+
+
+def _chosen(
+    jobs: list[str] | None, queue: str | None, redis: str | None, *, is_all: bool
+) -> tuple[Any, list[tuple[str, str]]]:
+    """Connect and say which jobs are meant, each with its queue."""
+    from redis_consumer.cli import connect
+    from redis_consumer.cli.actor import open_queue
+    from redis_consumer.cli.queue_state import chosen_queues, queue_of
+
+    if bool(jobs) == is_all:
+        raise typer.BadParameter("give the keys of jobs, or --all", param_hint="JOB")
+    pairs = [(job_id, queue_of(job_id, queue)) for job_id in dict.fromkeys(jobs or ())]
+    settings = connect.read_settings(redis=redis)
+    client = connect.open_redis()
+    names = chosen_queues(settings, [queue] if queue else None) if is_all else []
+    # The latest is first in the list; the oldest shall be first in line.
+    pairs += [(job_id, name) for name in names for job_id in reversed(open_queue(client, name).dead_letters())]
+    return client, pairs
+
+
+def _retry(queue: JobQueue, job_id: str) -> str:
+    return "retried" if queue.retry(job_id) else "none"
+
+
+def _drop(queue: JobQueue, job_id: str) -> str:
+    return "dropped" if queue.drop(job_id) else "none"
+
+
+def _settle(
+    client: Any,
+    pairs: list[tuple[str, str]],
+    action: Callable[[JobQueue, str], str],
+    *,
+    is_all: bool,
+    is_json: bool,
+) -> None:
+    """Do it job by job, so that what is printed is done even where Redis goes away in between."""
+    from redis_consumer.cli.actor import open_queue
+
+    queues = {name: open_queue(client, name) for _, name in pairs}
+    outcomes = []
+    for job_id, name in pairs:
+        outcome = action(queues[name], job_id)
+        outcomes.append({"job": job_id, "queue": name, "outcome": outcome})
+        if outcome == "none":
+            say(f"{job_id}: no dead letter of queue {name}, or its hash is gone")
+        elif not is_json:
+            typer.echo(printable(job_id))
+    if is_json:
+        write_json(outcomes)
+    missed = sum(each["outcome"] == "none" for each in outcomes)
+    say(f"{counted(len(outcomes) - missed, 'job')} done")
+    if missed and not is_all:
+        raise typer.Exit(EXIT_FAILED)

@@ -1,0 +1,162 @@
+"""``redis-consumer queues``: how full are the queues, and how fast do they empty?"""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from redis_consumer.cli import options
+from redis_consumer.cli.output import console, notes, write_json
+from redis_consumer.cli.words import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from redis_consumer.cli.queue_state import QueueView
+
+Look = Callable[[], "list[QueueView]"]
+Show = Callable[["list[QueueView]"], None]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=notes(
+            "redis-consumer queues",
+            "redis-consumer queues --queue predict --queue track --watch",
+            "redis-consumer queues --rate 10 --json",
+        )
+    )(queues)
+
+
+def queues(
+    queue: options.Queues = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show them again and again, until Ctrl-C.")] = False,
+    interval: Annotated[
+        float, typer.Option("--interval", min=0.1, help="Seconds between looks with --watch.", metavar="SECONDS")
+    ] = 2.0,
+    rate: Annotated[
+        float,
+        typer.Option(
+            "--rate", min=0, help="Seconds to count completed jobs, for the jobs a minute.", metavar="SECONDS"
+        ),
+    ] = 0.0,
+    foreign: Annotated[
+        bool,
+        typer.Option("--foreign", help="Also count jobs that other software holds: looks through all keys of Redis."),
+    ] = False,
+    redis: options.Redis = None,
+    json: options.Json = False,
+) -> None:
+    """Show each queue: jobs that wait and run, dead letters, the longest wait, workers alive and jobs a minute.
+
+    Jobs a minute need two looks: give --rate or --watch, which counts the
+    last minute. With --watch and --json each look is one line.
+    """
+    from redis_consumer.cli import connect
+    from redis_consumer.cli.queue_state import Rates, chosen_queues, read_queues
+
+    names = chosen_queues(connect.read_settings(redis=redis), queue)
+    client = connect.open_redis()
+    rates = Rates()
+
+    def look() -> list[QueueView]:
+        return rates.add(read_queues(client, names, has_foreign=foreign))
+
+    if watch:
+        watch_queues(look, console(), interval_s=interval, is_json=json)
+        return
+    views = look()
+    if rate:
+        time.sleep(rate)
+        views = look()
+    if json:
+        write_json(as_data(views))
+    else:
+        console().print(table_of(views))
+
+
+def watch_queues(
+    look: Look,
+    screen: Console,
+    *,
+    interval_s: float,
+    is_json: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show queues again and again, until Ctrl-C or SIGTERM.
+
+    Args:
+        look: reads the queues.
+        screen: where they are shown; redrawn in place on a terminal, else one below the other.
+        interval_s: seconds between looks.
+        is_json: write one line of JSON a look instead.
+        sleep: waits for a number of seconds.
+    """
+    from redis_consumer.cli.embedded import stop_on_signals
+
+    try:
+        with stop_on_signals(), _display(screen, is_json=is_json) as show:
+            while True:
+                show(look())
+                sleep(interval_s)
+    except KeyboardInterrupt:
+        return
+
+
+@contextmanager
+def _display(screen: Console, *, is_json: bool) -> Iterator[Show]:
+    if is_json:
+        yield _write_line
+    elif screen.is_terminal:
+        from rich.live import Live
+
+        with Live(console=screen, auto_refresh=False) as live:
+            yield lambda views: live.update(table_of(views), refresh=True)
+    else:
+        yield lambda views: screen.print(table_of(views))
+
+
+def _write_line(views: list[QueueView]) -> None:
+    sys.stdout.write(json_module.dumps(as_data(views), ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def as_data(views: list[QueueView]) -> dict[str, Any]:
+    """Give a look as data for scripts."""
+    read_at = datetime.fromtimestamp(max((view.read_at_s for view in views), default=0.0), timezone.utc)
+    return {"read_at": read_at.isoformat(), "queues": [view.as_data() for view in views]}
+
+
+def table_of(views: list[QueueView]) -> Table:
+    """Build the table of a look; what needs somebody's attention is coloured."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Queue", overflow="fold")
+    for name in ("Waiting", "Running", "Dead letters", "Longest wait", "Workers", "Jobs/min"):
+        table.add_column(name, justify="right")
+    for view in views:
+        table.add_row(Text(view.queue), *_cells(view))
+    return table
+
+
+def _cells(view: QueueView) -> Iterator[Text]:
+    from rich.text import Text
+
+    yield Text(str(view.waiting))
+    yield Text(str(view.running))
+    yield Text(str(view.dead), style="red" if view.dead else "")
+    yield Text("" if view.oldest_waiting_s is None else duration(view.oldest_waiting_s))
+    yield Text(str(view.workers), style="yellow" if view.waiting and not view.workers else "")
+    yield Text("" if view.jobs_per_minute is None else f"{view.jobs_per_minute:.1f}")

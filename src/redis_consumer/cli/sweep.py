@@ -1,0 +1,70 @@
+"""``redis-consumer sweep``: which jobs were left by workers that are gone?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from redis_consumer.cli import options
+from redis_consumer.cli.output import notes, printable, say, write_json
+from redis_consumer.cli.words import counted
+
+if TYPE_CHECKING:
+    from redis_consumer.queue import JobQueue
+
+#: The lock is there to spare Redis many workers' sweeps; a person's own sweep frees it at once.
+LOCK_S = 0.001
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=notes("redis-consumer sweep", "redis-consumer sweep --queue predict --queue track --json"),
+    )(sweep)
+
+
+def sweep(queue: options.Queues = None, redis: options.Redis = None, json: options.Json = False) -> None:
+    """Return jobs whose worker is gone to their queue, now, and print their keys.
+
+    Every worker does this by itself every few seconds; it is for times when none
+    is alive. A job in a worker's list without a lease is returned by a sweep that
+    finds it there for 5 s, so the first sweep only notes it.
+    """
+    from redis_consumer.cli import connect
+    from redis_consumer.cli.actor import open_queue
+    from redis_consumer.cli.queue_state import chosen_queues
+
+    names = chosen_queues(connect.read_settings(redis=redis), queue)
+    client = connect.open_redis()
+    returned: dict[str, list[str]] = {}
+    noted = 0
+    for name in names:
+        swept = open_queue(client, name)
+        returned[name] = sweep_now(swept)
+        noted += client.hlen(swept.key("orphans"))
+    _write(returned, is_json=json)
+    if noted:
+        say(f"{counted(noted, 'job')} without a lease noted; sweep again in 5 s")
+
+
+def sweep_now(queue: JobQueue) -> list[str]:
+    """Sweep a queue until nothing comes back, whoever swept it just before; give the keys of the jobs returned."""
+    from redis_consumer.queue import SWEEP_LIMIT
+
+    returned: list[str] = []
+    while True:
+        queue.redis.delete(queue.key("sweep"))
+        found = queue.sweep(every_s=LOCK_S)
+        returned += found
+        if len(found) < SWEEP_LIMIT:
+            return returned
+
+
+def _write(returned: dict[str, list[str]], *, is_json: bool) -> None:
+    jobs: list[dict[str, Any]] = [{"job": job_id, "queue": name} for name, ids in returned.items() for job_id in ids]
+    if is_json:
+        write_json(jobs)
+    for job in jobs if not is_json else ():
+        typer.echo(printable(job["job"]))
+    say(f"{counted(len(jobs), 'job')} came back" if jobs else "No job to return")

@@ -1,0 +1,24 @@
+-- Lengthen the leases of running jobs and the registration of their worker: claimed stays claimed.
+--
+-- KEYS  1 leases   2 holders   3 workers   4 processing lists   5 processing list   6… hashes of the jobs
+-- ARGV  1 name of the worker   2 lease in ms   3 now (ISO 8601)   4, 5 not used   6… holder of each job
+-- Returns the keys of the jobs that aren't ours any more.
+-- Atomic because a lease that is lengthened after somebody else took the job would keep two runs alive.
+
+redis.replicate_commands()
+local time = redis.call("TIME")
+local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
+redis.call("ZADD", KEYS[3], deadline, ARGV[1])
+redis.call("SADD", KEYS[4], KEYS[5])
+local lost = {}
+for index = 6, #KEYS do
+  local job = KEYS[index]
+  if redis.call("HGET", KEYS[2], job) == ARGV[index] and redis.call("EXISTS", job) == 1 then
+    redis.call("ZADD", KEYS[1], deadline, job)
+    -- The janitor judges a running job by this field.
+    redis.call("HSET", job, "updated_at", ARGV[3])
+  else
+    lost[#lost + 1] = job
+  end
+end
+return lost
