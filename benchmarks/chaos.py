@@ -16,10 +16,12 @@ from typing import Any
 import redis
 
 from benchmarks.chaos_consumer import STAGES
-from benchmarks.chaos_faults import Fault, Injector, plan
+from benchmarks.chaos_faults import Injector
 from benchmarks.chaos_ledger import Reader, history
+from benchmarks.chaos_plan import Fault, plan
 from benchmarks.chaos_scene import INPUT, QUEUE, Scene
 from benchmarks.chaos_servers import SLOTS, clear
+from redis_consumer.cli import embedded
 
 #: Seconds for each job by default, and for a whole run at least.
 SECONDS_A_JOB, LEAST_S = 0.22, 35.0
@@ -29,7 +31,8 @@ DRAIN_S = 120.0
 EMPTY_S = 15.0
 LOOK_EVERY_S = 0.03
 STAGE_MS = (10, 300)
-BAD_SHARE = 0.02
+#: Every so many-th job has no input, and must fail.
+BAD_EVERY = 50
 #: Share of submissions that a producer doesn't confirm by ``WAIT 1``, with Sentinel.
 CARELESS_SHARE = 0.1
 SHOWN, HISTORY_LINES = 3, 40
@@ -102,7 +105,7 @@ def submissions(seed: int, jobs: int, seconds: float) -> list[Submission]:
 
 
 def _submission(dice: random.Random, number: int, at_s: float) -> Submission:
-    is_bad = dice.random() < BAD_SHARE
+    is_bad = number % BAD_EVERY == 0
     fields = {
         "status": "new",
         "input_file_name": f"uploads/missing-{number}.npy" if is_bad else INPUT,
@@ -138,7 +141,7 @@ def measure(
     faults = plan(seed, seconds, is_sentinel=is_sentinel)
     _say(f"seed {seed}: {jobs} jobs and {len(faults)} faults in {seconds:g} s; logs and ledger in {kept}")
     started = time.monotonic()
-    with Scene(kept, is_sentinel=is_sentinel) as scene:
+    with embedded.stop_on_signals(), Scene(kept, is_sentinel=is_sentinel) as scene:
         producer, injector = _run(scene, submissions(seed, jobs, seconds), faults)
         residue = _residue(scene)
         missing = _missing_objects(scene)

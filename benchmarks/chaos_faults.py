@@ -1,105 +1,32 @@
-"""Which faults come when, by a seed, and how each is done."""
+"""How each fault is done, and mended."""
 
 from __future__ import annotations
 
 import contextlib
 import heapq
 import os
-import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import redis
 
 from benchmarks.chaos_consumer import STAGES
+from benchmarks.chaos_plan import Fault
 from benchmarks.chaos_servers import Redis, Worker, is_gone
 
 if TYPE_CHECKING:
     from benchmarks.chaos_scene import Scene
 
-WORKERS = 3
-KILL_EVERY_S = 1.4
-OTHER_EVERY_S = 3.0
-FIRST_S = 3.0
-#: Longer than a lease.
-STOPPED_S = 12.0
 #: A kill waits for its stage at most so long, then takes what runs, and then is given up.
-PATIENCE_S, GIVE_UP_S = 1.0, 6.0
+PATIENCE_S, GIVE_UP_S = 1.5, 8.0
 #: Seconds for which the replica lags before its master dies.
 LAG_S = 1.0
 #: Seconds that a slot may take to notice that its supervisor was killed.
 ORPHANED_S = 2.0
-KILLS = ("slot", "slot", "slot", "slot", "slot", "slot", "worker", "worker", "worker", "supervisor")
-OTHERS = (
-    "stop", "redis-term", "redis-kill", "cut", "cut", "lose-replies", "lose-replies", "storage", "model-kill",
-    "model-hang", "push-running", "push-running", "push-waiting", "push-done", "repush", "repush",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, order=True)
-class Fault:
-    """One entry of the schedule.
-
-    Attributes:
-        at_s: seconds after the start.
-        kind: what is broken.
-        worker: which worker rather.
-        stage: the stage of a job in which a process is killed rather.
-        pause_s: how long it stays broken.
-        choice: 0 to 1, which job or slot of those that there are.
-        is_renamed: whether a killed worker comes back under a new name.
-    """
-
-    at_s: float
-    kind: str
-    worker: int
-    stage: str
-    pause_s: float
-    choice: float
-    is_renamed: bool
-
-
-def plan(seed: int, seconds: float, *, is_sentinel: bool) -> list[Fault]:
-    """The schedule for a seed: the same on every machine."""
-    dice = random.Random(f"faults {seed}")
-    kills = _sequence(dice, KILLS, seconds, KILL_EVERY_S)
-    others = [each for each in OTHERS if not (is_sentinel and each.startswith("redis"))]
-    faults = [_fault(dice, at_s, kind) for at_s, kind in kills + _sequence(dice, others, seconds, OTHER_EVERY_S)]
-    if is_sentinel:
-        faults.append(_fault(dice, seconds * dice.uniform(0.4, 0.6), "failover"))
-    return sorted(faults)
-
-
-def _sequence(dice: random.Random, kinds: Any, seconds: float, every_s: float) -> list[tuple[float, str]]:
-    """Moments with kinds: every kind comes before any comes once more."""
-    sequence: list[tuple[float, str]] = []
-    bag: list[str] = []
-    at_s = FIRST_S
-    while at_s < seconds:
-        if not bag:
-            bag = list(kinds)
-            dice.shuffle(bag)
-        sequence.append((at_s, bag.pop()))
-        at_s += dice.uniform(0.5, 1.5) * every_s
-    return sequence
-
-
-def _fault(dice: random.Random, at_s: float, kind: str) -> Fault:
-    pauses_s = {"storage": (1, 3), "model-kill": (1, 4), "model-hang": (3, 6), "stop": (STOPPED_S, STOPPED_S + 1)}
-    low, high = pauses_s.get(kind, (0.2, 2.0))
-    return Fault(
-        round(at_s, 3),
-        kind,
-        dice.randrange(WORKERS),
-        dice.choice(STAGES),
-        round(dice.uniform(low, high), 3),
-        round(dice.random(), 4),
-        dice.random() < 0.7,
-    )
 
 
 @dataclass(order=True)
@@ -249,10 +176,12 @@ class Injector:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _stop(self, fault: Fault, _age_s: float) -> bool:
-        worker = self.scene.workers[fault.worker]
-        if not worker.is_able or not self._is_spare(worker) or any(each.is_stopped for each in self.scene.workers):
+    def _stop(self, fault: Fault, age_s: float) -> bool:
+        """A whole worker stands still while it saves a result, so that nothing but the result is left to write."""
+        found = self._find_run(replace(fault, stage=STAGES[-1]), age_s)
+        if found is None or not self._is_spare(found[0]) or any(each.is_stopped for each in self.scene.workers):
             return False
+        worker = found[0]
         worker.send(signal.SIGSTOP)
         self._note("stop", worker=worker.name)
         self.scene.watcher.disturb(kinds=("slot",), worker=worker.name)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import redis
 
-from benchmarks.chaos_faults import WORKERS
 from benchmarks.chaos_ledger import Ledger, Reader
+from benchmarks.chaos_plan import WORKERS
 from benchmarks.chaos_servers import Bucket, Model, Process, Proxy, Redis, Worker, worker_settings
 from benchmarks.chaos_watch import Watcher
 

@@ -114,7 +114,8 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         exception = self.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
         line: str = self._write(record, mask_secrets(exception, self._secrets), self._secrets)
-        return line
+        # Names that aren't UTF-8 come as lone surrogates, which no stream takes.
+        return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _add_job(record: logging.LogRecord) -> bool:

@@ -29,7 +29,7 @@ from typing import Any
 
 from redis_consumer.errors import JobCancelled, LeaseLost
 from redis_consumer.job import Job
-from redis_consumer.redis import Script
+from redis_consumer.redis import MAX_BLOCK_S, Script
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class JobQueue:
         return f"{job.attempt} {self.processing}"
 
     def claim(self, timeout_s: float = 0.0) -> Job | None:
-        """Take the job that waits longest; wait up to `timeout_s` for one, 0 for a look only.
+        """Take the job that waits longest; wait up to `timeout_s` (10 s at most) for one, 0 for a look only.
 
         Keys that can't be run, since their hash is gone, is no hash or has its result already, or since the job runs
         elsewhere, are dropped with a log line; so is a job without an attempt left, which becomes a dead letter.
@@ -93,7 +93,8 @@ class JobQueue:
         """
         job_id = ""
         if self._seems_empty and timeout_s > 0:
-            job_id = self.redis.blmove(self.name, self.processing, timeout_s, src="RIGHT", dest="LEFT")
+            wait_s = min(timeout_s, MAX_BLOCK_S)
+            job_id = self.redis.blmove(self.name, self.processing, wait_s, src="RIGHT", dest="LEFT")
             if job_id is None:
                 return None
         outcome, *values = self._run_claim(job_id)
@@ -129,7 +130,8 @@ class JobQueue:
             LeaseLost: the job isn't ours any more; nothing was written.
             JobCancelled: somebody cancelled the job; nothing was written.
         """
-        keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id]
+        kinds = ("leases", "attempts", "given-back")
+        keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds)]
         code = self._run("update", keys, [self.holder(job), *_flat(self.stamp(fields))])
         if code == 2:
             raise JobCancelled(f"job {job.id}: cancelled; submit it again if it was a mistake", job_id=job.id)
@@ -236,7 +238,7 @@ class JobQueue:
 
     def stamp(self, fields: Mapping[str, Any]) -> dict[str, str]:
         """Turn values into the texts that Redis holds (None becomes empty) and say when and by whom."""
-        texts = {name: "" if value is None else str(value) for name, value in fields.items()}
+        texts = {name: _text(value) for name, value in fields.items()}
         return {**texts, "updated_at": timestamp(), "updated_by": self.worker}
 
     def _lost(self, job: Job) -> LeaseLost:
@@ -248,6 +250,12 @@ class JobQueue:
 
     def _run(self, name: str, keys: list[str], arguments: list[str]) -> Any:
         return _script(name).run(self.redis, keys, arguments)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _ms(seconds: float) -> str:

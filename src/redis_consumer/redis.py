@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import random
+import re
 import threading
 import time
 import uuid
@@ -18,7 +19,7 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from redis_consumer.errors import RedisUnavailable
+from redis_consumer.errors import RedisUnavailable, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,20 @@ _AWAY = (
     exceptions.BusyLoadingError,
     exceptions.MasterDownError,
     exceptions.TryAgainError,
+    exceptions.OutOfMemoryError,
+)
+
+#: The same as error replies, which scripts wrap in texts of their own: full memory, failing disk, too few replicas.
+_AWAY_REPLY = re.compile(
+    r"\b(OOM|MISCONF|NOREPLICAS|READONLY|LOADING|MASTERDOWN|TRYAGAIN|CLUSTERDOWN|BUSY\b.*SCRIPT KILL)\b", re.DOTALL
 )
 
 #: A reply that is later than this counts as none; longer than any blocking move of ours.
 SOCKET_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 3.0
-MAX_PAUSE_S = 5.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.01, 5.0
+#: Seconds that a blocking command may wait, so that its reply comes before the socket gives up.
+MAX_BLOCK_S = SOCKET_TIMEOUT_S - 5.0
 
 
 class RedisClient:
@@ -61,6 +70,7 @@ class RedisClient:
 
     Raises:
         RedisUnavailable: (commands) Redis stayed away for `deadline_s`, or `stop_waiting` was called.
+        SettingsError: (commands) Redis refuses the password, or wants one.
     """
 
     def __init__(
@@ -115,6 +125,8 @@ class RedisClient:
             port=port,
             password=password,
             decode_responses=True,
+            # Keys and names come from strangers; what isn't UTF-8 survives the way there and back.
+            encoding_errors="surrogateescape",
             retry=Retry(NoBackoff(), 0),
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
@@ -166,22 +178,21 @@ class RedisClient:
         return client
 
     def _run(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = _to_wire(args), _to_wire(kwargs)
         started = time.monotonic()
-        pause_s = self.backoff
+        pause_s = max(self.backoff, MIN_PAUSE_S)
         while True:
             try:
                 reply = getattr(self._redis_master, name)(*args, **kwargs)
-            except exceptions.AuthenticationError:
-                raise
-            except _AWAY as error:
-                self._note_away(error)
-                if name in NEVER_RETRIED or self._is_over(started, pause_s):
-                    raise self._unavailable(name, error) from error
-            except exceptions.ResponseError as error:
-                if not _is_busy(error):
+            except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
+                raise SettingsError(
+                    f"Redis at {self.address}: refuses us ({error}); set REDIS_PASSWORD to its password"
+                ) from error
+            except (*_AWAY, exceptions.ResponseError) as error:
+                if not isinstance(error, _AWAY) and not _AWAY_REPLY.search(str(error)):
                     raise
                 self._note_away(error)
-                if self._is_over(started, pause_s):
+                if name in NEVER_RETRIED or self._is_over(started, pause_s):
                     raise self._unavailable(name, error) from error
             else:
                 self._note_back()
@@ -218,6 +229,15 @@ class RedisClient:
             logger.warning("Redis at %s is back after %.1f s", self.address, time.monotonic() - away_since)
 
 
+def _to_wire(value: Any) -> Any:
+    """Encode the texts of a command that aren't ASCII: hiredis refuses what came out of a name that isn't UTF-8."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "surrogateescape")
+    if isinstance(value, dict):
+        return {_to_wire(key): _to_wire(item) for key, item in value.items()}
+    return type(value)(map(_to_wire, value)) if type(value) in (list, tuple) else value
+
+
 class Script:
     """A Lua script, sent by its digest; with its text where the server hasn't seen it yet (restart, failover).
 
@@ -232,11 +252,14 @@ class Script:
     def run(self, client: Any, keys: list[str], arguments: list[str]) -> Any:
         """Run it on a `RedisClient` or any client of redis-py."""
         try:
-            return client.evalsha(self.digest, len(keys), *keys, *arguments)
-        except exceptions.NoScriptError:
-            return client.eval(self.text, len(keys), *keys, *arguments)
-
-
-def _is_busy(error: Exception) -> bool:
-    text = str(error)
-    return "BUSY" in text and "SCRIPT KILL" in text
+            try:
+                return client.evalsha(self.digest, len(keys), *keys, *arguments)
+            except exceptions.NoScriptError:
+                return client.eval(self.text, len(keys), *keys, *arguments)
+        except exceptions.ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            raise SettingsError(
+                f"Redis: one of the keys {', '.join(keys)} holds something else than a queue has there; "
+                "set QUEUE to a name of its own, or delete the key"
+            ) from error

@@ -98,9 +98,10 @@ class Worker:
             try:
                 job = self._claim()
                 outcome = None if job is None else self._run(job)
-            except RedisUnavailable as error:
-                logger.warning("%s", error)
-                self._pause(FIRST_PAUSE_S)
+            except RedisUnavailable:
+                # The client says once that Redis is away, and waits here until it is back.
+                with contextlib.suppress(RedisUnavailable):
+                    self.consumer.redis.ping()
                 continue
             if outcome is Outcome.GIVEN_BACK:
                 pause_s = self._wait_for_dependencies(pause_s)

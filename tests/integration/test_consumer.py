@@ -257,5 +257,16 @@ def test_a_consumer_must_have_its_own_work(redis_client: RedisClient) -> None:
         Consumer(redis_client, None, "predict")._consume(JOB)
 
 
+def test_a_forgotten_return_is_said_in_words(make: Make, redis_db: Any) -> None:
+    run(make(lambda *_: None))
+    assert redis_db.hget(JOB, "status") == "failed"
+    assert "must return a status" in (redis_db.hget(JOB, "reason") or "")
+
+
+def test_a_reason_names_no_path_of_the_machine() -> None:
+    error = OSError("cannot open '/home/me/secret/a.tif' or /tmp/b, see http://host/docs/page")
+    assert reason_of(error).splitlines()[-1] == "OSError: cannot open 'a.tif' or b, see http://host/docs/page"
+
+
 def test_the_last_line_of_a_reason_is_one_line() -> None:
     assert reason_of(ValueError("two\nlines")).splitlines()[-1] == "ValueError: two lines"

@@ -190,6 +190,14 @@ def test_a_class_that_is_no_consumer_is_refused(tmp_path: Path, path: str, text:
         get_consumer_class(path)
 
 
+def test_a_constructor_that_does_not_fit_is_refused(script: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "bad_init.py").write_text(
+        HEADER + "    def __init__(self, other): pass\n    def _consume(self, key): pass\n"
+    )
+    with pytest.raises(ValueError, match="its constructor must take the arguments redis_client"):
+        script.get_consumer("bad_init:MyConsumer", redis_client=None, storage_client=None, queue="predict")
+
+
 def test_the_base_classes_are_where_the_documents_say() -> None:
     import redis_consumer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from redis_consumer.errors import RedisUnavailable
+from redis_consumer.errors import RedisUnavailable, SettingsError
 from redis_consumer.redis import RedisClient
 from support.redis_server import RedisServer, free_port
 
@@ -134,3 +134,25 @@ def test_unblock_ends_a_blocking_command_of_this_client_only(
     other.unblock()
     waiting.join(30)
     assert not waiting.is_alive()
+
+
+def test_a_missing_or_wrong_password_is_said_in_words(server: RedisServer) -> None:
+    server.client.config_set("requirepass", "right")
+    for password in (None, "wrong"):
+        client = RedisClient("127.0.0.1", server.port, 0.02, password=password, deadline_s=20)
+        with pytest.raises(SettingsError, match="set REDIS_PASSWORD"):
+            client.get("key")
+        client.close()
+    client = RedisClient("127.0.0.1", server.port, 0.02, password="right")
+    assert client.ping()
+    client.config_set("requirepass", "")
+    client.close()
+
+
+def test_full_memory_is_waited_for(server: RedisServer) -> None:
+    client = client_of(server)
+    server.client.config_set("maxmemory", "1")
+    relief = threading.Timer(0.2, server.client.config_set, ["maxmemory", "0"])
+    relief.start()
+    assert client.set("key", "text")
+    relief.join()

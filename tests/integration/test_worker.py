@@ -104,7 +104,20 @@ def test_a_worker_starts_before_redis_and_outlives_its_restart(tmp_path: Path) -
         finally:
             server.stop()
     log = (tmp_path / "worker.log").read_text()
+    # Twice for each of the two processes of a worker: before the start, and at the restart.
+    assert log.count("is away") <= 4
+    assert log.count("is back after") <= 4
     assert "is back after" in log
+
+
+def test_names_that_are_not_utf8_stop_nobody(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    odd = b"predict:\xff\xfe:1"
+    redis_db.hset(odd, mapping={"status": "new", "original_name": b"caf\xe9.tif", "input_file_name": b"uploads/\xe9"})
+    with running_worker(tmp_path, variables(redis_server, tmp_path)):
+        redis_db.lpush("predict", odd)
+        submit(redis_db)
+        wait_for(status_is(redis_db, "done"), "the job behind it", tmp_path)
+        assert redis_db.hget(odd, "status") == "done"
 
 
 def test_during_an_outage_nothing_is_claimed(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:

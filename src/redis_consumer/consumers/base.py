@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -168,6 +169,8 @@ class Consumer:
     def _settle(self, job: Job, status: str) -> Outcome:
         if self._is_settled:
             return Outcome.SETTLED
+        if not isinstance(status, str):
+            raise TypeError(f"_consume returned {status!r}; it must return a status, such as self.final_status")
         if status not in self.finished_statuses:
             return self._give_back(job)
         self.update_key(job.id, {"status": status})
@@ -226,6 +229,8 @@ class Consumer:
         Raises:
             SettingsError: a setting is wrong; the worker doesn't start.
         """
+        if hasattr(self.storage, "prepare"):
+            self.storage.prepare()
 
     def check_dependencies(self) -> None:
         """Raise where Redis or the bucket doesn't answer now; a worker that gave a job back waits for it.
@@ -283,6 +288,10 @@ class Consumer:
             self.logger.error("Job %s isn't ours in %s; nothing to put back", redis_hash, self.processing_queue)
 
 
+#: An absolute path in a text, and its last part; not one within a URL.
+_PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\"]+/)*([^\s/'\"]+)")
+
+
 def describe(error: BaseException) -> str:
     """``ErrorType: message`` on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -296,7 +305,7 @@ def reason_of(error: BaseException) -> str:
         f"  {_short(frame.filename)}:{frame.lineno} in {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
     ]
-    return "\n".join(["Traceback (most recent call last):", *lines, describe(error)])
+    return "\n".join(["Traceback (most recent call last):", *lines, _PATH.sub(r"\1", describe(error))])
 
 
 def _short(filename: str) -> str:

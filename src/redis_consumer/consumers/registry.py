@@ -53,7 +53,14 @@ def make_consumer(consumer_type: str, **kwargs: Any) -> Consumer:
     Raises:
         SettingsError: as `get_consumer_class`, or this version can't run it.
     """
-    return get_consumer_class(consumer_type)(**kwargs)
+    found = get_consumer_class(consumer_type)
+    try:
+        return found(**kwargs)
+    except TypeError as error:
+        raise SettingsError(
+            f'Invalid `consumer_type`: "{consumer_type}" can\'t be made: {error}; its constructor must take '
+            f"the arguments {', '.join(kwargs)}"
+        ) from error
 
 
 def names() -> list[str]:

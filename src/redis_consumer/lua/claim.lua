@@ -68,6 +68,7 @@ end
 redis.call("ZADD", leases, now + ARGV[4], job)
 redis.call("HSET", holders, job, attempt .. " " .. processing)
 redis.call("HSET", job, "updated_at", ARGV[2], "updated_by", ARGV[3])
+redis.call("HDEL", job, "reason") -- of an earlier life; clients read it for every job
 local reply = {"claimed", attempt, job}
 for _, text in ipairs(redis.call("HGETALL", job)) do
   reply[#reply + 1] = text

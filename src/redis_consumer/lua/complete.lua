@@ -17,11 +17,14 @@ redis.call("HDEL", KEYS[2], job)
 redis.call("SREM", KEYS[3], job)
 redis.call("ZREM", KEYS[5], job)
 -- A stranger that took the key out of our list runs it, or has put it back into the queue: only its run counts.
-if redis.call("LREM", KEYS[1], 1, job) == 0 or redis.call("EXISTS", job) == 0 then
+if redis.call("LREM", KEYS[1], 1, job) == 0 then
   return 0
 end
 redis.call("HDEL", KEYS[6], job)
 redis.call("HDEL", KEYS[7], job)
+if redis.call("EXISTS", job) == 0 then
+  return 0
+end
 redis.call("HSET", job, unpack(ARGV, 4))
 redis.call("INCR", KEYS[9])
 if ARGV[2] == "dead" then
