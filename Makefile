@@ -58,6 +58,10 @@ format: setup ## Format the code and mend what the linter can mend
 bench: setup ## Measure: python -m benchmarks lists and runs single ones
 	$(BIN)/python -m benchmarks all
 
+.PHONY: chaos
+chaos: setup ## Kill all that can die while 1,000 jobs run; make chaos ARGS="--seed 7" repeats a run
+	$(BIN)/python -m benchmarks chaos --jobs 1000 --json $(ARGS)
+
 ##@ Build
 .PHONY: docs
 docs: setup ## Build the documentation into build/docs, warnings are errors

@@ -45,7 +45,7 @@ class Chaos(TensorFlowServingConsumer):
 
     def run(self, job: Job) -> Outcome:
         """Run a job as every consumer does, with notes before and after."""
-        self.ledger.note("start", job=job.id, attempt=job.attempt, worker=self.name)
+        self.ledger.note("start", job=job.id, attempt=job.attempt, worker=self.name, style=job.get("style"))
         outcome = super().run(job)
         self.ledger.note("end", job=job.id, attempt=job.attempt, worker=self.name, outcome=outcome.value)
         return outcome

@@ -9,7 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from benchmarks.chaos_scene import Scene
 
 #: A kill waits for its stage at most so long, then takes what runs, and then is given up.
-PATIENCE_S, GIVE_UP_S = 1.5, 8.0
+PATIENCE_S, STOP_PATIENCE_S, GIVE_UP_S = 1.5, 6.0, 8.0
+#: Share of stopped workers that go on although nobody has finished their job; the others wait for that, with a limit.
+SOON, WINNER_S = 0.3, 13.0
+#: The attempt up to which a run is killed: what is killed in its last one is failed, as promised.
+LAST_KILLED = 3
 #: Seconds for which the replica lags before its master dies.
 LAG_S = 1.0
 #: Seconds that a slot may take to notice that its supervisor was killed.
@@ -146,8 +150,19 @@ class Injector:
                 for pid, run in self.scene.watcher.seen.runs.items()
                 if pid in slots and (run.stage == fault.stage or age_s > PATIENCE_S)
             ]
+            if any(run.attempt > LAST_KILLED for pid, run in self.scene.watcher.seen.runs.items() if pid in slots):
+                continue
             if runs:
                 return worker, runs[int(fault.choice * len(runs))]
+        return None
+
+    def _find_saving(self) -> tuple[Worker, int] | None:
+        """A slot that is about to write status and result at once."""
+        for worker in self.scene.workers:
+            for pid in worker.family()[1:] if worker.is_able else ():
+                run = self.scene.watcher.seen.runs.get(pid)
+                if run is not None and run.style == "update_key" and run.stage == STAGES[-1]:
+                    return worker, pid
         return None
 
     def _is_spare(self, worker: Worker) -> bool:
@@ -159,6 +174,7 @@ class Injector:
         self._note(kind, worker=worker.name, killed=pid)
         watcher = self.scene.watcher
         watcher.listen(self.scene.reader.new())
+        watcher.bury(worker.name, pid)
         if kind != "slot":
             watcher.disturb(kinds=("slot",), worker=worker.name)
         with contextlib.suppress(redis.RedisError):
@@ -177,15 +193,33 @@ class Injector:
                 os.kill(pid, signal.SIGKILL)
 
     def _stop(self, fault: Fault, age_s: float) -> bool:
-        """A whole worker stands still while it saves a result, so that nothing but the result is left to write."""
-        found = self._find_run(replace(fault, stage=STAGES[-1]), age_s)
-        if found is None or not self._is_spare(found[0]) or any(each.is_stopped for each in self.scene.workers):
+        """A whole worker stands still while it saves a result, so that nothing but the final write is left to it."""
+        if any(worker.is_stopped for worker in self.scene.workers):
             return False
-        worker = found[0]
+        watcher = self.scene.watcher
+        watcher.listen(self.scene.reader.new())
+        found = self._find_saving() or (self._find_run(fault, age_s) if age_s > STOP_PATIENCE_S else None)
+        if found is None or not self._is_spare(found[0]):
+            return False
+        worker, pid = found
+        job = watcher.seen.runs[pid].job
         worker.send(signal.SIGSTOP)
+        watcher.listen(self.scene.reader.new())
+        if pid not in watcher.seen.runs:  # it was quicker
+            worker.send(signal.SIGCONT)
+            return False
         self._note("stop", worker=worker.name)
         self.scene.watcher.disturb(kinds=("slot",), worker=worker.name)
-        self._later(fault.pause_s, worker.send, signal.SIGCONT)
+        patience_s = 0.0 if fault.choice < SOON else WINNER_S
+        self._later(fault.pause_s, self._resume, worker, job, time.monotonic() + fault.pause_s + patience_s)
+        return True
+
+    def _resume(self, worker: Worker, job: str, deadline: float) -> bool:
+        """Let it go on, mostly not before somebody else has finished its job."""
+        if job not in self.scene.watcher.seen.results and time.monotonic() < deadline:
+            return False
+        worker.send(signal.SIGCONT)
+        self._note("resume", worker=worker.name, job=job)
         return True
 
     # Redis and the way to it.

@@ -250,7 +250,11 @@ def python_variables() -> dict[str, str]:
 
 def worker_settings(folder: Path, *, redis_port: int, model_port: int, queue: str) -> dict[str, str]:
     """Settings of the workers: defaults for all that concerns the queue, short patience with the model server."""
+    # What killed processes leave there goes with the folder of the run.
+    temporary = folder / "tmp"
+    temporary.mkdir()
     return {
+        "TMPDIR": str(temporary),
         "CONSUMER_TYPE": "benchmarks.chaos_consumer:Chaos",
         "QUEUE": queue,
         "REDIS_HOST": "127.0.0.1",

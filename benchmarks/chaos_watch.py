@@ -52,6 +52,8 @@ class Run:
 
     job: str
     worker: str
+    attempt: int
+    style: str
     stage: str = ""
 
 
@@ -96,7 +98,7 @@ class Watcher:
             event, pid = note["event"], note["pid"]
             if event == "start":
                 seen.starts[note["job"]] += 1
-                seen.runs[pid] = Run(note["job"], note["worker"])
+                seen.runs[pid] = Run(note["job"], note["worker"], note["attempt"], note["style"])
                 self._note_claim(note)
             elif event == "stage" and pid in seen.runs:
                 seen.runs[pid].stage = note["stage"]
@@ -171,6 +173,11 @@ class Watcher:
                 continue
             self.stranded[job] = Stranded(kind, worker, pid, holders.get(job), killed_at)
             self.ledger.note("stranded", job=job, kind=kind, worker=worker, holder=holders.get(job))
+
+    def bury(self, worker: str, pid: int) -> None:
+        """A process was killed, 0 for all of a worker's: nothing runs in it any more."""
+        runs = self.seen.runs
+        self.seen.runs = {one: run for one, run in runs.items() if run.worker != worker or pid not in (0, one)}
 
     def forget(self, job: str) -> None:
         """Somebody else puts the job into its queue: when it comes back by itself can't be seen any more."""

@@ -21,6 +21,7 @@ extensions = [
     "command_help",
     "public_names",
     "settings_table",
+    "test_links",
 ]
 exclude_patterns = ["_ext", "examples"]
 # A name in single backticks, in a docstring or here, is a link where it can be one; see public_names.

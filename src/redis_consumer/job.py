@@ -12,6 +12,12 @@ from redis_consumer.errors import InvalidJob
 
 T = TypeVar("T")
 
+# A folder's name takes no more, on disks and in buckets.
+_LONGEST_NAME_BYTES = 255
+
+# TensorFlow Serving counts versions in 64 bits.
+_HIGHEST_VERSION = 2**63 - 1
+
 
 class JobStatus(str, Enum):
     """Where a job is on its way. Neighbours know ``new``, ``done`` and ``failed``; the others they only show."""
@@ -62,13 +68,25 @@ class ModelId:
     def of(cls, name: str, version: str | int | None) -> ModelId:
         """Build a model id from the texts of a job; an empty version or one below 1 means the latest."""
         if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
-            raise InvalidJob(f"field model_name: {name!r} is no model name; give the name of a folder below models/")
+            raise InvalidJob(
+                f"field model_name: {name[:50]!r} is no model name; give the name of a folder below models/"
+            )
+        if len(name.encode(errors="replace")) > _LONGEST_NAME_BYTES:
+            raise InvalidJob(
+                f"field model_name: {name[:50] + '…'!r} is longer than {_LONGEST_NAME_BYTES} bytes; "
+                "give the name of a folder below models/"
+            )
         try:
             number = int(version or 0)
         except ValueError as error:
             raise InvalidJob(
-                f"field model_version: {version!r} is no whole number; give e.g. 1, or 0 for the latest", model=name
+                f"field model_version: {str(version)[:50]!r} is no whole number; give e.g. 1, or 0 for the latest",
+                model=name,
             ) from error
+        if number > _HIGHEST_VERSION:
+            raise InvalidJob(
+                f"field model_version: is above {_HIGHEST_VERSION}; give e.g. 1, or 0 for the latest", model=name
+            )
         return cls(name, max(number, 0))
 
     def __str__(self) -> str:

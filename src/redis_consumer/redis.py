@@ -180,6 +180,7 @@ class RedisClient:
     def _run(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = _to_wire(args), _to_wire(kwargs)
         started = time.monotonic()
+        tries = 0
         pause_s = max(self.backoff, MIN_PAUSE_S)
         while True:
             try:
@@ -197,8 +198,11 @@ class RedisClient:
             else:
                 self._note_back()
                 return reply
-            self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(2 * pause_s, MAX_PAUSE_S)
+            # The first try again is at once: after a dropped connection a new one is likely to do.
+            if tries:
+                self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
+            tries += 1
 
     def _is_over(self, started: float, pause_s: float) -> bool:
         if self._stopping.is_set():

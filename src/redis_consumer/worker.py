@@ -143,13 +143,11 @@ class Worker:
     def _pause(self, pause_s: float) -> None:
         self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        # Nothing is logged here: the signal may have come in the middle of a line of the log.
         if self._stopping.is_set():
-            logger.warning("%s again: stopping at once", name)
             self._interrupt()
             return
-        logger.info("%s: stopping within %g s", name, self.grace_period_s)
         self.stop()
         if self.grace_period_s > 0:
             signal.setitimer(signal.ITIMER_REAL, self.grace_period_s)

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 JOBS = 100
-SEED = 20
+SEED = 22
 
 
 def run_chaos(folder: Path, *options: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from support import onnx_models
 from support.redis_server import RedisServer
 from support.worker import environment, running_worker, wait_for
 
@@ -69,9 +70,26 @@ CASES: dict[str, tuple[str, bytes | None, dict[str, str], str]] = {
     "truncated TIFF": ("a.tif", tiff(grey())[:1500], {}, "InvalidImage: a.tif: .*; "),
     "zip for an image": ("a.zip", b"PK\3\4", {}, "InvalidJob: a.zip: not a file for queue 'predict'"),
     "wrong channel count": (
-        "a.tif", tiff(np.zeros((64, 64, 3), np.uint8), photometric="rgb"), {}, "ModelMismatch: .*3 channel",
+        "a.tif", tiff(np.zeros((64, 64, 3), np.uint8), photometric="rgb"), {}, "ModelMismatch: a.tif: .*3 channel",
     ),
     "channel that isn't there": ("a.tif", tiff(grey()), {"channels": "4"}, "InvalidImage: a.tif: field channels"),
+    "no channel at all": ("a.tif", tiff(grey()), {"channels": ","}, "InvalidJob: field channels: ',' names none"),
+    "several roles without a model": (
+        "a.npy",
+        npy(np.zeros((64, 64, 2), np.float32)),
+        {"channels": "0,1", "model_name": ""},
+        "InvalidJob: field channels: '0,1' fills several roles",
+    ),
+    "more field than image": (
+        "a.tif", tiff(grey()), {"model_name": "Scaling", "scale": "1", "cuts": "1", "field_size": "16001"},
+        "InvalidJob: field field_size: 16001",
+    ),
+    "too many frames": (
+        "a.tif",
+        tiff(np.zeros((61, 8, 8), np.uint8), metadata={"axes": "TYX"}),
+        {},
+        "InvalidImage: a.tif: 61 frames, allowed are 60",
+    ),
     "NaN pixels": ("a.tif", tiff(with_nan()), {}, "InvalidImage: a.tif: holds pixels that are NaN or infinite"),
     "no pixels": ("a.npy", npy(np.zeros((0, 5))), {}, "InvalidImage: a.npy: "),
     "objects in an array": ("a.npy", npy(np.array([{}], dtype=object)), {}, "InvalidImage: a.npy: "),
@@ -90,6 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def _worker(folder: Path, redis_server: RedisServer) -> Iterator[None]:
     (folder / "bucket" / "uploads").mkdir(parents=True)
+    onnx_models.save(folder / "bucket" / "models", "Scaling", 1, onnx_models.scaling(2.0))
     with running_worker(folder, environment(redis_server, (folder / "bucket").as_uri(), LOG_LEVEL="INFO")) as process:
         yield
         assert process.poll() is None, "the worker didn't live through all bad input"

@@ -43,13 +43,23 @@ def run(consumer: ImageFileConsumer, redis_db: Any) -> Callable[..., Result]:
         job = consumer.job_queue.claim()
         assert job is not None
         consumer.run(job)
-        after = redis_db.hgetall(JOB)
+        after = consumer.redis.hgetall(JOB)
         if after["status"] != "done":
             return after, {}
         archive = zipfile.ZipFile(io.BytesIO(consumer.storage.read_bytes(after["output_file_name"])))
         return after, {name: tifffile.imread(io.BytesIO(archive.read(name))) for name in archive.namelist()}
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions that change nothing, for models whose raw answer is looked at."""
+    monkeypatch.setitem(settings.PROCESSING_FUNCTIONS["pre"], "same", lambda image: image)
+    monkeypatch.setitem(settings.PROCESSING_FUNCTIONS["post"], "same", lambda outputs: outputs[0])
+
+
+SAME = {"scale": "1", "preprocess_function": "same", "postprocess_function": "same"}
 
 
 @pytest.fixture
@@ -72,7 +82,7 @@ def test_a_model_without_card_gets_the_image_as_it_is(run: Callable[..., Result]
 
 def test_no_model_means_the_one_for_nuclei(run: Callable[..., Result], configure: Callable[..., None]) -> None:
     configure(NUCLEAR_MODEL="Scaling:3")
-    _, images = run(scale="1")
+    _, images = run(**SAME)
     np.testing.assert_array_equal(images["a_feature_0.tif"], -1.5 * PIXELS)
 
 
@@ -80,8 +90,39 @@ def test_a_label_chooses_the_model_where_none_is_named(
     run: Callable[..., Result], configure: Callable[..., None]
 ) -> None:
     configure(PHASE_MODEL="Scaling:3")
-    _, images = run(scale="1", label="2")
+    _, images = run(**SAME, label="2")
     np.testing.assert_array_equal(images["a_feature_0.tif"], -1.5 * PIXELS)
+
+
+def test_a_role_chooses_the_model_where_none_is_named(
+    run: Callable[..., Result], configure: Callable[..., None]
+) -> None:
+    configure(CYTOPLASM_MODEL="Scaling:3")
+    _, images = run(**SAME, channels=",0")
+    np.testing.assert_array_equal(images["a_feature_0.tif"], -1.5 * PIXELS)
+
+
+def test_a_model_of_the_settings_without_card_gets_the_contracts_functions(
+    run: Callable[..., Result], configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(NUCLEAR_MODEL="Scaling:1", NUCLEAR_POSTPROCESS="largest")
+    monkeypatch.setitem(settings.PROCESSING_FUNCTIONS["post"], "largest", lambda outputs: outputs[0].clip(min=2))
+    _, images = run(scale="1")
+    # Stretched to 0..1 by histogram_normalization before the model doubled it, and clipped after it.
+    assert set(np.unique(images["a_feature_0.tif"])) == {2.0}
+
+
+def test_raw_outputs_are_warned_of(run: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
+    run(model_name="Scaling", model_version="1", scale="1")
+    assert "Model Scaling:1 has no card.toml" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".npy", "日" * 200 + ".npy", "a\0b.npy", "..npy", "caf\udce9.npy"])
+def test_odd_names_of_files_end_done(run: Callable[..., Any], name: str) -> None:
+    original_name = name.encode("utf-8", "surrogateescape")
+    after, images = run(model_name="Scaling", model_version="1", scale="1", original_name=original_name)
+    assert after["status"] == "done", after["reason"]
+    assert len(images) == 1
 
 
 def test_an_unknown_label_is_refused(run: Callable[..., Result]) -> None:
@@ -99,7 +140,7 @@ def test_a_detected_label_chooses_model_and_function(
         NUCLEAR_POSTPROCESS="halve",
     )
     monkeypatch.setitem(settings.PROCESSING_FUNCTIONS["post"], "halve", lambda outputs: outputs[0] / 2)
-    after, images = run(model_name="Scaling", model_version="3", scale="1")
+    after, images = run(model_name="Scaling", model_version="3", scale="1", preprocess_function="same")
     assert after["label"] == "0"
     np.testing.assert_array_equal(images["a_feature_0.tif"], PIXELS)
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fixtures_serving import serve_models
 from redis_consumer import settings
-from redis_consumer.consumers import TensorFlowServingConsumer
-from redis_consumer.consumers.predict import plan_tiling
+from redis_consumer.consumers import TensorFlowServingConsumer, defaults
+from redis_consumer.consumers.predict import ModelClient, plan_tiling
 from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch, ModelNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.models import ModelStore
@@ -204,3 +205,34 @@ def test_the_default_parts_come_from_the_settings(
     monkeypatch.setenv("MODEL_SERVER", "onnx://")
     consumer = TensorFlowServingConsumer(redis_client, Storage(tmp_path.as_uri()), "predict")
     assert isinstance(consumer.model_server, OnnxServer)
+
+
+def test_retries_of_the_first_call_are_told(onnx_model_dir: Path) -> None:
+    told: list[int] = []
+    scaling = ModelId("Scaling", 1)
+    with serve_models(onnx_model_dir, "--fail-first", "1") as address:
+        server = TFServingServer(address, backoff_s=0)
+        plan_tiling(server, ModelStore(None), scaling, (1, 8, 8, 1), on_retry=lambda count, _: told.append(count))
+        server.close()
+    assert told == [1]
+
+
+def test_a_client_tells_the_retries_of_metadata(onnx_model_dir: Path) -> None:
+    told: list[str] = []
+    with serve_models(onnx_model_dir, "--fail-first", "1") as address:
+        server = TFServingServer(address, backoff_s=0)
+        client = ModelClient(server, ModelId("Scaling", 1), on_retry=lambda _, code: told.append(code))
+        assert client.describe_inputs()[0]["in_tensor_name"] == "image"
+        server.close()
+    assert told == ["UNAVAILABLE"]
+
+
+def test_metadata_are_believed_for_as_long_as_the_settings_say(
+    tf_serving: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_SERVER", f"tfs://{tf_serving}")
+    monkeypatch.setenv("METADATA_EXPIRE_TIME", "0")
+    server = defaults.model_server(ModelStore(None))
+    first = server.metadata(ModelId("Scaling", 1))
+    assert server.metadata(ModelId("Scaling", 1)) is not first
+    server.close()

@@ -44,6 +44,36 @@ def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
         Storage((tmp_path / "nope").as_uri()).check()
 
 
+def test_a_missing_folder_shows_before_the_first_job(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"there is no folder .*; create it"):
+        Storage((tmp_path / "nope").as_uri()).prepare()
+
+
+def test_preparing_leaves_nothing_in_the_bucket(file_storage: Storage, tmp_path: Path) -> None:
+    file_storage.prepare()
+    assert os.listdir(tmp_path / "bucket") == []
+
+
+def test_a_link_out_of_the_bucket_is_not_followed(file_storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key.tif").write_bytes(b"secret")
+    (tmp_path / "bucket" / "uploads").symlink_to(tmp_path / "secret")
+    (tmp_path / "bucket" / "key.tif").symlink_to(tmp_path / "secret" / "key.tif")
+    for key in ("uploads/key.tif", "key.tif"):
+        with pytest.raises(InvalidJob, match=f"object {key} in the local folder: is a link to outside"):
+            file_storage.download(key, tmp_path / "down")
+        with pytest.raises(InvalidJob, match="is a link to outside"):
+            file_storage.read_bytes(key)
+
+
+def test_a_link_within_the_bucket_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.tif").write_bytes(b"x")
+    (tmp_path / "disk" / "b.tif").symlink_to("a.tif")
+    (tmp_path / "bucket").symlink_to(tmp_path / "disk")
+    assert Storage((tmp_path / "bucket").as_uri()).read_bytes("b.tif") == b"x"
+
+
 def test_a_folder_with_a_space_in_its_url(tmp_path: Path) -> None:
     (tmp_path / "my bucket").mkdir()
     storage = Storage((tmp_path / "my bucket").as_uri())
@@ -95,8 +125,9 @@ def test_the_connection_is_given_to_whoever_asks(file_storage: Storage) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_is_told_apart(file_bucket: BucketForTests, tmp_path: Path) -> None:
     (tmp_path / "bucket").chmod(0o500)
-    with pytest.raises(SettingsError, match="can't write there"):
-        file_bucket.open().check()
+    for look in (file_bucket.open().check, file_bucket.open().prepare):
+        with pytest.raises(SettingsError, match="can't write there"):
+            look()
 
 
 FORKING = """
@@ -105,6 +136,8 @@ from redis_consumer.storage import Storage
 storage = Storage(sys.argv[1])
 if sys.argv[2] == "before":
     storage.check()
+else:
+    storage.prepare()
 child = os.fork()
 if child == 0:
     try:

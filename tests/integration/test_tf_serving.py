@@ -143,6 +143,14 @@ def test_a_passing_failure_is_tried_again_and_told(onnx_model_dir: Path, code: s
     assert told == [(1, code), (2, code)]
 
 
+def test_metadata_tell_their_retries_as_well(onnx_model_dir: Path) -> None:
+    told: list[tuple[int, str]] = []
+    with serve_models(onnx_model_dir, "--fail-first", "2") as address, client(address) as server:
+        spec = server.metadata(SCALING, on_retry=lambda count, name: told.append((count, name)))
+    assert spec.inputs[0].name == "image"
+    assert told == [(1, "UNAVAILABLE"), (2, "UNAVAILABLE")]
+
+
 def test_retries_are_bounded(onnx_model_dir: Path) -> None:
     told: list[int] = []
     with (

@@ -73,6 +73,19 @@ def test_a_model_name_stays_below_the_models_folder(name: str) -> None:
         _ = job(model_name=name, model_version="1").model
 
 
+def test_a_model_name_is_no_longer_than_a_folders() -> None:
+    assert ModelId.of("m" * 255, 1).name == "m" * 255
+    for name in ("m" * 256, "日" * 100):
+        with pytest.raises(InvalidJob, match=r"model_name: .{20,60} is longer than 255 bytes"):
+            ModelId.of(name, 1)
+
+
+def test_a_model_version_is_one_that_servers_can_count() -> None:
+    assert ModelId.of("Nuclei", str(2**63 - 1)).version == 2**63 - 1
+    with pytest.raises(InvalidJob, match="model_version: is above"):
+        ModelId.of("Nuclei", str(2**63))
+
+
 def test_a_model_version_is_a_whole_number() -> None:
     with pytest.raises(ValueError, match="model_version: 'latest' is no whole number"):
         _ = job(model_name="Nuclei", model_version="latest").model

@@ -74,6 +74,7 @@ def model_server(models: ModelStore) -> ModelServer:
         timeout_s=get("GRPC_TIMEOUT"),
         backoff_s=get("GRPC_BACKOFF"),
         max_retries=get("MAX_RETRY"),
+        metadata_expire_s=get("METADATA_EXPIRE_TIME"),
     )
 
 
@@ -88,6 +89,16 @@ def model_of_label(label: int | None) -> ModelId:
 def postprocess_of_label(label: int) -> str:
     """The function that follows the model for a kind of image (contract, section 5.2)."""
     return str(get("POSTPROCESS_CHOICES")[label])
+
+
+def functions_of_model(model: ModelId) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Functions before and after a model that has no card: those of its kind of image (contract, section 5.4).
+
+    Returns:
+        Their names; none for a model that the settings don't name for any kind.
+    """
+    labels = [label for label, name in get("MODEL_CHOICES").items() if name == str(model)]
+    return (("histogram_normalization",), (postprocess_of_label(labels[0]),)) if labels else ((), ())
 
 
 def parts() -> dict[str, Any]:

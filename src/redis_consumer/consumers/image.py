@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from redis_consumer.consumers import defaults
+from redis_consumer.consumers.results import result_stem
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
-from redis_consumer.errors import InvalidJob
+from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.job import Job, JobStatus, ModelId
 
 if TYPE_CHECKING:
@@ -78,16 +79,27 @@ class ImageFileConsumer(TensorFlowServingConsumer):
 
         path = self.storage.download(job.input_file_name, folder)
         limits = ImageLimits(
-            max_height=int(defaults.get("MAX_IMAGE_HEIGHT")), max_width=int(defaults.get("MAX_IMAGE_WIDTH"))
+            max_height=int(defaults.get("MAX_IMAGE_HEIGHT")),
+            max_width=int(defaults.get("MAX_IMAGE_WIDTH")),
+            max_frames=int(defaults.get("MAX_IMAGE_FRAMES")),
         )
-        name = PurePosixPath(job.original_name).name
+        name = _name(job)
         batch: Array = to_batch(read_image(path, limits=limits, name=name), job.get("dimension_order"))
         if job.channels is None:
             return batch
-        return select_channels(batch, [index for index in job.channels if index is not None], name)
+        indices = [index for index in job.channels if index is not None]
+        if not indices:
+            raise InvalidJob(
+                f"field channels: {job.get('channels')!r} names none; give an index, e.g. 0", job_id=job.id
+            )
+        return select_channels(batch, indices, name)
 
     def _plan(self, job: Job, image: Array) -> Plan:
-        """Choose model and functions: by the detected kind of image where that is on, else by job and card."""
+        """Choose model and functions: by the detected kind of image where that is on, else by job and card.
+
+        A model without a card that the settings name for a kind of image gets the functions of the contract's
+        section 5.4; any other one answers as it does.
+        """
         model, postprocess = job.model, job.postprocess_functions
         if defaults.get("LABEL_DETECT_ENABLED"):
             label = job.label
@@ -96,14 +108,15 @@ class ImageFileConsumer(TensorFlowServingConsumer):
                 self.update_key(job.id, {"label": label})
             model = defaults.model_of_label(label)
             postprocess = (defaults.postprocess_of_label(label),)
-        model = model or defaults.model_of_label(job.label)
+        model = model or defaults.model_of_label(job.label if job.label is not None else _role(job))
         card = self.models.card(model)
-        return Plan(
-            model,
-            job.preprocess_functions or (card.preprocess if card else ()),
-            postprocess or (card.postprocess if card else ()),
-            card.functions if card else {},
-        )
+        if card is not None:
+            pre, post, options = card.preprocess, card.postprocess, card.functions
+        else:
+            (pre, post), options = defaults.functions_of_model(model), {}
+            if not (pre or job.preprocess_functions or postprocess):
+                self.logger.warning("Model %s has no card.toml and the job names no functions: raw outputs", model)
+        return Plan(model, job.preprocess_functions or pre, postprocess or post, options)
 
     def _prepare(self, job: Job, plan: Plan, image: Array) -> Array:
         """Resize the image to the model's pixel size and run the functions that go before the model."""
@@ -114,7 +127,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         limits = int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH"))
         if height > limits[0] or width > limits[1]:
             raise InvalidJob(
-                f"field scale: {scale:g} makes {PurePosixPath(job.original_name).name} {height} x {width} pixels, "
+                f"field scale: {scale:g} makes {_name(job)} {height} x {width} pixels, "
                 f"more than {limits[0]} x {limits[1]} (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); give a smaller scale",
                 job_id=job.id,
             )
@@ -123,10 +136,15 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         return np.asarray(prepared, dtype=np.float32)
 
     def _predict(self, job: Job, plan: Plan, image: Array) -> list[Array]:
-        """Run the model; jobs that set ``cuts`` have the image cut as they say."""
-        if job.cuts == 0:
-            return self.predict(image, plan.model)
-        outputs = self.process_big_image(job.cuts, image, job.field_size, plan.model.name, plan.model.version)
+        """Run the model; jobs that set ``cuts`` have the image cut as they say, unless the model's card says how."""
+        card = self.models.card(plan.model)
+        model = plan.model
+        try:
+            if job.cuts == 0 or (card is not None and card.tile is not None):
+                return self.predict(image, model)
+            outputs = self.process_big_image(job.cuts, image, job.field_size, model.name, model.version)
+        except ModelMismatch as error:
+            raise ModelMismatch(f"{_name(job)}: {error}", job_id=job.id, model=str(model)) from error
         return outputs if isinstance(outputs, list) else [outputs]
 
     def _save(
@@ -139,13 +157,14 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         from redis_consumer.archives import zip_files
         from redis_consumer.images import write_channels
 
-        name = PurePosixPath(job.original_name)
-        stem = Path(folder, "results", *_safe_parts(name.parent), name.stem or "image")
+        stem = Path(folder, "results", result_stem(job.original_name))
         files: list[Path] = []
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
         for result in arrays:
             files += write_channels(_squeeze(self._restore(result, shape_yx)), stem, first=len(files))
-        digest = hashlib.md5(f"{job.id}:{job.attempt}".encode(), usedforsecurity=False).hexdigest()
+        digest = hashlib.md5(
+            f"{job.id}:{job.attempt}".encode("utf-8", "surrogateescape"), usedforsecurity=False
+        ).hexdigest()
         path = zip_files(files, Path(folder, "results"), name=f"{digest}.zip")
         key, url = self.storage.upload(path)
         return str(key), str(url)
@@ -235,6 +254,18 @@ def _squeeze(result: Array) -> Array:
     return result[0] if result.ndim == 4 and result.shape[0] == 1 else result
 
 
-def _safe_parts(folder: PurePosixPath) -> list[str]:
-    """The folders of the original name that may be made below the result's."""
-    return [part for part in folder.parts if part not in ("/", "..", ".")]
+def _name(job: Job) -> str:
+    """The file's name, for messages."""
+    return PurePosixPath(job.original_name).name
+
+
+def _role(job: Job) -> int | None:
+    """Kind of image by the role whose channel is given (contract, section 1.3): ``",0"`` is cytoplasm only."""
+    roles = [role for role, index in enumerate(job.channels or ()) if index is not None]
+    if len(roles) > 1:
+        raise InvalidJob(
+            f"field channels: {job.get('channels')!r} fills several roles, but the job names no model; give the "
+            "channel of one role, or a model_name that takes them all",
+            job_id=job.id,
+        )
+    return roles[0] if roles else None

@@ -12,7 +12,7 @@ from redis_consumer.job import ModelId
 
 if TYPE_CHECKING:
     from redis_consumer.models import ModelStore
-    from redis_consumer.serving.base import Array, ModelServer, TensorSpec
+    from redis_consumer.serving.base import Array, ModelServer, OnRetry, TensorSpec
 
 
 class ModelClient:
@@ -48,7 +48,7 @@ class ModelClient:
         return self.server.predict(self.model, inputs, timeout_s=request_timeout, on_retry=self.on_retry)
 
     def _only_input(self) -> str:
-        return only_input(self.server, self.model).name
+        return only_input(self.server, self.model, on_retry=self.on_retry).name
 
     def describe_inputs(self) -> list[dict[str, str]]:
         """Name, dtype and shape of each input as texts (contract, section 4.4)."""
@@ -60,17 +60,17 @@ class ModelClient:
                 "in_tensor_dtype": wire_type(spec.dtype).name,
                 "in_tensor_shape": ",".join(str(-1 if size is None else size) for size in spec.shape or ()),
             }
-            for spec in self.server.metadata(self.model).inputs
+            for spec in self.server.metadata(self.model, on_retry=self.on_retry).inputs
         ]
 
 
-def only_input(server: ModelServer, model: ModelId) -> TensorSpec:
+def only_input(server: ModelServer, model: ModelId, *, on_retry: OnRetry | None = None) -> TensorSpec:
     """The input that takes the image: the only one, or the one that ``TF_TENSOR_NAME`` names.
 
     Raises:
         ModelMismatch: the model has several, none of that name.
     """
-    inputs = server.metadata(model).inputs
+    inputs = server.metadata(model, on_retry=on_retry).inputs
     if len(inputs) == 1:
         return inputs[0]
     wanted = str(defaults.get("TF_TENSOR_NAME"))
@@ -124,7 +124,14 @@ class Tiling:
         )
 
 
-def plan_tiling(server: ModelServer, models: ModelStore, model: ModelId, shape: Sequence[int]) -> Tiling:
+def plan_tiling(
+    server: ModelServer,
+    models: ModelStore,
+    model: ModelId,
+    shape: Sequence[int],
+    *,
+    on_retry: OnRetry | None = None,
+) -> Tiling:
     """Plan the tiles of an image from what the model server and the card say of a model.
 
     Models with a fixed size get tiles of it; others those of their card, or the whole image where they have none.
@@ -134,13 +141,14 @@ def plan_tiling(server: ModelServer, models: ModelStore, model: ModelId, shape: 
         models: where its card is.
         model: which model.
         shape: of the image, (B, Y, X, C).
+        on_retry: told before each further try of asking the server, as `ModelClient` has it.
 
     Raises:
         ModelMismatch: the model takes no images, or another number of channels.
     """
     from redis_consumer.processing.tiles import fit_tile
 
-    spec = only_input(server, model)
+    spec = only_input(server, model, on_retry=on_retry)
     fixed_yx = _fixed_sides(spec, model, shape[-1])
     card = models.card(model)
     tile = card.tile if card else None

@@ -135,12 +135,16 @@ class TensorFlowServingConsumer(Consumer):
 
         Returns:
             As `grpc_image`, at the size of the image; without batch axis where `img` has none.
+
+        Raises:
+            InvalidJob: more pieces than pixels, or a field that is larger than the image.
         """
         from redis_consumer.processing.tiles import run_cuts
 
         image = np.asarray(img)
         batch = image[np.newaxis] if image.ndim == 3 else image
         model = ModelId.of(model_name, model_version)
+        _check_cuts(int(cuts), int(field), batch.shape)
         outputs = run_cuts(batch, self._tile_function(model), int(cuts), int(field))
         if image.ndim == 3:
             outputs = [output[0] for output in outputs]
@@ -165,7 +169,7 @@ class TensorFlowServingConsumer(Consumer):
             ModelMismatch: the model takes another number of channels, or doesn't answer in pixels.
             ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
         """
-        tiling = plan_tiling(self.model_server, self.models, model, image.shape)
+        tiling = plan_tiling(self.model_server, self.models, model, image.shape, on_retry=self._note_retry)
         return tiling.run(image, self._tile_function(model), on_progress=on_progress)
 
     def _tile_function(self, model: ModelId) -> Callable[[Array], list[Array]]:
@@ -306,6 +310,18 @@ class TensorFlowServingConsumer(Consumer):
             files = save_numpy_array(image, name=Path(name).stem, subdir=folder_name, output_dir=folder)
             key, url = self.storage.upload(zip_files(files, folder))
         return str(key), str(url)
+
+
+def _check_cuts(cuts: int, field: int, shape: Sequence[int]) -> None:
+    """Refuse what would only pad: the field is added to every piece, whatever the image's size."""
+    height, width = shape[1:3]
+    if cuts > min(height, width):
+        raise InvalidJob(f"field cuts: {cuts} pieces of {height} x {width} pixels; give a smaller number, or 0")
+    if field > 2 * max(height, width) + 1:
+        raise InvalidJob(
+            f"field field_size: {field} is more than twice the image of {height} x {width} pixels; give the receptive "
+            "field of the model, e.g. 61"
+        )
 
 
 class UnavailableConsumer(TensorFlowServingConsumer):

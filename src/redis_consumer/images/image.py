@@ -48,11 +48,13 @@ class ImageLimits:
         max_height: rows; None for any number.
         max_width: columns; None for any number.
         max_bytes: of all decoded pixels, in the dtype of the file.
+        max_frames: planes besides channels (times, depths, pages); None for any number.
     """
 
     max_height: int | None = 2048
     max_width: int | None = 2048
     max_bytes: int = DEFAULT_MAX_BYTES
+    max_frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ def check_source(source: Source, limits: ImageLimits, name: str) -> None:
         raise InvalidImage(f"{name}: holds no pixels (shape {_shape_text(source.shape)}); export the image again")
     _check_side(source, "Y", limits.max_height, "MAX_IMAGE_HEIGHT", name)
     _check_side(source, "X", limits.max_width, "MAX_IMAGE_WIDTH", name)
+    frames = prod(side for side, axis in zip(source.shape, source.axes, strict=True) if axis not in "YXCS")
+    if limits.max_frames is not None and frames > limits.max_frames:
+        raise InvalidImage(
+            f"{name}: {frames} frames, allowed are {limits.max_frames} (MAX_IMAGE_FRAMES); split the stack or ask for "
+            "a higher limit"
+        )
     size = max(prod(source.shape) * source.dtype.itemsize, source.decoder_bytes)
     if size > limits.max_bytes:
         raise InvalidImage(

@@ -22,6 +22,7 @@ def open_model_server(
     timeout_s: float = 30,
     backoff_s: float = 3,
     max_retries: int = 5,
+    metadata_expire_s: float = 30,
 ) -> ModelServer:
     """Make the model server that a URL names; nothing is connected or loaded before its first use.
 
@@ -31,6 +32,7 @@ def open_model_server(
         timeout_s: seconds allowed for one try of a prediction on a server.
         backoff_s: pause before the first retry in seconds.
         max_retries: how often a call is repeated at most.
+        metadata_expire_s: for how many seconds a server's word on a model is believed; 0 asks each time.
 
     Raises:
         SettingsError: the URL names no kind of server that is known, or not fully.
@@ -39,7 +41,13 @@ def open_model_server(
     if parts.scheme == "tfs":
         from redis_consumer.serving.tf_serving import TFServingServer
 
-        return TFServingServer(_address(parts), timeout_s=timeout_s, backoff_s=backoff_s, max_retries=max_retries)
+        return TFServingServer(
+            _address(parts),
+            timeout_s=timeout_s,
+            backoff_s=backoff_s,
+            max_retries=max_retries,
+            metadata_expire_s=metadata_expire_s,
+        )
     if parts.scheme == "onnx":
         if parts.netloc or parts.path.strip("/"):
             raise SettingsError(f"MODEL_SERVER {url!r}: onnx:// takes no address; models are found in the bucket")
@@ -52,6 +60,9 @@ def open_model_server(
 
 
 def _split(url: str) -> SplitResult:
+    if "@" in url:
+        # Not shown: what stands there may be a password.
+        raise SettingsError(f"MODEL_SERVER: holds a name or password before '@'; use {_ALLOWED}")
     try:
         parts = urlsplit(url)
         # Reading the port is what checks it.
@@ -63,7 +74,7 @@ def _split(url: str) -> SplitResult:
 
 
 def _address(parts: SplitResult) -> str:
-    extra = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    extra = parts.path.strip("/") or parts.query or parts.fragment
     if not parts.hostname or not parts.port or extra:
         raise SettingsError(
             f"MODEL_SERVER {parts.geturl()!r}: wants a host and a port, nothing else, e.g. tfs://tf-serving:8500"

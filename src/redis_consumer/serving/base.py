@@ -44,8 +44,12 @@ class ModelSpec:
 class ModelServer(Protocol):
     """Where models are served. Implementations may be called from several threads."""
 
-    def metadata(self, model: ModelId) -> ModelSpec:
+    def metadata(self, model: ModelId, *, on_retry: OnRetry | None = None) -> ModelSpec:
         """Say which tensors a model takes and gives.
+
+        Args:
+            model: which model.
+            on_retry: told before each repeated call; never called by a server that has nothing to retry.
 
         Raises:
             ModelNotFound: there is no such model.

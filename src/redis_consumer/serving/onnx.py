@@ -57,7 +57,12 @@ class OnnxServer:
         self._sessions: OrderedDict[Path, _Loaded] = OrderedDict()
         self._lock = threading.Lock()
 
-    def metadata(self, model: ModelId) -> ModelSpec:
+    def metadata(
+        self,
+        model: ModelId,
+        *,
+        on_retry: OnRetry | None = None,  # noqa: ARG002 - nothing here is worth a second try
+    ) -> ModelSpec:
         """Say which tensors a model takes and gives, see `ModelServer.metadata`.
 
         Raises:

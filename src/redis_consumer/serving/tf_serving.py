@@ -64,7 +64,7 @@ class TFServingServer:
         self._known: dict[ModelId, _Known] = {}
         self._lock = threading.Lock()
 
-    def metadata(self, model: ModelId) -> ModelSpec:
+    def metadata(self, model: ModelId, *, on_retry: OnRetry | None = None) -> ModelSpec:
         """Say which tensors a model takes and gives, see `ModelServer.metadata`.
 
         Raises:
@@ -74,7 +74,7 @@ class TFServingServer:
         """
         known = self._remembered(model)
         if known is None:
-            definition = tf_metadata.signature(self._metadata_response(model), model)
+            definition = tf_metadata.signature(self._metadata_response(model, on_retry=on_retry), model)
             types = {name: int(tensor.dtype) for name, tensor in definition.inputs.items()}
             until_s = time.monotonic() + self._metadata_expire_s
             known = _Known(tf_metadata.model_spec(definition), types, until_s)
@@ -164,13 +164,16 @@ class TFServingServer:
             known = self._known.get(model)
         return known if known is not None and time.monotonic() < known.until_s else None
 
-    def _metadata_response(self, model: ModelId, timeout_s: float | None = None) -> tfs_pb2.GetModelMetadataResponse:
+    def _metadata_response(
+        self, model: ModelId, timeout_s: float | None = None, *, on_retry: OnRetry | None = None
+    ) -> tfs_pb2.GetModelMetadataResponse:
         request = tfs_pb2.GetModelMetadataRequest(model_spec=_wire_spec(model), metadata_field=[tf_metadata.FIELD])
         return self._channel.call(
             GET_MODEL_METADATA,
             request,
             tfs_pb2.GetModelMetadataResponse,
             timeout_s=min(self._timeout_s, _METADATA_TIMEOUT_S) if timeout_s is None else timeout_s,
+            on_retry=on_retry,
         )
 
 

@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+BUCKET_SCHEMES = ("s3", "gs", "az", "file", "memory")
+SERVER_SCHEMES = ("tfs", "onnx")
+
 
 @dataclass(frozen=True)
 class Allowed:
@@ -17,7 +20,7 @@ class Allowed:
 
 
 def _model_name(text: str) -> str:
-    if not re.fullmatch(r"[^\s/\\:.][^/\\:]*:\d+", text):
+    if not re.fullmatch(r"[^\s/\\:.][^/\\:]{0,254}:\d{1,18}", text):
         raise ValueError("no name:version")
     return text
 
@@ -36,16 +39,18 @@ def _worker_name(text: str) -> str:
     return text
 
 
-def _url(text: str) -> str:
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        raise ValueError("no URL")
-    return text
+def _url_of(*schemes: str) -> AfterValidator:
+    def check(text: str) -> str:
+        found = re.match(r"([a-z0-9]+)://([^/?#]*)", text, re.IGNORECASE)
+        if text and (found is None or found[1].lower() not in schemes):
+            raise ValueError("no URL of these")
+        # What stands before an @ may be a password, and these URLs are shown and become part of links. Only within a
+        # bucket's prefix or folder it is a character like any other.
+        if found is not None and "@" in (found[2] if found[1].lower() in BUCKET_SCHEMES else text):
+            raise ValueError("a name or password")
+        return text
 
-
-def _endpoint(text: str) -> str:
-    if text and not re.match(r"https?://", text):
-        raise ValueError("no http URL")
-    return text
+    return AfterValidator(check)
 
 
 def _given(secret: SecretStr | None) -> SecretStr | None:
@@ -73,9 +78,19 @@ Text = Annotated[str, Field(min_length=1), Allowed("some text")]
 ModelName = Annotated[str, AfterValidator(_model_name), Allowed("a model as name:version, e.g. NuclearSegmentation:6")]
 QueueName = Annotated[str, AfterValidator(_queue_name), Allowed("a name without spaces")]
 WorkerName = Annotated[str, AfterValidator(_worker_name), Allowed("a name without ':'")]
-Url = Annotated[str, AfterValidator(_url), Allowed("a URL, e.g. s3://bucket, gs://bucket or file:///folder")]
-ServerUrl = Annotated[str, AfterValidator(_url), Allowed("a URL, e.g. tfs://host:8500 or onnx://")]
-Endpoint = Annotated[str, AfterValidator(_endpoint), Allowed("a URL that starts with http:// or https://")]
+SignedFor = Annotated[int, Field(ge=1, le=7 * 24 * 3600), Allowed("a whole number from 1 to 604800, which is a week")]
+BucketUrl = Annotated[
+    str,
+    Field(min_length=1),
+    _url_of(*BUCKET_SCHEMES),
+    Allowed("a URL without a password: s3://bucket, gs://bucket, az://container, file:///folder or memory://"),
+]
+ServerUrl = Annotated[
+    str, Field(min_length=1), _url_of(*SERVER_SCHEMES), Allowed("tfs://host:port without a password, or onnx://")
+]
+Endpoint = Annotated[
+    str, _url_of("http", "https"), Allowed("a URL that starts with http:// or https:// and holds no password")
+]
 TensorDtype = Annotated[str, Field(pattern=r"^DT_[A-Z0-9]+$"), Allowed("a TensorFlow data type, e.g. DT_FLOAT")]
 Secret = Annotated[SecretStr | None, AfterValidator(_given)]
 

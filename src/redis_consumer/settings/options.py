@@ -10,11 +10,13 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field, PrivateAttr, SecretStr, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from redis_consumer.settings.kinds import (
     Allowed,
+    BucketUrl,
     CloudProvider,
     Compartment,
     Count,
@@ -31,16 +33,19 @@ from redis_consumer.settings.kinds import (
     Seconds,
     Secret,
     ServerUrl,
+    SignedFor,
     Size,
     Switch,
     TensorDtype,
     Text,
     Timeout,
-    Url,
     WorkerName,
 )
 
 MASK = "********"
+
+CONFLICT = "conflict"
+"""Type of the error for a value that is allowed by itself; its message says what it is at odds with."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,12 @@ class Settings(BaseSettings):
     )
     interval: Timeout = Field(default=10.0, description="Seconds between two looks at child jobs")
     empty_queue_timeout: Seconds = Field(
-        default=5.0, description="Seconds a worker waits at most for a job before it looks around; 0 looks all the time"
+        default=5.0,
+        description="Seconds that `Consumer.consume()` waits for a job, in scripts that call it; workers don't read it",
     )
     do_nothing_timeout: Seconds = Field(
-        default=0.5, description="Seconds of pause after a job was put back; 0 for none"
+        default=0.5,
+        description="Seconds of pause after `Consumer.consume()` put a job back; 0 for none; workers don't read it",
     )
     expire_time: Count = Field(default=3600, description="Seconds after which finished child jobs expire; 0 at once")
     metadata_expire_time: Count = Field(
@@ -138,9 +145,11 @@ class Settings(BaseSettings):
         default_factory=lambda data: f"tfs://{data.get('tf_host')}:{data.get('tf_port')}",
         description="Model server: tfs://host:port, or onnx:// to run models in the worker; empty: tfs://TF_HOST:TF_PORT",
     )
-    tf_tensor_name: Text = Field(default="image", description="Name of the input tensor, for models without metadata")
+    tf_tensor_name: Text = Field(
+        default="image", description="Name of the input that takes the image, for models with several"
+    )
     tf_tensor_dtype: TensorDtype = Field(
-        default="DT_FLOAT", description="Type of the input tensor, for models without metadata"
+        default="DT_FLOAT", description="Former type of the input; not used, models say their own"
     )
     tf_max_batch_size: Size = Field(default=64, description="Tiles in one call of the model server at most")
     tf_min_model_size: Size = Field(
@@ -154,7 +163,7 @@ class Settings(BaseSettings):
     dp_port: Port = Field(default=8080, description="Port of the former data-processing server; not used")
 
     # The bucket
-    storage_bucket: Url = Field(
+    storage_bucket: BucketUrl = Field(
         default="s3://default-bucket",
         description="Bucket: s3://, gs://, az://, file:/// or memory://; wins over CLOUD_PROVIDER and its buckets",
     )
@@ -187,7 +196,9 @@ class Settings(BaseSettings):
     result_urls: ResultUrls = Field(
         default="public", description="public: plain links to results; signed: links that expire"
     )
-    signed_url_expire_s: Size = Field(default=86400, description="Seconds for which a signed link to a result holds")
+    signed_url_expire_s: SignedFor = Field(
+        default=86400, description="Seconds for which a signed link to a result holds"
+    )
 
     # Models by kind of image
     nuclear_model: ModelName = Field(
@@ -220,6 +231,7 @@ class Settings(BaseSettings):
     max_scale: Factor = Field(default=10.0, description="Largest scale that a job may ask for")
     min_scale: Factor = Field(
         default_factory=lambda data: 1 / data.get("max_scale", 10.0),
+        validate_default=True,
         description="Smallest scale that a job may ask for; empty: 1 / MAX_SCALE",
     )
 
@@ -302,6 +314,15 @@ class Settings(BaseSettings):
                 "DEBUG" if str(values["DEBUG"]).lower() in {"true", "1", "yes", "on", "y", "t"} else "INFO"
             )
         return values
+
+    @field_validator("min_scale", mode="after")
+    @classmethod
+    def _stay_below_the_largest(cls, scale: float, info: ValidationInfo) -> float:
+        largest = info.data.get("max_scale", scale)
+        if scale > largest:
+            words = "{smallest} is above MAX_SCALE, which is {largest}; let MIN_SCALE be the smaller of both"
+            raise PydanticCustomError(CONFLICT, words, {"smallest": f"{scale:g}", "largest": f"{largest:g}"})
+        return scale
 
     @property
     def storage_bucket_url(self) -> str:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import configparser
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
 
 from redis_consumer.errors import SettingsError
-from redis_consumer.settings.options import MASK, Settings, allowed_values
+from redis_consumer.settings.options import CONFLICT, MASK, Settings, allowed_values
 
 CONFIG_VARIABLE = "REDIS_CONSUMER_CONFIG"
 OLDER_NAMES = {"STORAGE_BUCKET": ("CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET"), "LOG_LEVEL": ("DEBUG",)}
@@ -121,7 +123,7 @@ def _read(path: Path, read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any
 def _explain(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     problems = error.errors(include_url=False, include_context=False)
     lines = [
-        _explain_one(str(problem["loc"][0]).upper(), problem["msg"], values, sources)
+        _explain_one(problem, values, sources)
         for problem in problems
         # Defaults that follow another value can't be worked out when that one is wrong: one line is enough.
         if problem["type"] != "default_factory_not_called"
@@ -130,9 +132,16 @@ def _explain(error: ValidationError, values: Mapping[str, Any], sources: Mapping
     return "\n".join([f"{head}:", *(f"  {line}" for line in lines)])
 
 
-def _explain_one(name: str, message: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+def _explain_one(problem: ErrorDetails, values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    name, message = str(problem["loc"][0]).upper(), problem["msg"]
     is_secret = "SecretStr" in str(Settings.model_fields[name.lower()].annotation)
-    seen = MASK if is_secret or isinstance(values.get(name), SecretStr) else repr(values.get(name, ""))
-    allowed = allowed_values(name)
+    seen = MASK if is_secret or isinstance(values.get(name), SecretStr) else _shown(values.get(name, ""))
+    allowed = None if problem["type"] == CONFLICT else allowed_values(name)
     wanted = f"must be {allowed}" if allowed else message.replace("Input should be", "must be")
-    return f"{name} = {seen} ({sources.get(name, 'from ' + ', '.join(OLDER_NAMES.get(name, ())))}): {wanted}"
+    older = ", ".join(OLDER_NAMES.get(name, ()))
+    return f"{name} = {seen} ({sources.get(name) or (f'from {older}' if older else 'default')}): {wanted}"
+
+
+def _shown(value: object) -> str:
+    """The value as it was written, without name and password where it is a URL that holds them."""
+    return re.sub(r"^(['\"](?:\w+://)?).*@", rf"\1{MASK}@", repr(value))

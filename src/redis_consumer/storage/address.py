@@ -45,6 +45,10 @@ class BucketAddress:
         parts = urlsplit(url.strip())
         if parts.scheme not in SCHEMES:
             raise SettingsError(f"STORAGE_BUCKET: {url!r} isn't known; give {_ALLOWED}")
+        if "@" in parts.netloc:
+            raise SettingsError(
+                f"STORAGE_BUCKET: {parts.scheme}:// holds a name or password before '@'; give {_ALLOWED}"
+            )
         if parts.query or parts.fragment:
             raise SettingsError(f"STORAGE_BUCKET: {url!r} has a part after ? or #; give {_ALLOWED}")
         if parts.scheme == "file":

@@ -8,13 +8,13 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from redis_consumer.errors import ConsumerError, ObjectNotFound, SettingsError
+from redis_consumer.errors import ConsumerError, ObjectNotFound
 from redis_consumer.storage import transfer
 from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import as_ours, local_disk, refuses_access_rules
 from redis_consumer.storage.keys import OUTPUT_DIR, check_key, local_path, output_key
 from redis_consumer.storage.options import StorageOptions
-from redis_consumer.storage.stores import Stores
+from redis_consumer.storage.stores import Stores, check_writable
 
 if TYPE_CHECKING:
     from redis_consumer.storage.links import Links
@@ -230,6 +230,16 @@ class Storage:
         with as_ours(self._address, "sign", key):
             return obstore.sign(store, "GET", key, timedelta(seconds=self._options.signed_url_expire_s))
 
+    def prepare(self) -> None:
+        """Find what is wrong with the settings before the first job, without asking the store; see `check` for that.
+
+        A local folder exists and may be written, a file of credentials can be read, keys have their form.
+
+        Raises:
+            SettingsError: which one isn't so, and what to do.
+        """
+        self._stores.prepare()
+
     def check(self) -> str:
         """Ask the bucket for a sign of life, one try, and say in words what answered. Nothing is written.
 
@@ -240,7 +250,7 @@ class Storage:
 
         with as_ours(self._address, "list"):
             next(iter(obstore.list(self._stores.prober(), OUTPUT_DIR, chunk_size=1)), None)
-        if self._address.scheme == "file" and not os.access(self.bucket, os.W_OK):
-            raise SettingsError(f"bucket {self.url}: this user can't write there; allow it, or name another folder")
+        if self._address.scheme == "file":
+            check_writable(self._address)
         kind = "signed links that expire" if self._options.is_signed else "public links"
         return f"bucket {self.url} answers; results get {kind} such as {self._links.public_url('output/result.zip')}"

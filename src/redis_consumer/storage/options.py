@@ -85,6 +85,12 @@ class StorageOptions:
         if (self.access_key_id is None) != (self.secret_access_key is None):
             missing = "AWS_ACCESS_KEY_ID" if self.access_key_id is None else "AWS_SECRET_ACCESS_KEY"
             raise SettingsError(f"{missing}: missing while its other half is set; set both, or none")
+        if self.endpoint and "@" in self.endpoint:
+            # Not shown: what stands there may be a password. It would become part of every link as well.
+            raise SettingsError(
+                "AWS_ENDPOINT_URL: holds a name or password before '@'; give the keys as AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY"
+            )
         if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
             raise SettingsError(f"AWS_ENDPOINT_URL: {self.endpoint!r} is no address; give e.g. http://minio:9000")
         if self.result_urls not in {"public", "signed"}:

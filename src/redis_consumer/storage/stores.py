@@ -70,6 +70,13 @@ class Stores:
             )
         return Links(self.address, endpoint.rstrip("/") if endpoint else None, self.options.account_name)
 
+    def prepare(self) -> None:
+        """Open a connection and drop it: whatever is wrong without asking the store shows now."""
+        self.links()
+        open_store(self.address, self.options, 0)
+        if self.address.scheme == "file":
+            check_writable(self.address)
+
     def _get(self, use: str, retry_s: float, headers: dict[str, str] | None) -> ObjectStore:
         global _used_in_pid
         if _used_in_pid not in {None, os.getpid()}:
@@ -110,6 +117,16 @@ def open_store(
         variables = CREDENTIALS.get(address.scheme, "STORAGE_BUCKET")
         reason = str(error).partition("\n")[0]
         raise SettingsError(f"bucket {address.url}: can't be opened ({reason}); check {variables}") from error
+
+
+def check_writable(address: BucketAddress) -> None:
+    """Raise where this user can't write into a bucket that is a local folder.
+
+    Raises:
+        SettingsError: so it is.
+    """
+    if not os.access(address.bucket, os.W_OK | os.X_OK):
+        raise SettingsError(f"bucket {address.url}: this user can't write there; allow it, or name another folder")
 
 
 def _retry(options: StorageOptions, retry_s: float) -> dict[str, Any]:

@@ -88,11 +88,13 @@ def start(store: ObjectStore, address: BucketAddress, key: str, max_bytes: int |
     """Ask for an object; its size is checked before the body comes.
 
     Raises:
-        InvalidJob: the object is larger than `max_bytes`.
+        InvalidJob: the object is larger than `max_bytes`, or outside of the folder by a symbolic link.
         ObjectNotFound: there is none.
     """
     import obstore
 
+    if address.scheme == "file":
+        _check_inside(address, key)
     with as_ours(address, "download", key):
         incoming = Incoming(store, address, key, obstore.get(store, key))
     if max_bytes is not None and incoming.size > max_bytes:
@@ -102,6 +104,15 @@ def start(store: ObjectStore, address: BucketAddress, key: str, max_bytes: int |
             key=key,
         )
     return incoming
+
+
+def _check_inside(address: BucketAddress, key: str) -> None:
+    """Refuse a symbolic link out of the folder: who may put one there could read what only the worker may."""
+    root = os.path.realpath(address.bucket)
+    if not Path(os.path.realpath(os.path.join(root, key))).is_relative_to(root):
+        raise InvalidJob(
+            f"object {key} in {address.label}: is a link to outside of the bucket; put the file itself there", key=key
+        )
 
 
 def from_disk(store: ObjectStore, address: BucketAddress, key: str, path: str) -> None:

@@ -84,6 +84,7 @@ class Supervisor:
         self.slots: dict[int, Slot] = {}
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
+        self._has_run = False
         self._is_stopping = False
         self._is_registered = False
         self._start_write = -1
@@ -145,7 +146,8 @@ class Supervisor:
             self._renew()
             self._renew_at = time.monotonic() + self.limits.renew_s
         if now >= self._sweep_at:
-            self._quietly(lambda: self.queue.sweep(every_s=self.limits.sweep_s))
+            # Half: or the lock of one's own last sweep would refuse the next one.
+            self._quietly(lambda: self.queue.sweep(every_s=self.limits.sweep_s / 2))
             self._sweep_at = time.monotonic() + self.limits.sweep_s * random.uniform(0.8, 1.2)
         return min(self._renew_at, self._sweep_at, time.monotonic() + 1.0)
 
@@ -228,7 +230,7 @@ class Supervisor:
         now = slot.progressed = time.monotonic()
         job = None if report is None else Job(report[0], attempt=int(report[1]))
         if job is not None and job != slot.job:
-            slot.job_started, slot.has_run = now, True
+            slot.job_started, slot.has_run, self._has_run = now, True, True
         slot.job = job
         if job is None and self.limits.max_rss_mb and rss_mb(slot.pid) > self.limits.max_rss_mb:
             logger.info("Slot %d takes more than MAX_RSS_MB=%d; replacing it", slot.pid, self.limits.max_rss_mb)
@@ -253,7 +255,7 @@ class Supervisor:
             if self.is_burst:
                 self.count -= 1
             return
-        if code == EXIT_SETTINGS and not slot.has_run:
+        if code == EXIT_SETTINGS and not self._has_run:
             self._exit_code = code
             self.count = 0
             for other in self.slots.values():
@@ -270,7 +272,8 @@ class Supervisor:
             return
         logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, cause_of(code, slot.killed_for))
         try:
-            self.queue.give_back(job, is_crash=True)
+            # One that we end ourselves, since we stop, is no attempt of the job's.
+            self.queue.give_back(job, is_next=self._is_stopping, is_crash=not self._is_stopping)
         except LeaseLost:
             logger.info("Job %s was settled or taken before", job.id)
         except RedisUnavailable as error:

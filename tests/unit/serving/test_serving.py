@@ -47,6 +47,12 @@ def test_an_unknown_kind_of_server_is_refused_with_what_is_allowed(url: str) -> 
         open_url(url)
 
 
+def test_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match="MODEL_SERVER: holds a name or password") as caught:
+        open_url("tfs://user:geheim@host:port")
+    assert "geheim" not in str(caught.value)
+
+
 def test_importing_loads_neither_grpc_nor_the_runtime_nor_protobuf() -> None:
     code = (
         "import sys, redis_consumer.serving, redis_consumer.models;"

@@ -8,7 +8,9 @@ import socket
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from redis_consumer.settings.kinds import BUCKET_SCHEMES
 from redis_consumer.settings.options import MASK, Settings, allowed_values
+from redis_consumer.storage import address
 
 #: Contract, section 7: every variable that has a fixed default, [23] where the versions differ.
 CONTRACT = {
@@ -146,6 +148,16 @@ def test_queues_are_lower_case() -> None:
         ("RESULT_URLS", "secret"),
         ("CROP_MODE", "fit"),
         ("STORAGE_BUCKET", "bucket"),
+        ("STORAGE_BUCKET", "ftp://bucket"),
+        ("STORAGE_BUCKET", "s3://user:pw@bucket"),
+        ("MODEL_SERVER", "ftp://host:8500"),
+        ("MODEL_SERVER", "tfs://user:pw@host:8500"),
+        ("SIGNED_URL_EXPIRE_S", "604801"),
+        ("MIN_SCALE", "11"),
+        ("MAX_SCALE", "0.5"),
+        ("NUCLEAR_MODEL", "m" * 256 + ":1"),
+        ("AWS_ENDPOINT_URL", "http://user:pw@minio:9000"),
+        ("AWS_ENDPOINT_URL", "http://user:p/w@minio:9000"),
         ("MODEL_SERVER", "localhost:8500"),
         ("AWS_ENDPOINT_URL", "localhost:9000"),
         ("LOG_LEVEL", "LOUD"),
@@ -154,6 +166,26 @@ def test_queues_are_lower_case() -> None:
 def test_wrong_value_is_refused(name: str, value: str) -> None:
     with pytest.raises(ValidationError):
         Settings.model_validate({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STORAGE_BUCKET", "S3://Images"),
+        ("STORAGE_BUCKET", "file:///data/@cells"),
+        ("STORAGE_BUCKET", "memory://"),
+        ("MODEL_SERVER", "onnx://"),
+        ("AWS_ENDPOINT_URL", "https://minio:9000"),
+        ("SIGNED_URL_EXPIRE_S", "604800"),
+        ("MIN_SCALE", "10"),
+    ],
+)
+def test_odd_but_right_value_is_taken(name: str, value: str) -> None:
+    assert str(getattr(Settings.model_validate({name: value}), name.lower())).startswith(value)
+
+
+def test_known_buckets_are_those_that_can_be_opened() -> None:
+    assert BUCKET_SCHEMES == address.SCHEMES
 
 
 def test_smallest_scale_follows_the_largest() -> None:

@@ -113,9 +113,39 @@ def test_one_message_names_all_wrong_values(monkeypatch: pytest.MonkeyPatch) -> 
     assert str(caught.value).splitlines() == [
         "3 settings are wrong:",
         "  REDIS_PORT = '99999' (environment): must be a whole number from 1 to 65535",
-        "  AWS_ENDPOINT_URL = 'nowhere' (environment): must be a URL that starts with http:// or https://",
+        "  AWS_ENDPOINT_URL = 'nowhere' (environment): must be a URL that starts with http:// or https:// and holds no "
+        "password",
         "  MAX_SCALE = 'big' (.env file): must be a number above 0",
     ]
+
+
+def test_scales_at_odds_are_named_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIN_SCALE", "3")
+    monkeypatch.setenv("MAX_SCALE", "2")
+    with pytest.raises(SettingsError, match=r"MIN_SCALE = '3' \(environment\): 3 is above MAX_SCALE, which is 2; let"):
+        load_settings()
+
+
+def test_scale_that_follows_may_be_at_odds_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_SCALE", "0.5")
+    with pytest.raises(SettingsError, match=r"MIN_SCALE = '' \(default\): 2 is above MAX_SCALE, which is 0\.5"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("AWS_ENDPOINT_URL", "http://user:geheim@minio:9000"),
+        ("AWS_ENDPOINT_URL", "user:geheim@minio:9000"),
+        ("STORAGE_BUCKET", "s3://user:geheim@bucket"),
+        ("MODEL_SERVER", "tfs://user:ge/heim@host:8500"),
+    ],
+)
+def test_password_in_a_url_is_refused_and_not_shown(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, url)
+    with pytest.raises(SettingsError, match=rf"{name} = '.*\*@.* password") as caught:
+        load_settings()
+    assert "heim" not in str(caught.value)
 
 
 def test_wrong_secret_is_not_shown() -> None:

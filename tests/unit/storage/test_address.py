@@ -50,6 +50,12 @@ def test_anything_else_lists_what_is_allowed(url: str) -> None:
         BucketAddress.parse(url)
 
 
+def test_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match="name or password before '@'") as caught:
+        BucketAddress.parse("s3://user:geheim@images")
+    assert "geheim" not in str(caught.value)
+
+
 def test_the_url_is_given_back_in_its_plain_form() -> None:
     for url in ("s3://images", "gs://images/plate/1", "az://container", "file:///data", "memory://"):
         assert BucketAddress.parse(url).url == url

@@ -25,6 +25,7 @@ def test_spaces_around_a_text_are_dropped() -> None:
         ({"access_key_id": "a"}, "AWS_SECRET_ACCESS_KEY: missing"),
         ({"secret_access_key": "a"}, "AWS_ACCESS_KEY_ID: missing"),
         ({"endpoint": "minio:9000"}, "AWS_ENDPOINT_URL: .* give e.g. http://"),
+        ({"endpoint": "http://user:pw@minio:9000"}, "AWS_ENDPOINT_URL: holds a name or password"),
         ({"result_urls": "private"}, "RESULT_URLS: .* give public or signed"),
         ({"signed_url_expire_s": 0}, "signed_url_expire_s: 0 isn't between"),
         ({"signed_url_expire_s": 604801}, "signed_url_expire_s"),
@@ -43,5 +44,8 @@ def test_a_wrong_option_is_named(options: dict[str, Any], words: str) -> None:
 def test_secrets_are_in_no_message() -> None:
     with pytest.raises(SettingsError) as caught:
         StorageOptions(secret_access_key="hush-hush")
+    assert "hush-hush" not in str(caught.value)
+    with pytest.raises(SettingsError) as caught:
+        StorageOptions(endpoint="user:hush-hush@minio:9000")
     assert "hush-hush" not in str(caught.value)
     assert "hush-hush" not in repr(StorageOptions(access_key_id="a", secret_access_key="hush-hush"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import socket
 import urllib.parse
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +78,21 @@ def test_an_absent_azure_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> No
     storage = Storage("az://container", account_name="lab", account_key=KEY, retry_s=0.2, max_backoff_s=0.05)
     with pytest.raises(StorageUnavailable, match="connection refused"):
         storage.read_bytes("uploads/a.tif")
+
+
+def test_a_bucket_in_the_cloud_is_prepared_without_asking_for_it() -> None:
+    Storage("s3://images", endpoint="http://127.0.0.1:1", access_key_id="dummy", secret_access_key="dummy").prepare()
+
+
+def test_preparing_asks_for_the_account_of_azure() -> None:
+    with pytest.raises(SettingsError, match="AZURE_STORAGE_ACCOUNT_NAME"):
+        Storage("az://container").prepare()
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", "[]"])
+def test_preparing_reads_the_file_of_credentials(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "key.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SettingsError, match=r"GOOGLE_APPLICATION_CREDENTIALS: .*key\.json"):
+        Storage("gs://images", service_account=str(path)).prepare()
