@@ -56,14 +56,18 @@ def demo(
     started = time.monotonic()
     path = image or find_sample()
     (output / BUCKET).mkdir(parents=True, exist_ok=True)
+    for name in gallery.FILES:
+        (output / name).unlink(missing_ok=True)  # those of an earlier run would pass for this one's
     with stop_on_signals():
         result, fields, elapsed_s = segment(path, output, scale)
     if result.path is None:
         say(f"Error: {path.name}: {result.state.status}: {result.state.short_reason}")
         raise typer.Exit(EXIT_FAILED if result.state.is_final else EXIT_UNAVAILABLE)
     count = gallery.write_gallery(output, path, result, fields, elapsed_s)
-    typer.echo(f"Found {count} objects in {path.name} after {time.monotonic() - started:.1f} s")
-    for name in ("report.html", "overlay.png", "labels.tif", result.path.name):
+    planes = gallery.count_planes(path)
+    where = path.name if planes == 1 else f"the first of the {planes} planes of {path.name}"
+    typer.echo(f"Found {count} objects in {where} after {time.monotonic() - started:.1f} s")
+    for name in (*gallery.FILES, result.path.name):
         typer.echo(f"  {output / name}")
 
 

@@ -14,6 +14,9 @@ from redis_consumer.cli.report import Report, write_report
 from redis_consumer.cli.results import Result
 from redis_consumer.errors import InvalidImage
 
+#: What a gallery consists of, the page to open first.
+FILES = ("report.html", "overlay.png", "labels.tif")
+
 
 def write_gallery(folder: Path, image_path: Path, result: Result, fields: dict[str, str], elapsed_s: float) -> int:
     """Write ``labels.tif``, ``overlay.png`` and ``report.html``; give the number of objects.
@@ -41,6 +44,13 @@ def write_gallery(folder: Path, image_path: Path, result: Result, fields: dict[s
     report = Report(image_path.name, plain, overlay, areas, result.state.job_id, fields, elapsed_s)
     write_report(folder / "report.html", report)
     return len(areas)
+
+
+def count_planes(path: Path) -> int:
+    """Count the images (times, depths, pages) in a file; pictures and report show the first one."""
+    from redis_consumer.images import ImageLimits, read_image, to_batch
+
+    return len(to_batch(read_image(path, limits=ImageLimits(None, None))))
 
 
 def read_plane(path: Path) -> npt.NDArray[np.float32]:

@@ -64,7 +64,8 @@ def push_job(client: Any, path: Path, queue: str, fields: Mapping[str, str]) -> 
     target = f"{queue}-zip" if path.suffix.lower() == ".zip" else queue
     now = datetime.now(timezone.utc).isoformat()
     texts = {
-        "original_name": path.name,
+        # A name that isn't UTF-8 is no text that producers could write.
+        "original_name": path.name.encode("utf-8", "replace").decode("utf-8"),
         **EMPTY_FIELDS,
         **fields,
         "status": "new",

@@ -41,7 +41,10 @@ def submit(
         typer.Option("--scale", "-s", min=1e-6, help="Factor to resize by before the model sees the image."),
     ] = None,
     channels: Annotated[
-        str | None, typer.Option("--channels", help="Channels by role: nuclei, cytoplasm.", metavar="0,1")
+        str | None,
+        typer.Option(
+            "--channels", help="Channels to use; without --model by role: nuclei, cytoplasm, phase.", metavar="0,"
+        ),
     ] = None,
     dimension_order: Annotated[
         str | None, typer.Option("--dimension-order", help="Axes of the image, e.g. XYB or CXY.", metavar="AXES")
@@ -107,7 +110,7 @@ def job_fields(model: str | None, named: Mapping[str, object], others: list[str]
     for text in others:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise typer.BadParameter(f"{text!r} isn't KEY=VALUE, e.g. cuts=2", param_hint="--field")
+            raise typer.BadParameter(f"{text!r} isn't KEY=VALUE, e.g. label=1", param_hint="--field")
         fields[key] = value
     return fields
 
@@ -137,6 +140,6 @@ def _write_results(found: list[Result], *, is_json: bool) -> None:
         if result.path is not None:
             typer.echo(result.path)
         elif result.state.is_failed:
-            say(f"{result.submission.path.name}: failed: {result.state.short_reason}")
+            say(f"{result.submission.path.name}: failed: {result.state.short_reason} ({result.state.job_id})")
         else:
-            say(f"{result.submission.path.name}: not ready, {result.state.status}")
+            say(f"{result.submission.path.name}: not ready, {result.state.status} ({result.state.job_id})")
