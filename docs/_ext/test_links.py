@@ -1,4 +1,4 @@
-"""Which test shows it? ``:test:`integration/test_queue.py::test_one_sweep_at_a_time``` links to a test below ``tests/``.
+"""Which test shows it? ``:test:`integration/test_queue.py::test_one_sweep_at_a_time``` links to one in ``tests/``.
 
 The name is shown as the sentence that it is. A name that no test has is a warning, which stops the build.
 """
