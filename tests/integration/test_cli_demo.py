@@ -33,9 +33,23 @@ def test_demo_finds_the_nuclei(tmp_path: Path) -> None:
 def test_broken_settings_of_the_folder_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("REDIS_PORT=wrong\n")
     (tmp_path / "empty.tif").touch()
+    results = [tmp_path / "build" / "demo" / name for name in ("report.html", "labels.tif", "empty-result.zip")]
+    results[0].parent.mkdir(parents=True)
+    for path in results:
+        path.touch()
     result = CommandLine(tmp_path).run("demo", "--image", "empty.tif", REDIS_PORT="wrong", RESULT_URLS="wrong")
     assert result.returncode == 1
     assert "InvalidImage: empty.tif: " in result.stderr
+    assert not any(path.exists() for path in results), "an earlier run's results were left"
+
+
+def test_an_image_that_the_demo_would_overwrite_is_left_alone(tmp_path: Path) -> None:
+    image = tmp_path / "labels.tif"
+    image.write_bytes(b"pixels")
+    result = CommandLine(tmp_path).run("demo", "--image", image, "--output", ".")
+    assert result.returncode == 2
+    assert "choose another --output" in result.stderr
+    assert image.read_bytes() == b"pixels"
 
 
 def test_interrupt_leaves_nothing_running(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import zipfile
 from datetime import datetime
@@ -93,10 +94,22 @@ def test_failed_job_says_why(cli: CommandLine, image: Path, tmp_path: Path) -> N
     assert bad["reason"] == "InvalidImage: empty.tif: the file is empty; upload it again"
 
 
-def test_time_that_is_up_is_told_from_failure(cli: CommandLine, image: Path) -> None:
+def test_time_that_is_up_is_told_from_failure(cli: CommandLine, image: Path, redis_db: Any) -> None:
     result = cli.run("submit", image, "--wait", "--timeout", "0.2")
     assert result.returncode == 3
-    assert "Cells.tif: not ready, new" in result.stderr
+    [job_id] = redis_db.lrange("predict", 0, -1)
+    assert f"Cells.tif: not ready, new ({job_id})" in result.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--wait", "--timeout", "0.2"], ["--json", "--output", "out"]])
+def test_a_name_that_is_no_utf_8_is_submitted(cli: CommandLine, redis_db: Any, options: list[str]) -> None:
+    path = cli.folder / os.fsdecode(b"\xff\xfe.tif")
+    path.write_bytes(b"pixels")
+    result = cli.run("submit", path, *options, *(["--timeout", "0.2"] if "--output" in options else []))
+    assert "Traceback" not in result.stderr
+    [job_id] = redis_db.lrange("predict", 0, -1)
+    assert redis_db.hget(job_id, "original_name") == "??.tif"
+    assert job_id in result.stdout + result.stderr
 
 
 def test_absent_redis_is_named(cli: CommandLine, image: Path) -> None:

@@ -125,6 +125,19 @@ def test_odd_names_of_files_end_done(run: Callable[..., Any], name: str) -> None
     assert len(images) == 1
 
 
+def test_the_dimension_order_says_which_axes_are_frames(
+    consumer: ImageFileConsumer, run: Callable[..., Result], configure: Callable[..., None], tmp_path: Path
+) -> None:
+    configure(MAX_IMAGE_FRAMES="2")
+    np.save(tmp_path / "stack.npy", np.zeros((3, 8, 1), np.float32))
+    consumer.storage.upload_file(tmp_path / "stack.npy", "uploads/stack.npy")
+    fields = {"model_name": "Scaling", "model_version": "1", "scale": "1", "input_file_name": "uploads/stack.npy"}
+    after, _ = run(**fields, dimension_order="BXY")
+    assert "stack.npy: 3 frames, allowed are 2" in after["reason"]
+    after, _ = run(**fields, dimension_order="XYC")
+    assert after["status"] == "done", after["reason"]
+
+
 def test_an_unknown_label_is_refused(run: Callable[..., Result]) -> None:
     after, _ = run(scale="1", label="7")
     assert after["reason"] == "InvalidJob: field label: 7 is no kind of image; give one of 0, 1, 2"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,29 @@ def test_big_images_go_in_pieces(consumer: TensorFlowServingConsumer, shape: tup
     np.testing.assert_array_equal(consumer.process_big_image("2", pixels, "9", "Scaling", "1"), 2 * pixels)
 
 
+def test_pieces_have_the_sizes_that_the_card_wants(
+    consumer: TensorFlowServingConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def grpc_image(img: Any, *_: object) -> Any:
+        seen.append(img.shape)
+        return img[np.newaxis]
+
+    monkeypatch.setattr(consumer, "grpc_image", grpc_image)
+    pixels = image(100, 90, 1)
+    np.testing.assert_array_equal(consumer.process_big_image(2, pixels, 61, "NuclearSegmentation", 1), pixels)
+    assert seen == [(112, 112, 1)] * 4
+
+
+def test_pieces_beyond_the_limits_are_refused(
+    consumer: TensorFlowServingConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "MAX_IMAGE_WIDTH", 100, raising=False)
+    with pytest.raises(InvalidJob, match="pieces of 100 x 150 px, more than 2048 x 100"):
+        consumer.process_big_image(1, image(40, 90, 1), 61, "Scaling", 1)
+
+
 def test_scale_and_label_are_not_asked_for_while_detection_is_off(consumer: TensorFlowServingConsumer) -> None:
     assert consumer.detect_scale(image(8, 8)) == 1
     assert consumer.detect_label(image(8, 8)) == 0
@@ -177,6 +202,13 @@ def test_save_output_uploads_a_zip(consumer: TensorFlowServingConsumer) -> None:
     assert key.startswith("output/")
     assert url.endswith(key)
     assert consumer.storage.exists(key)
+
+
+@pytest.mark.parametrize("name", ["日" * 200 + ".tif", "a\0b.tif", "../..tif"])
+def test_save_output_under_an_odd_name(consumer: TensorFlowServingConsumer, name: str) -> None:
+    key, _ = consumer.save_output([np.zeros((4, 4, 1))] * 2, name)
+    archive = zipfile.ZipFile(io.BytesIO(consumer.storage.read_bytes(key)))
+    assert [member.rpartition("_feature_")[2] for member in archive.namelist()] == ["0.tif", "1.tif"]
 
 
 def test_the_tiling_follows_card_and_settings(onnx_server: OnnxServer) -> None:

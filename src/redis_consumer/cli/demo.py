@@ -56,19 +56,24 @@ def demo(
     started = time.monotonic()
     path = image or find_sample()
     (output / BUCKET).mkdir(parents=True, exist_ok=True)
-    for name in gallery.FILES:
-        (output / name).unlink(missing_ok=True)  # those of an earlier run would pass for this one's
+    _remove_earlier(path, [output / name for name in (*gallery.FILES, f"{path.stem}-result.zip")])
     with stop_on_signals():
         result, fields, elapsed_s = segment(path, output, scale)
     if result.path is None:
         say(f"Error: {path.name}: {result.state.status}: {result.state.short_reason}")
         raise typer.Exit(EXIT_FAILED if result.state.is_final else EXIT_UNAVAILABLE)
-    count = gallery.write_gallery(output, path, result, fields, elapsed_s)
-    planes = gallery.count_planes(path)
-    where = path.name if planes == 1 else f"the first of the {planes} planes of {path.name}"
-    typer.echo(f"Found {count} objects in {where} after {time.monotonic() - started:.1f} s")
+    found = gallery.write_gallery(output, path, result, fields, elapsed_s)
+    typer.echo(f"Found {found} after {time.monotonic() - started:.1f} s")
     for name in (*gallery.FILES, result.path.name):
         typer.echo(f"  {output / name}")
+
+
+def _remove_earlier(image: Path, results: list[Path]) -> None:
+    """Remove what an earlier run left, which would pass for this one's; never the image itself."""
+    if image.resolve() in {path.resolve() for path in results}:
+        fail(f"{image} is what the demo writes itself; copy it, or choose another --output", EXIT_USAGE)
+    for path in results:
+        path.unlink(missing_ok=True)
 
 
 def find_sample() -> Path:

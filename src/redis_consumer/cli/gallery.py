@@ -18,8 +18,10 @@ from redis_consumer.errors import InvalidImage
 FILES = ("report.html", "overlay.png", "labels.tif")
 
 
-def write_gallery(folder: Path, image_path: Path, result: Result, fields: dict[str, str], elapsed_s: float) -> int:
-    """Write ``labels.tif``, ``overlay.png`` and ``report.html``; give the number of objects.
+def write_gallery(folder: Path, image_path: Path, result: Result, fields: dict[str, str], elapsed_s: float) -> str:
+    """Write ``labels.tif``, ``overlay.png`` and ``report.html``; give what was found, such as ``2 objects in a.tif``.
+
+    Of a stack, they show the first plane, and say so.
 
     Args:
         folder: where to.
@@ -33,7 +35,10 @@ def write_gallery(folder: Path, image_path: Path, result: Result, fields: dict[s
     """
     from redis_consumer.processing.render import overlay_outlines, to_png_bytes
 
-    image = read_plane(image_path)
+    planes = read_planes(image_path)
+    image, where = planes[0], image_path.name
+    if len(planes) > 1:
+        where = f"the first of the {len(planes)} planes of {where}"
     labels = read_labels(result.path or folder)
     write_labels(folder / "labels.tif", labels)
     overlay = to_png_bytes(overlay_outlines(image, labels, thickness=2))
@@ -41,24 +46,17 @@ def write_gallery(folder: Path, image_path: Path, result: Result, fields: dict[s
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 0]
     plain = to_png_bytes(overlay_outlines(image, np.zeros_like(labels)))
-    report = Report(image_path.name, plain, overlay, areas, result.state.job_id, fields, elapsed_s)
+    report = Report(where, plain, overlay, areas, result.state.job_id, fields, elapsed_s)
     write_report(folder / "report.html", report)
-    return len(areas)
+    return f"{len(areas)} objects in {where}"
 
 
-def count_planes(path: Path) -> int:
-    """Count the images (times, depths, pages) in a file; pictures and report show the first one."""
+def read_planes(path: Path) -> npt.NDArray[np.float32]:
+    """Read the first channel of all images (times, depths, pages) in a file, (B, Y, X) float32."""
     from redis_consumer.images import ImageLimits, read_image, to_batch
 
-    return len(to_batch(read_image(path, limits=ImageLimits(None, None))))
-
-
-def read_plane(path: Path) -> npt.NDArray[np.float32]:
-    """Read the first channel of the first image in a file, (Y, X) float32."""
-    from redis_consumer.images import ImageLimits, read_image, to_batch
-
-    plane: npt.NDArray[np.float32] = to_batch(read_image(path, limits=ImageLimits(None, None)))[0, ..., 0]
-    return plane
+    planes: npt.NDArray[np.float32] = to_batch(read_image(path, limits=ImageLimits(None, None)))[..., 0]
+    return planes
 
 
 def read_labels(path: Path) -> npt.NDArray[np.int32]:
@@ -73,7 +71,8 @@ def read_labels(path: Path) -> npt.NDArray[np.int32]:
             raise InvalidImage(f"{path.name}: holds no file *_feature_0.tif; look at the worker's log")
         member = Path(folder) / PurePosixPath(names[0]).name
         member.write_bytes(archive.read(names[0]))
-        return np.rint(read_plane(member)).astype(np.int32)
+        labels: npt.NDArray[np.int32] = np.rint(read_planes(member)[0]).astype(np.int32)
+        return labels
 
 
 def write_labels(path: Path, labels: npt.NDArray[np.int32]) -> None:

@@ -62,10 +62,10 @@ def submit_file(client: Any, storage: Any, path: Path, queue: str, fields: Mappi
 def push_job(client: Any, path: Path, queue: str, fields: Mapping[str, str]) -> Submission:
     """Write the hash of a job, then push its key: in this order, a worker never meets a key without a hash."""
     target = f"{queue}-zip" if path.suffix.lower() == ".zip" else queue
+    name = as_text(path.name)
     now = datetime.now(timezone.utc).isoformat()
     texts = {
-        # A name that isn't UTF-8 is no text that producers could write.
-        "original_name": path.name.encode("utf-8", "replace").decode("utf-8"),
+        "original_name": name,
         **EMPTY_FIELDS,
         **fields,
         "status": "new",
@@ -73,7 +73,7 @@ def push_job(client: Any, path: Path, queue: str, fields: Mapping[str, str]) -> 
         "updated_at": now,
         "identity_upload": socket.gethostname(),
     }
-    job_id = f"{target}:{path.name}:{uuid.uuid4()}"
+    job_id = f"{target}:{name}:{uuid.uuid4()}"
     client.hset(job_id, mapping=texts)
     client.lpush(target, job_id)
     return Submission(job_id, path, texts)
@@ -85,4 +85,9 @@ def upload_key(path: Path) -> str:
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-    return f"uploads/{digest.hexdigest()}{path.suffix.lower()}"
+    return f"uploads/{digest.hexdigest()}{as_text(path.suffix.lower())}"
+
+
+def as_text(name: str | Path) -> str:
+    """Write a file's name as text that Redis, JSON and terminals take: ``?`` for what isn't UTF-8."""
+    return str(name).encode("utf-8", "replace").decode("utf-8")

@@ -29,7 +29,7 @@ class Report:
     """What the page is about.
 
     Attributes:
-        name: the image's file name.
+        name: what was looked at: the image's file name, with the plane where it has several.
         image_png: the image.
         overlay_png: the image with the outlines of its objects.
         areas_px: area of each object in pixels, rank 1.

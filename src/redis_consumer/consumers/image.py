@@ -7,13 +7,13 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from redis_consumer.consumers import defaults
-from redis_consumer.consumers.results import result_stem
+from redis_consumer.consumers.results import shown_name, write_result
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.job import Job, JobStatus, ModelId
@@ -75,16 +75,19 @@ class ImageFileConsumer(TensorFlowServingConsumer):
 
     def _load(self, job: Job, folder: str) -> Array:
         """Download the input and read it as (B, Y, X, C) float32, with the channels that the job names."""
-        from redis_consumer.images import ImageLimits, read_image, select_channels, to_batch
+        from redis_consumer.images import ImageLimits, check_frames, read_image, select_channels, to_batch
 
+        name, order = shown_name(job.original_name), job.get("dimension_order").strip()
+        max_frames = int(defaults.get("MAX_IMAGE_FRAMES"))
         path = self.storage.download(job.input_file_name, folder)
         limits = ImageLimits(
             max_height=int(defaults.get("MAX_IMAGE_HEIGHT")),
             max_width=int(defaults.get("MAX_IMAGE_WIDTH")),
-            max_frames=int(defaults.get("MAX_IMAGE_FRAMES")),
+            # Which axes are frames, the job's order decides where it gives one.
+            max_frames=None if order else max_frames,
         )
-        name = _name(job)
-        batch: Array = to_batch(read_image(path, limits=limits, name=name), job.get("dimension_order"))
+        batch: Array = to_batch(read_image(path, limits=limits, name=name), order)
+        check_frames(len(batch), max_frames, name)
         if job.channels is None:
             return batch
         indices = [index for index in job.channels if index is not None]
@@ -115,7 +118,12 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         else:
             (pre, post), options = defaults.functions_of_model(model), {}
             if not (pre or job.preprocess_functions or postprocess):
-                self.logger.warning("Model %s has no card.toml and the job names no functions: raw outputs", model)
+                self.logger.warning(
+                    "Model %s has no card.toml and the job names no functions: its outputs are saved as they are; "
+                    "put a card into the bucket as models/%s/<version>/card.toml",
+                    model,
+                    model.name,
+                )
         return Plan(model, job.preprocess_functions or pre, postprocess or post, options)
 
     def _prepare(self, job: Job, plan: Plan, image: Array) -> Array:
@@ -127,7 +135,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         limits = int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH"))
         if height > limits[0] or width > limits[1]:
             raise InvalidJob(
-                f"field scale: {scale:g} makes {_name(job)} {height} x {width} pixels, "
+                f"field scale: {scale:g} makes {shown_name(job.original_name)} {height} x {width} pixels, "
                 f"more than {limits[0]} x {limits[1]} (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); give a smaller scale",
                 job_id=job.id,
             )
@@ -144,7 +152,8 @@ class ImageFileConsumer(TensorFlowServingConsumer):
                 return self.predict(image, model)
             outputs = self.process_big_image(job.cuts, image, job.field_size, model.name, model.version)
         except ModelMismatch as error:
-            raise ModelMismatch(f"{_name(job)}: {error}", job_id=job.id, model=str(model)) from error
+            message = f"{shown_name(job.original_name)}: {str(error).removeprefix('image: ')}"
+            raise ModelMismatch(message, job_id=job.id, model=str(model)) from error
         return outputs if isinstance(outputs, list) else [outputs]
 
     def _save(
@@ -155,13 +164,10 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         The zip's name is made of job and attempt, so that a late run can't overwrite the result of another.
         """
         from redis_consumer.archives import zip_files
-        from redis_consumer.images import write_channels
 
-        stem = Path(folder, "results", result_stem(job.original_name))
-        files: list[Path] = []
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
-        for result in arrays:
-            files += write_channels(_squeeze(self._restore(result, shape_yx)), stem, first=len(files))
+        restored = (_squeeze(self._restore(result, shape_yx)) for result in arrays)
+        files = write_result(restored, Path(folder, "results"), job.original_name)
         digest = hashlib.md5(
             f"{job.id}:{job.attempt}".encode("utf-8", "surrogateescape"), usedforsecurity=False
         ).hexdigest()
@@ -252,11 +258,6 @@ class Stages:
 def _squeeze(result: Array) -> Array:
     """Drop a batch axis of 1, as the contract's files have it."""
     return result[0] if result.ndim == 4 and result.shape[0] == 1 else result
-
-
-def _name(job: Job) -> str:
-    """The file's name, for messages."""
-    return PurePosixPath(job.original_name).name
 
 
 def _role(job: Job) -> int | None:

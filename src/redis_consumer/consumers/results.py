@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redis_consumer.serving.base import Array
 
 #: Bytes of one part of a name: file systems allow 255, and ``_feature_<c>.tif`` comes behind.
 MAX_PART_BYTES = 200
@@ -23,6 +28,30 @@ def result_stem(original_name: str) -> PurePosixPath:
     name = PurePosixPath(original_name)
     folders = [part for part in map(_safe_part, name.parent.parts) if part]
     return PurePosixPath(*folders[-MAX_FOLDERS:], _safe_part(name.stem) or FALLBACK)
+
+
+def shown_name(original_name: str) -> str:
+    """The file's name for messages: without folders, on one line and of limited length.
+
+    >>> shown_name("plate 1/HeLa.tif")
+    'HeLa.tif'
+    """
+    return _safe_part(PurePosixPath(original_name).name) or FALLBACK
+
+
+def write_result(arrays: Iterable[Array], folder: Path, original_name: str) -> list[Path]:
+    """Write the arrays of a result below a folder, one file a channel, numbered onward; see `write_channels`.
+
+    Raises:
+        PermanentError: as `write_channels`.
+        OSError: the files can't be written.
+    """
+    from redis_consumer.images import write_channels
+
+    files: list[Path] = []
+    for array in arrays:
+        files += write_channels(array, folder / result_stem(original_name), first=len(files))
+    return files
 
 
 def _safe_part(part: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from redis_consumer.consumers import defaults, detect
 from redis_consumer.consumers.base import Consumer, Outcome
-from redis_consumer.consumers.predict import ModelClient, keep_predictions, plan_tiling
+from redis_consumer.consumers.predict import ModelClient, batch_size, keep_predictions, plan_tiling
+from redis_consumer.consumers.results import write_result
 from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch, SettingsError
 from redis_consumer.job import Job, ModelId
 
@@ -129,7 +130,8 @@ class TensorFlowServingConsumer(Consumer):
         Args:
             cuts: pieces a side.
             img: the image, (Y, X, C) or with a leading batch axis.
-            field: receptive field of the model in pixels.
+            field: receptive field of the model in pixels; pieces are larger where the model's card wants multiples of
+                a size.
             model_name: folder name of the model.
             model_version: its version; 0 or empty for the latest.
 
@@ -137,30 +139,36 @@ class TensorFlowServingConsumer(Consumer):
             As `grpc_image`, at the size of the image; without batch axis where `img` has none.
 
         Raises:
-            InvalidJob: more pieces than pixels, or a field that is larger than the image.
+            InvalidJob: more pieces than pixels, a field that is far larger than the image, or pieces beyond
+                ``MAX_IMAGE_HEIGHT`` x ``MAX_IMAGE_WIDTH``. Also a ValueError.
         """
-        from redis_consumer.processing.tiles import run_cuts
+        from redis_consumer.processing.tiles import plan_cuts, run_plan
 
         image = np.asarray(img)
         batch = image[np.newaxis] if image.ndim == 3 else image
         model = ModelId.of(model_name, model_version)
-        _check_cuts(int(cuts), int(field), batch.shape)
-        outputs = run_cuts(batch, self._tile_function(model), int(cuts), int(field))
+        card = self.models.card(model)
+        plan = plan_cuts(
+            (batch.shape[1], batch.shape[2]),
+            int(cuts),
+            int(field),
+            multiple_px=card.tile.multiple_px if card and card.tile else 1,
+            max_tile_yx=(int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH"))),
+        )
+        tiles = batch_size(plan.tile_yx, batch.shape[-1])
+        outputs = run_plan(batch, self._tile_function(model), plan, batch_size=tiles)
         if image.ndim == 3:
             outputs = [output[0] for output in outputs]
         return outputs[0] if len(outputs) == 1 else outputs
 
     # Whole jobs, as the built-in consumers do it.
 
-    def predict(
-        self, image: Array, model: ModelId, *, on_progress: Callable[[int, int], None] | None = None
-    ) -> list[Array]:
+    def predict(self, image: Array, model: ModelId) -> list[Array]:
         """Run a model over images of any size, in tiles where it wants tiles.
 
         Args:
             image: (B, Y, X, C) float32.
             model: which model.
-            on_progress: called with the tiles done and their number.
 
         Returns:
             The model's predictions in the order of their names, each (B, Y, X, channels).
@@ -170,7 +178,7 @@ class TensorFlowServingConsumer(Consumer):
             ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
         """
         tiling = plan_tiling(self.model_server, self.models, model, image.shape, on_retry=self._note_retry)
-        return tiling.run(image, self._tile_function(model), on_progress=on_progress)
+        return tiling.run(image, self._tile_function(model))
 
     def _tile_function(self, model: ModelId) -> Callable[[Array], list[Array]]:
         """The function that predicts a batch of tiles; a plug-in's own `grpc_image` is asked tile by tile."""
@@ -301,27 +309,19 @@ class TensorFlowServingConsumer(Consumer):
             return get_image(self.storage.download(path, folder))
 
     def save_output(self, image: Array | Sequence[Array], save_name: str) -> tuple[str, str]:
-        """Write an image's channels as TIFF files, zip and upload them; return key and URL of the zip."""
-        from redis_consumer.archives import zip_files
-        from redis_consumer.images import save_numpy_array
+        """Write an image's channels as TIFF files, zip and upload them; return key and URL of the zip.
 
-        folder_name, _, name = save_name.rpartition("/")
+        Args:
+            image: an array, or a list of them whose channels are numbered onward, see `write_channels`.
+            save_name: name of the files, with folders; what can't be part of one is left out.
+        """
+        from redis_consumer.archives import zip_files
+
+        arrays = [image] if isinstance(image, np.ndarray) else image
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
-            files = save_numpy_array(image, name=Path(name).stem, subdir=folder_name, output_dir=folder)
+            files = write_result(arrays, Path(folder), save_name)
             key, url = self.storage.upload(zip_files(files, folder))
         return str(key), str(url)
-
-
-def _check_cuts(cuts: int, field: int, shape: Sequence[int]) -> None:
-    """Refuse what would only pad: the field is added to every piece, whatever the image's size."""
-    height, width = shape[1:3]
-    if cuts > min(height, width):
-        raise InvalidJob(f"field cuts: {cuts} pieces of {height} x {width} pixels; give a smaller number, or 0")
-    if field > 2 * max(height, width) + 1:
-        raise InvalidJob(
-            f"field field_size: {field} is more than twice the image of {height} x {width} pixels; give the receptive "
-            "field of the model, e.g. 61"
-        )
 
 
 class UnavailableConsumer(TensorFlowServingConsumer):

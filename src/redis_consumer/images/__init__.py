@@ -1,7 +1,7 @@
 """How do files become images, and arrays files? The doorway of this room; it holds no logic."""
 
 from redis_consumer.images.axes import DIMENSION_ORDERS, select_channels, to_batch
-from redis_consumer.images.image import Image, ImageLimits
+from redis_consumer.images.image import Image, ImageLimits, check_frames
 from redis_consumer.images.reading import get_image, read_image
 from redis_consumer.images.writing import save_numpy_array, write_channels
 
@@ -9,6 +9,7 @@ __all__ = [
     "DIMENSION_ORDERS",
     "Image",
     "ImageLimits",
+    "check_frames",
     "get_image",
     "read_image",
     "save_numpy_array",

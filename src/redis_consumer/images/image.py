@@ -92,17 +92,33 @@ def check_source(source: Source, limits: ImageLimits, name: str) -> None:
         raise InvalidImage(f"{name}: holds no pixels (shape {_shape_text(source.shape)}); export the image again")
     _check_side(source, "Y", limits.max_height, "MAX_IMAGE_HEIGHT", name)
     _check_side(source, "X", limits.max_width, "MAX_IMAGE_WIDTH", name)
-    frames = prod(side for side, axis in zip(source.shape, source.axes, strict=True) if axis not in "YXCS")
-    if limits.max_frames is not None and frames > limits.max_frames:
-        raise InvalidImage(
-            f"{name}: {frames} frames, allowed are {limits.max_frames} (MAX_IMAGE_FRAMES); split the stack or ask for "
-            "a higher limit"
-        )
+    check_frames(
+        prod(side for side, axis in zip(source.shape, source.axes, strict=True) if axis not in "YXCS"),
+        limits.max_frames,
+        name,
+    )
     size = max(prod(source.shape) * source.dtype.itemsize, source.decoder_bytes)
     if size > limits.max_bytes:
         raise InvalidImage(
             f"{name}: its pixels (shape {_shape_text(source.shape)}) take {size / 2**20:.0f} MiB, allowed are "
             f"{limits.max_bytes / 2**20:.0f} MiB; split the image into several files"
+        )
+
+
+def check_frames(count: int, limit: int | None, name: str) -> None:
+    """Refuse an image of more planes than allowed.
+
+    Args:
+        count: planes besides channels.
+        limit: how many may be; None for any number.
+        name: the scientist's name of the file, for the message.
+
+    Raises:
+        InvalidImage: there are more.
+    """
+    if limit is not None and count > limit:
+        raise InvalidImage(
+            f"{name}: {count} frames, allowed are {limit} (MAX_IMAGE_FRAMES); split the stack or ask for a higher limit"
         )
 
 

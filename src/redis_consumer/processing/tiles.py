@@ -18,6 +18,8 @@ Predict = Callable[[Array], list[Array]]
 #: Called with the number of tiles done and of all tiles.
 Progress = Callable[[int, int], None]
 Region = tuple[slice, slice]
+#: ``field_size`` of jobs that give none (contract, section 1.3): fits images of any size.
+DEFAULT_FIELD_PX = 61
 
 
 @dataclass(frozen=True)
@@ -101,22 +103,62 @@ def plan_tiles(shape_yx: tuple[int, int], tile_yx: tuple[int, int], overlap_px: 
     return TilePlan(shape_yx, tile_yx, (padding[0], padding[1]), _cross(rows, columns))
 
 
-def plan_cuts(shape_yx: tuple[int, int], cuts: int, field: int) -> TilePlan:
+def plan_cuts(
+    shape_yx: tuple[int, int],
+    cuts: int,
+    field: int,
+    *,
+    multiple_px: int = 1,
+    max_tile_yx: tuple[int, int] | None = None,
+) -> TilePlan:
     """Cut each side into `cuts` pieces of one size, as jobs with ``cuts`` and ``field_size`` ask (section 5.2).
 
     Every piece is extended by (field - 1) // 2 pixels on each side, reflected at the image's border. Where a side
     isn't divisible, the last piece is moved back to end at the border, so that no strip stays empty.
 
+    Args:
+        shape_yx: rows and columns of the image, 1 or more.
+        cuts: pieces a side, at most as many as the shorter side has pixels.
+        field: receptive field of the model in pixels, at most 61 or twice the longer side and 1.
+        multiple_px: sides of the pieces are rounded up to multiples of it, below and to the right.
+        max_tile_yx: rows and columns that a piece may have at most, None for any number.
+
     Raises:
-        InvalidJob: `cuts` or `field` is below 1.
+        InvalidJob: `cuts` or `field` is out of range, or they make too large pieces.
     """
-    if cuts < 1 or field < 1:
-        raise InvalidJob(f"fields cuts and field_size: {cuts} and {field} aren't both whole numbers above 0")
+    _check_cuts(shape_yx, cuts, field)
     border = (field - 1) // 2
     cores = [math.ceil(side / cuts) for side in shape_yx]
-    rows, columns = (_cut(side, core, border) for side, core in zip(shape_yx, cores, strict=True))
-    tile_yx = (cores[0] + 2 * border, cores[1] + 2 * border)
-    return TilePlan(shape_yx, tile_yx, ((border, border), (border, border)), _cross(rows, columns))
+    height, width = (_round_up(core + 2 * border, multiple_px) for core in cores)
+    if max_tile_yx is not None and (height > max_tile_yx[0] or width > max_tile_yx[1]):
+        raise InvalidJob(
+            f"fields cuts and field_size: {cuts} and {field} make pieces of {height} x {width} px, more than "
+            f"{max_tile_yx[0]} x {max_tile_yx[1]} (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); "
+            "give more cuts or a smaller field_size"
+        )
+    rows, columns = (
+        _cut(side, core, border, tile) for side, core, tile in zip(shape_yx, cores, (height, width), strict=True)
+    )
+    padding = ((border, height - cores[0] - border), (border, width - cores[1] - border))
+    return TilePlan(shape_yx, (height, width), padding, _cross(rows, columns))
+
+
+def _check_cuts(shape_yx: tuple[int, int], cuts: int, field: int) -> None:
+    if cuts < 1 or field < 1:
+        raise InvalidJob(
+            f"fields cuts and field_size: {cuts} and {field} aren't both above 0; give whole numbers above 0"
+        )
+    if cuts > min(shape_yx):
+        raise InvalidJob(
+            f"field cuts: {cuts} is more than the {min(shape_yx)} px of the image's shorter side; give fewer cuts"
+        )
+    # Padding by more than the image's own sides would only show the model the same pixels again, at any cost.
+    limit = max(2 * max(shape_yx) + 1, DEFAULT_FIELD_PX)
+    if field > limit:
+        raise InvalidJob(
+            f"field field_size: {field} px is too much for an image of {shape_yx[0]} x {shape_yx[1]} px; "
+            f"give at most {limit}"
+        )
 
 
 def run_tiled(
@@ -125,7 +167,6 @@ def run_tiled(
     *,
     tile_yx: tuple[int, int],
     overlap_px: int = 0,
-    multiple_px: int = 1,
     batch_size: int = 1,
     on_progress: Progress | None = None,
 ) -> list[Array]:
@@ -136,7 +177,6 @@ def run_tiled(
         predict: takes (N, ty, tx, C), N <= `batch_size`, gives (N, ty, tx, K) for each output.
         tile_yx: size of every tile; see `fit_tile` for models that take any size.
         overlap_px: pixels that neighbouring tiles share at least.
-        multiple_px: the tile's sides are rounded up to multiples of it.
         batch_size: tiles in one call.
         on_progress: called after each call.
 
@@ -146,30 +186,18 @@ def run_tiled(
     Raises:
         ModelMismatch: `predict` gave arrays of another shape, or the overlap is no smaller than the tile.
     """
-    tile = (_round_up(tile_yx[0], multiple_px), _round_up(tile_yx[1], multiple_px))
-    plan = plan_tiles(_shape_yx(batch), tile, overlap_px)
-    return _run(batch, predict, plan, batch_size, on_progress)
+    plan = plan_tiles(_shape_yx(batch), tile_yx, overlap_px)
+    return run_plan(batch, predict, plan, batch_size=batch_size, on_progress=on_progress)
 
 
-def run_cuts(
-    batch: Array,
-    predict: Predict,
-    cuts: int,
-    field: int,
-    *,
-    batch_size: int = 8,
-    on_progress: Progress | None = None,
+def run_plan(
+    batch: Array, predict: Predict, plan: TilePlan, *, batch_size: int, on_progress: Progress | None = None
 ) -> list[Array]:
-    """Run a model over images cut as a job's fields ask, see `plan_cuts`; arguments and result as `run_tiled`.
+    """Run a model over images cut as planned; arguments and result as `run_tiled`.
 
     Raises:
-        InvalidJob: `cuts` or `field` is below 1.
         ModelMismatch: `predict` gave arrays of another shape.
     """
-    return _run(batch, predict, plan_cuts(_shape_yx(batch), cuts, field), batch_size, on_progress)
-
-
-def _run(batch: Array, predict: Predict, plan: TilePlan, batch_size: int, on_progress: Progress | None) -> list[Array]:
     padded = plan.pad(batch)
     places = ((item, tile) for item in range(len(batch)) for tile in plan.tiles)
     total, done = len(batch) * len(plan.tiles), 0
@@ -240,10 +268,10 @@ def _spread(side: int, tile: int, overlap: int) -> list[_Span]:
     ]
 
 
-def _cut(side: int, core: int, border: int) -> list[_Span]:
+def _cut(side: int, core: int, border: int, tile: int) -> list[_Span]:
     starts = dict.fromkeys(min(start, side - core) for start in range(0, side, core))
     inner = slice(border, border + core)
-    return [_Span(slice(start, start + core + 2 * border), inner, slice(start, start + core)) for start in starts]
+    return [_Span(slice(start, start + tile), inner, slice(start, start + core)) for start in starts]
 
 
 def _cross(rows: list[_Span], columns: list[_Span]) -> tuple[Tile, ...]:

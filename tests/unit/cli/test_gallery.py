@@ -31,13 +31,20 @@ def result(tmp_path: Path) -> Result:
 def test_gallery_is_written(tmp_path: Path, result: Result) -> None:
     image = tmp_path / "a.tif"
     tifffile.imwrite(image, np.arange(600, dtype=np.uint16).reshape(20, 30))
-    count = write_gallery(tmp_path, image, result, {"status": "done"}, 1.0)
-    assert count == 2
+    found = write_gallery(tmp_path, image, result, {"status": "done"}, 1.0)
+    assert found == "2 objects in a.tif"
     labels = tifffile.imread(tmp_path / "labels.tif")
     assert (str(labels.dtype), labels.shape) == ("uint16", (20, 30))
     assert np.unique(labels).tolist() == [0, 1, 3]
     assert (tmp_path / "overlay.png").read_bytes().startswith(b"\x89PNG")
     assert "2 objects in a.tif" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_stack_is_said_to_be_one(tmp_path: Path, result: Result) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 20, 30), np.uint8), photometric="minisblack")
+    found = write_gallery(tmp_path, tmp_path / "a.tif", result, {}, 1.0)
+    assert found == "2 objects in the first of the 5 planes of a.tif"
+    assert f"<title>{found}" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_zip_without_label_image(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_consumer.consumers.results import MAX_FOLDERS, MAX_PART_BYTES, result_stem
+from redis_consumer.consumers.results import MAX_FOLDERS, MAX_PART_BYTES, result_stem, shown_name
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,11 @@ def test_names_stay_what_they_are_where_they_may(name: str, stem: str) -> None:
 
 def test_a_long_name_is_cut_between_characters() -> None:
     assert result_stem("日" * 300 + ".tif").name == "日" * (MAX_PART_BYTES // 3)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a/b\0.tif", "b.tif"), ("", "image"), ("x" * 300, "x" * 200)])
+def test_messages_show_a_name_of_one_line(name: str, shown: str) -> None:
+    assert shown_name(name) == shown
 
 
 @given(st.text())

@@ -15,11 +15,11 @@ import tifffile
 from redis_consumer import errors
 from redis_consumer.consumers import ImageFileConsumer
 from redis_consumer.consumers.base import describe
-from redis_consumer.consumers.predict import plan_tiling
-from redis_consumer.images import read_image, select_channels
+from redis_consumer.images import ImageLimits, read_image, select_channels
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models import ModelStore
 from redis_consumer.processing import registry
+from redis_consumer.processing.tiles import plan_cuts
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving.onnx import OnnxServer
 from redis_consumer.storage import Storage
@@ -38,17 +38,13 @@ def read(content: bytes | Any, name: str = "cells.tif") -> None:
         path.write_bytes(content)
     else:
         np.save(path, content)
-    read_image(path, name=name)
+    read_image(path, name=name, limits=ImageLimits(max_frames=60))
 
 
 def cut_off() -> bytes:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, np.zeros((64, 64), np.uint8))
     return buffer.getvalue()[:1500]
-
-
-def colours_for_grey(onnx_server: OnnxServer) -> None:
-    plan_tiling(onnx_server, ModelStore(None), ModelId("Scaling", 1), (1, 8, 8, 3))
 
 
 PROVOKED: dict[str, Callable[[], object]] = {
@@ -65,6 +61,8 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "no pixels": lambda: read(np.zeros((0, 8)), "cells.npy"),
     "NaN pixels": lambda: read(np.full((8, 8), np.nan), "cells.npy"),
     "too large": lambda: read(np.zeros((4096, 8), np.uint8), "cells.npy"),
+    "too many frames": lambda: read(np.zeros((61, 8, 8, 1), np.uint8), "cells.npy"),
+    "too much field": lambda: plan_cuts((64, 64), 1, 16_001),
     "a channel that isn't there": lambda: select_channels(np.zeros((1, 8, 8, 1)), [2], "cells.tif"),
 }
 
@@ -81,21 +79,30 @@ def test_the_reason_is_as_the_page_says(name: str) -> None:
     assert_is(caught.value, ROWS[name])
 
 
-def test_too_many_channels(onnx_server: OnnxServer) -> None:
-    with pytest.raises(errors.ModelMismatch) as caught:
-        colours_for_grey(onnx_server)
-    assert_is(caught.value, ROWS["too many channels"])
-
-
-def test_a_zip_among_images(redis_client: RedisClient, redis_db: Any) -> None:
-    consumer = ImageFileConsumer(redis_client, Storage("memory://"), "predict", name="pod-1")
-    redis_db.hset("predict:plate.zip:1", mapping={"status": "new", "input_file_name": "uploads/plate.zip"})
-    redis_db.hset("predict:plate.zip:1", "original_name", "plate.zip")
-    redis_db.lpush("predict", "predict:plate.zip:1")
+def reason_of_a_job(consumer: ImageFileConsumer, name: str, **fields: str) -> Any:
+    values = {"status": "new", "input_file_name": f"uploads/{name}", "original_name": name, **fields}
+    consumer.redis.hset("predict:1", mapping=values)
+    consumer.redis.lpush("predict", "predict:1")
     job = consumer.job_queue.claim()
     assert job is not None
     consumer.run(job)
-    assert redis_db.hget("predict:plate.zip:1", "reason") == ROWS["a zip among images"]
+    return consumer.redis.hget("predict:1", "reason")
+
+
+@pytest.mark.usefixtures("redis_db")
+def test_too_many_channels(redis_client: RedisClient, onnx_server: OnnxServer, tmp_path: Path) -> None:
+    storage = Storage("memory://")
+    tifffile.imwrite(tmp_path / "cells.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
+    storage.upload_file(tmp_path / "cells.tif", "uploads/cells.tif")
+    consumer = ImageFileConsumer(redis_client, storage, "predict", model_server=onnx_server, models=ModelStore(None))
+    reason = reason_of_a_job(consumer, "cells.tif", model_name="Scaling", model_version="1", scale="1")
+    assert reason == ROWS["too many channels"]
+
+
+@pytest.mark.usefixtures("redis_db")
+def test_a_zip_among_images(redis_client: RedisClient) -> None:
+    consumer = ImageFileConsumer(redis_client, Storage("memory://"), "predict", name="pod-1")
+    assert reason_of_a_job(consumer, "plate.zip") == ROWS["a zip among images"]
 
 
 def test_each_row_of_the_page_is_provoked() -> None:

@@ -308,6 +308,22 @@ def test_refuses_more_bytes_than_allowed(tmp_path: Path) -> None:
     assert read_image(path, limits=ImageLimits(max_bytes=STACK.nbytes)).array.shape == STACK.shape
 
 
+def test_refuses_more_frames_than_allowed(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", np.zeros((4, 3, 8, 9), np.uint8), imagej=True, metadata={"axes": "TCYX"})
+    assert "4 frames, allowed are 3 (MAX_IMAGE_FRAMES)" in refusal(path, limits=ImageLimits(max_frames=3))
+    assert read_image(path, limits=ImageLimits(max_frames=4)).array.shape == (4, 3, 8, 9)
+
+
+def test_counts_frames_before_it_decodes_them(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", STACK, compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        start, length = tif.pages.first.dataoffsets[0], tif.pages.first.databytecounts[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:start] + b"?" * length + whole[start + length :])
+    assert "damaged" in refusal(path)
+    assert "5 frames, allowed are 4" in refusal(path, limits=ImageLimits(max_frames=4))
+
+
 def test_refuses_tiles_far_larger_than_the_image(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", PLANE, tile=(4096, 4096), compression="zlib")
     assert "MiB" in refusal(path, limits=ImageLimits(max_bytes=1 << 20))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redis_consumer.errors import InvalidJob, ModelMismatch
-from redis_consumer.processing.tiles import fit_tile, plan_cuts, plan_tiles, run_cuts, run_tiled
+from redis_consumer.processing.tiles import Predict, fit_tile, plan_cuts, plan_tiles, run_plan, run_tiled
 
 Array = npt.NDArray[Any]
 SIDES = st.integers(1, 40)
@@ -34,6 +34,11 @@ class Recorder:
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         return [tiles.shape for tiles in self.seen]
+
+
+def run_cuts(batch: Array, predict: Predict, cuts: int, field: int, *, batch_size: int = 8) -> list[Array]:
+    plan = plan_cuts((batch.shape[1], batch.shape[2]), cuts, field)
+    return run_plan(batch, predict, plan, batch_size=batch_size)
 
 
 def ramp(*shape: int) -> Array:
@@ -60,7 +65,7 @@ def test_stitched_tiles_are_the_image(
 @settings(max_examples=200, deadline=None)
 def test_stitched_cuts_are_the_image(shape: tuple[int, int, int, int], cuts: int, field: int) -> None:
     image = ramp(*shape)
-    (output,) = run_cuts(image, same, cuts, field)
+    (output,) = run_cuts(image, same, min(cuts, *shape[1:3]), field)
     assert np.array_equal(output, image)
 
 
@@ -139,10 +144,16 @@ def test_batches_are_filled_across_images_and_progress_is_told() -> None:
     assert steps == [(4, 6), (6, 6)]
 
 
-def test_tiles_are_rounded_up_to_the_multiple() -> None:
-    model = Recorder()
-    run_tiled(ramp(1, 20, 33, 1), model, tile_yx=(20, 33), multiple_px=16)
-    assert model.shapes == [(1, 32, 48, 1)]
+@given(shape=st.tuples(SIDES, SIDES), cuts=st.integers(1, 9), field=st.integers(1, 61), multiple=st.integers(1, 32))
+@settings(max_examples=200, deadline=None)
+def test_cuts_in_multiples_of_a_size_are_the_image(
+    shape: tuple[int, int], cuts: int, field: int, multiple: int
+) -> None:
+    image, model = ramp(1, *shape, 1), Recorder()
+    plan = plan_cuts(shape, min(cuts, *shape), field, multiple_px=multiple)
+    (output,) = run_plan(image, model, plan, batch_size=4)
+    assert np.array_equal(output, image)
+    assert {side % multiple for seen in model.shapes for side in seen[1:3]} == {0}
 
 
 @pytest.mark.parametrize(
@@ -221,7 +232,20 @@ def test_cuts_with_several_outputs() -> None:
     assert (first.shape, second.shape) == ((1, 9, 9, 1), (1, 9, 9, 2))
 
 
-@pytest.mark.parametrize(("cuts", "field"), [(0, 61), (2, 0)])
-def test_impossible_cuts_name_the_fields(cuts: int, field: int) -> None:
-    with pytest.raises(InvalidJob, match="cuts and field_size"):
-        plan_cuts((9, 9), cuts, field)
+@pytest.mark.parametrize(
+    ("cuts", "field", "text"),
+    [
+        (0, 61, "cuts and field_size"),
+        (2, 0, "cuts and field_size"),
+        (41, 61, "field cuts: 41 .*40 px"),
+        (1, 16_001, "field_size: 16001 px is too much for an image of 40 x 90 px; give at most 181"),
+        (1, 181, "make pieces of 220 x 270 px, more than 128 x 128 .*; give more cuts or a smaller field_size"),
+    ],
+)
+def test_impossible_cuts_name_the_fields(cuts: int, field: int, text: str) -> None:
+    with pytest.raises(InvalidJob, match=f"{text}.*"):
+        plan_cuts((40, 90), cuts, field, max_tile_yx=(128, 128))
+
+
+def test_the_usual_field_fits_images_of_any_size() -> None:
+    assert plan_cuts((5, 9), 1, 61).tile_yx == (65, 69)
