@@ -14,23 +14,7 @@ import psutil
 import pytest
 
 from support.redis_server import RedisServer
-from support.worker import environment, is_idle, running_worker, wait_for
-
-JOB = "predict:a.tif:1"
-
-
-def submit(db: Any, job_id: str = JOB, **fields: str) -> str:
-    db.hset(job_id, mapping={"status": "new", "input_file_name": "uploads/a.tif", **fields})
-    db.lpush("predict", job_id)
-    return job_id
-
-
-def variables(server: RedisServer, folder: Path, kind: str = "Slow", **settings: str) -> dict[str, str]:
-    return environment(server, folder.as_uri(), CONSUMER_TYPE=f"support.consumers:{kind}", **settings)
-
-
-def status_is(db: Any, status: str, job_id: str = JOB) -> Any:
-    return lambda: db.hget(job_id, "status") == status
+from support.worker import JOB, is_idle, running_worker, status_is, submit, variables, wait_for
 
 
 def slots_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

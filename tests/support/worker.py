@@ -16,6 +16,7 @@ from support.redis_server import RedisServer
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "consume-redis-events.py"
 TIMEOUT_S = 90.0
+JOB = "predict:a.tif:1"
 
 
 def environment(server: RedisServer, bucket: str, **settings: str) -> dict[str, str]:
@@ -64,3 +65,20 @@ def wait_for(condition: Callable[[], Any], what: str, folder: Path | None = None
 def is_idle(db: Any) -> bool:
     """Whether a worker is blocked in its claim."""
     return any(client["cmd"] == "blmove" for client in db.client_list())
+
+
+def submit(db: Any, job_id: str = JOB, **fields: str) -> str:
+    """Submit a job to the queue `predict`, as the frontend does."""
+    db.hset(job_id, mapping={"status": "new", "input_file_name": "uploads/a.tif", **fields})
+    db.lpush("predict", job_id)
+    return job_id
+
+
+def variables(server: RedisServer, folder: Path, kind: str = "Slow", **settings: str) -> dict[str, str]:
+    """Variables of a worker that runs a consumer of `support.consumers`."""
+    return environment(server, folder.as_uri(), CONSUMER_TYPE=f"support.consumers:{kind}", **settings)
+
+
+def status_is(db: Any, status: str, job_id: str = JOB) -> Any:
+    """A condition for `wait_for`."""
+    return lambda: db.hget(job_id, "status") == status

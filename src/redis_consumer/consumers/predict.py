@@ -108,8 +108,6 @@ class Tiling:
         self,
         image: Array,
         predict: Callable[[Array], list[Array]],
-        *,
-        on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Array]:
         """Predict an image (B, Y, X, C) tile by tile; see `redis_consumer.processing.tiles.run_tiled`."""
         from redis_consumer.processing.tiles import run_tiled
@@ -120,7 +118,6 @@ class Tiling:
             tile_yx=self.tile_yx,
             overlap_px=self.overlap_px,
             batch_size=self.batch_size,
-            on_progress=on_progress,
         )
 
 
