@@ -67,6 +67,8 @@ class Scene:
         self._master.await_ready()
         port = self._start_sentinel() if self.is_sentinel else self._start_proxy()
         settings = worker_settings(self.folder, redis_port=port, model_port=self.model.read_port(), queue=QUEUE)
+        if self.is_sentinel:
+            settings["REDIS_WAIT_REPLICAS"] = "1"
         for number in range(WORKERS):
             self.workers.append(Worker(self.folder, number, settings))
             self.workers[-1].start_again(False)

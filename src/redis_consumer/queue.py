@@ -15,14 +15,20 @@ workers           zset    workers by the moment at which their registration ends
 processing        set     processing lists that may hold something
 orphans           hash    entries of processing lists without a lease, and since when they are seen
 completed         string  jobs completed or failed so far
+rates             hash    jobs completed or failed in each minute (``2026-11-24T09:30``) of the last hour
+leftovers         zset    runs (``<attempt> <job>``) whose objects may be removed, and from when on
+registrations     hash    token of the process that is registered under a worker's name
 ================  ======  ===============================================================================
 """
 
 from __future__ import annotations
 
 import logging
+import time
+import uuid
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +48,26 @@ ORPHAN_S = 5.0
 OUTAGES_ALLOWED = 3
 #: Jobs returned by one sweep at most, so that it never blocks Redis for long.
 SWEEP_LIMIT = 500
+#: Seconds after which the objects of runs without a visible result are removed: a late one may still upload.
+LEFTOVER_S = 600.0
+LEFTOVERS_LIMIT = 100
+#: Minutes for which the number of completed jobs is kept.
+RATES_MIN = 60
+#: Seconds for which a replica may take to confirm.
+CONFIRM_S = 1.0
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A run whose objects may be removed.
+
+    Attributes:
+        job: the job with the number of that run.
+        visible: ``output_file_name`` of the run that counts, empty for none.
+    """
+
+    job: Job
+    visible: str
 
 
 def timestamp() -> str:
@@ -58,18 +84,28 @@ class JobQueue:
         worker: name of this worker, unique among the living ones, without a colon.
         lease_s: seconds for which a claim or a renewal holds.
         max_attempts: runs of a job before it becomes a dead letter.
+        replicas: that must have a result (``WAIT``) before it counts as safe; 0 asks none.
     """
 
     def __init__(
-        self, redis: Any, name: str, worker: str, *, lease_s: float = LEASE_S, max_attempts: int = MAX_ATTEMPTS
+        self,
+        redis: Any,
+        name: str,
+        worker: str,
+        *,
+        lease_s: float = LEASE_S,
+        max_attempts: int = MAX_ATTEMPTS,
+        replicas: int = 0,
     ) -> None:
         self.redis = redis
         self.name = name.lower()
         self.worker = worker
         self.lease_s = lease_s
         self.max_attempts = max_attempts
+        self.replicas = replicas
         self.processing = f"processing-{self.name}:{worker}"
         self._seems_empty = False
+        self._token = uuid.uuid4().hex
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, worker={self.worker!r})"
@@ -108,8 +144,9 @@ class JobQueue:
         return None
 
     def _run_claim(self, job_id: str) -> Any:
-        kinds = [self.key(kind) for kind in ("leases", "holders", "attempts", "given-back", "dead")]
-        arguments = [job_id, timestamp(), self.worker, _ms(self.lease_s), str(self.max_attempts)]
+        kinds = [self.key(kind) for kind in ("leases", "holders", "attempts", "given-back", "dead", "leftovers")]
+        limits = [_ms(self.lease_s), str(self.max_attempts), _ms(LEFTOVER_S)]
+        arguments = [job_id, timestamp(), self.worker, *limits]
         return self._run("claim", [self.name, self.processing, *kinds], arguments)
 
     def _note_dropped(self, outcome: str, values: list[Any]) -> None:
@@ -133,28 +170,40 @@ class JobQueue:
         kinds = ("leases", "attempts", "given-back")
         keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds)]
         code = self._run("update", keys, [self.holder(job), *_flat(self.stamp(fields))])
-        if code == 2:
-            raise JobCancelled(f"job {job.id}: cancelled; submit it again if it was a mistake", job_id=job.id)
-        if not code:
-            raise self._lost(job)
+        self._check(code, job)
 
-    def complete(self, job: Job, fields: Mapping[str, Any], *, is_dead: bool = False) -> None:
+    def complete(self, job: Job, fields: Mapping[str, Any], *, is_success: bool = False, is_dead: bool = False) -> None:
         """Settle a job: write its last fields, a final ``status`` among them, and end the claim.
 
         Args:
             job: the running job.
             fields: what to write.
+            is_success: whether it has its result; one that was cancelled hasn't, and must fail.
             is_dead: whether to list it among the dead letters, which can be retried.
 
         Raises:
             LeaseLost: the job isn't ours any more; nothing was written.
+            JobCancelled: somebody cancelled the job; nothing was written, and it is still ours.
         """
         stamped = self.stamp(fields)
-        kinds = ("leases", "attempts", "given-back", "dead", "completed")
+        kinds = ("leases", "attempts", "given-back", "dead", "completed", "rates", "leftovers")
         keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds)]
-        arguments = [self.holder(job), "dead" if is_dead else "", stamped["updated_at"], *_flat(stamped)]
-        if not self._run("complete", keys, arguments):
-            raise self._lost(job)
+        how = "done" if is_success else "dead" if is_dead else "failed"
+        arguments = [self.holder(job), how, stamped["updated_at"], _ms(LEFTOVER_S), *_flat(stamped)]
+        if not self.replicas:
+            self._check(self._run("complete", keys, arguments), job)
+            return
+        code, confirmed = _script("complete").run_confirmed(
+            self.redis, keys, arguments, replicas=self.replicas, timeout_s=CONFIRM_S
+        )
+        self._check(code, job)
+        if confirmed < self.replicas:
+            logger.warning(
+                "Result of job %s is on %d of %d replicas: a failover now would undo it, and run the job again",
+                job.id,
+                confirmed,
+                self.replicas,
+            )
 
     def give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False) -> None:
         """Return a job to its queue, unsettled.
@@ -190,12 +239,13 @@ class JobQueue:
         Returns:
             0, or the seconds for which another worker of this name is registered still; then nothing was written.
         """
-        keys = [self.key("workers"), self.key("processing"), self.processing]
-        return int(self._run("register", keys, [self.worker, _ms(self.lease_s)])) / 1000
+        keys = [self.key("workers"), self.key("processing"), self.processing, self.key("registrations")]
+        return int(self._run("register", keys, [self.worker, _ms(self.lease_s), self._token])) / 1000
 
     def unregister(self) -> None:
         """Say that this worker ends, so that another of its name may start at once."""
         self.redis.zrem(self.key("workers"), self.worker)
+        self.redis.hdel(self.key("registrations"), self.worker)
 
     def sweep(self, *, every_s: float = SWEEP_S) -> list[str]:
         """Return jobs whose lease ran out, and entries that have none, to the queue; say which.
@@ -203,13 +253,29 @@ class JobQueue:
         Args:
             every_s: seconds for which no other worker's sweep of this queue does anything.
         """
-        kinds = [self.key(kind) for kind in ("leases", "holders", "processing", "orphans", "sweep", "workers")]
-        prefix = f"processing-{self.name}:"
-        arguments = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT), prefix]
-        returned = [str(job_id) for job_id in self._run("sweep", [self.name, *kinds], arguments) if job_id != -1]
+        kinds = ("leases", "holders", "processing", "orphans", "sweep", "workers", "registrations", "rates")
+        keys = [self.name, *map(self.key, kinds)]
+        first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
+        arguments = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT), f"processing-{self.name}:", first_minute]
+        returned = [str(job_id) for job_id in self._run("sweep", keys, arguments) if job_id != -1]
         for job_id in returned:
             logger.warning("Swept job %s back to queue %s: its worker is gone", job_id, self.name)
         return returned
+
+    def leave(self, job: Job) -> None:
+        """Note that a run which lost its job may have left an object in the bucket."""
+        due_ms = round((time.time() + LEFTOVER_S) * 1000)
+        self.redis.zadd(self.key("leftovers"), {f"{job.attempt} {job.id}": due_ms})
+
+    def leftovers(self) -> list[Leftover]:
+        """Give runs whose objects may be removed now; the same ones again after some minutes, until `forget`."""
+        reply = self._run("leftovers", [self.key("leftovers")], [str(LEFTOVERS_LIMIT), _ms(LEFTOVER_S)])
+        runs = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        return [Leftover(Job(job_id, attempt=int(attempt)), visible) for attempt, job_id, visible in runs]
+
+    def forget(self, leftover: Leftover) -> None:
+        """Note that the objects of a run are removed."""
+        self.redis.zrem(self.key("leftovers"), f"{leftover.job.attempt} {leftover.job.id}")
 
     def cancel(self, job_id: str) -> str:
         """End a job that nobody wants any more.
@@ -240,6 +306,12 @@ class JobQueue:
         """Turn values into the texts that Redis holds (None becomes empty) and say when and by whom."""
         texts = {name: _text(value) for name, value in fields.items()}
         return {**texts, "updated_at": timestamp(), "updated_by": self.worker}
+
+    def _check(self, code: int, job: Job) -> None:
+        if code == 2:
+            raise JobCancelled(f"job {job.id}: cancelled; submit it again if it was a mistake", job_id=job.id)
+        if not code:
+            raise self._lost(job)
 
     def _lost(self, job: Job) -> LeaseLost:
         return LeaseLost(

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,14 +177,34 @@ class RedisClient:
         client.connection_pool.connection_kwargs["client_name"] = self.name
         return client
 
+    def batch(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands together over one connection and give their replies; again all of them where Redis was away.
+
+        Args:
+            commands: name and arguments of each; each must bear to be repeated.
+        """
+        wired = _to_wire(list(commands))
+
+        def send(master: redis.Redis) -> Any:
+            pipeline: Any = master.pipeline(transaction=False)
+            for command in wired:
+                pipeline.execute_command(*command)
+            return pipeline.execute()
+
+        replies: list[Any] = self._retried("batch", send)
+        return replies
+
     def _run(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = _to_wire(args), _to_wire(kwargs)
+        return self._retried(name, lambda master: getattr(master, name)(*args, **kwargs))
+
+    def _retried(self, name: str, send: Callable[[redis.Redis], Any]) -> Any:
         started = time.monotonic()
         tries = 0
         pause_s = max(self.backoff, MIN_PAUSE_S)
         while True:
             try:
-                reply = getattr(self._redis_master, name)(*args, **kwargs)
+                reply = send(self._redis_master)
             except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
                 raise SettingsError(
                     f"Redis at {self.address}: refuses us ({error}); set REDIS_PASSWORD to its password"
@@ -255,11 +275,37 @@ class Script:
 
     def run(self, client: Any, keys: list[str], arguments: list[str]) -> Any:
         """Run it on a `RedisClient` or any client of redis-py."""
+        given = [len(keys), *keys, *arguments]
+        return self._sent(keys, lambda: client.evalsha(self.digest, *given), lambda: client.eval(self.text, *given))
+
+    def run_confirmed(
+        self, client: RedisClient, keys: list[str], arguments: list[str], *, replicas: int, timeout_s: float
+    ) -> tuple[Any, int]:
+        """Run it and ask, in the same round trip, for replicas that have what it wrote; give reply and their number.
+
+        Args:
+            client: whose connection to use.
+            keys: KEYS of the script.
+            arguments: its ARGV.
+            replicas: number to wait for.
+            timeout_s: seconds to wait at most.
+        """
+        given = [len(keys), *keys, *arguments]
+        wait = ("WAIT", replicas, round(timeout_s * 1000))
+        reply, confirmed = self._sent(
+            keys,
+            lambda: client.batch([("EVALSHA", self.digest, *given), wait]),
+            lambda: client.batch([("EVAL", self.text, *given), wait]),
+        )
+        return reply, int(confirmed)
+
+    @staticmethod
+    def _sent(keys: list[str], by_digest: Callable[[], Any], by_text: Callable[[], Any]) -> Any:
         try:
             try:
-                return client.evalsha(self.digest, len(keys), *keys, *arguments)
+                return by_digest()
             except exceptions.NoScriptError:
-                return client.eval(self.text, len(keys), *keys, *arguments)
+                return by_text()
         except exceptions.ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise

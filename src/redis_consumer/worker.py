@@ -7,6 +7,7 @@ import logging
 import random
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Protocol
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 CLAIM_TIMEOUT_S = 5.0
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
+#: Seconds between two looks for objects that late runs left in the bucket.
+CLEAN_UP_S = 30.0
 
 
 class Supervised(Protocol):
@@ -53,6 +56,7 @@ class Worker:
         self.grace_period_s = grace_period_s
         self.is_burst = is_burst
         self._stopping = threading.Event()
+        self._clean_up_at = time.monotonic() + CLEAN_UP_S * random.random()
 
     def run(self) -> int:
         """Claim and run jobs until a signal comes, or the queue is empty in a burst; return the exit code, 0.
@@ -61,12 +65,15 @@ class Worker:
             SettingsError: the consumer can't run with these settings.
         """
         self.consumer.prepare()
-        self.consumer.on_update = lambda: self.supervisor.report(self.consumer.job)
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_deadline)
+        handlers = {
+            signal.SIGTERM: self._on_signal,
+            signal.SIGINT: self._on_signal,
+            signal.SIGUSR1: self._on_replacement,
+            signal.SIGALRM: self._on_deadline,
+        }
+        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
-            self.supervisor.wait_for_start()
-            self._loop()
+            self.serve()
         except Interrupted:
             logger.warning("Stopped before the running job ended")
         finally:
@@ -76,8 +83,14 @@ class Worker:
             self.consumer.close()
         return 0
 
+    def serve(self) -> None:
+        """Claim and run jobs until `stop` is called, or the queue is empty in a burst; minds no signals."""
+        self.consumer.on_update = lambda: self.supervisor.report(self.consumer.job)
+        self.supervisor.wait_for_start()
+        self._loop()
+
     def stop(self) -> None:
-        """Claim no more jobs; `run` returns after the running one."""
+        """Claim no more jobs; `run` or `serve` returns after the running one."""
         self._stopping.set()
         if self.consumer.job is None:
             # In a thread of its own: the main one may stand in the very claim that is to end.
@@ -96,6 +109,7 @@ class Worker:
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
             try:
+                self._clean_up()
                 job = self._claim()
                 outcome = None if job is None else self._run(job)
             except RedisUnavailable:
@@ -107,6 +121,19 @@ class Worker:
                 pause_s = self._wait_for_dependencies(pause_s)
             elif outcome is not None:
                 pause_s = FIRST_PAUSE_S
+
+    def _clean_up(self) -> None:
+        """Remove what late runs left in the bucket, now and then."""
+        now = time.monotonic()
+        if now < self._clean_up_at:
+            return
+        self._clean_up_at = now + CLEAN_UP_S * random.uniform(0.8, 1.2)
+        try:
+            self.consumer.clean_up()
+        except RedisUnavailable:
+            raise
+        except ConsumerError as error:
+            logger.warning("Could not remove what late runs left; trying again later: %s", error)
 
     def _claim(self) -> Job | None:
         """Take a job; none where the queue stays empty or a signal came meanwhile."""
@@ -153,6 +180,9 @@ class Worker:
             signal.setitimer(signal.ITIMER_REAL, self.grace_period_s)
         else:
             self._interrupt()
+
+    def _on_replacement(self, _number: int, _frame: FrameType | None) -> None:
+        self.stop()
 
     def _on_deadline(self, _number: int, _frame: FrameType | None) -> None:
         self._interrupt()

@@ -55,6 +55,13 @@ def test_job_is_pushed_as_the_web_server_does(cli: CommandLine, image: Path, red
     assert (cli.folder / "bucket" / fields["input_file_name"]).read_bytes() == b"pixels"
 
 
+def test_job_that_no_replica_has_is_told(cli: CommandLine, image: Path, redis_db: redis.Redis) -> None:
+    result = cli.run("submit", image, REDIS_WAIT_REPLICAS="1")
+    assert result.returncode == 0
+    assert "is on 0 of 1 replicas" in result.stderr
+    assert redis_db.lrange("predict", 0, -1) == [result.stdout.strip()]
+
+
 def test_zip_goes_to_its_own_queue(cli: CommandLine, tmp_path: Path, redis_db: redis.Redis) -> None:
     path = tmp_path / "plate.ZIP"
     path.write_bytes(b"PK")

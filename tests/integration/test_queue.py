@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
 from support.redis_server import RedisServer
+from support.worker import wait_for
 
 
 @pytest.fixture
@@ -309,6 +311,14 @@ def test_a_renewal_says_which_jobs_are_lost(queue: JobQueue, redis_db: Any) -> N
     assert queue.renew([job]) == [job.id]
 
 
+def test_a_renewal_does_not_bring_a_hash_back(queue: JobQueue, redis_db: Any) -> None:
+    job_id = submit(redis_db)
+    job = claimed(queue)
+    redis_db.delete(job_id)
+    assert queue.renew([job]) == [job_id]
+    assert not redis_db.exists(job_id)
+
+
 def test_the_sweep_returns_entries_that_have_no_lease_for_a_while(
     queue: JobQueue, other: JobQueue, redis_db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,7 +342,8 @@ def test_one_sweep_at_a_time(queue: JobQueue, other: JobQueue, redis_db: Any, re
 
 def test_a_name_is_taken_until_its_registration_lapses(queue: JobQueue) -> None:
     assert queue.register() == 0
-    assert 0 < queue.register() <= queue.lease_s
+    other = JobQueue(queue.redis, queue.name, queue.worker)
+    assert 0 < other.register() <= queue.lease_s
     queue.unregister()
     assert queue.register() == 0
 
@@ -360,7 +371,60 @@ def test_an_ended_job_leaves_nothing_of_ours_behind(queue: JobQueue, redis_db: A
     submit(redis_db)
     queue.give_back(claimed(queue))
     queue.complete(claimed(queue), {"status": "done"})
-    assert redis_db.keys("redis-consumer:*") == ["redis-consumer:completed:predict"]
+    assert sorted(redis_db.keys("redis-consumer:*")) == [
+        "redis-consumer:completed:predict",
+        "redis-consumer:rates:predict",
+    ]
+
+
+def test_only_the_last_hours_completions_are_kept_by_the_minute(queue: JobQueue, redis_db: Any) -> None:
+    redis_db.hset("redis-consumer:rates:predict", "2026-01-01T00:00", "7")
+    submit(redis_db)
+    queue.complete(claimed(queue), {"status": "done"})
+    queue.sweep()
+    assert list(redis_db.hvals("redis-consumer:rates:predict")) == ["1"]
+
+
+def test_a_job_cancelled_in_its_last_step_has_no_result(queue: JobQueue, redis_db: Any) -> None:
+    job_id = submit(redis_db)
+    job = claimed(queue)
+    assert queue.cancel(job_id) == "stopping"
+    with pytest.raises(JobCancelled):
+        queue.complete(job, {"status": "done"}, is_success=True)
+    queue.complete(job, {"status": "failed"})
+    assert redis_db.hget(job_id, "status") == "failed"
+
+
+def test_a_registration_whose_reply_was_lost_is_known_again(queue: JobQueue) -> None:
+    assert queue.register() == 0
+    assert queue.register() == 0
+
+
+def test_a_result_that_replicas_have_is_confirmed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    master = RedisServer(tmp_path).start()
+    (tmp_path / "replica").mkdir()
+    replica = RedisServer(tmp_path / "replica", replica_of=master.port).start()
+    try:
+        queue = JobQueue(RedisClient("127.0.0.1", master.port, 0.05, deadline_s=20), "predict", "pod-1", replicas=1)
+        wait_for(lambda: master.client.info("replication").get("slave0", {}).get("state") == "online", "the replica")
+        job_id = submit(master.client)
+        queue.complete(claimed(queue), {"status": "done"})
+        assert replica.client.hget(job_id, "status") == "done"
+        assert caplog.text == ""
+    finally:
+        replica.stop()
+        master.stop()
+
+
+def test_a_result_that_no_replica_has_is_told(
+    redis_client: RedisClient, redis_db: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redis_consumer.queue.CONFIRM_S", 0.05)
+    queue = JobQueue(redis_client, "predict", "pod-1", replicas=1)
+    job_id = submit(redis_db)
+    queue.complete(claimed(queue), {"status": "done"})
+    assert redis_db.hget(job_id, "status") == "done"
+    assert "is on 0 of 1 replicas" in caplog.text
 
 
 def test_scripts_survive_a_server_that_forgot_them(queue: JobQueue, redis_db: Any) -> None:

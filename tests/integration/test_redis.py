@@ -78,11 +78,21 @@ def test_a_restart_is_outlived(server: RedisServer) -> None:
 
 
 def test_a_move_is_never_repeated(server: RedisServer) -> None:
-    client = client_of(server)
-    client.ping()
-    server.stop()
+    """Its connection breaks while it waits; a second one would take the job that comes then."""
+    client, plain = client_of(server), server.client
+
+    def cut() -> None:
+        while not (waiting := [each for each in plain.client_list() if each["cmd"] == "blmove"]):
+            pass
+        plain.client_kill(waiting[0]["addr"])
+        plain.lpush("a", "job")
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
     with pytest.raises(RedisUnavailable, match="BLMOVE"):
-        client.blmove("a", "b", 1, src="RIGHT", dest="LEFT")
+        client.blmove("a", "b", 10, src="RIGHT", dest="LEFT")
+    cutter.join()
+    assert plain.lrange("a", 0, -1) == ["job"]
 
 
 def test_stop_waiting_ends_the_wait() -> None:
@@ -153,6 +163,27 @@ def test_full_memory_is_waited_for(server: RedisServer) -> None:
     client = client_of(server)
     server.client.config_set("maxmemory", "1")
     relief = threading.Timer(0.2, server.client.config_set, ["maxmemory", "0"])
+    relief.start()
+    assert client.set("key", "text")
+    relief.join()
+
+
+@pytest.mark.parametrize(
+    ("option", "refusing", "taking"), [("maxmemory", "1", "0"), ("min-replicas-to-write", "1", "0")]
+)
+def test_a_script_that_is_refused_is_waited_for(server: RedisServer, option: str, refusing: str, taking: str) -> None:
+    client = client_of(server)
+    server.client.config_set(option, refusing)
+    relief = threading.Timer(0.2, server.client.config_set, [option, taking])
+    relief.start()
+    assert client.eval("return redis.call('SET', KEYS[1], 'text')", 1, "key") == "OK"
+    relief.join()
+
+
+def test_too_few_replicas_are_waited_for(server: RedisServer) -> None:
+    client = client_of(server)
+    server.client.config_set("min-replicas-to-write", "1")
+    relief = threading.Timer(0.2, server.client.config_set, ["min-replicas-to-write", "0"])
     relief.start()
     assert client.set("key", "text")
     relief.join()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from support.redis_server import RedisServer
+from support.redis_server import RedisServer, free_port
 from support.worker import JOB, is_idle, running_worker, status_is, submit, variables, wait_for
 
 
@@ -65,8 +70,40 @@ def test_no_slot_outlives_its_supervisor(redis_server: RedisServer, redis_db: An
         wait_for(status_is(redis_db, "started"), "the job's start", tmp_path)
         process.kill()
         process.wait()
-    psutil.wait_procs(slots, timeout=30)
-    assert not any(slot.is_running() and slot.status() != psutil.STATUS_ZOMBIE for slot in slots)
+    wait_for(lambda: not any(map(is_alive, slots)), "the end of the slots")
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process whose interpreter is held")
+def test_a_slot_whose_interpreter_is_held_ends_with_its_supervisor(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    with running_worker(tmp_path, variables(redis_server, tmp_path, "Stubborn")) as process:
+        submit(redis_db, seconds="600")
+        wait_for(status_is(redis_db, "started"), "the job's start", tmp_path)
+        slots = slots_of(process)
+        process.kill()
+        process.wait()
+    wait_for(lambda: not any(map(is_alive, slots)), "the end of the slot")
+
+
+def test_a_slot_ends_with_its_supervisor_where_the_system_has_no_signal_for_that() -> None:
+    code = """
+import os, sys, threading
+from redis_consumer.supervisor.slot import die_with_parent
+sys.platform = "darwin"
+read, write = os.pipe()
+die_with_parent(read)
+os.close(write)
+threading.Event().wait(60)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
 
 
 def test_slots_run_jobs_side_by_side(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
@@ -85,6 +122,16 @@ def test_leases_are_renewed_while_a_job_runs(redis_server: RedisServer, redis_db
             lambda: redis_db.zscore("redis-consumer:leases:predict", JOB) > first + 2000, "two seconds more", tmp_path
         )
         assert redis_db.hget("redis-consumer:holders:predict", JOB) == "1 processing-predict:pod-1"
+
+
+def test_native_code_that_holds_the_interpreter_costs_no_lease(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    settings = {"LEASE_TIMEOUT": "1", "SWEEP_INTERVAL": "0.2"}
+    with running_worker(tmp_path, variables(redis_server, tmp_path, "Stubborn", **settings)):
+        submit(redis_db, seconds="3")
+        wait_for(status_is(redis_db, "done"), "the job's end", tmp_path)
+    assert (tmp_path / "worker.log").read_text().count("Started job") == 1
 
 
 @pytest.mark.parametrize(
@@ -119,7 +166,8 @@ def test_the_second_worker_of_one_name_waits(redis_server: RedisServer, redis_db
         wait_for(lambda: is_idle(redis_db), "the first worker", tmp_path)
         with running_worker(other, variables(redis_server, tmp_path)) as second:
             log = other / "worker.log"
-            wait_for(lambda: "Another worker is registered as pod-1" in log.read_text(), "the note", other)
+            note = "Another worker is registered as pod-1"  # once a second
+            wait_for(lambda: log.read_text().count(note) >= 3, "the notes", other)
             assert "Ready" not in log.read_text()
             first.terminate()
             first.wait(30)
@@ -174,5 +222,167 @@ def test_two_signals_end_a_worker_with_its_slots(redis_server: RedisServer, redi
     assert redis_db.hget("redis-consumer:attempts:predict", JOB) == "0"
 
 
+def test_a_slot_that_hears_no_signal_is_killed_and_no_attempt_counts(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    with running_worker(tmp_path, variables(redis_server, tmp_path, "Stubborn", GRACE_PERIOD="600")) as process:
+        submit(redis_db, seconds="600")
+        submit(redis_db, "predict:later.tif:2")
+        wait_for(status_is(redis_db, "started"), "the job's start", tmp_path)
+        for word in ("within 600 s", "at once"):
+            os.kill(process.pid, signal.SIGTERM)
+            wait_for(partial(_is_logged, tmp_path, word), "the log line", tmp_path)
+        wait_for(lambda: process.poll() is not None, "the worker's end", tmp_path)
+        assert process.returncode == 0
+    assert redis_db.lrange("predict", 0, -1) == ["predict:later.tif:2", JOB]
+    assert redis_db.hget("redis-consumer:attempts:predict", JOB) == "0"
+
+
 def _is_logged(folder: Path, text: str) -> bool:
     return text in (folder / "worker.log").read_text()
+
+
+def test_threads_run_jobs_side_by_side_and_end_with_their_process(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    with running_worker(tmp_path, variables(redis_server, tmp_path, THREADS="3", GRACE_PERIOD="0.2")) as process:
+        ids = [submit(redis_db, f"predict:{name}.tif:1", seconds="60") for name in "abc"]
+        wait_for(lambda: all(redis_db.hget(job_id, "status") == "started" for job_id in ids), "all starts", tmp_path)
+        assert len(slots_of(process)) == 1
+        process.terminate()
+        assert process.wait(30) == 0
+    assert sorted(redis_db.lrange("predict", 0, -1)) == sorted(ids)
+    assert redis_db.keys("processing-*") == []
+    assert set(redis_db.hvals("redis-consumer:attempts:predict")) == {"0"}
+
+
+def test_jobs_of_threads_may_end_within_the_grace_period(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    with running_worker(tmp_path, variables(redis_server, tmp_path, THREADS="2")) as process:
+        ids = [submit(redis_db, f"predict:{name}.tif:1", seconds="0.5") for name in "ab"]
+        wait_for(lambda: all(redis_db.hget(job_id, "status") == "started" for job_id in ids), "both starts", tmp_path)
+        process.terminate()
+        assert process.wait(30) == 0
+    assert [redis_db.hget(job_id, "status") for job_id in ids] == ["done", "done"]
+
+
+def test_threads_stop_at_once_at_a_second_signal(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    with running_worker(tmp_path, variables(redis_server, tmp_path, THREADS="2")) as process:
+        submit(redis_db, seconds="60")
+        wait_for(status_is(redis_db, "started"), "the job's start", tmp_path)
+        process.terminate()
+        wait_for(lambda: "stopping within" in (tmp_path / "worker.log").read_text(), "the first signal's log line")
+        process.terminate()
+        assert process.wait(30) == 0
+    assert redis_db.lrange("predict", 0, -1) == [JOB]
+
+
+def test_a_burst_of_threads_ends_with_the_queue(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    ids = [submit(redis_db, f"predict:{number}.tif:1") for number in range(10)]
+    command = [sys.executable, "-m", "redis_consumer", "run", "--threads", "3", "--burst"]
+    assert subprocess.run(command, env=variables(redis_server, tmp_path), timeout=60).returncode == 0
+    assert {redis_db.hget(job_id, "status") for job_id in ids} == {"done"}
+
+
+def test_settings_that_no_thread_can_run_with_end_the_worker(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    missing = variables(redis_server, tmp_path, THREADS="2", STORAGE_BUCKET=(tmp_path / "missing").as_uri())
+    with running_worker(tmp_path, missing) as process:
+        assert process.wait(60) == 2
+
+
+def test_a_job_past_its_time_costs_its_neighbours_no_attempt(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    settings = {"THREADS": "2", "STALL_TIMEOUT": "2", "MAX_ATTEMPTS": "1"}
+    with running_worker(tmp_path, variables(redis_server, tmp_path, "Stalling", **settings)):
+        submit(redis_db, stalls="yes")
+        submit(redis_db, "predict:busy.tif:2")
+        wait_for(status_is(redis_db, "failed"), "the stalled job's end", tmp_path)
+        wait_for(status_is(redis_db, "done", "predict:busy.tif:2"), "the other's end", tmp_path)
+    assert int(redis_db.hget("predict:busy.tif:2", "runs")) > 1
+
+
+def test_temporary_files_of_a_killed_slot_go(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with running_worker(tmp_path, variables(redis_server, tmp_path, "Littering", TMPDIR=str(temporary))):
+        submit(redis_db)
+        first = wait_for(lambda: redis_db.hget(JOB, "folder"), "the first run", tmp_path)
+        wait_for(status_is(redis_db, "done"), "the second run", tmp_path)
+        assert Path(first).is_relative_to(temporary)
+        assert not Path(first).parent.exists()
+    assert list(temporary.iterdir()) == []
+
+
+def test_temporary_files_of_a_killed_worker_go_with_the_next_start(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    settings = variables(redis_server, tmp_path, TMPDIR=str(temporary), HOSTNAME="pod-2")
+    with running_worker(tmp_path, settings) as process:
+        wait_for(lambda: is_idle(redis_db), "the worker", tmp_path)
+        process.kill()
+        process.wait()
+    [left] = temporary.iterdir()
+    os.utime(left, (1, 1))
+    with running_worker(tmp_path, {**settings, "HOSTNAME": "pod-1"}):
+        wait_for(lambda: not left.exists(), "the removal", tmp_path)
+
+
+def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+    except OSError:
+        return 0, {}
+
+
+def test_probes_tell_whether_the_worker_lives_and_takes_jobs(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    port = free_port()
+    settings = variables(redis_server, tmp_path, HEALTH_ADDRESS=f"127.0.0.1:{port}", CONCURRENCY="2")
+    with running_worker(tmp_path, settings) as process:
+        wait_for(lambda: ask(port, "/ready")[0] == 200, "a ready worker", tmp_path)
+        assert ask(port, "/live")[0] == 200
+        assert ask(port, "/")[0] == 404
+        submit(redis_db, seconds="60")
+        wait_for(lambda: ask(port, "/ready")[1].get("running") == 1, "the running job", tmp_path)
+        process.terminate()
+        wait_for(lambda: ask(port, "/ready")[0] == 503, "the worker that stops", tmp_path)
+        assert ask(port, "/live")[1]["stopping"] is True
+        process.terminate()
+        process.wait(30)
+
+
+def test_a_worker_without_redis_lives_but_is_not_ready(tmp_path: Path) -> None:
+    port, server = free_port(), RedisServer(tmp_path)
+    with running_worker(tmp_path, variables(server, tmp_path, HEALTH_ADDRESS=f"127.0.0.1:{port}")):
+        wait_for(lambda: ask(port, "/live")[0] == 200, "the worker", tmp_path)
+        assert ask(port, "/ready") == (
+            503,
+            {**ask(port, "/live")[1], "ready": False, "redis": False, "worker": "pod-1"},
+        )
+
+
+def test_silent_callers_do_not_stop_the_probes(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    port = free_port()
+    with running_worker(tmp_path, variables(redis_server, tmp_path, HEALTH_ADDRESS=f"127.0.0.1:{port}")):
+        wait_for(lambda: ask(port, "/ready")[0] == 200, "a ready worker", tmp_path)
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        assert ask(port, "/ready")[0] == 200
+        for caller in silent:
+            caller.close()
+
+
+def test_an_address_that_is_taken_is_said_in_words(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    taken = variables(redis_server, tmp_path, HEALTH_ADDRESS=f"127.0.0.1:{redis_server.port}")
+    with running_worker(tmp_path, taken) as process:
+        assert process.wait(60) == 2
+    assert "can't listen there" in (tmp_path / "worker.log").read_text()

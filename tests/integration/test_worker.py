@@ -47,6 +47,8 @@ def test_a_job_longer_than_the_grace_period_goes_back_as_the_next(
         assert process.wait(30) == 0
     assert redis_db.lrange("predict", 0, -1) == ["predict:later.tif:2", JOB]
     assert redis_db.keys("processing-*") == []
+    # By its slot: the supervisor would kill that and do it as well, but not before seconds have passed.
+    assert f"Gave back job {JOB}: the worker stops" in (tmp_path / "worker.log").read_text()
 
 
 def test_a_second_signal_stops_at_once(worker: subprocess.Popen[bytes], redis_db: Any, tmp_path: Path) -> None:
@@ -57,10 +59,11 @@ def test_a_second_signal_stops_at_once(worker: subprocess.Popen[bytes], redis_db
     worker.terminate()
     assert worker.wait(30) == 0
     assert redis_db.lrange("predict", 0, -1) == [JOB]
+    assert f"Gave back job {JOB}: the worker stops" in (tmp_path / "worker.log").read_text()
 
 
 def test_a_killed_workers_job_runs_in_its_next_life(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
-    settings = variables(redis_server, tmp_path)
+    settings = variables(redis_server, tmp_path, LEASE_TIMEOUT="1.5", SWEEP_INTERVAL="0.5")
     with running_worker(tmp_path, settings) as process:
         submit(redis_db, seconds="60")
         wait_for(status_is(redis_db, "started"), "the job's start", tmp_path)
@@ -92,6 +95,22 @@ def test_a_worker_starts_before_redis_and_outlives_its_restart(tmp_path: Path) -
     assert log.count("is away") <= 4
     assert log.count("is back after") <= 4
     assert "is back after" in log
+    assert "starting another" not in log  # no slot ended for it
+
+
+def test_a_running_job_goes_on_when_redis_is_back(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, is_durable=True).start()
+    try:
+        with running_worker(tmp_path, variables(server, tmp_path, LEASE_TIMEOUT="600")):
+            submit(server.client, seconds="1")
+            wait_for(status_is(server.client, "started"), "the job's start", tmp_path)
+            server.stop()
+            wait_for(lambda: "is away" in (tmp_path / "worker.log").read_text(), "the job's last write", tmp_path)
+            server.start()
+            wait_for(status_is(server.client, "done"), "the job's end", tmp_path)
+    finally:
+        server.stop()
+    assert (tmp_path / "worker.log").read_text().count("Started job") == 1
 
 
 def test_names_that_are_not_utf8_stop_nobody(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:

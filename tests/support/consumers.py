@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import tempfile
 import time
 
 from redis_consumer.consumers import TensorFlowServingConsumer
@@ -49,4 +51,39 @@ class Greedy(TensorFlowServingConsumer):
     def _consume(self, redis_hash: str) -> str:
         self.hoard = bytearray(os.urandom(1 << 20)) * 200
         self.update_key(redis_hash, {"pid": os.getpid()})
+        return self.final_status
+
+
+class Stubborn(TensorFlowServingConsumer):
+    """Holds the interpreter for as long as the job's field ``seconds`` says, as native code may; hears no signal."""
+
+    def _consume(self, redis_hash: str) -> str:
+        self.update_key(redis_hash, {"status": "started"})
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGALRM))
+        ctypes.PyDLL(None).sleep(int(self.redis.hget(redis_hash, "seconds") or 0))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGALRM))
+        return self.final_status
+
+
+class Littering(TensorFlowServingConsumer):
+    """Makes a large temporary file and dies over it; done in the second attempt."""
+
+    def _consume(self, redis_hash: str) -> str:
+        folder = tempfile.mkdtemp()
+        self.update_key(redis_hash, {"folder": folder})
+        if self.job is not None and self.job.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.final_status
+
+
+class Stalling(TensorFlowServingConsumer):
+    """Stalls in jobs whose field ``stalls`` is set; works on the others until such a job has failed."""
+
+    def _consume(self, redis_hash: str) -> str:
+        self.redis.hincrby(redis_hash, "runs", 1)
+        if self.redis.hget(redis_hash, "stalls"):
+            time.sleep(600)
+        while self.redis.hget("predict:a.tif:1", "status") != "failed":
+            self.update_key(redis_hash, {"status": "started"})
+            time.sleep(0.05)
         return self.final_status

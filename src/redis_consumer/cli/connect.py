@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from redis_consumer.serving.base import ModelServer
     from redis_consumer.settings import Settings
     from redis_consumer.storage import Storage
-    from redis_consumer.worker import Supervised
+    from redis_consumer.supervisor import Link
 
 #: A person waits at the terminal; a worker waits for ever.
 PERSON_WAITS_S = 5.0
@@ -68,7 +68,11 @@ def start_logs(settings: Settings) -> None:
 
 
 def run_worker(
-    get_consumer: Callable[..., Consumer] | None = None, *, is_burst: bool = False, slots: int | None = None
+    get_consumer: Callable[..., Consumer] | None = None,
+    *,
+    is_burst: bool = False,
+    slots: int | None = None,
+    threads: int | None = None,
 ) -> int:
     """Serve the queue that the settings in use name until a signal comes; give the exit code.
 
@@ -76,7 +80,8 @@ def run_worker(
         get_consumer: makes a consumer from its type and the contract's arguments ``redis_client``,
             ``storage_client`` and ``queue``; by default any type that the registry finds. Called in each slot.
         is_burst: stop as soon as the queue is empty.
-        slots: processes that run one job each; ``CONCURRENCY`` by default.
+        slots: processes that run jobs; ``CONCURRENCY`` by default.
+        threads: of each slot that run one job each; ``THREADS`` by default.
     """
     from redis_consumer.consumers import defaults
     from redis_consumer.queue import JobQueue
@@ -99,22 +104,37 @@ def run_worker(
         sweep_s=settings.sweep_interval,
     )
 
-    def run_slot(supervisor: Supervised) -> int:
-        return _run_slot(get_consumer, supervisor, is_burst=is_burst)
+    def run_slot(link: Link) -> int:
+        return _run_slot(get_consumer, link, is_burst=is_burst, threads=threads or settings.threads)
 
-    count = slots or settings.concurrency
-    return Supervisor(queue, run_slot, slots=count, limits=limits, is_burst=is_burst).run()
+    supervisor = Supervisor(
+        queue,
+        run_slot,
+        slots=slots or settings.concurrency,
+        limits=limits,
+        health_address=settings.health_address,
+        is_burst=is_burst,
+    )
+    return supervisor.run()
 
 
-def _run_slot(get_consumer: Callable[..., Consumer] | None, supervisor: Supervised, *, is_burst: bool) -> int:
+def _run_slot(get_consumer: Callable[..., Consumer] | None, link: Link, *, is_burst: bool, threads: int) -> int:
     from redis_consumer.cli.output import exit_code_of
     from redis_consumer.consumers import defaults, registry
+    from redis_consumer.crew import Crew
     from redis_consumer.worker import Worker
 
-    def run() -> int:
-        settings = settings_module.current()
+    settings = settings_module.current()
+    grace_s = settings.grace_period
+
+    def make_worker(thread: int) -> Worker:
         consumer = (get_consumer or registry.make_consumer)(settings.consumer_type, **defaults.parts())
-        return Worker(consumer, supervisor, grace_period_s=settings.grace_period, is_burst=is_burst).run()
+        return Worker(consumer, link.of_thread(thread), grace_period_s=grace_s, is_burst=is_burst)
+
+    def run() -> int:
+        if threads == 1:
+            return make_worker(0).run()
+        return Crew([make_worker(thread) for thread in range(threads)], grace_period_s=grace_s).run()
 
     return exit_code_of(run)
 

@@ -32,14 +32,13 @@ class Outlook:
     note: str = ""
 
 
-def show_job(client: Any, job_id: str, *, queue: str | None, rate_s: float, is_json: bool) -> None:
+def show_job(client: Any, job_id: str, *, queue: str | None, is_json: bool) -> None:
     """Show a job with all its fields and, where it isn't ready, its place and the time left.
 
     Args:
         client: a `RedisClient`.
         job_id: key of its hash.
         queue: where it waits; None where its key says so.
-        rate_s: seconds to count completed jobs for the time left, 0 for no estimate.
         is_json: write data for scripts.
 
     Raises:
@@ -47,7 +46,7 @@ def show_job(client: Any, job_id: str, *, queue: str | None, rate_s: float, is_j
     """
     fields = read_job(client, job_id)
     is_final = fields.get("status") in FINAL_STATUSES
-    outlook = None if is_final else look_ahead(client, job_id, queue=queue, rate_s=rate_s)
+    outlook = None if is_final else look_ahead(client, job_id, queue=queue)
     if is_json:
         write_json(_as_data(job_id, fields, outlook))
     else:
@@ -66,9 +65,9 @@ def read_job(client: Any, job_id: str) -> dict[str, str]:
     return fields
 
 
-def look_ahead(client: Any, job_id: str, *, queue: str | None, rate_s: float) -> Outlook | None:
+def look_ahead(client: Any, job_id: str, *, queue: str | None) -> Outlook | None:
     """Say where a job is and, if it waits, when it will be ready; None where its queue isn't known."""
-    from redis_consumer.cli.queue_state import queue_of, read_place, read_queues, sample_queues
+    from redis_consumer.cli.queue_state import queue_of, read_place, read_queues
 
     try:
         name = queue_of(job_id, queue)
@@ -80,19 +79,16 @@ def look_ahead(client: Any, job_id: str, *, queue: str | None, rate_s: float) ->
         return Outlook(place)
     if not view.workers:
         return Outlook(place, note=f"no worker of queue {name} is alive")
-    if rate_s <= 0:
-        return Outlook(place, note="not asked for")
-    [view] = sample_queues(client, [name], rate_s)
-    return Outlook(place, *estimate(place.position, view, rate_s))
+    return Outlook(place, *estimate(place.position, view))
 
 
-def estimate(position: int, view: QueueView, rate_s: float) -> tuple[float | None, str]:
+def estimate(position: int, view: QueueView) -> tuple[float | None, str]:
     """Estimate the seconds until a waiting job is ready, and say how.
 
     All jobs before it, those that run among them, and itself have to be completed at the rate seen.
     """
     if not view.jobs_per_minute:
-        return None, f"no job was completed within {rate_s:g} s; look longer, e.g. with --rate {max(10 * rate_s, 10):g}"
+        return None, "no job was completed in the last ten minutes"
     return 60 * (position + view.running) / view.jobs_per_minute, f"at {view.jobs_per_minute:.3g} jobs/min"
 
 

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redis_consumer.redis import RedisClient
+    from redis_consumer.storage import Storage
 
 #: What the web server writes for every job, filled in or not.
 EMPTY_FIELDS = {
@@ -26,6 +30,10 @@ EMPTY_FIELDS = {
 }
 
 
+#: Milliseconds for which replicas may take to confirm a job.
+CONFIRM_MS = 1000
+
+
 @dataclass(frozen=True)
 class Submission:
     """A job that was pushed.
@@ -34,14 +42,18 @@ class Submission:
         job_id: key of its hash.
         path: the local file it is for.
         fields: what was written into its hash.
+        replicas: how many have it, None where none was asked.
     """
 
     job_id: str
     path: Path
     fields: Mapping[str, str] = field(default_factory=dict)
+    replicas: int | None = None
 
 
-def submit_file(client: Any, storage: Any, path: Path, queue: str, fields: Mapping[str, str]) -> Submission:
+def submit_file(
+    client: RedisClient, storage: Storage, path: Path, queue: str, fields: Mapping[str, str], *, replicas: int = 0
+) -> Submission:
     """Upload a file and push a job for it.
 
     Args:
@@ -50,16 +62,19 @@ def submit_file(client: Any, storage: Any, path: Path, queue: str, fields: Mappi
         path: the file; a ``.zip`` goes to the queue ``<queue>-zip``.
         queue: name of the queue, in lower case.
         fields: fields of the job that aren't empty.
+        replicas: to wait for (``WAIT``), a second at most; 0 asks none.
 
     Raises:
         StorageUnavailable, RedisUnavailable: no reply.
     """
     key = upload_key(path)
     url = storage.upload_file(path, key)
-    return push_job(client, path, queue, {"input_file_name": key, "url": url, **fields})
+    return push_job(client, path, queue, {"input_file_name": key, "url": url, **fields}, replicas=replicas)
 
 
-def push_job(client: Any, path: Path, queue: str, fields: Mapping[str, str]) -> Submission:
+def push_job(
+    client: RedisClient, path: Path, queue: str, fields: Mapping[str, str], *, replicas: int = 0
+) -> Submission:
     """Write the hash of a job, then push its key: in this order, a worker never meets a key without a hash."""
     target = f"{queue}-zip" if path.suffix.lower() == ".zip" else queue
     name = as_text(path.name)
@@ -74,9 +89,13 @@ def push_job(client: Any, path: Path, queue: str, fields: Mapping[str, str]) -> 
         "identity_upload": socket.gethostname(),
     }
     job_id = f"{target}:{name}:{uuid.uuid4()}"
-    client.hset(job_id, mapping=texts)
-    client.lpush(target, job_id)
-    return Submission(job_id, path, texts)
+    write = ("HSET", job_id, *(text for pair in texts.items() for text in pair))
+    push = ("LPUSH", target, job_id)
+    if not replicas:
+        client.batch([write, push])
+        return Submission(job_id, path, texts)
+    *_, confirmed = client.batch([write, push, ("WAIT", replicas, CONFIRM_MS)])
+    return Submission(job_id, path, texts, int(confirmed))
 
 
 def upload_key(path: Path) -> str:

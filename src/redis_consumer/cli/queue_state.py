@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer.cli.words import age_s
@@ -14,15 +13,15 @@ from redis_consumer.errors import SettingsError
 if TYPE_CHECKING:
     from redis_consumer.settings import Settings
 
-#: Looks that are older than this tell nothing about how fast a queue is now.
-WINDOW_S = 60.0
+#: Jobs that were completed longer ago tell nothing about how fast a queue is now.
+WINDOW_MIN = 10
 
 #: Jobs in a processing list without a lease are running too: just taken, or held by software that knows no leases.
 _READ_QUEUES = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local rows = {}
-for start = 1, #KEYS, 6 do
+for start = 1, #KEYS, 7 do
   local queue, holders = KEYS[start], KEYS[start + 1]
   local kind = redis.call('TYPE', queue).ok
   if kind ~= 'list' and kind ~= 'none' then return {queue, kind} end
@@ -47,7 +46,8 @@ for start = 1, #KEYS, 6 do
   rows[#rows + 1] = {
     queue, redis.call('LLEN', queue), running, redis.call('LLEN', KEYS[start + 3]),
     redis.call('ZCOUNT', KEYS[start + 4], '(' .. string.format('%.0f', now), '+inf'),
-    tonumber(redis.call('GET', KEYS[start + 5]) or 0), now, moments
+    tonumber(redis.call('GET', KEYS[start + 5]) or 0), now, moments,
+    redis.call('HGETALL', KEYS[start + 6])
   }
 end
 return rows
@@ -72,7 +72,7 @@ class QueueView:
         workers: workers that are alive.
         completed: jobs completed or failed so far, as workers of this software count them.
         oldest_waiting_s: seconds since the job that waits longest was submitted, None where it can't be said.
-        jobs_per_minute: how fast jobs are completed, None where only one look was taken.
+        jobs_per_minute: how fast jobs were completed in the last ten minutes.
         read_at_s: moment of the look by the server's clock, in seconds since 1970.
     """
 
@@ -84,7 +84,7 @@ class QueueView:
     completed: int
     read_at_s: float
     oldest_waiting_s: float | None = None
-    jobs_per_minute: float | None = None
+    jobs_per_minute: float = 0.0
 
     def as_data(self) -> dict[str, Any]:
         """Give it as data for scripts."""
@@ -108,32 +108,6 @@ class Place:
     waiting: int
     attempt: int | None = None
     worker: str = ""
-
-
-class Rates:
-    """How fast queues are, from repeated looks at them.
-
-    Args:
-        window_s: seconds after which a look no longer counts.
-    """
-
-    def __init__(self, window_s: float = WINDOW_S) -> None:
-        self._window_s = window_s
-        self._looks: dict[str, deque[QueueView]] = {}
-
-    def add(self, views: Iterable[QueueView]) -> list[QueueView]:
-        """Take a look into account; return it with the rates as they are now."""
-        return [replace(view, jobs_per_minute=self._rate(view)) for view in views]
-
-    def _rate(self, view: QueueView) -> float | None:
-        looks = self._looks.setdefault(view.queue, deque())
-        if looks and (view.completed < looks[-1].completed or view.read_at_s < looks[-1].read_at_s):
-            looks.clear()  # another server, or an emptied one
-        looks.append(view)
-        while len(looks) > 2 and view.read_at_s - looks[0].read_at_s > self._window_s:
-            looks.popleft()
-        elapsed_s = view.read_at_s - looks[0].read_at_s
-        return 60 * (view.completed - looks[0].completed) / elapsed_s if elapsed_s > 0 else None
 
 
 def chosen_queues(settings: Settings, named: Sequence[str] | None) -> list[str]:
@@ -166,23 +140,13 @@ def read_queues(client: Any, names: Sequence[str], *, has_foreign: bool = False)
     Raises:
         SettingsError: a name is that of a key that is no list.
     """
-    kinds = ("holders", "processing", "dead", "workers", "completed")
+    kinds = ("holders", "processing", "dead", "workers", "completed", "rates")
     keys = [key for name in names for key in (name, *(own_key(kind, name) for kind in kinds))]
     foreign = list(client.scan_iter(match="processing-*", count=1000)) if has_foreign else []
     rows = client.eval(_READ_QUEUES, len(keys), *keys, *foreign)
     if rows and isinstance(rows[0], str):
         raise SettingsError(f"--queue {rows[0]!r}: the key holds a {rows[1]}, no queue; give a name such as predict")
     return [_view(*row) for row in rows]
-
-
-def sample_queues(
-    client: Any, names: Sequence[str], seconds: float, *, sleep: Callable[[float], None] = time.sleep
-) -> list[QueueView]:
-    """Look at queues twice, so many seconds apart, for their rates."""
-    rates = Rates()
-    rates.add(read_queues(client, names))
-    sleep(seconds)
-    return rates.add(read_queues(client, names))
 
 
 def read_place(client: Any, job_id: str, queue: str) -> Place:
@@ -193,12 +157,33 @@ def read_place(client: Any, job_id: str, queue: str) -> Place:
     return Place(queue, position, waiting, int(attempt) if attempt else None, worker)
 
 
+def jobs_per_minute(counts: Mapping[str, str], now_s: float) -> float:
+    """How fast jobs are completed, from the first of the last ten minutes in which any was.
+
+    >>> jobs_per_minute({"1970-01-01T00:01": "6", "1970-01-01T00:02": "3"}, now_s=180)
+    4.5
+
+    Args:
+        counts: jobs completed by minute (UTC).
+        now_s: seconds since 1970.
+    """
+    now = datetime.fromtimestamp(now_s, timezone.utc)
+    begins = {datetime.fromisoformat(minute).replace(tzinfo=timezone.utc): int(jobs) for minute, jobs in counts.items()}
+    recent = {begin: jobs for begin, jobs in begins.items() if now - begin < timedelta(minutes=WINDOW_MIN)}
+    if not recent:
+        return 0.0
+    # Within its own minute, a job counts as one a minute.
+    minutes = max(1.0, (now - min(recent)) / timedelta(minutes=1))
+    return sum(recent.values()) / minutes
+
+
 def own_key(kind: str, queue: str) -> str:
     """Name of one of our own keys for a queue, see `redis_consumer.queue`."""
     return f"redis-consumer:{kind}:{queue}"
 
 
 def _view(queue: str, *row: Any) -> QueueView:
-    waiting, running, dead, workers, completed, now_ms, moments = row
+    waiting, running, dead, workers, completed, now_ms, moments, minutes = row
     ages = [age for age in map(age_s, moments) if age is not None]
-    return QueueView(queue, waiting, running, dead, workers, completed, now_ms / 1000, max(ages, default=None))
+    rate = jobs_per_minute(dict(zip(minutes[::2], minutes[1::2], strict=True)), now_ms / 1000)
+    return QueueView(queue, waiting, running, dead, workers, completed, now_ms / 1000, max(ages, default=None), rate)

@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         epilog=notes(
             "redis-consumer queues",
             "redis-consumer queues --queue predict --queue track --watch",
-            "redis-consumer queues --rate 10 --json",
+            "redis-consumer queues --json",
         )
     )(queues)
 
@@ -44,12 +44,6 @@ def queues(
     interval: Annotated[
         float, typer.Option("--interval", min=0.1, help="Seconds between looks with --watch.", metavar="SECONDS")
     ] = 2.0,
-    rate: Annotated[
-        float,
-        typer.Option(
-            "--rate", min=0, help="Seconds to count completed jobs, for the jobs a minute.", metavar="SECONDS"
-        ),
-    ] = 0.0,
     foreign: Annotated[
         bool,
         typer.Option("--foreign", help="Also count jobs that other software holds: looks through all keys of Redis."),
@@ -59,30 +53,24 @@ def queues(
 ) -> None:
     """Show each queue: jobs that wait and run, dead letters, the longest wait, workers alive and jobs a minute.
 
-    Jobs a minute need two looks: give --rate or --watch, which counts the
-    last minute. With --watch and --json each look is one line.
+    Jobs a minute are those completed in the last ten minutes. With --watch and
+    --json each look is one line.
     """
     from redis_consumer.cli import connect
-    from redis_consumer.cli.queue_state import Rates, chosen_queues, read_queues
+    from redis_consumer.cli.queue_state import chosen_queues, read_queues
 
     names = chosen_queues(connect.read_settings(redis=redis), queue)
     client = connect.open_redis()
-    rates = Rates()
 
     def look() -> list[QueueView]:
-        return rates.add(read_queues(client, names, has_foreign=foreign))
+        return read_queues(client, names, has_foreign=foreign)
 
     if watch:
         watch_queues(look, console(), interval_s=interval, is_json=json)
-        return
-    views = look()
-    if rate:
-        time.sleep(rate)
-        views = look()
-    if json:
-        write_json(as_data(views))
+    elif json:
+        write_json(as_data(look()))
     else:
-        console().print(table_of(views))
+        console().print(table_of(look()))
 
 
 def watch_queues(
@@ -159,4 +147,4 @@ def _cells(view: QueueView) -> Iterator[Text]:
     yield Text(str(view.dead), style="red" if view.dead else "")
     yield Text("" if view.oldest_waiting_s is None else duration(view.oldest_waiting_s))
     yield Text(str(view.workers), style="yellow" if view.waiting and not view.workers else "")
-    yield Text("" if view.jobs_per_minute is None else f"{view.jobs_per_minute:.1f}")
+    yield Text(f"{view.jobs_per_minute:.1f}")

@@ -44,7 +44,11 @@ def run(
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option("--concurrency", min=1, help="Processes that run one job each, instead of CONCURRENCY."),
+        typer.Option("--concurrency", min=1, help="Processes that run jobs, instead of CONCURRENCY."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, help="Threads of each process that run one job each, instead of THREADS."),
     ] = None,
     burst: Annotated[bool, typer.Option("--burst", help="Stop as soon as the queue is empty.")] = False,
 ) -> None:
@@ -60,7 +64,7 @@ def run(
         queue=queue, consumer=consumer, redis=redis, bucket=bucket, model_server=model_server, log_level=log_level
     )
     connect.start_logs(settings)
-    raise typer.Exit(connect.run_worker(is_burst=burst, slots=concurrency))
+    raise typer.Exit(connect.run_worker(is_burst=burst, slots=concurrency, threads=threads))
 
 
 def run_script(initialize_logger: Callable[[], None], get_consumer: Callable[..., Consumer]) -> int:

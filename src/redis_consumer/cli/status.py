@@ -39,7 +39,6 @@ def register(app: typer.Typer) -> None:
         epilog=notes(
             "redis-consumer status",
             "redis-consumer status predict:cells.tif:0a1b2c3d-0000-4000-8000-000000000000",
-            "redis-consumer status predict:cells.tif:0a1b2c3d-0000-4000-8000-000000000000 --rate 30",
             "redis-consumer status --queue predict --queue track --json",
         )
     )(status)
@@ -48,15 +47,6 @@ def register(app: typer.Typer) -> None:
 def status(
     job: Annotated[str | None, typer.Argument(help="Key of a job, as submit prints it.", metavar="JOB")] = None,
     queue: options.Queues = None,
-    rate: Annotated[
-        float,
-        typer.Option(
-            "--rate",
-            min=0,
-            help="Seconds to count completed jobs, to estimate when a waiting job is ready; 0 for no estimate.",
-            metavar="SECONDS",
-        ),
-    ] = 1.0,
     redis: options.Redis = None,
     json: options.Json = False,
 ) -> None:
@@ -71,7 +61,7 @@ def status(
     settings = connect.read_settings(redis=redis)
     client = connect.open_redis()
     if job is not None:
-        show_job(client, job, queue=queue[0] if queue else None, rate_s=rate, is_json=json)
+        show_job(client, job, queue=queue[0] if queue else None, is_json=json)
         return
     _show_queues(client, chosen_queues(settings, queue), is_json=json)
 

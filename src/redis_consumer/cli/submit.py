@@ -14,6 +14,8 @@ from redis_consumer.cli.output import EXIT_FAILED, EXIT_UNAVAILABLE, notes, say,
 if TYPE_CHECKING:
     from redis_consumer.cli.producer import Submission
     from redis_consumer.cli.results import Result
+    from redis_consumer.redis import RedisClient
+    from redis_consumer.storage import Storage
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +84,7 @@ def submit(
     fields = job_fields(model, named, field or [])
     settings = connect.read_settings(queue=queue, redis=redis, bucket=bucket)
     client, storage = connect.open_redis(), connect.open_bucket()
-    submissions = push_all(client, storage, files, settings.queue, fields)
+    submissions = push_all(client, storage, files, settings.queue, fields, replicas=settings.redis_wait_replicas)
     if not wait and output is None:
         _write_submissions(submissions, is_json=json)
         return
@@ -116,12 +118,27 @@ def job_fields(model: str | None, named: Mapping[str, object], others: list[str]
 
 
 def push_all(
-    client: object, storage: object, files: list[Path], queue: str, fields: dict[str, str]
+    client: RedisClient,
+    storage: Storage,
+    files: list[Path],
+    queue: str,
+    fields: dict[str, str],
+    *,
+    replicas: int = 0,
 ) -> list[Submission]:
-    """Submit each file once, in their order."""
+    """Submit each file once, in their order; say so where fewer replicas than wanted have a job."""
     from redis_consumer.cli.producer import submit_file
 
-    return [submit_file(client, storage, path, queue, fields) for path in dict.fromkeys(files)]
+    submissions = []
+    for path in dict.fromkeys(files):
+        sent = submit_file(client, storage, path, queue, fields, replicas=replicas)
+        submissions.append(sent)
+        if sent.replicas is not None and sent.replicas < replicas:
+            say(
+                f"Warning: {sent.job_id} is on {sent.replicas} of {replicas} replicas: a failover now may lose it; "
+                "see `redis-cli info replication`"
+            )
+    return submissions
 
 
 def _write_submissions(submissions: list[Submission], *, is_json: bool) -> None:

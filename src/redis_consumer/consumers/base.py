@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
@@ -16,7 +17,7 @@ from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError, SettingsError
 from redis_consumer.job import Job
 from redis_consumer.logs import job_context
-from redis_consumer.queue import JobQueue, timestamp
+from redis_consumer.queue import JobQueue, Leftover, timestamp
 
 
 class Outcome(str, Enum):
@@ -79,6 +80,7 @@ class Consumer:
             self.name,
             lease_s=float(defaults.get("LEASE_TIMEOUT")),
             max_attempts=int(defaults.get("MAX_ATTEMPTS")),
+            replicas=int(defaults.get("REDIS_WAIT_REPLICAS")),
         )
         self.processing_queue = self.job_queue.processing
         self.job: Job | None = None
@@ -145,6 +147,8 @@ class Consumer:
                 outcome = self._settle(job, self.failed_status)
         except LeaseLost as error:
             self.logger.warning("Lost job %s: %s", job.id, error)
+            with contextlib.suppress(RedisUnavailable):
+                self.job_queue.leave(job)
             return Outcome.LOST
         except (RetryableError, SettingsError) as error:
             # A wrong setting, such as a key that was changed, is no fault of the job: every other would fail as well.
@@ -205,6 +209,7 @@ class Consumer:
         Raises:
             ValueError: `data` is no dictionary.
             LeaseLost: somebody else has the job by now; nothing was written.
+            JobCancelled: nobody wants the job any more; nothing was written.
         """
         if data is not None and not isinstance(data, Mapping):
             raise ValueError(f"update_key: data is a {type(data).__name__}, wanted a dictionary of fields")
@@ -213,15 +218,25 @@ class Consumer:
         if job is None or redis_hash != job.id or self._is_settled:
             self.redis.hset(redis_hash, mapping=self.job_queue.stamp(fields))
         elif fields.get("status") in self.finished_statuses:
-            if fields["status"] == self.final_status:
+            is_success = fields["status"] == self.final_status
+            if is_success:
                 fields.setdefault("finished_at", timestamp())
-            self.job_queue.complete(job, fields, is_dead=self._is_bug)
+            self.job_queue.complete(job, fields, is_success=is_success, is_dead=self._is_bug)
             self._is_settled = True
             self._end_renewal()
         else:
             self.job_queue.update(job, fields)
             if self.on_update is not None:
                 self.on_update()
+
+    def clean_up(self) -> None:
+        """Remove from the bucket what runs uploaded whose result doesn't count; a worker calls it now and then."""
+        for leftover in self.job_queue.leftovers():
+            self.discard(leftover)
+            self.job_queue.forget(leftover)
+
+    def discard(self, leftover: Leftover) -> None:
+        """Remove the objects of one such run; a consumer with objects of its own removes them here."""
 
     def prepare(self) -> None:
         """Make ready what every job needs, before the first claim.

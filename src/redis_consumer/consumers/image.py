@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -159,21 +158,13 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     def _save(
         self, job: Job, results: Array | Sequence[Array], shape_yx: tuple[int, int], folder: str
     ) -> tuple[str, str]:
-        """Write the results at the image's own size, zip and upload them; return key and URL of the zip.
-
-        The zip's name is made of job and attempt, so that a late run can't overwrite the result of another.
-        """
+        """Write the results at the image's own size, zip and upload them; return key and URL of the zip."""
         from redis_consumer.archives import zip_files
 
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
         restored = (_squeeze(self._restore(result, shape_yx)) for result in arrays)
         files = write_result(restored, Path(folder, "results"), job.original_name)
-        digest = hashlib.md5(
-            f"{job.id}:{job.attempt}".encode("utf-8", "surrogateescape"), usedforsecurity=False
-        ).hexdigest()
-        path = zip_files(files, Path(folder, "results"), name=f"{digest}.zip")
-        key, url = self.storage.upload(path)
-        return str(key), str(url)
+        return self._upload_zip(zip_files(files, Path(folder, "results"), name=self._next_zip_name()))
 
     @staticmethod
     def _restore(result: Array, shape_yx: tuple[int, int]) -> Array:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+from redis_consumer.job import Job
 
 if TYPE_CHECKING:
     from redis_consumer.serving.base import Array
@@ -37,6 +40,17 @@ def shown_name(original_name: str) -> str:
     'HeLa.tif'
     """
     return _safe_part(PurePosixPath(original_name).name) or FALLBACK
+
+
+def zip_name(job: Job, number: int = 0) -> str:
+    """Name of a zip of one run of a job: a late run can't overwrite the result of another.
+
+    Args:
+        job: the job with the number of the run.
+        number: how many zips this run has uploaded before.
+    """
+    text = f"{job.id}:{job.attempt}" + (f":{number}" if number else "")
+    return hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest() + ".zip"
 
 
 def write_result(arrays: Iterable[Array], folder: Path, original_name: str) -> list[Path]:

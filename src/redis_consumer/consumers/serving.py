@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,14 @@ import numpy as np
 from redis_consumer.consumers import defaults, detect
 from redis_consumer.consumers.base import Consumer, Outcome
 from redis_consumer.consumers.predict import ModelClient, batch_size, keep_predictions, plan_tiling
-from redis_consumer.consumers.results import write_result
+from redis_consumer.consumers.results import write_result, zip_name
 from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch, SettingsError
 from redis_consumer.job import Job, ModelId
+from redis_consumer.storage.keys import output_key
 
 if TYPE_CHECKING:
     from redis_consumer.models import ModelStore
+    from redis_consumer.queue import Leftover
     from redis_consumer.serving.base import Array, ModelServer
 
 
@@ -47,7 +50,7 @@ class TensorFlowServingConsumer(Consumer):
         **kwargs: Any,
     ) -> None:
         super().__init__(redis_client, storage_client, queue, final_status, **kwargs)
-        self.predict_retries = 0
+        self.predict_retries = self._zips = 0
         if model_server is not None:
             self.model_server = model_server
         if models is not None:
@@ -74,7 +77,7 @@ class TensorFlowServingConsumer(Consumer):
 
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it, see `Consumer.run`."""
-        self.predict_retries = 0
+        self.predict_retries = self._zips = 0
         return super().run(job)
 
     def prepare(self) -> None:
@@ -320,8 +323,30 @@ class TensorFlowServingConsumer(Consumer):
         arrays = [image] if isinstance(image, np.ndarray) else image
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
             files = write_result(arrays, Path(folder), save_name)
-            key, url = self.storage.upload(zip_files(files, folder))
+            return self._upload_zip(zip_files(files, folder, name=self._next_zip_name()))
+
+    def _next_zip_name(self) -> str | None:
+        """Name for a zip of the running job, None for any where none runs."""
+        if self.job is None:
+            return None
+        name = zip_name(self.job, self._zips)
+        self._zips += 1
+        return name
+
+    def _upload_zip(self, path: str) -> tuple[str, str]:
+        key, url = self.storage.upload(path)
         return str(key), str(url)
+
+    def discard(self, leftover: Leftover) -> None:
+        """Remove the zips that one run has uploaded, but never the visible one."""
+        if not hasattr(self.storage, "delete"):
+            return
+        keys = (output_key(zip_name(leftover.job, number)) for number in count())
+        # The first one last: where it is gone, so are the others.
+        for key in reversed(list(takewhile(self.storage.exists, keys))):
+            if key != leftover.visible:
+                self.storage.delete(key)
+                self.logger.info("Deleted %s, which attempt %d left", key, leftover.job.attempt)
 
 
 class UnavailableConsumer(TensorFlowServingConsumer):

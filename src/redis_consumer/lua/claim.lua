@@ -1,8 +1,10 @@
 -- Take the job that waits longest, and open it: from waiting to claimed.
 --
 -- KEYS  1 queue   2 processing list   3 leases   4 holders   5 attempts   6 given back   7 dead letters
+--       8 leftovers
 -- ARGV  1 key of a job that a blocking move has put into the list already, "" to move one
 --       2 now (ISO 8601)   3 name of the worker   4 lease in ms   5 attempts allowed
+--       6 ms after which what attempts left is removed
 -- Returns {"claimed", attempt, key, field, value, …}, {"empty"}; or, with the key dropped from the list,
 --   {"gone", key} (no such hash), {"no hash", key, type}, {"final", key, status} (a duplicate of a job that has its
 --   result), {"held", key, holder} (a duplicate of a running job) or {"dead", key, attempts} (no attempt is left).
@@ -63,6 +65,9 @@ if attempt > tonumber(ARGV[5]) then
     .. " attempts; look at the worker's log, then run redis-consumer dead retry"
   redis.call("HSET", job, "status", "failed", "reason", reason, "updated_at", ARGV[2], "updated_by", ARGV[3])
   redis.call("LPUSH", KEYS[7], job)
+  for earlier = 1, attempt - 1 do
+    redis.call("ZADD", KEYS[8], now + ARGV[6], earlier .. " " .. job)
+  end
   return drop("dead", job, attempt - 1)
 end
 redis.call("ZADD", leases, now + ARGV[4], job)

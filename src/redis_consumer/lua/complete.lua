@@ -1,17 +1,24 @@
 -- Settle a job with its result or its reason: from claimed to done or failed.
 --
 -- KEYS  1 processing list   2 holders   3 cancelled   4 hash of the job   5 leases   6 attempts   7 given back
---       8 dead letters   9 completed
--- ARGV  1 holder ("<attempt> <processing list>")   2 "dead" to list it among the dead letters, else ""
---       3 now (ISO 8601, the value of updated_at below)   4… field, value, …
+--       8 dead letters   9 completed   10 rates   11 leftovers
+-- ARGV  1 holder ("<attempt> <processing list>")
+--       2 "done"; "failed"; or "dead", failed and listed among the dead letters
+--       3 now (ISO 8601, the value of updated_at below)   4 ms after which what earlier attempts left is removed
+--       5… field, value, …
 -- Returns 1, also when this very call has been carried out before and its reply was lost; 0 where the job isn't
---   ours any more or its hash is gone: no field is written.
+--   ours any more or its hash is gone: no field is written; 2 where somebody cancelled it before it was done: it is
+--   still ours, to be settled as failed.
 -- Atomic because the result must become visible together with the end of the claim: one without the other would
 -- run the job again, or lose it.
 
+redis.replicate_commands()
 local job = KEYS[4]
 if redis.call("HGET", KEYS[2], job) ~= ARGV[1] then
   return redis.call("HGET", job, "updated_at") == ARGV[3] and 1 or 0
+end
+if ARGV[2] == "done" and redis.call("SISMEMBER", KEYS[3], job) == 1 then
+  return 2
 end
 redis.call("HDEL", KEYS[2], job)
 redis.call("SREM", KEYS[3], job)
@@ -25,9 +32,18 @@ redis.call("HDEL", KEYS[7], job)
 if redis.call("EXISTS", job) == 0 then
   return 0
 end
-redis.call("HSET", job, unpack(ARGV, 4))
+redis.call("HSET", job, unpack(ARGV, 5))
 redis.call("INCR", KEYS[9])
+redis.call("HINCRBY", KEYS[10], string.sub(ARGV[3], 1, 16), 1)
 if ARGV[2] == "dead" then
   redis.call("LPUSH", KEYS[8], job)
+end
+local attempt = tonumber(string.match(ARGV[1], "^%d+"))
+if attempt > 1 then
+  local time = redis.call("TIME")
+  local due = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]
+  for earlier = 1, attempt - 1 do
+    redis.call("ZADD", KEYS[11], due, earlier .. " " .. job)
+  end
 end
 return 1

@@ -1,8 +1,10 @@
 -- Return jobs that nobody holds any more to their queue: from claimed to waiting.
 --
 -- KEYS  1 queue   2 leases   3 holders   4 processing lists   5 orphans   6 lock   7 workers
+--       8 registrations   9 rates
 -- ARGV  1 ms for which no other sweep may run   2 ms after which an entry without a lease counts as stranded
 --       3 jobs at most   4 prefix of processing lists, up to the worker's name
+--       5 first minute (ISO 8601) whose number of completed jobs is kept
 -- Returns {jobs returned}, or {-1} where another sweep ran just now.
 -- Atomic because a lease that is renewed between look and move would leave a job running and waiting at once.
 
@@ -50,10 +52,16 @@ for _, list in ipairs(redis.call("SMEMBERS", KEYS[4])) do
   if #entries == 0 and tonumber(redis.call("ZSCORE", KEYS[7], worker) or 0) < now then
     redis.call("SREM", KEYS[4], list)
     redis.call("ZREM", KEYS[7], worker)
+    redis.call("HDEL", KEYS[8], worker)
   end
 end
 redis.call("DEL", KEYS[5])
 if #seen > 0 then
   redis.call("HSET", KEYS[5], unpack(seen))
+end
+for _, minute in ipairs(redis.call("HKEYS", KEYS[9])) do
+  if minute < ARGV[5] then
+    redis.call("HDEL", KEYS[9], minute)
+  end
 end
 return returned

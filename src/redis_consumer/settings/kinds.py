@@ -39,6 +39,13 @@ def _worker_name(text: str) -> str:
     return text
 
 
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if text and not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError("no host:port")
+    return text
+
+
 def _url_of(*schemes: str) -> AfterValidator:
     def check(text: str) -> str:
         found = re.match(r"([a-z0-9]+)://([^/?#]*)", text, re.IGNORECASE)
@@ -85,6 +92,7 @@ BucketUrl = Annotated[
     _url_of(*BUCKET_SCHEMES),
     Allowed("a URL without a password: s3://bucket, gs://bucket, az://container, file:///folder or memory://"),
 ]
+HealthAddress = Annotated[str, AfterValidator(_address), Allowed("host:port, e.g. 0.0.0.0:8080, or empty")]
 ServerUrl = Annotated[
     str, Field(min_length=1), _url_of(*SERVER_SCHEMES), Allowed("tfs://host:port without a password, or onnx://")
 ]

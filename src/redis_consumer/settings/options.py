@@ -24,6 +24,7 @@ from redis_consumer.settings.kinds import (
     Endpoint,
     Factor,
     Fraction,
+    HealthAddress,
     LogFormat,
     LogLevel,
     ModelName,
@@ -116,6 +117,12 @@ class Settings(BaseSettings):
         description="Seconds a running job may take after SIGTERM before it is given back; 0 gives it back at once",
     )
     concurrency: Size = Field(default=1, description="Slots of a worker: processes that each run one job at a time")
+    threads: Size = Field(
+        default=1, description="Threads of a slot that each run one job at a time, for consumers that mostly wait"
+    )
+    health_address: HealthAddress = Field(
+        default="", description="Where probes ask: host:port that answers GET /live and /ready; empty for none"
+    )
     job_timeout: Timeout = Field(
         default=3600.0, description="Seconds after which a running job's process is ended; the attempt counts"
     )
@@ -137,6 +144,10 @@ class Settings(BaseSettings):
     redis_port: Port = Field(default=6379, description="Port of Redis, or of its Sentinel")
     redis_password: Secret = Field(default=None, description="Password of Redis; empty for none")
     redis_timeout: Seconds = Field(default=3.0, description="Seconds between two attempts to reach Redis; 0 for none")
+
+    redis_wait_replicas: Count = Field(
+        default=0, description="Replicas that must have a submission or a result before it counts as safe; 0 asks none"
+    )
 
     # The model server
     tf_host: Text = Field(default="tf-serving", description="Host of TensorFlow Serving")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from datetime import timedelta
@@ -202,6 +203,14 @@ class Storage:
         except ObjectNotFound:
             return False
         return True
+
+    def delete(self, key: str) -> None:
+        """Delete an object; nothing happens where there is none."""
+        import obstore
+
+        key = check_key(key)
+        with contextlib.suppress(ObjectNotFound), as_ours(self._address, "delete", key):
+            obstore.delete(self._stores.writer(), key)
 
     def list_folders(self, prefix: str) -> list[str]:
         """Names of the folders right below `prefix`, sorted; none where there is no such prefix.

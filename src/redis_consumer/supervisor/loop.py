@@ -10,19 +10,23 @@ import contextlib
 import json
 import logging
 import os
-import random
 import selectors
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
+from typing import Any
 
-from redis_consumer.errors import ConsumerError, LeaseLost, RedisUnavailable
+from redis_consumer.errors import LeaseLost, RedisUnavailable
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
-from redis_consumer.supervisor.slot import Link, Slot, cause_of, die_with_parent, rss_mb, send_signal
+from redis_consumer.supervisor.folders import Folders
+from redis_consumer.supervisor.health import Health
+from redis_consumer.supervisor.presence import Presence
+from redis_consumer.supervisor.slot import Link, Run, Slot, cause_of, die_with_parent, rss_mb, send_signal
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +68,7 @@ class Supervisor:
         run_slot: runs in each slot's process with its line to the supervisor; gives the exit code.
         slots: how many.
         limits: see `Limits`.
+        health_address: ``host:port`` at which probes are answered, see `Health`; empty for none.
         is_burst: end when the slots end.
     """
 
@@ -74,6 +79,7 @@ class Supervisor:
         *,
         slots: int = 1,
         limits: Limits | None = None,
+        health_address: str = "",
         is_burst: bool = False,
     ) -> None:
         self.queue = queue
@@ -82,20 +88,31 @@ class Supervisor:
         self.limits = limits or Limits()
         self.is_burst = is_burst
         self.slots: dict[int, Slot] = {}
+        self._health_address = health_address
+        self._health: Health | None = None
+        self._presence = Presence(
+            queue, renew_s=self.limits.renew_s, sweep_s=self.limits.sweep_s, on_registered=self._let_start
+        )
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._has_run = False
         self._is_stopping = False
-        self._is_registered = False
         self._start_write = -1
-        self._register_at = self._renew_at = self._sweep_at = 0.0
         self._kill_at: float | None = None
         self._start_at = 0.0
         self._pause_s = 0.0
         self._exit_code = 0
 
     def run(self) -> int:
-        """Register the worker, run its slots, and return the exit code: 0, or that of a slot that can't start."""
+        """Register the worker, run its slots, and return the exit code: 0, or that of a slot that can't start.
+
+        Raises:
+            SettingsError: the address for probes can't be listened at.
+        """
+        if self._health_address:
+            self._health = Health(self._health_address, self._state, self._selector)
+        self._folders = Folders()
+        self._folders.remove_stale()
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         # A signal ends the select at once.
         wake_read, wake_write = os.pipe()
@@ -105,9 +122,9 @@ class Supervisor:
         self._life_read, self._life_write = os.pipe()
         # Closed by us once the worker is registered: the slots may claim.
         self._start_read, self._start_write = os.pipe()
-        self._selector.register(wake_read, selectors.EVENT_READ)
+        self._selector.register(wake_read, selectors.EVENT_READ, lambda: os.read(wake_read, 512))
         try:
-            self._loop(wake_read)
+            self._loop()
         finally:
             self._kill_all("the supervisor ends")
             signal.set_wakeup_fd(previous_wake)
@@ -116,13 +133,15 @@ class Supervisor:
             self._let_start()
             for descriptor in (wake_read, wake_write, self._life_read, self._life_write, self._start_read):
                 os.close(descriptor)
+            if self._health is not None:
+                self._health.close()
             self._selector.close()
-        if self._is_registered:
-            self._quietly(self.queue.unregister)
+            self._folders.close()
+        self._presence.end()
         logger.info("Stopped")
         return self._exit_code
 
-    def _loop(self, wake: int) -> None:
+    def _loop(self) -> None:
         while True:
             if self._signals:
                 self._forward_signals()
@@ -132,45 +151,25 @@ class Supervisor:
             if not self.slots and (self._is_stopping or self._exit_code or self.is_burst):
                 return
             self._check_limits()
-            self._listen(wake, self._talk_to_redis())
+            jobs = [run.job for slot in self.slots.values() for run in slot.runs.values()]
+            self._listen(self._presence.tend(jobs, is_stopping=self._is_stopping))
 
     def _may_start(self) -> bool:
         return not self._is_stopping and len(self.slots) < self.count and time.monotonic() >= self._start_at
 
-    def _talk_to_redis(self) -> float:
-        """Register, renew and sweep where it is time for it; return the moment of the next look at the slots."""
-        now = time.monotonic()
-        if not self._is_registered:
-            return self._register() if not self._is_stopping else now + 0.1
-        if now >= self._renew_at:
-            self._renew()
-            self._renew_at = time.monotonic() + self.limits.renew_s
-        if now >= self._sweep_at:
-            # Half: or the lock of one's own last sweep would refuse the next one.
-            self._quietly(lambda: self.queue.sweep(every_s=self.limits.sweep_s / 2))
-            self._sweep_at = time.monotonic() + self.limits.sweep_s * random.uniform(0.8, 1.2)
-        return min(self._renew_at, self._sweep_at, time.monotonic() + 1.0)
-
-    def _register(self) -> float:
-        """Take this worker's name, or wait for another one of the same name to lapse."""
-        now = time.monotonic()
-        if now < self._register_at:
-            return self._register_at
-        try:
-            wait_s = self.queue.register()
-        except RedisUnavailable:
-            return now + 0.1
-        if wait_s <= 0:
-            self._is_registered = True
-            self._let_start()
-            return now
-        logger.warning(
-            "Another worker is registered as %s; waiting %.1f s for it to lapse (HOSTNAME must be unique)",
-            self.queue.worker,
-            wait_s,
-        )
-        self._register_at = now + min(wait_s, 1.0)
-        return self._register_at
+    def _state(self) -> dict[str, Any]:
+        """What probes are told."""
+        slots = self.slots.values()
+        ready = sum(slot.is_ready for slot in slots)
+        return {
+            "ready": self._presence.is_heard and ready > 0 and not self._is_stopping,
+            "worker": self.queue.worker,
+            "queue": self.queue.name,
+            "redis": self._presence.is_heard,
+            "stopping": self._is_stopping,
+            "slots": ready,
+            "running": sum(len(slot.runs) for slot in slots),
+        }
 
     def _let_start(self) -> None:
         """Close this process's end of the pipe that the slots wait for."""
@@ -182,14 +181,16 @@ class Supervisor:
 
     def _start_slot(self) -> None:
         read, write = os.pipe()
+        folder = self._folders.make()
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
+            self._folders.use(folder)
             os._exit(self._be_slot(write))
         os.close(write)
         os.set_blocking(read, False)
-        self.slots[pid] = Slot(pid, read, time.monotonic())
-        self._selector.register(read, selectors.EVENT_READ, pid)
+        slot = self.slots[pid] = Slot(pid, read, folder, time.monotonic())
+        self._selector.register(read, selectors.EVENT_READ, partial(self._read, slot))
 
     def _be_slot(self, pipe: int) -> int:
         """What the forked process does; it must never return into the supervisor's loop."""
@@ -200,6 +201,8 @@ class Supervisor:
             # Ctrl-C at a terminal reaches the supervisor alone, which passes it on once.
             os.setpgid(0, 0)
             os.close(self._life_write)
+            if self._health is not None:
+                self._health.leave()
             for slot in self.slots.values():
                 os.close(slot.pipe)
             self._let_start()
@@ -209,32 +212,34 @@ class Supervisor:
             logger.exception("A slot ends by an error")
             return 1
 
-    def _listen(self, wake: int, until: float) -> None:
+    def _listen(self, until: float) -> None:
         for key, _ in self._selector.select(max(0.0, until - time.monotonic())):
-            if key.fd == wake:
-                os.read(wake, 512)
-            else:
-                self._read(self.slots[key.data])
+            key.data()
 
-    def _read(self, slot: Slot) -> bool:
-        """Take in what a slot reports; False at the end of its pipe."""
+    def _read(self, slot: Slot) -> None:
+        """Take in what a slot reports."""
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(slot.pipe, 65536):
                 *lines, slot.unread = (slot.unread + chunk).split(b"\n")
                 for line in lines:
-                    self._note(slot, json.loads(line))
-            return False
-        return True
+                    self._note(slot, *json.loads(line))
 
-    def _note(self, slot: Slot, report: list[str] | None) -> None:
-        now = slot.progressed = time.monotonic()
-        job = None if report is None else Job(report[0], attempt=int(report[1]))
-        if job is not None and job != slot.job:
-            slot.job_started, slot.has_run, self._has_run = now, True, True
-        slot.job = job
-        if job is None and self.limits.max_rss_mb and rss_mb(slot.pid) > self.limits.max_rss_mb:
-            logger.info("Slot %d takes more than MAX_RSS_MB=%d; replacing it", slot.pid, self.limits.max_rss_mb)
-            send_signal(slot.pid, signal.SIGTERM)
+    def _note(self, slot: Slot, thread: int, report: list[Any] | str | None) -> None:
+        now = time.monotonic()
+        if isinstance(report, str):
+            slot.is_ready = True
+        elif report is None:
+            slot.runs.pop(thread, None)
+            if self.limits.max_rss_mb and rss_mb(slot.pid) > self.limits.max_rss_mb:
+                logger.info("Slot %d takes more than MAX_RSS_MB=%d; replacing it", slot.pid, self.limits.max_rss_mb)
+                send_signal(slot.pid, signal.SIGUSR1)
+        else:
+            job = Job(report[0], attempt=int(report[1]))
+            run = slot.runs.get(thread)
+            if run is None or run.job != job:
+                run = slot.runs[thread] = Run(job, now, now)
+                slot.has_run = self._has_run = True
+            run.progressed = now
 
     def _reap(self) -> None:
         for slot in list(self.slots.values()):
@@ -248,8 +253,9 @@ class Supervisor:
         self._selector.unregister(slot.pipe)
         os.close(slot.pipe)
         del self.slots[slot.pid]
-        if slot.job is not None:
-            self._return_crashed(slot, code)
+        for thread, run in slot.runs.items():
+            self._return_crashed(run.job, cause_of(code, slot.killed_for), slot.guilty in (None, thread))
+        self._folders.remove(slot.folder)
         if code == 0 or self._is_stopping:
             self._pause_s = 0.0
             if self.is_burst:
@@ -266,14 +272,12 @@ class Supervisor:
         self._pause_s = min(max(2 * self._pause_s, 0.5), MAX_PAUSE_S) if is_short else 0.0
         self._start_at = time.monotonic() + self._pause_s
 
-    def _return_crashed(self, slot: Slot, code: int) -> None:
-        job = slot.job
-        if job is None:
-            return
-        logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, cause_of(code, slot.killed_for))
+    def _return_crashed(self, job: Job, cause: str, is_to_blame: bool) -> None:
+        logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, cause)
+        # One that we end ourselves, since we stop or for another job's sake, is no attempt of the job's.
+        is_crash = is_to_blame and not self._is_stopping
         try:
-            # One that we end ourselves, since we stop, is no attempt of the job's.
-            self.queue.give_back(job, is_next=self._is_stopping, is_crash=not self._is_stopping)
+            self.queue.give_back(job, is_next=not is_crash, is_crash=is_crash)
         except LeaseLost:
             logger.info("Job %s was settled or taken before", job.id)
         except RedisUnavailable as error:
@@ -282,14 +286,22 @@ class Supervisor:
     def _check_limits(self) -> None:
         now = time.monotonic()
         for slot in self.slots.values():
-            if slot.job is None or slot.killed_for:
-                continue
-            if now - slot.job_started > self.limits.job_timeout_s:
-                self._kill(slot, f"its job ran for more than JOB_TIMEOUT={self.limits.job_timeout_s:g} s")
-            elif self.limits.stall_timeout_s and now - slot.progressed > self.limits.stall_timeout_s:
-                self._kill(slot, f"no progress for STALL_TIMEOUT={self.limits.stall_timeout_s:g} s")
+            for thread, run in slot.runs.items():
+                reason = self._overrun(run, now)
+                if reason and not slot.killed_for:
+                    self._kill(slot, reason)
+                    slot.guilty = thread
         if self._kill_at is not None and now > self._kill_at:
             self._kill_all("its grace period is over")
+
+    def _overrun(self, run: Run, now: float) -> str:
+        """Say which limit a job has passed, empty for none."""
+        limits = self.limits
+        if now - run.started > limits.job_timeout_s:
+            return f"its job ran for more than JOB_TIMEOUT={limits.job_timeout_s:g} s"
+        if limits.stall_timeout_s and now - run.progressed > limits.stall_timeout_s:
+            return f"no progress for STALL_TIMEOUT={limits.stall_timeout_s:g} s"
+        return ""
 
     def _kill(self, slot: Slot, reason: str) -> None:
         slot.killed_for = reason
@@ -301,23 +313,6 @@ class Supervisor:
             self._kill(slot, reason)
             _, status = os.waitpid(slot.pid, 0)
             self._bury(slot, os.waitstatus_to_exitcode(status))
-
-    # Redis.
-
-    def _renew(self) -> None:
-        jobs = [slot.job for slot in self.slots.values() if slot.job is not None]
-        with contextlib.suppress(RedisUnavailable):
-            for job_id in self.queue.renew(jobs):
-                # Its results are fenced; it may as well have been settled a moment ago.
-                logger.debug("Job %s isn't ours any more", job_id)
-
-    @staticmethod
-    def _quietly(call: Callable[[], object]) -> None:
-        """Do what may as well be left to another worker or to the next time."""
-        try:
-            call()
-        except ConsumerError as error:
-            logger.debug("%s", error)
 
     # Signals.
 

@@ -16,41 +16,72 @@ from redis_consumer.job import Job
 
 
 @dataclass
+class Run:
+    """A job that runs in a thread of a slot, and since when; by the monotonic clock."""
+
+    job: Job
+    started: float
+    progressed: float
+
+
+@dataclass
 class Slot:
-    """One process and what it last reported."""
+    """One process and what it last reported.
+
+    Attributes:
+        pid: the process.
+        pipe: what it writes is read there.
+        folder: of its temporary files.
+        started: when.
+        runs: by the number of the thread.
+        is_ready: whether it takes jobs.
+        has_run: whether it ever ran one.
+        killed_for: why it is ended, empty where it isn't.
+        guilty: thread whose job it is ended for, None where none is to blame.
+    """
 
     pid: int
     pipe: int
+    folder: Path
     started: float
-    job: Job | None = None
-    job_started: float = 0.0
-    progressed: float = 0.0
+    runs: dict[int, Run] = field(default_factory=dict)
     unread: bytes = b""
+    is_ready: bool = False
+    has_run: bool = False
     killed_for: str = ""
-    has_run: bool = field(default=False)
+    guilty: int | None = None
 
 
 class Link:
-    """A slot's side of the line to its supervisor.
+    """A thread's side of the line to its supervisor.
 
     Args:
         pipe: what is written there the supervisor reads.
         start: ends when the slot may claim.
+        thread: number of the thread within the slot.
     """
 
-    def __init__(self, pipe: int, start: int) -> None:
+    def __init__(self, pipe: int, start: int, thread: int = 0) -> None:
         self._pipe = pipe
         self._start = start
+        self._thread = thread
+
+    def of_thread(self, thread: int) -> Link:
+        """The same line for another thread."""
+        return Link(self._pipe, self._start, thread)
 
     def wait_for_start(self) -> None:
         """Wait until the worker is registered."""
+        self._tell("ready")
         os.read(self._start, 1)
 
     def report(self, job: Job | None) -> None:
         """Tell which job runs, None for none; told again with the same one, it made progress."""
-        report = None if job is None else [job.id, job.attempt]
+        self._tell(None if job is None else [job.id, job.attempt])
+
+    def _tell(self, what: object) -> None:
         # Short enough for the kernel to write it whole.
-        os.write(self._pipe, json.dumps(report).encode() + b"\n")
+        os.write(self._pipe, json.dumps([self._thread, what]).encode() + b"\n")
 
 
 def send_signal(pid: int, number: int) -> None:

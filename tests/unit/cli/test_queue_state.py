@@ -4,46 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from redis_consumer.cli.queue_state import QueueView, Rates, chosen_queues, queue_of
+from redis_consumer.cli.queue_state import chosen_queues, jobs_per_minute, queue_of
 from redis_consumer.errors import SettingsError
 from redis_consumer.settings import Settings
 
-
-def view(read_at_s: float, completed: int) -> QueueView:
-    return QueueView("predict", 0, 0, 0, 0, completed, read_at_s)
+NOON_S = 12 * 3600.0
 
 
-def rates_of(*looks: tuple[float, int]) -> list[float | None]:
-    rates = Rates(window_s=60)
-    return [rates.add([view(*look)])[0].jobs_per_minute for look in looks]
-
-
-def test_one_look_gives_no_rate() -> None:
-    assert rates_of((100, 5)) == [None]
-
-
-def test_rate_is_of_jobs_a_minute() -> None:
-    assert rates_of((100, 5), (110, 7)) == [None, 12]
-
-
-def test_looks_before_the_last_minute_do_not_count() -> None:
-    assert rates_of((0, 0), (50, 1000), (100, 1000))[-1] == 0
-
-
-def test_looks_that_are_far_apart_count() -> None:
-    assert rates_of((0, 0), (600, 100))[-1] == 10
-
-
-@pytest.mark.parametrize("look", [(110, 3), (90, 20)])
-def test_another_server_starts_anew(look: tuple[float, int]) -> None:
-    assert rates_of((100, 10), look) == [None, None]
-
-
-def test_queues_have_rates_of_their_own() -> None:
-    rates = Rates()
-    rates.add([view(100, 5)])
-    [other] = rates.add([QueueView("track", 0, 0, 0, 0, 9, 110)])
-    assert other.jobs_per_minute is None
+@pytest.mark.parametrize(
+    ("counts", "rate"),
+    [
+        ({}, 0),
+        ({"1970-01-01T12:00": "5"}, 5),
+        ({"1970-01-01T11:59": "5"}, 5),
+        ({"1970-01-01T11:56": "30", "1970-01-01T11:58": "10"}, 10),
+        ({"1970-01-01T11:50": "1000"}, 0),
+        ({"1970-01-01T11:51": "1000"}, pytest.approx(111, abs=1)),
+    ],
+)
+def test_rate_since_the_first_completion_of_the_last_ten_minutes(counts: dict[str, str], rate: float) -> None:
+    assert jobs_per_minute(counts, NOON_S) == rate
 
 
 def test_queues_of_the_settings_with_those_of_their_archives() -> None:

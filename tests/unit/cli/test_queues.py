@@ -37,7 +37,7 @@ def test_what_is_not_known_is_left_out() -> None:
     screen = Console(file=io.StringIO(), width=100)
     with screen.capture() as capture:
         screen.print(table_of([QueueView("predict", 0, 0, 0, 1, 0, 1e9)]))
-    assert capture.get().splitlines()[1].split() == ["predict", "0", "0", "0", "1"]
+    assert capture.get().splitlines()[1].split() == ["predict", "0", "0", "0", "1", "0.0"]
 
 
 def test_terminal_is_redrawn_in_place_until_interrupted() -> None:

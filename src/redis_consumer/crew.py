@@ -1,0 +1,95 @@
+"""How do several threads of one slot each run jobs?"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from redis_consumer.errors import ConsumerError
+from redis_consumer.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+class Crew:
+    """Runs several workers, each in a thread of its own, for consumers that mostly wait.
+
+    Signals do as with one `Worker`; but no thread can be interrupted in the middle of its job. So what still runs
+    when the grace period is over is given back, and the thread ends with the process: its late writes are fenced.
+
+    Args:
+        workers: one for each thread.
+        grace_period_s: seconds for running jobs after the first signal.
+    """
+
+    def __init__(self, workers: Sequence[Worker], *, grace_period_s: float = 25.0) -> None:
+        self.workers = workers
+        self.grace_period_s = grace_period_s
+        self._wake = threading.Event()
+        self._signals = 0
+        self._deadline = float("inf")
+        self._errors: list[BaseException] = []
+
+    def run(self) -> int:
+        """Run the workers until a signal comes, or the queue is empty in a burst; return the exit code, 0.
+
+        The process must end afterwards: threads may still be in their jobs.
+
+        Raises:
+            SettingsError: the consumers can't run with these settings.
+        """
+        for worker in self.workers:
+            worker.consumer.prepare()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._on_signal)
+        threads = [
+            threading.Thread(target=self._serve, args=[worker], name=f"thread-{number}", daemon=True)
+            for number, worker in enumerate(self.workers)
+        ]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads) and time.monotonic() < self._deadline:
+            self._wake.wait(min(1.0, max(0.0, self._deadline - time.monotonic())))
+            self._wake.clear()
+        self._give_back()
+        if self._errors:
+            raise self._errors[0]
+        return 0
+
+    def _serve(self, worker: Worker) -> None:
+        try:
+            worker.serve()
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread, which ends the slot
+            self._errors.append(error)
+            self._stop()
+        finally:
+            self._wake.set()
+
+    def _stop(self) -> None:
+        for worker in self.workers:
+            worker.stop()
+
+    def _give_back(self) -> None:
+        for worker in self.workers:
+            job = worker.consumer.job
+            if job is None:
+                continue
+            try:
+                worker.consumer.job_queue.give_back(job, is_next=True)
+                logger.warning("Gave back job %s: the worker stops", job.id)
+            except ConsumerError as error:
+                logger.warning("Job %s: %s", job.id, error)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # Nothing is logged here: the signal may have come in the middle of a line of the log.
+        if number != signal.SIGUSR1:
+            self._signals += 1
+            is_again = self._signals > 1
+            self._deadline = min(self._deadline, time.monotonic() + (0.0 if is_again else self.grace_period_s))
+        # A thread takes the locks that this one may hold at the moment.
+        threading.Thread(target=self._stop, daemon=True).start()
+        self._wake.set()

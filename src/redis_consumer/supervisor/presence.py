@@ -1,0 +1,100 @@
+"""What does a worker tell Redis of itself? That it lives, what it runs; and it looks after the jobs of the dead."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+
+from redis_consumer.errors import ConsumerError, RedisUnavailable
+from redis_consumer.job import Job
+from redis_consumer.queue import JobQueue
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the slots at most.
+LOOK_S = 1.0
+FIRST_LOOK_S = 0.1
+
+
+class Presence:
+    """Registration, leases and sweep of one worker, each in its own time.
+
+    Args:
+        queue: the queue that is served, with a Redis client of the supervisor's own.
+        renew_s: seconds between two renewals.
+        sweep_s: seconds between two sweeps.
+        on_registered: called once the worker has its name.
+    """
+
+    def __init__(self, queue: JobQueue, *, renew_s: float, sweep_s: float, on_registered: Callable[[], None]) -> None:
+        self.queue = queue
+        self.is_registered = False
+        self._renew_s = renew_s
+        self._sweep_s = sweep_s
+        self._on_registered = on_registered
+        self._heard_at = float("-inf")
+        self._register_at = self._renew_at = self._sweep_at = 0.0
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the worker is registered and Redis has answered its last renewals."""
+        return self.is_registered and time.monotonic() - self._heard_at < 2 * self._renew_s + LOOK_S
+
+    def tend(self, jobs: Iterable[Job], *, is_stopping: bool) -> float:
+        """Register, renew and sweep where it is time for it; return the moment of the next look at the slots."""
+        now = time.monotonic()
+        if not self.is_registered:
+            return now + FIRST_LOOK_S if is_stopping else self._register()
+        if now >= self._renew_at:
+            self._renew(jobs)
+            self._renew_at = time.monotonic() + self._renew_s
+        if now >= self._sweep_at:
+            # Half: or the lock of one's own last sweep would refuse the next one.
+            quietly(lambda: self.queue.sweep(every_s=self._sweep_s / 2))
+            self._sweep_at = time.monotonic() + self._sweep_s * random.uniform(0.8, 1.2)
+        return min(self._renew_at, self._sweep_at, time.monotonic() + LOOK_S)
+
+    def end(self) -> None:
+        """Free the worker's name."""
+        if self.is_registered:
+            quietly(self.queue.unregister)
+
+    def _register(self) -> float:
+        """Take this worker's name, or wait for another one of the same name to lapse."""
+        now = time.monotonic()
+        if now < self._register_at:
+            return self._register_at
+        try:
+            wait_s = self.queue.register()
+        except RedisUnavailable:
+            return now + FIRST_LOOK_S
+        if wait_s <= 0:
+            self.is_registered = True
+            self._heard_at = now
+            self._on_registered()
+            return now
+        logger.warning(
+            "Another worker is registered as %s; waiting %.1f s for it to lapse (HOSTNAME must be unique)",
+            self.queue.worker,
+            wait_s,
+        )
+        self._register_at = now + min(wait_s, LOOK_S)
+        return self._register_at
+
+    def _renew(self, jobs: Iterable[Job]) -> None:
+        with contextlib.suppress(RedisUnavailable):
+            for job_id in self.queue.renew(jobs):
+                # Its results are fenced; it may as well have been settled a moment ago.
+                logger.debug("Job %s isn't ours any more", job_id)
+            self._heard_at = time.monotonic()
+
+
+def quietly(call: Callable[[], object]) -> None:
+    """Do what may as well be left to another worker or to the next time."""
+    try:
+        call()
+    except ConsumerError as error:
+        logger.debug("%s", error)
