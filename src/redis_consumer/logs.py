@@ -95,7 +95,11 @@ def mask_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     >>> mask_secrets("redis://:hunter2@host/0 and link?X-Amz-Signature=abc&x=1")
     'redis://:********@host/0 and link?X-Amz-Signature=********&x=1'
     """
-    return _in_addresses.sub(rf"\1{MASK}@", _in_urls.sub(rf"\1{MASK}", _replace(text, secrets)))
+    text = _replace(text, secrets)
+    # Most lines have none of these, and this is much cheaper than to search for the patterns.
+    if "=" in text:
+        text = _in_urls.sub(rf"\1{MASK}", text)
+    return _in_addresses.sub(rf"\1{MASK}@", text) if "@" in text else text
 
 
 def _replace(text: str, secrets: Iterable[str]) -> str:

@@ -35,7 +35,7 @@ from typing import Any
 
 from redis_consumer.errors import JobCancelled, LeaseLost
 from redis_consumer.job import Job
-from redis_consumer.redis import MAX_BLOCK_S, Script
+from redis_consumer.redis import MAX_BLOCK_S, Call, Script, run_together
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,10 @@ class JobQueue:
         self.max_attempts = max_attempts
         self.replicas = replicas
         self.processing = f"processing-{self.name}:{worker}"
+        #: Whether the settling of a job also takes the next one, where the caller says that it is over with it.
+        self.is_chained = False
         self._seems_empty = False
+        self._claimed: list[Any] | None = None
         self._token = uuid.uuid4().hex
 
     def __repr__(self) -> str:
@@ -128,26 +131,42 @@ class JobQueue:
             RedisUnavailable: no reply. A job may have been taken all the same; its lease, or the sweep, returns it.
         """
         job_id = ""
-        if self._seems_empty and timeout_s > 0:
+        if self._claimed is None and self._seems_empty and timeout_s > 0:
             wait_s = min(timeout_s, MAX_BLOCK_S)
             job_id = self.redis.blmove(self.name, self.processing, wait_s, src="RIGHT", dest="LEFT")
             if job_id is None:
                 return None
-        outcome, *values = self._run_claim(job_id)
-        self._seems_empty = outcome == "empty"
-        if outcome == "empty":
-            return self.claim(timeout_s) if timeout_s > 0 else None
+        reply, self._claimed = self._claimed or self._run(self._claim_of(job_id)), None
+        self._seems_empty = reply[0] == "empty"
+        if self._seems_empty and timeout_s > 0:
+            return self.claim(timeout_s)
+        return self._opened(reply)
+
+    def release(self) -> None:
+        """Give back a job that was taken at the end of the last one, and that `claim` hasn't given; see `is_chained`.
+
+        Raises:
+            LeaseLost: the job isn't ours any more.
+        """
+        job, self._claimed = self._opened(self._claimed or ["empty"]), None
+        if job is not None:
+            self.give_back(job, is_next=True)
+
+    def _opened(self, reply: list[Any]) -> Job | None:
+        """Read what the claim script gives; None for no job that can be run."""
+        outcome, *values = reply
         if outcome == "claimed":
             attempt, job_id, *texts = values
             return Job(job_id, dict(zip(texts[::2], texts[1::2], strict=True)), int(attempt))
-        self._note_dropped(outcome, values)
+        if outcome != "empty":
+            self._note_dropped(outcome, values)
         return None
 
-    def _run_claim(self, job_id: str) -> Any:
+    def _claim_of(self, job_id: str = "", now: str = "") -> Call:
         kinds = [self.key(kind) for kind in ("leases", "holders", "attempts", "given-back", "dead", "leftovers")]
         limits = [_ms(self.lease_s), str(self.max_attempts), _ms(LEFTOVER_S)]
-        arguments = [job_id, timestamp(), self.worker, *limits]
-        return self._run("claim", [self.name, self.processing, *kinds], arguments)
+        arguments = [job_id, now or timestamp(), self.worker, *limits]
+        return _call("claim", [self.name, self.processing, *kinds], arguments)
 
     def _note_dropped(self, outcome: str, values: list[Any]) -> None:
         job_id, *details = values
@@ -169,10 +188,18 @@ class JobQueue:
         """
         kinds = ("leases", "attempts", "given-back")
         keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds)]
-        code = self._run("update", keys, [self.holder(job), *_flat(self.stamp(fields))])
+        code = self._run(_call("update", keys, [self.holder(job), *_flat(self.stamp(fields))]))
         self._check(code, job)
 
-    def complete(self, job: Job, fields: Mapping[str, Any], *, is_success: bool = False, is_dead: bool = False) -> None:
+    def complete(
+        self,
+        job: Job,
+        fields: Mapping[str, Any],
+        *,
+        is_success: bool = False,
+        is_dead: bool = False,
+        is_last: bool = False,
+    ) -> None:
         """Settle a job: write its last fields, a final ``status`` among them, and end the claim.
 
         Args:
@@ -180,6 +207,8 @@ class JobQueue:
             fields: what to write.
             is_success: whether it has its result; one that was cancelled hasn't, and must fail.
             is_dead: whether to list it among the dead letters, which can be retried.
+            is_last: whether the caller is over with the job: with `is_chained`, the next one is taken in the same
+                round trip, and `claim` gives it.
 
         Raises:
             LeaseLost: the job isn't ours any more; nothing was written.
@@ -190,14 +219,20 @@ class JobQueue:
         keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds)]
         how = "done" if is_success else "dead" if is_dead else "failed"
         arguments = [self.holder(job), how, stamped["updated_at"], _ms(LEFTOVER_S), *_flat(stamped)]
-        if not self.replicas:
-            self._check(self._run("complete", keys, arguments), job)
-            return
-        code, confirmed = _script("complete").run_confirmed(
-            self.redis, keys, arguments, replicas=self.replicas, timeout_s=CONFIRM_S
-        )
+        call = _call("complete", keys, arguments)
+        if self.replicas:
+            self._complete_confirmed(call, job)
+        elif is_last and self.is_chained:
+            code, self._claimed = run_together(self.redis, [call, self._claim_of(now=stamped["updated_at"])])
+            self._check(code, job)
+        else:
+            self._check(self._run(call), job)
+
+    def _complete_confirmed(self, call: Call, job: Job) -> None:
+        wait = ("WAIT", self.replicas, _ms(CONFIRM_S))
+        code, confirmed = run_together(self.redis, [call], wait)
         self._check(code, job)
-        if confirmed < self.replicas:
+        if int(confirmed) < self.replicas:
             logger.warning(
                 "Result of job %s is on %d of %d replicas: a failover now would undo it, and run the job again",
                 job.id,
@@ -222,7 +257,7 @@ class JobQueue:
         keys = [self.processing, self.key("holders"), job.id, *map(self.key, kinds), self.name]
         how = "crashed" if is_crash else "next" if is_next else "last"
         arguments = [self.holder(job), how, str(OUTAGES_ALLOWED)]
-        if not self._run("give_back", keys, arguments):
+        if not self._run(_call("give_back", keys, arguments)):
             raise self._lost(job)
 
     def renew(self, jobs: Iterable[Job] = ()) -> list[str]:
@@ -231,7 +266,7 @@ class JobQueue:
         kinds = ("leases", "holders", "workers", "processing")
         keys = [*map(self.key, kinds), self.processing, *(job.id for job in running)]
         arguments = [self.worker, _ms(self.lease_s), timestamp(), "", "", *map(self.holder, running)]
-        return list(self._run("renew", keys, arguments))
+        return list(self._run(_call("renew", keys, arguments)))
 
     def register(self) -> float:
         """Say that this worker lives, and that its processing list may hold something.
@@ -240,7 +275,7 @@ class JobQueue:
             0, or the seconds for which another worker of this name is registered still; then nothing was written.
         """
         keys = [self.key("workers"), self.key("processing"), self.processing, self.key("registrations")]
-        return int(self._run("register", keys, [self.worker, _ms(self.lease_s), self._token])) / 1000
+        return int(self._run(_call("register", keys, [self.worker, _ms(self.lease_s), self._token]))) / 1000
 
     def unregister(self) -> None:
         """Say that this worker ends, so that another of its name may start at once."""
@@ -257,7 +292,7 @@ class JobQueue:
         keys = [self.name, *map(self.key, kinds)]
         first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
         arguments = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT), f"processing-{self.name}:", first_minute]
-        returned = [str(job_id) for job_id in self._run("sweep", keys, arguments) if job_id != -1]
+        returned = [str(job_id) for job_id in self._run(_call("sweep", keys, arguments)) if job_id != -1]
         for job_id in returned:
             logger.warning("Swept job %s back to queue %s: its worker is gone", job_id, self.name)
         return returned
@@ -269,7 +304,7 @@ class JobQueue:
 
     def leftovers(self) -> list[Leftover]:
         """Give runs whose objects may be removed now; the same ones again after some minutes, until `forget`."""
-        reply = self._run("leftovers", [self.key("leftovers")], [str(LEFTOVERS_LIMIT), _ms(LEFTOVER_S)])
+        reply = self._run(_call("leftovers", [self.key("leftovers")], [str(LEFTOVERS_LIMIT), _ms(LEFTOVER_S)]))
         runs = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
         return [Leftover(Job(job_id, attempt=int(attempt)), visible) for attempt, job_id, visible in runs]
 
@@ -287,7 +322,7 @@ class JobQueue:
         kinds = [self.key(kind) for kind in ("attempts", "given-back")]
         keys = [self.name, self.key("holders"), self.key("cancelled"), job_id, *kinds]
         reason = f"JobCancelled: job {job_id}: cancelled; submit it again if it was a mistake"
-        return str(self._run("cancel", keys, [timestamp(), self.worker, reason]))
+        return str(self._run(_call("cancel", keys, [timestamp(), self.worker, reason])))
 
     def dead_letters(self, limit: int = -1) -> list[str]:
         """Keys of the jobs that failed by no fault of their input, the latest first."""
@@ -296,7 +331,9 @@ class JobQueue:
     def retry(self, job_id: str) -> bool:
         """Put a dead letter back into the queue with all its attempts; False where it is none."""
         kinds = [self.key(kind) for kind in ("attempts", "given-back")]
-        return bool(self._run("retry", [self.key("dead"), self.name, job_id, *kinds], [timestamp(), self.worker]))
+        return bool(
+            self._run(_call("retry", [self.key("dead"), self.name, job_id, *kinds], [timestamp(), self.worker]))
+        )
 
     def drop(self, job_id: str) -> bool:
         """Take a job off the dead letters; it stays failed. False where it is none."""
@@ -320,8 +357,8 @@ class JobQueue:
             attempt=job.attempt,
         )
 
-    def _run(self, name: str, keys: list[str], arguments: list[str]) -> Any:
-        return _script(name).run(self.redis, keys, arguments)
+    def _run(self, call: Call) -> Any:
+        return call.script.run(self.redis, call.keys, call.arguments)
 
 
 def _text(value: object) -> str:
@@ -336,6 +373,10 @@ def _ms(seconds: float) -> str:
 
 def _flat(fields: Mapping[str, str]) -> list[str]:
     return [text for pair in fields.items() for text in pair]
+
+
+def _call(name: str, keys: list[str], arguments: list[str]) -> Call:
+    return Call(_script(name), keys, arguments)
 
 
 @cache

@@ -86,12 +86,18 @@ class Worker:
     def serve(self) -> None:
         """Claim and run jobs until `stop` is called, or the queue is empty in a burst; minds no signals."""
         self.consumer.on_update = lambda: self.supervisor.report(self.consumer.job)
-        self.supervisor.wait_for_start()
-        self._loop()
+        self.consumer.job_queue.is_chained = True
+        try:
+            self.supervisor.wait_for_start()
+            self._loop()
+        finally:
+            with contextlib.suppress(ConsumerError):
+                self.consumer.job_queue.release()
 
     def stop(self) -> None:
         """Claim no more jobs; `run` or `serve` returns after the running one."""
         self._stopping.set()
+        self.consumer.job_queue.is_chained = False
         if self.consumer.job is None:
             # In a thread of its own: the main one may stand in the very claim that is to end.
             threading.Thread(target=self._unblock, daemon=True).start()

@@ -437,3 +437,52 @@ def test_a_plain_client_will_do(redis_server: RedisServer, redis_db: Any) -> Non
     submit(redis_db)
     queue = JobQueue(redis_db, "predict", "pod-2")
     queue.complete(claimed(queue), {"status": "done"})
+
+
+def test_the_end_of_a_job_takes_the_next_one_in_the_same_round_trip(queue: JobQueue, redis_db: Any) -> None:
+    first, second = submit(redis_db, "a"), submit(redis_db, "b")
+    queue.is_chained = True
+    queue.complete(claimed(queue), {"status": "done"}, is_last=True)
+    assert redis_db.lrange("processing-predict:pod-1", 0, -1) == [second]
+    assert redis_db.hget(first, "status") == "done"
+    assert claimed(queue).id == second
+
+
+def test_the_end_of_the_last_job_takes_none(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db)
+    queue.is_chained = True
+    queue.complete(claimed(queue), {"status": "done"}, is_last=True)
+    assert queue.claim() is None
+
+
+def test_a_job_taken_in_advance_goes_back_where_the_worker_stops(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db, "a")
+    second = submit(redis_db, "b")
+    queue.is_chained = True
+    queue.complete(claimed(queue), {"status": "done"}, is_last=True)
+    queue.release()
+    queue.release()
+    assert redis_db.lrange("predict", 0, -1) == [second]
+    assert redis_db.hget("redis-consumer:attempts:predict", second) == "0"
+
+
+def test_who_lost_its_job_has_the_next_one_all_the_same(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db, "a")
+    second = submit(redis_db, "b")
+    job = claimed(queue)
+    redis_db.hdel("redis-consumer:holders:predict", job.id)
+    queue.is_chained = True
+    with pytest.raises(LeaseLost):
+        queue.complete(job, {"status": "done"}, is_last=True)
+    assert claimed(queue).id == second
+
+
+def test_chained_scripts_survive_a_server_that_forgot_them(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db, "a")
+    second = submit(redis_db, "b")
+    queue.is_chained = True
+    job = claimed(queue)
+    redis_db.script_flush()
+    queue.complete(job, {"status": "done"}, is_last=True)
+    assert claimed(queue).id == second
+    assert queue.claim() is None

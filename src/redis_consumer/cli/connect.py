@@ -104,13 +104,16 @@ def run_worker(
         sweep_s=settings.sweep_interval,
     )
 
+    thread_count = threads or settings.threads
+
     def run_slot(link: Link) -> int:
-        return _run_slot(get_consumer, link, is_burst=is_burst, threads=threads or settings.threads)
+        return _run_slot(get_consumer, link, is_burst=is_burst, threads=thread_count)
 
     supervisor = Supervisor(
         queue,
         run_slot,
         slots=slots or settings.concurrency,
+        threads=thread_count,
         limits=limits,
         health_address=settings.health_address,
         is_burst=is_burst,

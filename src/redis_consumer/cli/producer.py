@@ -92,9 +92,9 @@ def push_job(
     write = ("HSET", job_id, *(text for pair in texts.items() for text in pair))
     push = ("LPUSH", target, job_id)
     if not replicas:
-        client.batch([write, push])
+        client.batch(write, push)
         return Submission(job_id, path, texts)
-    *_, confirmed = client.batch([write, push, ("WAIT", replicas, CONFIRM_MS)])
+    *_, confirmed = client.batch(write, push, ("WAIT", replicas, CONFIRM_MS))
     return Submission(job_id, path, texts, int(confirmed))
 
 

@@ -87,6 +87,7 @@ class Consumer:
         self.on_update: Callable[[], None] | None = None
         self._is_settled = False
         self._is_bug = False
+        self._is_over = False
         self._renewal: Renewal | None = None
 
     def _consume(self, redis_hash: str) -> str:
@@ -127,7 +128,7 @@ class Consumer:
 
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it: complete, fail or give back, exactly one of these."""
-        self.job, self._is_settled, self._is_bug = job, False, False
+        self.job, self._is_settled, self._is_bug, self._is_over = job, False, False, False
         try:
             with job_context(job_id=job.id, attempt=job.attempt):
                 return self._run(job)
@@ -136,7 +137,7 @@ class Consumer:
 
     def _run(self, job: Job) -> Outcome:
         started = time.monotonic()
-        self.logger.info("Started job %s", job.id)
+        self.logger.debug("Started job %s", job.id)
         try:
             try:
                 outcome = self._settle(job, self._work(job))
@@ -177,6 +178,7 @@ class Consumer:
             raise TypeError(f"_consume returned {status!r}; it must return a status, such as self.final_status")
         if status not in self.finished_statuses:
             return self._give_back(job)
+        self._is_over = True
         self.update_key(job.id, {"status": status})
         return Outcome.SETTLED
 
@@ -221,7 +223,7 @@ class Consumer:
             is_success = fields["status"] == self.final_status
             if is_success:
                 fields.setdefault("finished_at", timestamp())
-            self.job_queue.complete(job, fields, is_success=is_success, is_dead=self._is_bug)
+            self.job_queue.complete(job, fields, is_success=is_success, is_dead=self._is_bug, is_last=self._is_over)
             self._is_settled = True
             self._end_renewal()
         else:

@@ -6,8 +6,6 @@ slot's interpreter stalls no lease, and a crash costs one job's attempt, not the
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import selectors
@@ -16,17 +14,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from types import FrameType
 from typing import Any
 
 from redis_consumer.errors import LeaseLost, RedisUnavailable
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
+from redis_consumer.supervisor.board import Board, Run
 from redis_consumer.supervisor.folders import Folders
 from redis_consumer.supervisor.health import Health
 from redis_consumer.supervisor.presence import Presence
-from redis_consumer.supervisor.slot import Link, Run, Slot, cause_of, die_with_parent, rss_mb, send_signal
+from redis_consumer.supervisor.slot import Link, Slot, cause_of, die_with_parent, rss_mb, send_signal
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +65,7 @@ class Supervisor:
         queue: the queue that is served, with a Redis client of the supervisor's own.
         run_slot: runs in each slot's process with its line to the supervisor; gives the exit code.
         slots: how many.
+        threads: of each slot.
         limits: see `Limits`.
         health_address: ``host:port`` at which probes are answered, see `Health`; empty for none.
         is_burst: end when the slots end.
@@ -78,6 +77,7 @@ class Supervisor:
         run_slot: Callable[[Link], int],
         *,
         slots: int = 1,
+        threads: int = 1,
         limits: Limits | None = None,
         health_address: str = "",
         is_burst: bool = False,
@@ -85,6 +85,7 @@ class Supervisor:
         self.queue = queue
         self.run_slot = run_slot
         self.count = slots
+        self.threads = threads
         self.limits = limits or Limits()
         self.is_burst = is_burst
         self.slots: dict[int, Slot] = {}
@@ -95,7 +96,6 @@ class Supervisor:
         )
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
-        self._has_run = False
         self._is_stopping = False
         self._start_write = -1
         self._kill_at: float | None = None
@@ -114,7 +114,8 @@ class Supervisor:
         self._folders = Folders()
         self._folders.remove_stale()
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        # A signal ends the select at once.
+        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        # A signal, the end of a slot among them, ends the select at once.
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         previous_wake = signal.set_wakeup_fd(wake_write)
@@ -151,7 +152,7 @@ class Supervisor:
             if not self.slots and (self._is_stopping or self._exit_code or self.is_burst):
                 return
             self._check_limits()
-            jobs = [run.job for slot in self.slots.values() for run in slot.runs.values()]
+            jobs = [run.job for slot in self.slots.values() for run in slot.board.runs().values()]
             self._listen(self._presence.tend(jobs, is_stopping=self._is_stopping))
 
     def _may_start(self) -> bool:
@@ -160,7 +161,7 @@ class Supervisor:
     def _state(self) -> dict[str, Any]:
         """What probes are told."""
         slots = self.slots.values()
-        ready = sum(slot.is_ready for slot in slots)
+        ready = sum(slot.board.is_ready for slot in slots)
         return {
             "ready": self._presence.is_heard and ready > 0 and not self._is_stopping,
             "worker": self.queue.worker,
@@ -168,7 +169,7 @@ class Supervisor:
             "redis": self._presence.is_heard,
             "stopping": self._is_stopping,
             "slots": ready,
-            "running": sum(len(slot.runs) for slot in slots),
+            "running": sum(len(slot.board.runs()) for slot in slots),
         }
 
     def _let_start(self) -> None:
@@ -180,34 +181,28 @@ class Supervisor:
     # Slots.
 
     def _start_slot(self) -> None:
-        read, write = os.pipe()
-        folder = self._folders.make()
+        folder, board = self._folders.make(), Board(self.threads)
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
             self._folders.use(folder)
-            os._exit(self._be_slot(write))
-        os.close(write)
-        os.set_blocking(read, False)
-        slot = self.slots[pid] = Slot(pid, read, folder, time.monotonic())
-        self._selector.register(read, selectors.EVENT_READ, partial(self._read, slot))
+            os._exit(self._be_slot(board))
+        self.slots[pid] = Slot(pid, board, folder, time.monotonic())
 
-    def _be_slot(self, pipe: int) -> int:
+    def _be_slot(self, board: Board) -> int:
         """What the forked process does; it must never return into the supervisor's loop."""
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             # Ctrl-C at a terminal reaches the supervisor alone, which passes it on once.
             os.setpgid(0, 0)
             os.close(self._life_write)
             if self._health is not None:
                 self._health.leave()
-            for slot in self.slots.values():
-                os.close(slot.pipe)
             self._let_start()
             die_with_parent(self._life_read)
-            return self.run_slot(Link(pipe, self._start_read))
+            return self.run_slot(Link(board, self._start_read))
         except BaseException:
             logger.exception("A slot ends by an error")
             return 1
@@ -215,31 +210,6 @@ class Supervisor:
     def _listen(self, until: float) -> None:
         for key, _ in self._selector.select(max(0.0, until - time.monotonic())):
             key.data()
-
-    def _read(self, slot: Slot) -> None:
-        """Take in what a slot reports."""
-        with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(slot.pipe, 65536):
-                *lines, slot.unread = (slot.unread + chunk).split(b"\n")
-                for line in lines:
-                    self._note(slot, *json.loads(line))
-
-    def _note(self, slot: Slot, thread: int, report: list[Any] | str | None) -> None:
-        now = time.monotonic()
-        if isinstance(report, str):
-            slot.is_ready = True
-        elif report is None:
-            slot.runs.pop(thread, None)
-            if self.limits.max_rss_mb and rss_mb(slot.pid) > self.limits.max_rss_mb:
-                logger.info("Slot %d takes more than MAX_RSS_MB=%d; replacing it", slot.pid, self.limits.max_rss_mb)
-                send_signal(slot.pid, signal.SIGUSR1)
-        else:
-            job = Job(report[0], attempt=int(report[1]))
-            run = slot.runs.get(thread)
-            if run is None or run.job != job:
-                run = slot.runs[thread] = Run(job, now, now)
-                slot.has_run = self._has_run = True
-            run.progressed = now
 
     def _reap(self) -> None:
         for slot in list(self.slots.values()):
@@ -249,26 +219,26 @@ class Supervisor:
 
     def _bury(self, slot: Slot, code: int) -> None:
         """A slot has ended: return its job at once, and decide when the next one starts."""
-        self._read(slot)
-        self._selector.unregister(slot.pipe)
-        os.close(slot.pipe)
         del self.slots[slot.pid]
-        for thread, run in slot.runs.items():
+        for thread, run in slot.board.runs().items():
             self._return_crashed(run.job, cause_of(code, slot.killed_for), slot.guilty in (None, thread))
+        has_run = slot.board.has_run()
+        any_has_run = has_run or any(other.board.has_run() for other in self.slots.values())
+        slot.board.close()
         self._folders.remove(slot.folder)
         if code == 0 or self._is_stopping:
             self._pause_s = 0.0
             if self.is_burst:
                 self.count -= 1
             return
-        if code == EXIT_SETTINGS and not self._has_run:
+        if code == EXIT_SETTINGS and not any_has_run:
             self._exit_code = code
             self.count = 0
             for other in self.slots.values():
                 send_signal(other.pid, signal.SIGTERM)
             return
         logger.error("Slot %d ended: %s; starting another", slot.pid, cause_of(code, slot.killed_for))
-        is_short = time.monotonic() - slot.started < SHORT_LIFE_S and not slot.has_run
+        is_short = time.monotonic() - slot.started < SHORT_LIFE_S and not has_run
         self._pause_s = min(max(2 * self._pause_s, 0.5), MAX_PAUSE_S) if is_short else 0.0
         self._start_at = time.monotonic() + self._pause_s
 
@@ -286,13 +256,26 @@ class Supervisor:
     def _check_limits(self) -> None:
         now = time.monotonic()
         for slot in self.slots.values():
-            for thread, run in slot.runs.items():
-                reason = self._overrun(run, now)
-                if reason and not slot.killed_for:
+            if slot.killed_for:
+                continue
+            for thread, run in slot.board.runs().items():
+                if reason := self._overrun(run, now):
                     self._kill(slot, reason)
                     slot.guilty = thread
+                    break
+            self._check_memory(slot)
         if self._kill_at is not None and now > self._kill_at:
             self._kill_all("its grace period is over")
+
+    def _check_memory(self, slot: Slot) -> None:
+        """Let a slot that has grown too large claim no more and end, so that a fresh one follows."""
+        # One that hasn't run a job yet can't become smaller: it would be replaced without end.
+        if not self.limits.max_rss_mb or slot.is_leaving or not slot.board.has_run():
+            return
+        if rss_mb(slot.pid) > self.limits.max_rss_mb:
+            logger.info("Slot %d takes more than MAX_RSS_MB=%d; replacing it", slot.pid, self.limits.max_rss_mb)
+            slot.is_leaving = True
+            send_signal(slot.pid, signal.SIGUSR1)
 
     def _overrun(self, run: Run, now: float) -> str:
         """Say which limit a job has passed, empty for none."""

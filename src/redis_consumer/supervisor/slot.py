@@ -4,84 +4,66 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from redis_consumer.job import Job
-
-
-@dataclass
-class Run:
-    """A job that runs in a thread of a slot, and since when; by the monotonic clock."""
-
-    job: Job
-    started: float
-    progressed: float
+from redis_consumer.supervisor.board import Board
 
 
 @dataclass
 class Slot:
-    """One process and what it last reported.
+    """One process.
 
     Attributes:
         pid: the process.
-        pipe: what it writes is read there.
+        board: where it tells what it does.
         folder: of its temporary files.
         started: when.
-        runs: by the number of the thread.
-        is_ready: whether it takes jobs.
-        has_run: whether it ever ran one.
         killed_for: why it is ended, empty where it isn't.
         guilty: thread whose job it is ended for, None where none is to blame.
+        is_leaving: whether it was told to take no more jobs.
     """
 
     pid: int
-    pipe: int
+    board: Board
     folder: Path
     started: float
-    runs: dict[int, Run] = field(default_factory=dict)
-    unread: bytes = b""
-    is_ready: bool = False
-    has_run: bool = False
     killed_for: str = ""
     guilty: int | None = None
+    is_leaving: bool = False
 
 
 class Link:
     """A thread's side of the line to its supervisor.
 
     Args:
-        pipe: what is written there the supervisor reads.
+        board: where to tell what the thread does.
         start: ends when the slot may claim.
         thread: number of the thread within the slot.
     """
 
-    def __init__(self, pipe: int, start: int, thread: int = 0) -> None:
-        self._pipe = pipe
+    def __init__(self, board: Board, start: int, thread: int = 0) -> None:
+        self._board = board
         self._start = start
         self._thread = thread
 
     def of_thread(self, thread: int) -> Link:
         """The same line for another thread."""
-        return Link(self._pipe, self._start, thread)
+        return Link(self._board, self._start, thread)
 
     def wait_for_start(self) -> None:
         """Wait until the worker is registered."""
-        self._tell("ready")
+        self._board.set_ready()
         os.read(self._start, 1)
 
     def report(self, job: Job | None) -> None:
         """Tell which job runs, None for none; told again with the same one, it made progress."""
-        self._tell(None if job is None else [job.id, job.attempt])
-
-    def _tell(self, what: object) -> None:
-        # Short enough for the kernel to write it whole.
-        os.write(self._pipe, json.dumps([self._thread, what]).encode() + b"\n")
+        self._board.note(self._thread, job)
 
 
 def send_signal(pid: int, number: int) -> None:

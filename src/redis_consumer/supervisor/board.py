@@ -1,0 +1,106 @@
+"""What does a slot do at the moment? Told in memory that it shares with its supervisor, at no cost for either."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+from dataclasses import dataclass
+
+from redis_consumer.job import Job
+
+#: Bytes of a job's key that are told; pages that nobody writes to cost nothing.
+MAX_KEY_BYTES = 60_000
+_READY = struct.Struct("<Q")
+_SEQUENCE = struct.Struct("<Q")
+#: Start and last progress by the monotonic clock, attempt, bytes of the key.
+_RECORD = struct.Struct("<ddQQ")
+_HALF_BYTES = _RECORD.size + MAX_KEY_BYTES
+_CELL_BYTES = _SEQUENCE.size + 2 * _HALF_BYTES
+
+
+@dataclass(frozen=True)
+class Run:
+    """A job that runs in a thread of a slot, since when, and when it last made progress; by the monotonic clock."""
+
+    job: Job
+    started: float
+    progressed: float
+
+
+class Board:
+    """The running job of each thread of a slot, written there and read by the supervisor, also after a crash.
+
+    Each thread has a cell with two records. It writes the one that isn't valid, then makes it valid by one write of
+    the number of records so far: whenever it dies, the other one can still be read.
+
+    Args:
+        threads: of the slot.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        # Anonymous memory is shared with processes that are forked later.
+        self._memory = mmap.mmap(-1, _READY.size + threads * _CELL_BYTES)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the slot takes jobs."""
+        return bool(_READY.unpack_from(self._memory)[0])
+
+    def set_ready(self) -> None:
+        """Say that the slot takes jobs."""
+        _READY.pack_into(self._memory, 0, 1)
+
+    def note(self, thread: int, job: Job | None) -> None:
+        """Note which job a thread runs, None for none; noted again with the same one, it made progress."""
+        cell = self._cell(thread)
+        (number,) = _SEQUENCE.unpack_from(self._memory, cell)
+        now = time.monotonic()
+        before = self._record(cell, number)
+        key = b"" if job is None else job.id.encode("utf-8", "surrogateescape")[:MAX_KEY_BYTES]
+        attempt = 0 if job is None else job.attempt
+        is_same = before is not None and before.job.attempt == attempt and job is not None and before.job.id == job.id
+        started = before.started if before is not None and is_same else now
+        at = self._half(cell, number + 1)
+        _RECORD.pack_into(self._memory, at, started, now, attempt, len(key))
+        self._memory[at + _RECORD.size : at + _RECORD.size + len(key)] = key
+        _SEQUENCE.pack_into(self._memory, cell, number + 1)
+
+    def runs(self) -> dict[int, Run]:
+        """Give the running jobs by the number of their thread."""
+        found = {thread: self._run(thread) for thread in range(self._threads)}
+        return {thread: run for thread, run in found.items() if run is not None}
+
+    def has_run(self) -> bool:
+        """Whether the slot ever ran a job."""
+        return any(_SEQUENCE.unpack_from(self._memory, self._cell(thread))[0] for thread in range(self._threads))
+
+    def close(self) -> None:
+        """Give back the memory."""
+        self._memory.close()
+
+    def _run(self, thread: int) -> Run | None:
+        cell = self._cell(thread)
+        while True:
+            (number,) = _SEQUENCE.unpack_from(self._memory, cell)
+            run = self._record(cell, number)
+            # Unchanged, nobody has written to the record meanwhile.
+            if _SEQUENCE.unpack_from(self._memory, cell)[0] == number:
+                return run
+
+    def _record(self, cell: int, number: int) -> Run | None:
+        at = self._half(cell, number)
+        started, progressed, attempt, size = _RECORD.unpack_from(self._memory, at)
+        if size == 0:
+            return None
+        key = self._memory[at + _RECORD.size : at + _RECORD.size + size]
+        return Run(Job(key.decode("utf-8", "surrogateescape"), attempt=attempt), started, progressed)
+
+    @staticmethod
+    def _cell(thread: int) -> int:
+        return _READY.size + thread * _CELL_BYTES
+
+    @staticmethod
+    def _half(cell: int, number: int) -> int:
+        return cell + _SEQUENCE.size + (number % 2) * _HALF_BYTES
