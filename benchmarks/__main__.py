@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from benchmarks import chaos, pickup, startup
+from benchmarks import big, chaos, codec, job, pickup, queue, serving, startup
+from redis_consumer.errors import SettingsError
 
-#: Each gives one flat dictionary of figures; the unit is the end of a name.
-BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {"startup": startup.measure, "pickup": pickup.measure}
+#: Each gives one dictionary of figures; the unit is the end of a name.
+BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
+    "startup": startup.measure,
+    "pickup": pickup.measure,
+    "queue": queue.measure,
+    "codec": codec.measure,
+    "serving": serving.measure,
+    "job": job.measure,
+    "big": big.measure,
+}
 
 
 #: Not among them: it judges, by exit code 1, and takes options of its own.
@@ -24,6 +35,7 @@ def main(
     jobs: Annotated[int, typer.Option(min=1, help=f"Jobs of {CHAOS}.")] = 100,
     seed: Annotated[int | None, typer.Option(help=f"Seed of {CHAOS}; a random one where none is given.")] = None,
     seconds: Annotated[float | None, typer.Option(min=10, help=f"Length of {CHAOS}; 0.22 for each job.")] = None,
+    huge: Annotated[bool, typer.Option("--huge", help="big with 40,000 x 40,000 px as well, by region.")] = False,
     sentinel: Annotated[bool, typer.Option("--sentinel", help=f"{CHAOS} with a Sentinel and a failover.")] = False,
 ) -> None:
     """Measure something and print its figures. Run them alone on a machine: others' load is in every figure.
@@ -35,10 +47,21 @@ def main(
     if name == CHAOS:
         figures = {CHAOS: chaos.measure(jobs=jobs, seed=seed, seconds=seconds, is_sentinel=sentinel)}
     else:
-        figures = {each: BENCHMARKS[each]() for each in (BENCHMARKS if name == "all" else [name])}
+        figures = _measure(list(BENCHMARKS) if name == "all" else [name], is_huge=huge)
     _show(name, figures, as_json=as_json)
     if figures.get(CHAOS, {}).get("broken"):
         raise typer.Exit(1)
+
+
+def _measure(names: list[str], *, is_huge: bool) -> dict[str, dict[str, Any]]:
+    runs = dict(BENCHMARKS)
+    if is_huge:
+        runs["big"] = partial(big.measure, is_huge=True)
+    try:
+        return {each: runs[each]() for each in names}
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from error
 
 
 def _show(name: str, figures: dict[str, dict[str, Any]], *, as_json: bool) -> None:

@@ -16,6 +16,9 @@ from redis_consumer.logs import HANDLER_NAME
 from redis_consumer.redis import RedisClient
 from support.redis_server import RedisServer
 
+# They hold no tests, and some need what only another environment has.
+collect_ignore_glob = ["support/*"]
+
 pytest_plugins = ["fixtures_serving", "fixtures_storage"]
 
 # Found while the working directory still is the repository's root.

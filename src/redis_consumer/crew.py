@@ -44,7 +44,7 @@ class Crew:
         """
         for worker in self.workers:
             worker.consumer.prepare()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM):
             signal.signal(number, self._on_signal)
         threads = [
             threading.Thread(target=self._serve, args=[worker], name=f"thread-{number}", daemon=True)
@@ -88,7 +88,7 @@ class Crew:
         # Nothing is logged here: the signal may have come in the middle of a line of the log.
         if number != signal.SIGUSR1:
             self._signals += 1
-            is_again = self._signals > 1
+            is_again = self._signals > 1 or number == signal.SIGALRM
             self._deadline = min(self._deadline, time.monotonic() + (0.0 if is_again else self.grace_period_s))
         # A thread takes the locks that this one may hold at the moment.
         threading.Thread(target=self._stop, daemon=True).start()

@@ -16,8 +16,8 @@ from redis_consumer.job import ModelId
 from redis_consumer.serving._pb.tfs_pb2 import PredictResponse, TensorProto
 from redis_consumer.serving.base import Array
 from redis_consumer.serving.batches import batch_size_for, predict_in_batches
+from redis_consumer.serving.connection import new_channel
 from redis_consumer.serving.tensors import from_tensor, to_tensor
-from redis_consumer.serving.tf_channel import new_channel
 from redis_consumer.serving.tf_serving import TFServingServer
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class PredictClient(GrpcClient):
         super().__init__(host)
         self.model_name = model_name
         self.model_version = model_version
-        self._model = ModelId.of(model_name, model_version)
+        self._model = ModelId.numbered(model_name, model_version)
         self._server = TFServingServer(host, backoff_s=backoff_s, max_retries=max_retries)
 
     def predict(self, request_data: Sequence[Mapping[str, Any]], request_timeout: float = 10) -> dict[str, Array]:
@@ -89,11 +89,9 @@ class PredictClient(GrpcClient):
         Raises:
             ModelNotFound, ModelMismatch, ModelServerUnavailable: as `ModelServer.predict`.
         """
-        tensors = {
-            entry["in_tensor_name"]: make_tensor_proto(entry["data"], entry["in_tensor_dtype"])
-            for entry in request_data
-        }
-        return self._server.predict_tensors(self._model, tensors, timeout_s=request_timeout)
+        arrays = {entry["in_tensor_name"]: np.atleast_1d(entry["data"]) for entry in request_data}
+        types = {entry["in_tensor_name"]: entry["in_tensor_dtype"] for entry in request_data}
+        return self._server.predict(self._model, arrays, types=types, timeout_s=request_timeout)
 
     def get_model_metadata(self, request_timeout: float = 10) -> dict[str, Any]:
         """Ask which tensors the model takes and gives, in protobuf's JSON form.

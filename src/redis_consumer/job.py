@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +15,9 @@ T = TypeVar("T")
 
 # A folder's name takes no more, on disks and in buckets.
 _LONGEST_NAME_BYTES = 255
+
+# What a model server may call a version.
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 # TensorFlow Serving counts versions in 64 bits.
 _HIGHEST_VERSION = 2**63 - 1
@@ -46,41 +50,45 @@ class ModelId:
     Attributes:
         name: folder name of the model.
         version: 1 or more; 0 means the latest that the model server has.
+        label: what a model server calls the version, e.g. ``stable``, in place of the number; empty for none.
     """
 
     name: str
     version: int = 0
+    label: str = ""
 
     @classmethod
     def parse(cls, text: str) -> ModelId:
         """Read ``name:version``, the form in which settings name a model.
 
-        >>> ModelId.parse("NuclearSegmentation:6")
-        ModelId(name='NuclearSegmentation', version=6)
+        >>> str(ModelId.parse("NuclearSegmentation:6"))
+        'NuclearSegmentation:6'
 
         Raises:
-            InvalidJob: the version isn't an integer, or the name is unsafe as a folder name.
+            InvalidJob: the version is neither an integer nor a label, or the name is unsafe as a folder name.
         """
         name, _, version = text.partition(":")
         return cls.of(name, version)
 
     @classmethod
     def of(cls, name: str, version: str | int | None) -> ModelId:
-        """Build a model id from the texts of a job; an empty version or one below 1 means the latest."""
-        if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
-            raise InvalidJob(
-                f"field model_name: {name[:50]!r} is no model name; give the name of a folder below models/"
-            )
-        if len(name.encode(errors="replace")) > _LONGEST_NAME_BYTES:
-            raise InvalidJob(
-                f"field model_name: {name[:50] + '…'!r} is longer than {_LONGEST_NAME_BYTES} bytes; "
-                "give the name of a folder below models/"
-            )
+        """Build a model id from the texts of a job; an empty version, one below 1 or ``latest`` means the latest."""
+        _check_name(name)
+        text = str(version or 0).strip()
+        if _LABEL.fullmatch(text):
+            return cls(name, label="" if text == "latest" else text)
+        return cls.numbered(name, text)
+
+    @classmethod
+    def numbered(cls, name: str, version: str | int | None) -> ModelId:
+        """Build a model id like `of`, but of a number only, as older methods promise (contract, section 6)."""
+        _check_name(name)
         try:
             number = int(version or 0)
         except ValueError as error:
             raise InvalidJob(
-                f"field model_version: {str(version)[:50]!r} is no whole number; give e.g. 1, or 0 for the latest",
+                f"field model_version: {str(version)[:50]!r} is neither a whole number nor a label; "
+                "give e.g. 1, or 0 for the latest",
                 model=name,
             ) from error
         if number > _HIGHEST_VERSION:
@@ -90,7 +98,17 @@ class ModelId:
         return cls(name, max(number, 0))
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.version}"
+        return f"{self.name}:{self.label or self.version}"
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
+        raise InvalidJob(f"field model_name: {name[:50]!r} is no model name; give the name of a folder below models/")
+    if len(name.encode(errors="replace")) > _LONGEST_NAME_BYTES:
+        raise InvalidJob(
+            f"field model_name: {name[:50] + '…'!r} is longer than {_LONGEST_NAME_BYTES} bytes; "
+            "give the name of a folder below models/"
+        )
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ janitor and the autoscaler see what they always saw. Besides them are keys of ou
 leases            zset    running jobs by the moment (ms, the server's clock) at which their lease ends
 holders           hash    running jobs: ``<attempt> <processing list>``, the fencing token
 attempts          hash    runs of a job so far; gone with its end
-given-back        hash    outages that a job was given back for, and the completed jobs at that time
+given-back        hash    outages that a job was given back for, and ``completed`` and ``recovered`` at that time
 dead              list    dead letters, the latest first
 cancelled         set     running jobs that shall stop
 workers           zset    workers by the moment at which their registration ends
 processing        set     processing lists that may hold something
 orphans           hash    entries of processing lists without a lease, and since when they are seen
 completed         string  jobs completed or failed so far
+recovered         string  how often a worker found that answers again what was away
 rates             hash    jobs completed or failed in each minute (``2026-11-24T09:30``) of the last hour
 leftovers         zset    runs (``<attempt> <job>``) whose objects may be removed, and from when on
 registrations     hash    token of the process that is registered under a worker's name
@@ -106,6 +107,9 @@ class JobQueue:
         self.processing = f"processing-{self.name}:{worker}"
         #: Whether the settling of a job also takes the next one, where the caller says that it is over with it.
         self.is_chained = False
+        kinds = ("leases", "holders", "attempts", "given-back", "dead", "leftovers")
+        self._claim_keys = [self.name, self.processing, *map(self.key, kinds)]
+        self._claim_limits = [self.worker, _ms(lease_s), str(max_attempts), _ms(LEFTOVER_S)]
         self._seems_empty = False
         self._claimed: list[Any] | None = None
         self._token = uuid.uuid4().hex
@@ -163,10 +167,7 @@ class JobQueue:
         return None
 
     def _claim_of(self, job_id: str = "", now: str = "") -> Call:
-        kinds = [self.key(kind) for kind in ("leases", "holders", "attempts", "given-back", "dead", "leftovers")]
-        limits = [_ms(self.lease_s), str(self.max_attempts), _ms(LEFTOVER_S)]
-        arguments = [job_id, now or timestamp(), self.worker, *limits]
-        return _call("claim", [self.name, self.processing, *kinds], arguments)
+        return _call("claim", self._claim_keys, [job_id, now or timestamp(), *self._claim_limits])
 
     def _note_dropped(self, outcome: str, values: list[Any]) -> None:
         job_id, *details = values
@@ -187,7 +188,7 @@ class JobQueue:
             JobCancelled: somebody cancelled the job; nothing was written.
         """
         kinds = ("leases", "attempts", "given-back")
-        keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds)]
+        keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds), self.name]
         code = self._run(_call("update", keys, [self.holder(job), *_flat(self.stamp(fields))]))
         self._check(code, job)
 
@@ -216,7 +217,7 @@ class JobQueue:
         """
         stamped = self.stamp(fields)
         kinds = ("leases", "attempts", "given-back", "dead", "completed", "rates", "leftovers")
-        keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds)]
+        keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds), self.name]
         how = "done" if is_success else "dead" if is_dead else "failed"
         arguments = [self.holder(job), how, stamped["updated_at"], _ms(LEFTOVER_S), *_flat(stamped)]
         call = _call("complete", keys, arguments)
@@ -240,7 +241,7 @@ class JobQueue:
                 self.replicas,
             )
 
-    def give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False) -> None:
+    def give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False, error: str = "") -> None:
         """Return a job to its queue, unsettled.
 
         Args:
@@ -249,16 +250,21 @@ class JobQueue:
                 after an outage. Neither counts as an attempt; but a job whose outages come while others succeed has
                 its attempts counted in the end.
             is_crash: the process that ran it died: taken again at once, and the attempt counts.
+            error: what went wrong, on one line; a dead letter's reason tells it.
 
         Raises:
             LeaseLost: the job isn't ours any more; nothing was pushed.
         """
         kinds = ("leases", "attempts", "given-back", "completed")
-        keys = [self.processing, self.key("holders"), job.id, *map(self.key, kinds), self.name]
+        keys = [self.processing, self.key("holders"), job.id, *map(self.key, kinds), self.name, self.key("recovered")]
         how = "crashed" if is_crash else "next" if is_next else "last"
-        arguments = [self.holder(job), how, str(OUTAGES_ALLOWED)]
+        arguments = [self.holder(job), how, str(OUTAGES_ALLOWED), error]
         if not self._run(_call("give_back", keys, arguments)):
             raise self._lost(job)
+
+    def note_recovery(self) -> None:
+        """Say that what was away answers this worker again."""
+        self.redis.incr(self.key("recovered"))
 
     def renew(self, jobs: Iterable[Job] = ()) -> list[str]:
         """Lengthen the leases of running jobs and this worker's registration; return the jobs that were lost."""

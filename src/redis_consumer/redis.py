@@ -10,11 +10,13 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
@@ -48,6 +50,8 @@ _AWAY_REPLY = re.compile(
 SOCKET_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 3.0
 MIN_PAUSE_S, MAX_PAUSE_S = 0.01, 5.0
+#: Seconds after which a connection may have been closed by the server.
+FRESH_S = 1.0
 #: Seconds that a blocking command may wait, so that its reply comes before the socket gives up.
 MAX_BLOCK_S = SOCKET_TIMEOUT_S - 5.0
 
@@ -187,41 +191,38 @@ class RedisClient:
 
         Args:
             commands: name and arguments of each; all must bear to be repeated.
+
+        Returns:
+            What Redis gives to each; the error itself where it doesn't know a script.
         """
-        wired = [
-            [_to_wire(part) if type(part) is str and not part.isascii() else part for part in command]
-            for command in commands
-        ]
-        replies: list[Any] = self._retried("batch", lambda master: self._exchange(master, wired))
+        packed = b"".join(map(_packed, commands))
+        replies: list[Any] = self._retried("batch", lambda master: self._exchange(master, packed, len(commands)))
         return replies
 
-    def _exchange(self, master: redis.Redis, commands: list[list[Any]]) -> list[Any]:
+    def _exchange(self, master: redis.Redis, commands: bytes, count: int) -> list[Any]:
         connection = self._connection_of(master)
         try:
-            connection.send_packed_command(connection.pack_commands(commands))
-            replies = [_reply(connection) for _ in commands]
+            connection.send_packed_command([commands])
+            replies = [_reply(connection) for _ in range(count)]
         except BaseException:
             # A signal may have come between command and reply: the next one would get this one's.
             connection.disconnect()
             raise
         for reply in replies:
-            if isinstance(reply, exceptions.ResponseError):
+            if isinstance(reply, exceptions.ResponseError) and not isinstance(reply, exceptions.NoScriptError):
                 raise reply
         return replies
 
     def _connection_of(self, master: redis.Redis) -> Any:
         """This thread's connection to the master; a new one where the server has closed it meanwhile."""
+        now = time.monotonic()
         if getattr(self._own, "master", None) is not master:
             self._own.connection = master.connection_pool.get_connection()
             self._own.master = master
-        connection = self._own.connection
-        try:
-            is_stale = connection.can_read()
-        except exceptions.ConnectionError:
-            is_stale = True
-        if is_stale:
-            connection.disconnect()
-        return connection
+        elif now - self._own.used_at > FRESH_S and _is_stale(self._own.connection):
+            self._own.connection.disconnect()
+        self._own.used_at = now
+        return self._own.connection
 
     def _run(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = _to_wire(args), _to_wire(kwargs)
@@ -282,11 +283,25 @@ class RedisClient:
             logger.warning("Redis at %s is back after %.1f s", self.address, time.monotonic() - away_since)
 
 
+def _is_stale(connection: Any) -> bool:
+    try:
+        return bool(connection.can_read())
+    except exceptions.ConnectionError:
+        return True
+
+
 def _reply(connection: Any) -> Any:
     try:
         return connection.read_response()
     except exceptions.ResponseError as error:
         return error
+
+
+def _packed(command: Sequence[Any]) -> bytes:
+    try:
+        return bytes(hiredis.pack_command(tuple(command)))
+    except UnicodeEncodeError:
+        return bytes(hiredis.pack_command(tuple(map(_to_wire, command))))
 
 
 def _to_wire(value: Any) -> Any:
@@ -311,11 +326,14 @@ class Script:
 
     def run(self, client: Any, keys: list[str], arguments: list[str]) -> Any:
         """Run it on a `RedisClient` or any client of redis-py."""
-        call = Call(self, keys, arguments)
         if isinstance(client, RedisClient):
-            return run_together(client, [call])[0]
+            return run_together(client, [Call(self, keys, arguments)])[0]
         given = [len(keys), *keys, *arguments]
-        return _checked([call], lambda: client.evalsha(self.digest, *given), lambda: client.eval(self.text, *given))
+        with _wrong_types_in_words(keys):
+            try:
+                return client.evalsha(self.digest, *given)
+            except exceptions.NoScriptError:
+                return client.eval(self.text, *given)
 
 
 @dataclass(frozen=True)
@@ -345,25 +363,27 @@ def run_together(client: RedisClient, calls: list[Call], *commands: Sequence[Any
         calls: the scripts; they must bear to be repeated.
         commands: what follows them.
     """
-    replies: list[Any] = _checked(
-        calls,
-        lambda: client.batch(*(call.by_digest for call in calls), *commands),
-        lambda: client.batch(*(call.by_text for call in calls), *commands),
-    )
+    with _wrong_types_in_words([key for call in calls for key in call.keys]):
+        replies = client.batch(*(call.by_digest for call in calls), *commands)
+        # Only these again, and what follows: a claim that is repeated takes a second job.
+        forgotten = [index for index in range(len(calls)) if isinstance(replies[index], exceptions.NoScriptError)]
+        if forgotten:
+            texts = [calls[index].by_text for index in forgotten]
+            again = client.batch(*texts, *commands)
+            replies[len(calls) :] = again[len(forgotten) :]
+            for index, reply in zip(forgotten, again, strict=False):
+                replies[index] = reply
     return replies
 
 
-def _checked(calls: list[Call], by_digest: Callable[[], Any], by_text: Callable[[], Any]) -> Any:
+@contextmanager
+def _wrong_types_in_words(keys: Sequence[str]) -> Iterator[None]:
     try:
-        try:
-            return by_digest()
-        except exceptions.NoScriptError:
-            return by_text()
+        yield
     except exceptions.ResponseError as error:
         if "WRONGTYPE" not in str(error):
             raise
-        keys = ", ".join(dict.fromkeys(key for call in calls for key in call.keys))
         raise SettingsError(
-            f"Redis: one of the keys {keys} holds something else than a queue has there; "
+            f"Redis: one of the keys {', '.join(dict.fromkeys(keys))} holds something else than a queue has there; "
             "set QUEUE to a name of its own, or delete the key"
         ) from error

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 CLAIM_TIMEOUT_S = 5.0
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
+#: Seconds between two tries to end a blocking claim at a signal.
+UNBLOCK_EVERY_S = 0.1
 #: Seconds between two looks for objects that late runs left in the bucket.
 CLEAN_UP_S = 30.0
 
@@ -56,6 +58,7 @@ class Worker:
         self.grace_period_s = grace_period_s
         self.is_burst = is_burst
         self._stopping = threading.Event()
+        self._has_left = threading.Event()
         self._clean_up_at = time.monotonic() + CLEAN_UP_S * random.random()
 
     def run(self) -> int:
@@ -88,9 +91,11 @@ class Worker:
         self.consumer.on_update = lambda: self.supervisor.report(self.consumer.job)
         self.consumer.job_queue.is_chained = True
         try:
+            self.consumer.warm_up()
             self.supervisor.wait_for_start()
             self._loop()
         finally:
+            self._has_left.set()
             with contextlib.suppress(ConsumerError):
                 self.consumer.job_queue.release()
 
@@ -104,10 +109,14 @@ class Worker:
 
     def _unblock(self) -> None:
         redis = self.consumer.redis
-        if hasattr(redis, "stop_waiting"):
-            redis.stop_waiting()
+        if not hasattr(redis, "stop_waiting"):
+            return
+        redis.stop_waiting()
+        # More than once: the claim may be on its way to Redis still, and block there a moment later.
+        while not self._has_left.is_set():
             with contextlib.suppress(RedisUnavailable):
                 redis.unblock()
+            self._has_left.wait(UNBLOCK_EVERY_S)
 
     def _loop(self) -> None:
         queue = self.consumer.job_queue
@@ -168,6 +177,7 @@ class Worker:
             except ConsumerError as error:
                 logger.warning("Claiming nothing: %s", error)
             else:
+                self.consumer.job_queue.note_recovery()
                 break
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
             self._pause(pause_s)
@@ -191,6 +201,8 @@ class Worker:
         self.stop()
 
     def _on_deadline(self, _number: int, _frame: FrameType | None) -> None:
+        # By the timer, or from the supervisor: two signals of one kind may arrive as one.
+        self.stop()
         self._interrupt()
 
     def _interrupt(self) -> None:

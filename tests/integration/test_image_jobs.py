@@ -200,12 +200,14 @@ def test_cuts_and_field_size_are_honoured(redis_db: Any, folder: Path) -> None:
 
 @pytest.mark.usefixtures("_worker")
 def test_the_same_job_twice_in_the_queue_runs_once(redis_db: Any, folder: Path) -> None:
-    submit(redis_db, input_file_name="uploads/small.tif")
-    redis_db.lpush("predict", KEY)
-    first = ended(redis_db, folder)
+    key = "predict:twice.tif:1"
+    submit(redis_db, key, input_file_name="uploads/small.tif")
+    redis_db.lpush("predict", key)
+    first = ended(redis_db, folder, key)
     wait_for(lambda: redis_db.llen("predict") == 0, "the second delivery", folder)
     wait_for(lambda: not redis_db.keys("processing-*"), "the second delivery's end", folder)
-    assert redis_db.hgetall(KEY) == first
+    assert redis_db.hgetall(key) == first
+    assert (folder / "worker.log").read_text().count(f"Ended job {key}") == 1
 
 
 def test_tensorflow_serving_and_onnx_give_identical_label_images(
@@ -231,3 +233,4 @@ def test_a_model_server_that_is_away_for_a_moment_is_asked_again(
         with running_worker(tmp_path, variables):
             submit(redis_db, input_file_name="uploads/small.tif")
             ended(redis_db, tmp_path)
+    assert "Gave back job" not in (tmp_path / "worker.log").read_text()  # in the same run

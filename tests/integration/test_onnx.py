@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from redis_consumer.errors import ModelMismatch, ModelNotFound, SettingsError
 from redis_consumer.job import ModelId
-from redis_consumer.serving import TensorSpec
+from redis_consumer.serving import TensorSpec, onnx_session
 from redis_consumer.serving.onnx import OnnxServer
 from support import onnx_models as models
 
@@ -141,3 +143,101 @@ def test_a_missing_runtime_is_named_with_what_to_install(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(SettingsError, match=r"pip install kiosk-redis-consumer\[onnx\]"):
         onnx_server.check()
+
+
+def test_the_log_names_what_runs_the_model(onnx_server: OnnxServer, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="redis_consumer"):
+        onnx_server.metadata(SCALING)
+        onnx_server.metadata(SCALING)
+    assert [record.getMessage() for record in caplog.records] == [
+        "model Scaling:1: onnxruntime runs it by CPU on 1 CPUs"
+    ]
+
+
+def test_slots_share_the_cpus(find_model: Callable[[ModelId], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_session, "usable_cpus", lambda: 6)
+    assert "on 3 CPUs" in OnnxServer(find_model, slots=2).check()
+
+
+def test_threads_share_one_session(onnx_server: OnnxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+
+    def new_session(path: Path, *, threads: int) -> Any:
+        loaded.append(path)
+        return onnx_session.new_session(path, threads=threads)
+
+    monkeypatch.setattr("redis_consumer.serving.onnx.new_session", new_session)
+    with ThreadPoolExecutor(8) as pool:
+        outputs = list(pool.map(lambda value: onnx_server.predict(SCALING, {"image": IMAGE + value}), range(32)))
+    assert len(loaded) == 1
+    for value, output in enumerate(outputs):
+        np.testing.assert_array_equal(output["prediction"], (IMAGE + value) * 2, strict=True)
+
+
+TOO_LARGE_RUN = """
+import sys
+import numpy as np
+from pathlib import Path
+from redis_consumer.errors import ModelMismatch
+from redis_consumer.job import ModelId
+from redis_consumer.serving.onnx import OnnxServer
+
+path, model = Path(sys.argv[1]), ModelId("Convolving")
+server = OnnxServer(lambda _: path, threads=1, arena_bytes=4 * 2**20)
+try:
+    server.predict(model, {"image": np.zeros((2000, 32, 32, 2), np.float32)})
+except ModelMismatch as error:
+    print(error)
+print(sorted(server.predict(model, {"image": np.zeros((1, 32, 32, 2), np.float32)})))
+"""
+
+
+def test_a_prediction_that_needs_too_much_memory_fails_in_words(find_model: Callable[[ModelId], Path]) -> None:
+    # In a process of its own: there is one bound for all sessions of a process.
+    command = [sys.executable, "-c", TOO_LARGE_RUN, str(find_model(ModelId("Convolving")))]
+    error, outputs = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "use smaller tiles or batches, or give the worker more memory" in error
+    assert outputs.startswith("['features', ")
+
+
+def test_values_that_are_no_numbers_are_a_mismatch(onnx_server: OnnxServer) -> None:
+    with pytest.raises(ModelMismatch, match="'prediction': it holds values that are no numbers"):
+        onnx_server.predict(SCALING, {"image": IMAGE * np.float32(np.nan)})
+
+
+LARGE_RUN = """
+import subprocess
+import sys
+import numpy as np
+from pathlib import Path
+from redis_consumer.job import ModelId
+from redis_consumer.models import ModelStore
+from redis_consumer.serving.onnx import OnnxServer
+
+def resident_mb(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+server, model = OnnxServer(ModelStore().find), ModelId("NuclearSegmentation")
+(spec,) = server.metadata(model).inputs
+server.predict(model, {spec.name: np.ones((1, 64, 64, 1), np.float32)})
+before = resident_mb("VmRSS")
+server.predict(model, {spec.name: np.ones((1, 1152, 1152, 1), np.float32)})
+print(resident_mb("VmHWM") - before, resident_mb("VmRSS") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel doesn't tell what memory a process has")
+def test_the_memory_of_a_large_run_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE_RUN], capture_output=True, text=True, check=True)
+    peak_mb, kept_mb = map(float, done.stdout.split())
+    assert kept_mb < peak_mb / 4
+
+
+def test_servers_of_one_process_share_what_is_the_same_model(tmp_path: Path) -> None:
+    paths = [models.save(tmp_path / name, "Scaling", 1, models.scaling(2.0)) for name in ("one", "other")]
+    first, second = (OnnxServer(lambda _, path=path: path, threads=1) for path in paths)  # type: ignore[misc]
+    assert first.metadata(SCALING) is second.metadata(SCALING)
+    first.close()
+    np.testing.assert_array_equal(second.predict(SCALING, {"image": IMAGE})["prediction"], IMAGE * 2)
+    second.close()

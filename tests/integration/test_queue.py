@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -101,17 +102,24 @@ def test_complete_writes_the_result_and_ends_the_claim(queue: JobQueue, redis_db
     assert not redis_db.exists("processing-predict:pod-1")
 
 
-def test_who_lost_the_job_writes_nothing(queue: JobQueue, redis_db: Any) -> None:
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda queue, job: queue.complete(job, {"status": "done"}),
+        lambda queue, job: queue.update(job, {"status": "started"}),
+        lambda queue, job: queue.give_back(job),
+    ],
+    ids=["complete", "update", "give back"],
+)
+def test_who_lost_the_job_writes_nothing(
+    queue: JobQueue, redis_db: Any, write: Callable[[JobQueue, Job], None]
+) -> None:
     job_id = submit(redis_db)
     job = claimed(queue)
     redis_db.lrem("processing-predict:pod-1", 1, job_id)
     before = redis_db.hgetall(job_id)
     with pytest.raises(LeaseLost, match="result is dropped"):
-        queue.complete(job, {"status": "done"})
-    with pytest.raises(LeaseLost):
-        queue.update(job, {"status": "started"})
-    with pytest.raises(LeaseLost):
-        queue.give_back(job)
+        write(queue, job)
     assert redis_db.hgetall(job_id) == before
     assert not redis_db.exists("predict")
 
@@ -428,9 +436,21 @@ def test_a_result_that_no_replica_has_is_told(
 
 
 def test_scripts_survive_a_server_that_forgot_them(queue: JobQueue, redis_db: Any) -> None:
-    submit(redis_db)
+    for name in "ab":
+        submit(redis_db, name)
+        queue.complete(claimed(queue), {"status": "done"})
+        redis_db.script_flush()
+
+
+def test_the_next_job_is_kept_where_the_server_forgot_the_script_that_ends_the_first(
+    queue: JobQueue, redis_db: Any
+) -> None:
     redis_db.script_flush()
-    queue.complete(claimed(queue), {"status": "done"})
+    queue.is_chained = True
+    submit(redis_db, "a")
+    second = submit(redis_db, "b")
+    queue.complete(claimed(queue), {"status": "done"}, is_success=True, is_last=True)  # claim is known, complete isn't
+    assert claimed(queue).id == second
 
 
 def test_a_plain_client_will_do(redis_server: RedisServer, redis_db: Any) -> None:
@@ -486,3 +506,41 @@ def test_chained_scripts_survive_a_server_that_forgot_them(queue: JobQueue, redi
     queue.complete(job, {"status": "done"}, is_last=True)
     assert claimed(queue).id == second
     assert queue.claim() is None
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_a_running_job_that_a_janitor_put_back_still_is_ours(queue: JobQueue, redis_db: Any, settles: bool) -> None:
+    job_id = submit(redis_db)
+    job = claimed(queue)
+    redis_db.lrem(queue.processing, 1, job_id)
+    redis_db.lpush("predict", job_id)
+    if settles:
+        queue.complete(job, {"status": "done"})
+    else:
+        queue.update(job, {"status": "started"})
+        assert redis_db.lrange(queue.processing, 0, -1) == [job_id]
+    assert not redis_db.exists("predict")
+
+
+def test_outages_that_others_recover_from_are_counted_once_a_job_is_suspect(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db)
+    for _ in range(2):
+        redis_db.incr("redis-consumer:completed:predict")
+        queue.give_back(claimed(queue))
+    attempts = []
+    for _ in range(4):
+        queue.give_back(claimed(queue))  # by another worker, in the same outage
+        queue.note_recovery()
+        queue.give_back(claimed(queue))
+        attempts.append(int(redis_db.hget("redis-consumer:attempts:predict", "predict:a.tif:1")))
+    assert attempts == sorted(attempts)
+    assert attempts[0] == 0
+    assert attempts[-1] > 0
+
+
+def test_outages_of_a_job_that_is_not_suspect_are_never_counted(queue: JobQueue, redis_db: Any) -> None:
+    submit(redis_db)
+    for _ in range(10):
+        queue.give_back(claimed(queue))
+        queue.note_recovery()
+    assert redis_db.hget("redis-consumer:attempts:predict", "predict:a.tif:1") == "0"

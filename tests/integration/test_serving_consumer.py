@@ -14,7 +14,8 @@ import pytest
 from fixtures_serving import serve_models
 from redis_consumer import settings
 from redis_consumer.consumers import TensorFlowServingConsumer, defaults
-from redis_consumer.consumers.predict import ModelClient, plan_tiling
+from redis_consumer.consumers.predict import ModelClient
+from redis_consumer.consumers.tiling import tiling_of
 from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch, ModelNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.models import ModelStore
@@ -212,15 +213,15 @@ def test_save_output_under_an_odd_name(consumer: TensorFlowServingConsumer, name
 
 
 def test_the_tiling_follows_card_and_settings(onnx_server: OnnxServer) -> None:
-    tiling = plan_tiling(onnx_server, ModelStore(None), ModelId("Convolving", 1), (1, 100, 100, 2))
-    assert (tiling.tile_yx, tiling.overlap_px, tiling.batch_size) == ((32, 32), 8, 64)
-    whole = plan_tiling(onnx_server, ModelStore(None), ModelId("Scaling", 1), (1, 100, 512, 1))
-    assert (whole.tile_yx, whole.overlap_px) == ((100, 512), 0)
+    tiled = tiling_of(onnx_server, ModelStore(None), ModelId("Convolving", 1)).planned(image(1, 100, 100, 2))
+    assert (tiled.plan.tile, len(tiled.plan), tiled.batch_size) == ((32, 32), 16, 64)
+    whole = tiling_of(onnx_server, ModelStore(None), ModelId("Scaling", 1)).planned(image(1, 100, 512, 1))
+    assert (whole.plan.tile, whole.plan.is_whole) == ((100, 512), True)
 
 
 def test_a_model_with_several_inputs_needs_the_name_of_one(onnx_server: OnnxServer) -> None:
     with pytest.raises(ModelMismatch, match="takes 2 inputs .*TF_TENSOR_NAME"):
-        plan_tiling(onnx_server, ModelStore(None), ModelId("Adding", 1), (1, 4, 4, 1))
+        tiling_of(onnx_server, ModelStore(None), ModelId("Adding", 1))
 
 
 def test_settings_may_be_assigned_at_any_time(
@@ -244,7 +245,7 @@ def test_retries_of_the_first_call_are_told(onnx_model_dir: Path) -> None:
     scaling = ModelId("Scaling", 1)
     with serve_models(onnx_model_dir, "--fail-first", "1") as address:
         server = TFServingServer(address, backoff_s=0)
-        plan_tiling(server, ModelStore(None), scaling, (1, 8, 8, 1), on_retry=lambda count, _: told.append(count))
+        tiling_of(server, ModelStore(None), scaling, on_retry=lambda count, _: told.append(count))
         server.close()
     assert told == [1]
 
@@ -268,3 +269,23 @@ def test_metadata_are_believed_for_as_long_as_the_settings_say(
     first = server.metadata(ModelId("Scaling", 1))
     assert server.metadata(ModelId("Scaling", 1)) is not first
     server.close()
+
+
+def test_models_are_loaded_before_the_first_job_where_the_settings_say_so(
+    consumer: TensorFlowServingConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(consumer.model_server, "metadata", lambda model: asked.append(str(model)))
+    consumer.warm_up()
+    assert asked == []
+    settings.use(settings.Settings(warm_up="Nuclear:1, Other:2"))
+    consumer.warm_up()
+    assert asked == ["Nuclear:1", "Other:2"]
+
+
+def test_a_model_that_cannot_be_loaded_yet_stops_no_worker(
+    consumer: TensorFlowServingConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.use(settings.Settings(warm_up="Unknown:1"))
+    consumer.warm_up()
+    assert "WARM_UP=Unknown:1: " in caplog.text

@@ -35,7 +35,9 @@ def test_a_poison_job_fails_after_its_attempts_and_others_go_on(
         wait_for(status_is(redis_db, "failed"), "the poison job's end", tmp_path)
         wait_for(status_is(redis_db, "done", "predict:good.tif:2"), "the other job", tmp_path)
     assert redis_db.hget(JOB, "crashes") == "3"
-    assert (redis_db.hget(JOB, "reason") or "").startswith("AttemptsExhausted")
+    reason = redis_db.hget(JOB, "reason") or ""
+    assert reason.startswith("AttemptsExhausted")
+    assert "in each of 3 attempts (the last time: killed by SIGSEGV); look" in reason
     assert redis_db.lrange("redis-consumer:dead:predict", 0, -1) == [JOB]
 
 

@@ -61,6 +61,17 @@ def test_version_0_is_the_latest(server: TFServingServer) -> None:
     np.testing.assert_array_equal(server.predict(ModelId("Scaling"), {"image": IMAGE})["prediction"], IMAGE * -1.5)
 
 
+def test_a_label_names_a_version(server: TFServingServer) -> None:
+    stable = ModelId("Scaling", label="stable")
+    np.testing.assert_array_equal(server.predict(stable, {"image": IMAGE})["prediction"], IMAGE * 2)
+    assert server.metadata(stable).inputs[0].name == "image"
+
+
+def test_an_unknown_label_is_refused_by_name(server: TFServingServer) -> None:
+    with pytest.raises(ModelNotFound, match="model Scaling:canary"):
+        server.predict(ModelId("Scaling", label="canary"), {"image": IMAGE})
+
+
 def test_all_outputs_come_back_sorted_by_name(server: TFServingServer) -> None:
     outputs = server.predict(ModelId("Convolving"), {"image": np.ones((2, 32, 32, 2), np.float32)})
     assert list(outputs) == ["features", "prediction_1", "prediction_3"]

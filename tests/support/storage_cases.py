@@ -115,6 +115,28 @@ class StorageCases:
         with pytest.raises(InvalidJob, match="5 bytes are more than the 4 allowed"):
             storage.read_bytes("models/N/1/card.toml", max_bytes=4)
 
+    def test_a_deleted_object_is_gone(self, storage: Storage) -> None:
+        storage.write_bytes("output/a.zip", b"a")
+        storage.delete("output/a.zip")
+        storage.delete("output/a.zip")
+        assert not storage.exists("output/a.zip")
+
+    def test_a_folder_comes_with_all_that_is_in_it(self, storage: Storage, tmp_path: Path) -> None:
+        for name in (".zattrs", "0/.zarray", "0/0/1"):
+            storage.write_bytes(f"uploads/a.zarr/{name}", name.encode())
+        storage.write_bytes("uploads/a.zarr.txt", b"no part of it")
+        down = tmp_path / "down"
+        folder = Path(storage.download_folder("uploads/a.zarr/", down))
+        assert folder == down / "a.zarr"
+        files = sorted(path for path in down.rglob("*") if path.is_file())
+        assert [(path.relative_to(folder).as_posix(), path.read_text()) for path in files] == [
+            (name, name) for name in (".zattrs", "0/.zarray", "0/0/1")
+        ]
+
+    def test_a_folder_that_is_not_there_is_named(self, storage: Storage, tmp_path: Path) -> None:
+        with pytest.raises(ObjectNotFound, match=r"uploads/a\.zarr/"):
+            storage.download_folder("uploads/a.zarr", tmp_path)
+
     def test_folders_are_listed_one_level_deep(self, storage: Storage) -> None:
         for key in ("models/B/2/model.onnx", "models/A/1/model.onnx", "models/readme.txt", "modelsX/C/a"):
             storage.write_bytes(key, b"x")

@@ -58,14 +58,14 @@ def official_files() -> list[FileDescriptorProto]:
     for number, name in enumerate(DATA_TYPES.split()):
         data_type.value.add(name=f"DT_{name}", number=number)
     for name, fields in TENSORFLOW.items():
-        core.message_type.append(_message("tensorflow", name, fields))
-    dim = _message("tensorflow", "Dim", TENSOR_SHAPE_DIM)
+        core.message_type.append(message_proto("tensorflow", name, fields))
+    dim = message_proto("tensorflow", "Dim", TENSOR_SHAPE_DIM)
     next(message for message in core.message_type if message.name == "TensorShapeProto").nested_type.append(dim)
 
     serving = FileDescriptorProto(name=FILES["tensorflow.serving"], package="tensorflow.serving", syntax="proto3")
     serving.dependency.extend([core.name, any_pb2.DESCRIPTOR.name, wrappers_pb2.DESCRIPTOR.name])
     for name, fields in SERVING.items():
-        serving.message_type.append(_message("tensorflow.serving", name, fields))
+        serving.message_type.append(message_proto("tensorflow.serving", name, fields))
     return [core, serving]
 
 
@@ -85,9 +85,10 @@ def _pool() -> Any:
     return pool
 
 
-def _message(package: str, name: str, fields: str) -> DescriptorProto:
+def message_proto(package: str, name: str, fields: str) -> DescriptorProto:
+    """Describe a message: its package, with the names of the messages around it, its name, and its fields."""
     message = DescriptorProto(name=name)
-    for text in fields.split("; "):
+    for text in filter(None, fields.split("; ")):
         match = re.fullmatch(r"(\d+) (?:(\w+)\|)?(\w+) (\*?)(?:(map|enum):)?([\w.]+)", text)
         assert match is not None, text
         number, choice, field_name, star, kind, type_name = match.groups()

@@ -10,6 +10,8 @@ serves ``DIR/<name>/<version>/model.onnx`` on 127.0.0.1 and prints ``ready PORT`
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -63,10 +65,16 @@ class Models:
     def find(self, spec: Any) -> tuple[int, onnxruntime.InferenceSession]:
         if not spec.name:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
+        if spec.version_label and spec.version_label != "stable":
+            raise Refusal(
+                grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
+            )
         is_specific = spec.HasField("version")
         wanted = f"Specific({spec.name}, {spec.version.value})" if is_specific else f"Latest({spec.name})"
         paths = {int(path.parent.name): path for path in (self._folder / spec.name).glob("*/model.onnx")}
-        version = spec.version.value if is_specific else max(paths, default=0)
+        # The label is kept for the oldest version, so that it isn't the latest.
+        chosen = min if spec.version_label else max
+        version = spec.version.value if is_specific else chosen(paths, default=0)
         if version not in paths:
             raise Refusal(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
         with self._lock:
@@ -78,12 +86,13 @@ class Models:
 
 
 class Faults:
-    """Fails the first calls and delays the others, as asked for."""
+    """Fails the first calls and delays the others, or dies of one, as asked for."""
 
-    def __init__(self, fail_first: int, code: str, delay_s: float) -> None:
+    def __init__(self, fail_first: int, code: str, delay_s: float, fatal_pixel: float | None) -> None:
         self._left = fail_first
         self._code = grpc.StatusCode[code]
         self._delay_s = delay_s
+        self._fatal_pixel = fatal_pixel
         self._lock = threading.Lock()
 
     def apply(self) -> None:
@@ -94,6 +103,11 @@ class Faults:
             raise Refusal(self._code, "asked to fail")
         if self._delay_s:
             threading.Event().wait(self._delay_s)
+
+    def swallow(self, feeds: dict[str, NDArray[Any]]) -> None:
+        """End this process, as native code may, where an input holds the fatal pixel."""
+        if self._fatal_pixel is not None and any(bool((array == self._fatal_pixel).any()) for array in feeds.values()):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class PredictionService:
@@ -113,6 +127,7 @@ class PredictionService:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"output tensor alias not found: {wanted}")
         feeds = {name: from_tensor(tensor) for name, tensor in request.inputs.items()}
         check_feeds(session, feeds)
+        self._faults.swallow(feeds)
         response = official_class("tensorflow.serving.PredictResponse")()
         response.model_spec.name = request.model_spec.name
         response.model_spec.version.value = version
@@ -235,6 +250,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fail-first", type=int, default=0, metavar="N", help="refuse the first N calls")
     parser.add_argument("--code", default="UNAVAILABLE", help="gRPC code of the refusals")
     parser.add_argument("--delay-s", type=float, default=0, help="wait before each answer")
+    parser.add_argument("--fatal-pixel", type=float, metavar="VALUE", help="die of an input that holds it")
     parser.add_argument("--max-message-bytes", type=int, default=-1)
     parser.add_argument("--until-stdin-closes", action="store_true", help="end with the process that started this one")
     return parser.parse_args()
@@ -242,9 +258,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    service = PredictionService(
-        Models(options.models), Faults(options.fail_first, options.code, options.delay_s), options.reply
-    )
+    faults = Faults(options.fail_first, options.code, options.delay_s, options.fatal_pixel)
+    service = PredictionService(Models(options.models), faults, options.reply)
     limits = [(f"grpc.max_{way}_message_length", options.max_message_bytes) for way in ("send", "receive")]
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=8),

@@ -86,9 +86,27 @@ def test_a_model_version_is_one_that_servers_can_count() -> None:
         ModelId.of("Nuclei", str(2**63))
 
 
-def test_a_model_version_is_a_whole_number() -> None:
-    with pytest.raises(ValueError, match="model_version: 'latest' is no whole number"):
-        _ = job(model_name="Nuclei", model_version="latest").model
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("latest", ModelId("Nuclei")),
+        ("stable", ModelId("Nuclei", label="stable")),
+        ("v1.2-rc_3", ModelId("Nuclei", label="v1.2-rc_3")),
+        ("-3", ModelId("Nuclei")),
+    ],
+)
+def test_a_model_version_may_be_a_label(text: str, model: ModelId) -> None:
+    assert job(model_name="Nuclei", model_version=text).model == model
+
+
+@pytest.mark.parametrize("text", ["1.5", "a b", "../x", "é", "x" * 65])
+def test_a_model_version_is_a_whole_number_or_a_label(text: str) -> None:
+    with pytest.raises(ValueError, match="is neither a whole number nor a label"):
+        _ = job(model_name="Nuclei", model_version=text).model
+
+
+def test_a_label_is_shown_in_place_of_the_number() -> None:
+    assert str(ModelId("Nuclei", label="stable")) == "Nuclei:stable"
 
 
 @pytest.mark.parametrize(("text", "version"), [("Nuclei:3", 3), ("Nuclei", 0), ("Nuclei:-1", 0)])

@@ -104,15 +104,18 @@ def run_worker(
         sweep_s=settings.sweep_interval,
     )
 
-    thread_count = threads or settings.threads
+    slot_count, thread_count = slots or settings.concurrency, threads or settings.threads
 
     def run_slot(link: Link) -> int:
+        # Among how many slots it shares the machine, and where it finds what another one downloaded.
+        shared = {"concurrency": slot_count, "model_cache": settings.model_cache or str(link.folder)}
+        settings_module.use(settings.model_copy(update=shared))
         return _run_slot(get_consumer, link, is_burst=is_burst, threads=thread_count)
 
     supervisor = Supervisor(
         queue,
         run_slot,
-        slots=slots or settings.concurrency,
+        slots=slot_count,
         threads=thread_count,
         limits=limits,
         health_address=settings.health_address,

@@ -154,7 +154,7 @@ class Consumer:
         except (RetryableError, SettingsError) as error:
             # A wrong setting, such as a key that was changed, is no fault of the job: every other would fail as well.
             self.logger.warning("Gave back job %s: %s", job.id, describe(error))
-            return self._give_back(job)
+            return self._give_back(job, error=describe(error))
         except Interrupted:
             self.logger.warning("Gave back job %s: the worker stops", job.id)
             self._give_back(job, is_next=True)
@@ -182,9 +182,9 @@ class Consumer:
         self.update_key(job.id, {"status": status})
         return Outcome.SETTLED
 
-    def _give_back(self, job: Job, *, is_next: bool = False) -> Outcome:
+    def _give_back(self, job: Job, *, is_next: bool = False, error: str = "") -> Outcome:
         try:
-            self.job_queue.give_back(job, is_next=is_next)
+            self.job_queue.give_back(job, is_next=is_next, error=error)
         except LeaseLost as error:
             self.logger.warning("Lost job %s: %s", job.id, error)
             return Outcome.LOST
@@ -240,6 +240,9 @@ class Consumer:
     def discard(self, leftover: Leftover) -> None:
         """Remove the objects of one such run; a consumer with objects of its own removes them here."""
 
+    def warm_up(self) -> None:
+        """Load before the first job what it would have to wait for; what can't be had now is tried again by the job."""
+
     def prepare(self) -> None:
         """Make ready what every job needs, before the first claim.
 
@@ -293,7 +296,7 @@ class Consumer:
         Running jobs, those of other slots under the same name too, are never touched.
         """
         self.job_queue.renew()
-        self.job_queue.sweep()
+        self.job_queue.sweep(every_s=float(defaults.get("SWEEP_INTERVAL")) / 2)
 
     def _put_back_hash(self, redis_hash: str) -> None:
         """Return the job taken by `get_redis_hash` to the end of its queue."""

@@ -6,6 +6,7 @@ to ``settings.NAME``.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer import settings
@@ -61,13 +62,16 @@ def model_store(bucket: Storage | None) -> ModelStore:
     """Find models and cards: in the bucket, else in the package."""
     from redis_consumer.models import ModelStore
 
-    return ModelStore(bucket)
+    folder = get("MODEL_CACHE")
+    return ModelStore(bucket, Path(folder) if folder else None)
 
 
 def model_server(models: ModelStore) -> ModelServer:
     """Open the model server that the settings name; nothing connects yet."""
-    from redis_consumer.serving import open_model_server
+    from redis_consumer.serving import ConnectionOptions, open_model_server
+    from redis_consumer.serving.connection import parse_headers
 
+    headers = get("MODEL_SERVER_HEADERS")
     return open_model_server(
         get("MODEL_SERVER"),
         find_model=models.find,
@@ -75,6 +79,12 @@ def model_server(models: ModelStore) -> ModelServer:
         backoff_s=get("GRPC_BACKOFF"),
         max_retries=get("MAX_RETRY"),
         metadata_expire_s=get("METADATA_EXPIRE_TIME"),
+        slots=get("CONCURRENCY"),
+        connection=ConnectionOptions(
+            ca_path=Path(get("MODEL_SERVER_CA")) if get("MODEL_SERVER_CA") else None,
+            headers=parse_headers(headers or ""),
+            compression=get("GRPC_COMPRESSION"),
+        ),
     )
 
 

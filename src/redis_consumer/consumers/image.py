@@ -3,98 +3,112 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from redis_consumer.consumers import defaults
+from redis_consumer.consumers.large_image import run_large_image
 from redis_consumer.consumers.results import shown_name, write_result
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
-from redis_consumer.errors import InvalidJob, ModelMismatch
-from redis_consumer.job import Job, JobStatus, ModelId
+from redis_consumer.consumers.stages import Plan, Stages
+from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch
+from redis_consumer.job import Job, JobStatus
 
 if TYPE_CHECKING:
     from redis_consumer.serving.base import Array
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done with an image: model and functions, from the job's fields, else from the model's card.
-
-    Attributes:
-        model: the model to run.
-        preprocess: names of the functions to run before it.
-        postprocess: names of the functions to run after it.
-        options: keyword arguments for each function by its name.
-    """
-
-    model: ModelId
-    preprocess: tuple[str, ...]
-    postprocess: tuple[str, ...]
-    options: Mapping[str, Mapping[str, Any]]
 
 
 class ImageFileConsumer(TensorFlowServingConsumer):
     """Consumer of single images (contract, sections 5.1 and 5.2): everything that isn't a zip."""
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:
-        """Say whether the job's input may be an image; archives go to the queue of the zip consumer."""
+        """Say whether the job's input may be an image, or a zipped OME-Zarr; other archives go to the zip consumer."""
         if redis_hash is None:
             return False
         running = self.job is not None and self.job.id == redis_hash
         name = (
             self.job.get("input_file_name") if running and self.job else self.redis.hget(redis_hash, "input_file_name")
         )
-        return not str(name or "").lower().endswith(".zip")
+        text = str(name or "").lower()
+        return not text.endswith(".zip") or text.endswith(".zarr.zip")
 
     def _consume(self, redis_hash: str) -> str:
         """Run one job: download, pre-process, predict, post-process, save, zip, upload; each once, in this order."""
         job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
         if job.is_final:
             return job.status
+        from redis_consumer.archives import zip_files
+
         stages = Stages(self, job)
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
             stages.begin(JobStatus.STARTED, identity_started=self.name)
-            image = self._load(job, folder)
-            stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
-            plan = self._plan(job, image)
-            prepared = self._prepare(job, plan, image)
-            stages.begin(JobStatus.PREDICTING, ended="preprocess_time")
-            outputs = self._predict(job, plan, prepared)
-            stages.begin(JobStatus.POST_PROCESSING, ended="prediction_time", predict_retries=stages.retries)
-            results = self.run_functions("post", plan.postprocess, outputs, plan.options)
-            stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
-            key, url = self._save(job, results, image.shape[1:3], folder)
-        stages.finish(output_file_name=key, output_url=url)
+            is_folder = job.input_file_name.rstrip("/").lower().endswith(".zarr")
+            download = self.storage.download_folder if is_folder else self.storage.download
+            path = Path(download(job.input_file_name, folder))
+            image = self._load(job, path)
+            if image is None:
+                files = run_large_image(self, job, stages, path, Path(folder))
+            else:
+                files = self._run_in_memory(job, image, stages, Path(folder))
+            name = self._next_zip_name()
+            key, url = self._upload_zip(zip_files(files, Path(folder, "results"), name=name))
+        stages.finish(output_file_name=key, output_url=url, progress=100)
         return self.final_status
 
-    def _load(self, job: Job, folder: str) -> Array:
-        """Download the input and read it as (B, Y, X, C) float32, with the channels that the job names."""
+    def _run_in_memory(self, job: Job, image: Array, stages: Stages, folder: Path) -> list[Path]:
+        """Do a job up to the files of its result."""
+        stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
+        plan = self._plan(job, image)
+        prepared = self._prepare(job, plan, image)
+        stages.begin(JobStatus.PREDICTING, ended="preprocess_time")
+        outputs = self._predict(job, plan, prepared)
+        stages.begin(JobStatus.POST_PROCESSING, ended="prediction_time", predict_retries=stages.retries)
+        results = self.run_functions("post", plan.postprocess, outputs, plan.options)
+        stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
+        return self._write(job, results, image.shape[1:3], folder / "results")
+
+    def _load(self, job: Job, path: Path) -> Array | None:
+        """Read an image as (B, Y, X, C) float32, with the channels that the job names.
+
+        Returns:
+            None where it is too large to be in memory, but can be read by region; and for each OME-Zarr.
+        """
         from redis_consumer.images import ImageLimits, check_frames, read_image, select_channels, to_batch
+        from redis_consumer.images.regions import is_large
 
         name, order = shown_name(job.original_name), job.get("dimension_order").strip()
         max_frames = int(defaults.get("MAX_IMAGE_FRAMES"))
-        path = self.storage.download(job.input_file_name, folder)
         limits = ImageLimits(
             max_height=int(defaults.get("MAX_IMAGE_HEIGHT")),
             max_width=int(defaults.get("MAX_IMAGE_WIDTH")),
             # Which axes are frames, the job's order decides where it gives one.
             max_frames=None if order else max_frames,
         )
-        batch: Array = to_batch(read_image(path, limits=limits, name=name), order)
+        try:
+            image = read_image(path, limits=limits, name=name)
+        except (InvalidImage, IsADirectoryError):
+            if is_large(path, limits):
+                return None
+            raise
+        batch: Array = to_batch(image, order)
         check_frames(len(batch), max_frames, name)
+        indices = self._channels(job)
+        return batch if indices is None else select_channels(batch, indices, name)
+
+    @staticmethod
+    def _channels(job: Job) -> list[int] | None:
+        """The channels that a job names, None for all."""
         if job.channels is None:
-            return batch
+            return None
         indices = [index for index in job.channels if index is not None]
         if not indices:
             raise InvalidJob(
                 f"field channels: {job.get('channels')!r} names none; give an index, e.g. 0", job_id=job.id
             )
-        return select_channels(batch, indices, name)
+        return indices
 
     def _plan(self, job: Job, image: Array) -> Plan:
         """Choose model and functions: by the detected kind of image where that is on, else by job and card.
@@ -149,22 +163,17 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         try:
             if job.cuts == 0 or (card is not None and card.tile is not None):
                 return self.predict(image, model)
-            outputs = self.process_big_image(job.cuts, image, job.field_size, model.name, model.version)
+            outputs = self.process_big_image(job.cuts, image, job.field_size, model.name, model.label or model.version)
         except ModelMismatch as error:
             message = f"{shown_name(job.original_name)}: {str(error).removeprefix('image: ')}"
             raise ModelMismatch(message, job_id=job.id, model=str(model)) from error
         return outputs if isinstance(outputs, list) else [outputs]
 
-    def _save(
-        self, job: Job, results: Array | Sequence[Array], shape_yx: tuple[int, int], folder: str
-    ) -> tuple[str, str]:
-        """Write the results at the image's own size, zip and upload them; return key and URL of the zip."""
-        from redis_consumer.archives import zip_files
-
+    def _write(self, job: Job, results: Array | Sequence[Array], shape_yx: tuple[int, int], folder: Path) -> list[Path]:
+        """Write the results at the image's own size."""
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
         restored = (_squeeze(self._restore(result, shape_yx)) for result in arrays)
-        files = write_result(restored, Path(folder, "results"), job.original_name)
-        return self._upload_zip(zip_files(files, Path(folder, "results"), name=self._next_zip_name()))
+        return write_result(restored, folder, job.original_name)
 
     @staticmethod
     def _restore(result: Array, shape_yx: tuple[int, int]) -> Array:
@@ -215,35 +224,6 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     def postprocess(self, image: Array | list[Array], keys: Iterable[str]) -> Any:
         """Run the functions that go after the model, by their names."""
         return self.run_functions("post", [key for key in keys if key], image, {})
-
-
-class Stages:
-    """Writes a job's status at the start of each stage, together with the time that the stage before took."""
-
-    def __init__(self, consumer: ImageFileConsumer, job: Job) -> None:
-        self.consumer = consumer
-        self.job = job
-        self.started = self.began = time.monotonic()
-
-    @property
-    def retries(self) -> int:
-        """How often the model server was asked again in this job."""
-        return self.consumer.predict_retries
-
-    def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
-        """Begin a stage; `ended` names the field for the seconds of the one before."""
-        self.consumer.update_key(self.job.id, {**self._time(ended), "status": status.value, **fields})
-
-    def finish(self, **fields: Any) -> None:
-        """End the job with its result."""
-        total_s = time.monotonic() - self.started
-        done = {"status": self.consumer.final_status, "total_jobs": 1, "total_time": f"{total_s:.6f}"}
-        self.consumer.update_key(self.job.id, {**self._time("upload_time"), **done, **fields})
-
-    def _time(self, ended: str | None) -> dict[str, str]:
-        now = time.monotonic()
-        took_s, self.began = now - self.began, now
-        return {ended: f"{took_s:.6f}"} if ended else {}
 
 
 def _squeeze(result: Array) -> Array:

@@ -1,17 +1,17 @@
-"""How a consumer asks a model server: which names, which tiles, how many at once."""
+"""How a consumer asks a model server: by which names, and what it keeps of the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from redis_consumer.consumers import defaults
-from redis_consumer.errors import ModelMismatch
+from redis_consumer.errors import InvalidImage, ModelMismatch
 from redis_consumer.job import ModelId
 
 if TYPE_CHECKING:
-    from redis_consumer.models import ModelStore
     from redis_consumer.serving.base import Array, ModelServer, OnRetry, TensorSpec
 
 
@@ -90,98 +90,31 @@ def keep_predictions(outputs: Mapping[str, Array]) -> list[Array]:
     return [outputs[name] for name in names if name.startswith("prediction")] or [outputs[name] for name in names]
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """How an image goes through a model.
-
-    Attributes:
-        tile_yx: sides of a tile in pixels.
-        overlap_px: pixels that neighbouring tiles share.
-        batch_size: tiles in one call.
-    """
-
-    tile_yx: tuple[int, int]
-    overlap_px: int
-    batch_size: int
-
-    def run(
-        self,
-        image: Array,
-        predict: Callable[[Array], list[Array]],
-    ) -> list[Array]:
-        """Predict an image (B, Y, X, C) tile by tile; see `redis_consumer.processing.tiles.run_tiled`."""
-        from redis_consumer.processing.tiles import run_tiled
-
-        return run_tiled(
-            image,
-            predict,
-            tile_yx=self.tile_yx,
-            overlap_px=self.overlap_px,
-            batch_size=self.batch_size,
-        )
-
-
-def plan_tiling(
-    server: ModelServer,
-    models: ModelStore,
-    model: ModelId,
-    shape: Sequence[int],
-    *,
-    on_retry: OnRetry | None = None,
-) -> Tiling:
-    """Plan the tiles of an image from what the model server and the card say of a model.
-
-    Models with a fixed size get tiles of it; others those of their card, or the whole image where they have none.
+def fit_input(image: Array, sizes: Sequence[int], model: str, channels: str | None) -> Array:
+    """Bring an image into the axes order of a model, see `TensorFlowServingConsumer.validate_model_input`.
 
     Args:
-        server: where the model is served.
-        models: where its card is.
-        model: which model.
-        shape: of the image, (B, Y, X, C).
-        on_retry: told before each further try of asking the server, as `ModelClient` has it.
+        image: as many axes as the model's input; the smallest besides the first is taken for the channels.
+        sizes: of the model's input, -1 for any.
+        model: which model, for messages.
+        channels: indices of the channels to use, joined by commas; all by default.
 
     Raises:
-        ModelMismatch: the model takes no images, or another number of channels.
+        ModelMismatch: rank or number of channels differ from the model's.
+        InvalidImage: it is larger than ``MAX_IMAGE_HEIGHT`` x ``MAX_IMAGE_WIDTH``.
     """
-    from redis_consumer.processing.tiles import fit_tile
-
-    spec = only_input(server, model, on_retry=on_retry)
-    fixed_yx = _fixed_sides(spec, model, shape[-1])
-    card = models.card(model)
-    tile = card.tile if card else None
-    if fixed_yx is not None:
-        tile_yx, overlap_px = fixed_yx, tile.overlap_px if tile else min(fixed_yx) // 4
-    elif tile is not None:
-        # An image thinner than the overlap is padded, so that its long side still overlaps.
-        height, width = (max(side, tile.overlap_px + 1) for side in shape[1:3])
-        tile_yx = fit_tile((height, width), (tile.size_px, tile.size_px), tile.multiple_px)
-        overlap_px = tile.overlap_px
-    else:
-        tile_yx, overlap_px = (shape[1], shape[2]), 0
-    return Tiling(tile_yx, overlap_px, batch_size(tile_yx, shape[-1]))
-
-
-def batch_size(tile_yx: tuple[int, int], channels: int) -> int:
-    """Tiles in one call: TF_MAX_BATCH_SIZE counts tiles of TF_MIN_MODEL_SIZE (contract, section 4.4)."""
-    unit_px = int(defaults.get("TF_MIN_MODEL_SIZE"))
-    units = max(1.0, tile_yx[0] / unit_px * tile_yx[1] / unit_px * channels)
-    return max(1, int(int(defaults.get("TF_MAX_BATCH_SIZE")) // units))
-
-
-def _fixed_sides(spec: TensorSpec, model: ModelId, channels: int) -> tuple[int, int] | None:
-    """The sides that the model's input must have, None where it takes any."""
-    if spec.shape is None:
-        return None
-    if len(spec.shape) != 4:
-        raise ModelMismatch(
-            f"model {model}: takes {len(spec.shape)} axes, images have batch, y, x and channel; name another",
-            model=str(model),
-        )
-    _, height, width, wanted = spec.shape
-    if wanted is not None and wanted != channels:
-        raise ModelMismatch(
-            f"image: has {channels} channel(s), model {model} takes {wanted}; "
-            "name those to use in field channels, e.g. 0",
-            model=str(model),
-        )
-    return None if height is None or width is None else (height, width)
+    wanted = f"{model} takes {len(sizes)} axes ({','.join(map(str, sizes))})"
+    if image.ndim != len(sizes):
+        raise ModelMismatch(f"image: has {image.ndim} axes {image.shape}, {wanted}; send one of that rank")
+    image = np.moveaxis(image, 1 + int(np.argmin(image.shape[1:])), -1)
+    if channels:
+        indices = [int(index) for index in channels.split(",") if index.strip()]
+        if any(not 0 <= index < image.shape[-1] for index in indices):
+            raise ModelMismatch(f"field channels: {channels!r} names more than the image's {image.shape[-1]}")
+        image = image[..., indices]
+    if sizes[-1] > 0 and image.shape[-1] != sizes[-1]:
+        raise ModelMismatch(f"image: has {image.shape[-1]} channels, {wanted}; name those to use in field channels")
+    height, width = image.shape[-3:-1]
+    if height > int(defaults.get("MAX_IMAGE_HEIGHT")) or width > int(defaults.get("MAX_IMAGE_WIDTH")):
+        raise InvalidImage(f"image: {height} x {width} pixels is more than MAX_IMAGE_HEIGHT and MAX_IMAGE_WIDTH allow")
+    return image

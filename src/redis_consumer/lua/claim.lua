@@ -61,8 +61,10 @@ end
 
 local attempt = redis.call("HINCRBY", KEYS[5], job, 1)
 if attempt > tonumber(ARGV[5]) then
+  local last = redis.call("HGET", job, "last_error")
   local reason = "AttemptsExhausted: job " .. job .. ": its worker died or gave up in each of " .. (attempt - 1)
-    .. " attempts; look at the worker's log, then run redis-consumer dead retry"
+    .. " attempts" .. (last and " (the last time: " .. last .. ")" or "")
+    .. "; look at the worker's log, then run redis-consumer dead retry"
   redis.call("HSET", job, "status", "failed", "reason", reason, "updated_at", ARGV[2], "updated_by", ARGV[3])
   redis.call("LPUSH", KEYS[7], job)
   for earlier = 1, attempt - 1 do
@@ -73,7 +75,7 @@ end
 redis.call("ZADD", leases, now + ARGV[4], job)
 redis.call("HSET", holders, job, attempt .. " " .. processing)
 redis.call("HSET", job, "updated_at", ARGV[2], "updated_by", ARGV[3])
-redis.call("HDEL", job, "reason") -- of an earlier life; clients read it for every job
+redis.call("HDEL", job, "reason", "last_error") -- of an earlier life; clients read the reason for every job
 local reply = {"claimed", attempt, job}
 for _, text in ipairs(redis.call("HGETALL", job)) do
   reply[#reply + 1] = text

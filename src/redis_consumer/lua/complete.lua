@@ -1,7 +1,7 @@
 -- Settle a job with its result or its reason: from claimed to done or failed.
 --
 -- KEYS  1 processing list   2 holders   3 cancelled   4 hash of the job   5 leases   6 attempts   7 given back
---       8 dead letters   9 completed   10 rates   11 leftovers
+--       8 dead letters   9 completed   10 rates   11 leftovers   12 queue
 -- ARGV  1 holder ("<attempt> <processing list>")
 --       2 "done"; "failed"; or "dead", failed and listed among the dead letters
 --       3 now (ISO 8601, the value of updated_at below)   4 ms after which what earlier attempts left is removed
@@ -23,8 +23,9 @@ end
 redis.call("HDEL", KEYS[2], job)
 redis.call("SREM", KEYS[3], job)
 redis.call("ZREM", KEYS[5], job)
--- A stranger that took the key out of our list runs it, or has put it back into the queue: only its run counts.
-if redis.call("LREM", KEYS[1], 1, job) == 0 then
+-- A stranger that took the key out of our list runs it: only its run counts. One that a janitor has put back into the
+-- queue, and nobody has taken since, still is ours.
+if redis.call("LREM", KEYS[1], 1, job) == 0 and redis.call("LREM", KEYS[12], 1, job) == 0 then
   return 0
 end
 redis.call("HDEL", KEYS[6], job)

@@ -1,14 +1,22 @@
 -- Write progress of a running job: claimed stays claimed.
 --
 -- KEYS  1 processing list   2 holders   3 cancelled   4 hash of the job   5 leases   6 attempts   7 given back
+--       8 queue
 -- ARGV  1 holder ("<attempt> <processing list>")   2… field, value, …
 -- Returns 1; 0 where the job isn't ours any more, or its hash is gone, which ends the claim; 2 where it was cancelled:
 --   nothing is written.
 -- Atomic because a job that is taken from us between check and write would show a stranger's progress.
 
 local job = KEYS[4]
-if redis.call("HGET", KEYS[2], job) ~= ARGV[1] or not redis.call("LPOS", KEYS[1], job) then
+if redis.call("HGET", KEYS[2], job) ~= ARGV[1] then
   return 0
+end
+if not redis.call("LPOS", KEYS[1], job) then
+  -- A janitor has put it back: as long as nobody has taken it, it still is ours.
+  if redis.call("LREM", KEYS[8], 1, job) == 0 then
+    return 0
+  end
+  redis.call("LPUSH", KEYS[1], job)
 end
 if redis.call("EXISTS", job) == 0 then
   -- Left in the list, it would look to the autoscaler like a busy worker for ever.

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from redis_consumer.errors import ModelNotFound, ObjectNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.models.card import Card, read_card
+from redis_consumer.models.checksums import is_intact, write_sums
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ class Bucket(Protocol):
 class ModelStore:
     """Finds model files and cards; safe to share by threads, and its cache by processes.
 
-    A version's files never change, as TensorFlow Serving assumes too, so each is downloaded once.
+    A version's files never change, as TensorFlow Serving assumes too, so each is downloaded once, and used while its
+    checksums are those of the download.
 
     Args:
         storage: the bucket; None for the packaged models only.
@@ -62,6 +64,7 @@ class ModelStore:
         self._expire_s = expire_s
         self._remembered: dict[Hashable, tuple[float, Any]] = {}
         self._announced: set[ModelId] = set()
+        self._intact: set[ModelId] = set()
         self._lock = threading.RLock()
 
     def find(self, model: ModelId) -> Path:
@@ -74,7 +77,12 @@ class ModelStore:
             ModelNotFound: there is no such model; the message lists what there is.
             StorageUnavailable: the bucket doesn't answer.
         """
-        model = ModelId.of(model.name, model.version)
+        model = ModelId.of(model.name, model.label or model.version)
+        if model.label:
+            raise ModelNotFound(
+                f"model {model}: only model servers know labels; give a version of the bucket, or 0 for the highest",
+                model=str(model),
+            )
         with self._lock:
             for version in self._candidates(model):
                 path = self._downloaded(ModelId(model.name, version))
@@ -99,7 +107,7 @@ class ModelStore:
             ModelMismatch: the card is wrong, in words.
             StorageUnavailable: the bucket doesn't answer.
         """
-        model = ModelId.of(model.name, model.version)
+        model = ModelId.of(model.name, model.version)  # a label gets the card of the highest version
         with self._lock:
             return self._remember(("card", model), lambda: self._read_card(model))
 
@@ -107,6 +115,7 @@ class ModelStore:
         """Delete downloaded models, unless they lie in a folder that was given."""
         with self._lock:
             self._remembered.clear()
+            self._intact.clear()
             if self._remove_cache is not None:
                 self._remove_cache()
                 self._cache_dir = self._remove_cache = None
@@ -143,13 +152,25 @@ class ModelStore:
         """Path of a model of the bucket in the cache, None where the bucket has no such ONNX model."""
         folder = self._cache() / model.name / str(model.version)
         path = folder / MODEL_FILE
-        if path.is_file():
+        if self._is_cached(model, folder):
             return path
         missing = ("missing", model)
         if self._remember(missing, lambda: not self._download(model, folder)):
             return None
         self._remembered.pop(missing, None)
         return path
+
+    def _is_cached(self, model: ModelId, folder: Path) -> bool:
+        """Whether the cache holds a model; at its first use a damaged one is dropped."""
+        if model in self._intact:
+            return (folder / MODEL_FILE).is_file()
+        if is_intact(folder):
+            self._intact.add(model)
+            return True
+        if folder.exists():
+            logger.warning("model %s: its files in the cache are damaged, it is downloaded again", model)
+            shutil.rmtree(folder, ignore_errors=True)
+        return False
 
     def _download(self, model: ModelId, folder: Path) -> bool:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -159,12 +180,14 @@ class ModelStore:
             if not self._fetch(_key(model, MODEL_FILE), fresh / MODEL_FILE):
                 return False
             self._fetch(_key(model, _WEIGHTS_FILE), fresh / _WEIGHTS_FILE)
+            write_sums(fresh)
             try:
                 fresh.rename(folder)
             except OSError:
                 # Another process was faster, and its files are as good.
                 if not (folder / MODEL_FILE).is_file():
                     raise
+        self._intact.add(model)
         return True
 
     def _fetch(self, key: str, path: Path) -> bool:

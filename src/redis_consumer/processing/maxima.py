@@ -36,8 +36,6 @@ def h_maxima(image: Array, height: float, radius: int) -> Mask:
     >>> h_maxima(np.array([[0, 3, 0, 0, 0, 1, 0]]), height=2, radius=1)[0].tolist()
     [False, True, False, False, False, False, False]
     """
-    from skimage.morphology import disk, reconstruction
-
     if height <= 0:
         raise ValueError(f"height is {height}; wanted a number above 0")
     image = np.asarray(image, np.float32)
@@ -49,11 +47,28 @@ def h_maxima(image: Array, height: float, radius: int) -> Mask:
     is_candidate = np.asarray(image - lower_bound >= np.float32(height))
     if not is_candidate.any():
         return is_candidate
-    # No walk that could decide about a candidate goes below this. The reconstruction, slow with a wide
-    # step, ends when only the lowest value is left, so a flat background costs nothing.
+    # No walk that could decide about a candidate goes below this, so land between which no step leads is apart.
     floor = level[is_candidate].min()
-    reached = reconstruction(np.maximum(level, floor), np.maximum(image, floor), footprint=disk(radius))
-    return np.asarray(is_candidate & (image - reached >= np.float32(height)))
+    return _rising(image, level, is_candidate, (floor, height, radius))
+
+
+def _rising(image: Array, level: Array, is_candidate: Mask, limits: tuple[np.float32, float, int]) -> Mask:
+    """Which candidates rise by `height` above all that is reached from higher places; one island after the other."""
+    from scipy import ndimage
+    from skimage.morphology import disk, reconstruction
+
+    floor, height, radius = limits
+    land = ndimage.binary_dilation(image > floor, disk(radius // 2 + 1))
+    islands, _ = ndimage.label(land, np.ones((3, 3)))
+    is_peak = np.zeros(image.shape, np.bool_)
+    for number, box in enumerate(ndimage.find_objects(islands), start=1):
+        is_here = islands[box] == number
+        if not (is_here & is_candidate[box]).any():
+            continue
+        ground, top = (np.where(is_here, np.maximum(part[box], floor), floor) for part in (level, image))
+        reached = reconstruction(ground, top, footprint=disk(radius))
+        is_peak[box] |= is_here & is_candidate[box] & (image[box] - reached >= np.float32(height))
+    return is_peak
 
 
 def local_maxima(image: Array, min_distance: int, threshold: float) -> Mask:

@@ -1,11 +1,11 @@
-"""How does an image pass through a model that takes only tiles of it?"""
+"""Where is an image cut into tiles, and which pixels of the output does each tile give?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -14,93 +14,112 @@ import numpy.typing as npt
 from redis_consumer.errors import InvalidJob, ModelMismatch
 
 Array = npt.NDArray[Any]
-Predict = Callable[[Array], list[Array]]
-#: Called with the number of tiles done and of all tiles.
-Progress = Callable[[int, int], None]
-Region = tuple[slice, slice]
+Region = tuple[slice, ...]
 #: ``field_size`` of jobs that give none (contract, section 1.3): fits images of any size.
 DEFAULT_FIELD_PX = 61
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One tile: where it is cut and what of its prediction is kept. Slices are rows and columns.
+class Span:
+    """One axis of a tile.
 
     Attributes:
-        source: in the padded image.
-        inner: of the prediction for this tile.
-        target: in the output, which has the size of the image before padding.
+        source: in the image; what lies outside of it is reflected.
+        target: pixels of the output that the tile gives, by itself or together with a neighbour.
+        before: how many of the first of them the tile before it gives as well.
+        after: how many of the last of them the tile after it gives as well.
     """
 
-    source: Region
-    inner: Region
-    target: Region
+    source: slice
+    target: slice
+    before: int = 0
+    after: int = 0
+
+    @property
+    def core(self) -> slice:
+        """The target, divided with the neighbours instead of shared."""
+        return slice(self.target.start + self.before // 2, self.target.stop - (self.after - self.after // 2))
+
+    def within(self, part: slice) -> slice:
+        """A part of the output as a part of the tile."""
+        return slice(part.start - self.source.start, part.stop - self.source.start)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile: a `Span` for each axis, (z,) y and x."""
+
+    spans: tuple[Span, ...]
+
+    def cut(self, image: Array) -> Array:
+        """The tile's pixels of an image (…, C): a view, or a copy where it reaches over the image's border."""
+        inside = [span.source.start >= 0 and span.source.stop <= side for span, side in self._with_sides(image)]
+        tile = image[tuple(span.source if fits else slice(None) for span, fits in zip(self.spans, inside, strict=True))]
+        for axis, (span, side) in enumerate(self._with_sides(image)):
+            if not inside[axis]:
+                tile = tile.take(_reflected(span.source, side), axis=axis)
+        return tile
+
+    def _with_sides(self, image: Array) -> Iterator[tuple[Span, int]]:
+        return zip(self.spans, image.shape[:-1], strict=True)
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How an image is cut; the targets of its tiles cover the image.
+    """How an image is cut; the targets of the tiles cover it.
 
     Attributes:
-        shape_yx: of the image.
-        tile_yx: of every tile.
-        padding: pixels to add by reflection before and after, for rows and for columns.
-        tiles: row by row.
+        shape: sides of the image in pixels, (z,) y and x.
+        tile: sides of every tile.
+        axes: the spans along each axis, in order.
     """
 
-    shape_yx: tuple[int, int]
-    tile_yx: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-    tiles: tuple[Tile, ...]
+    shape: tuple[int, ...]
+    tile: tuple[int, ...]
+    axes: tuple[tuple[Span, ...], ...]
 
-    def pad(self, batch: Array) -> Array:
-        """Reflect the borders of (B, Y, X, C) as planned; the array itself where nothing is to be added."""
-        if self.padding == ((0, 0), (0, 0)):
-            return batch
-        return np.pad(batch, ((0, 0), *self.padding, (0, 0)), mode="reflect")
+    def __len__(self) -> int:
+        return math.prod(len(spans) for spans in self.axes)
 
+    def __iter__(self) -> Iterator[Tile]:
+        """The tiles in the order of their places, the last axis running fastest."""
+        return (Tile(spans) for spans in product(*self.axes))
 
-@dataclass(frozen=True)
-class _Span:
-    """One axis of a tile: `Tile` with plain slices."""
-
-    source: slice
-    inner: slice
-    target: slice
+    @property
+    def is_whole(self) -> bool:
+        """Whether the only tile is the image itself."""
+        return all(spans[0].source == slice(0, side) for spans, side in zip(self.axes, self.shape, strict=True))
 
 
-def fit_tile(shape_yx: tuple[int, int], max_tile_yx: tuple[int, int], multiple_px: int = 1) -> tuple[int, int]:
+def fit_tile(shape: tuple[int, ...], max_tile: tuple[int, ...], multiple_px: int = 1) -> tuple[int, ...]:
     """Choose the tile for a model that takes any size: no larger than needed, sides divisible by `multiple_px`.
 
     >>> fit_tile((300, 2000), (512, 512), 16)
     (304, 512)
     """
-    height, width = (
-        _round_up(min(side, limit), multiple_px) for side, limit in zip(shape_yx, max_tile_yx, strict=True)
-    )
-    return height, width
+    return tuple(_round_up(min(side, limit), multiple_px) for side, limit in zip(shape, max_tile, strict=True))
 
 
-def plan_tiles(shape_yx: tuple[int, int], tile_yx: tuple[int, int], overlap_px: int = 0) -> TilePlan:
+def plan_tiles(shape: tuple[int, ...], tile: tuple[int, ...], overlap_px: int | tuple[int, ...] = 0) -> TilePlan:
     """Lay tiles of one size over an image.
 
-    Tiles are spread evenly, lie inside the image, and share at least `overlap_px` pixels with the next one; each
-    gives the output up to the middle of what it shares. An image smaller than the tile is padded around.
+    Tiles are spread evenly, lie inside the image, and share at least `overlap_px` pixels with the next one. Of what
+    two tiles share, both give the middle half, to be blended; the outer quarters come from the tile that has seen more
+    around them. So nothing is given that lies nearer than a quarter of the overlap to an edge where the image goes on.
+    An image smaller than the tile is reflected around.
 
     Args:
-        shape_yx: rows and columns of the image, 1 or more.
-        tile_yx: rows and columns of a tile, 1 or more.
-        overlap_px: 0 or more; smaller than the tile where a side takes several.
+        shape: sides of the image, (z,) y and x, 1 or more.
+        tile: sides of a tile, 1 or more.
+        overlap_px: one number for all axes or one for each, 0 or more; smaller than the tile where a side takes
+            several.
 
     Raises:
         ModelMismatch: the overlap leaves nothing of a tile.
     """
-    rows, columns = (_spread(side, tile, overlap_px) for side, tile in zip(shape_yx, tile_yx, strict=True))
-    padding = tuple(
-        ((tile - side) // 2, tile - side - (tile - side) // 2) if tile > side else (0, 0)
-        for side, tile in zip(shape_yx, tile_yx, strict=True)
-    )
-    return TilePlan(shape_yx, tile_yx, (padding[0], padding[1]), _cross(rows, columns))
+    overlaps = (overlap_px,) * len(shape) if isinstance(overlap_px, int) else overlap_px
+    axes = tuple(_spread(*numbers) for numbers in zip(shape, tile, overlaps, strict=True))
+    return TilePlan(shape, tile, axes)
 
 
 def plan_cuts(
@@ -113,8 +132,9 @@ def plan_cuts(
 ) -> TilePlan:
     """Cut each side into `cuts` pieces of one size, as jobs with ``cuts`` and ``field_size`` ask (section 5.2).
 
-    Every piece is extended by (field - 1) // 2 pixels on each side, reflected at the image's border. Where a side
-    isn't divisible, the last piece is moved back to end at the border, so that no strip stays empty.
+    Every piece is extended by (field - 1) // 2 pixels on each side, reflected at the image's border; what it gives is
+    the piece alone, nothing is blended. Where a side isn't divisible, the last piece is moved back to end at the
+    border, so that no strip stays empty.
 
     Args:
         shape_yx: rows and columns of the image, 1 or more.
@@ -136,11 +156,9 @@ def plan_cuts(
             f"{max_tile_yx[0]} x {max_tile_yx[1]} (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); "
             "give more cuts or a smaller field_size"
         )
-    rows, columns = (
-        _cut(side, core, border, tile) for side, core, tile in zip(shape_yx, cores, (height, width), strict=True)
-    )
-    padding = ((border, height - cores[0] - border), (border, width - cores[1] - border))
-    return TilePlan(shape_yx, (height, width), padding, _cross(rows, columns))
+    tile = (height, width)
+    axes = tuple(_pieces(side, core, border, length) for side, core, length in zip(shape_yx, cores, tile, strict=True))
+    return TilePlan(shape_yx, tile, axes)
 
 
 def _check_cuts(shape_yx: tuple[int, int], cuts: int, field: int) -> None:
@@ -161,122 +179,47 @@ def _check_cuts(shape_yx: tuple[int, int], cuts: int, field: int) -> None:
         )
 
 
-def run_tiled(
-    batch: Array,
-    predict: Predict,
-    *,
-    tile_yx: tuple[int, int],
-    overlap_px: int = 0,
-    batch_size: int = 1,
-    on_progress: Progress | None = None,
-) -> list[Array]:
-    """Run a model over images tile by tile.
-
-    Args:
-        batch: (B, Y, X, C).
-        predict: takes (N, ty, tx, C), N <= `batch_size`, gives (N, ty, tx, K) for each output.
-        tile_yx: size of every tile; see `fit_tile` for models that take any size.
-        overlap_px: pixels that neighbouring tiles share at least.
-        batch_size: tiles in one call.
-        on_progress: called after each call.
-
-    Returns:
-        (B, Y, X, K) for each output, in the dtype that `predict` gave first.
-
-    Raises:
-        ModelMismatch: `predict` gave arrays of another shape, or the overlap is no smaller than the tile.
-    """
-    plan = plan_tiles(_shape_yx(batch), tile_yx, overlap_px)
-    return run_plan(batch, predict, plan, batch_size=batch_size, on_progress=on_progress)
-
-
-def run_plan(
-    batch: Array, predict: Predict, plan: TilePlan, *, batch_size: int, on_progress: Progress | None = None
-) -> list[Array]:
-    """Run a model over images cut as planned; arguments and result as `run_tiled`.
-
-    Raises:
-        ModelMismatch: `predict` gave arrays of another shape.
-    """
-    padded = plan.pad(batch)
-    places = ((item, tile) for item in range(len(batch)) for tile in plan.tiles)
-    total, done = len(batch) * len(plan.tiles), 0
-    outputs: list[Array] = []
-    for group in _grouped(places, max(batch_size, 1)):
-        tiles = [padded[item][tile.source] for item, tile in group]
-        replies = predict(tiles[0][np.newaxis] if len(tiles) == 1 else np.stack(tiles))
-        _check_replies(replies, len(tiles), plan.tile_yx, outputs)
-        if not outputs:
-            outputs = [np.empty((len(batch), *plan.shape_yx, reply.shape[-1]), reply.dtype) for reply in replies]
-        _paste(outputs, replies, group)
-        done += len(group)
-        if on_progress is not None:
-            on_progress(done, total)
-    return outputs
-
-
-def _grouped(places: Iterator[tuple[int, Tile]], size: int) -> Iterator[list[tuple[int, Tile]]]:
-    while group := list(islice(places, size)):
-        yield group
-
-
-def _paste(outputs: list[Array], replies: list[Array], group: list[tuple[int, Tile]]) -> None:
-    for output, reply in zip(outputs, replies, strict=True):
-        for (item, tile), prediction in zip(group, reply, strict=True):
-            output[item][tile.target] = prediction[tile.inner]
-
-
-def _check_replies(replies: list[Array], count: int, tile_yx: tuple[int, int], outputs: list[Array]) -> None:
-    if not replies or (outputs and len(replies) != len(outputs)):
-        raise ModelMismatch(f"model: gave {len(replies)} outputs; check that it is a model for images")
-    for index, reply in enumerate(replies):
-        wanted = (count, *tile_yx)
-        if reply.ndim != 4 or reply.shape[:3] != wanted:
-            raise ModelMismatch(
-                f"model: output {index} has shape {reply.shape} for a batch of shape {wanted}; "
-                "choose a model that gives one value or more for each pixel"
-            )
-        if outputs and reply.shape[-1] != outputs[index].shape[-1]:
-            raise ModelMismatch(
-                f"model: output {index} has {reply.shape[-1]} channels, and {outputs[index].shape[-1]} for an earlier "
-                "tile; choose a model whose outputs don't change"
-            )
-
-
-def _shape_yx(batch: Array) -> tuple[int, int]:
-    if batch.ndim != 4 or 0 in batch.shape:
-        raise ModelMismatch(f"image: an array of shape {batch.shape} isn't (batch, y, x, channel) with pixels in it")
-    return batch.shape[1], batch.shape[2]
-
-
 def _round_up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
 
 
-def _spread(side: int, tile: int, overlap: int) -> list[_Span]:
+def _reflected(source: slice, side: int) -> npt.NDArray[np.intp]:
+    """Indices within a side of what lies at `source` when the image goes on as its own reflection."""
+    period = max(2 * (side - 1), 1)
+    index = np.arange(source.start, source.stop) % period
+    return np.minimum(index, period - index) if side > 1 else index
+
+
+def _spread(side: int, tile: int, overlap: int) -> tuple[Span, ...]:
     if side <= tile:
-        before = (tile - side) // 2
-        return [_Span(slice(0, tile), slice(before, before + side), slice(0, side))]
+        start = -((tile - side) // 2)
+        return (Span(slice(start, start + tile), slice(0, side)),)
     if not 0 <= overlap < tile:
         raise ModelMismatch(f"tiles: an overlap of {overlap} px doesn't fit into a tile of {tile} px; lower it")
     count = math.ceil((side - overlap) / (tile - overlap))
     starts = [index * (side - tile) // (count - 1) for index in range(count)]
-    middles = [(start + tile + following) // 2 for start, following in pairwise(starts)]
-    return [
-        _Span(slice(start, start + tile), slice(begin - start, end - start), slice(begin, end))
-        for start, begin, end in zip(starts, [0, *middles], [*middles, side], strict=True)
-    ]
-
-
-def _cut(side: int, core: int, border: int, tile: int) -> list[_Span]:
-    starts = dict.fromkeys(min(start, side - core) for start in range(0, side, core))
-    inner = slice(border, border + core)
-    return [_Span(slice(start, start + tile), inner, slice(start, start + core)) for start in starts]
-
-
-def _cross(rows: list[_Span], columns: list[_Span]) -> tuple[Tile, ...]:
+    stride = min(following - start for start, following in pairwise(starts))
+    seams = [_seam(following, start + tile, stride) for start, following in pairwise(starts)]
+    edges = [slice(0, 0), *seams, slice(side, side)]
     return tuple(
-        Tile((row.source, column.source), (row.inner, column.inner), (row.target, column.target))
-        for row in rows
-        for column in columns
+        Span(
+            slice(start, start + tile),
+            slice(before.start, after.stop),
+            before.stop - before.start,
+            after.stop - after.start,
+        )
+        for start, (before, after) in zip(starts, pairwise(edges), strict=True)
     )
+
+
+def _seam(start: int, stop: int, stride: int) -> slice:
+    """The middle half of what two tiles share; less where a third one begins, so that no pixel has three."""
+    shared = stop - start
+    width = min(shared - 2 * (shared // 4), stride)
+    first = start + (shared - width) // 2
+    return slice(first, first + width)
+
+
+def _pieces(side: int, core: int, border: int, tile: int) -> tuple[Span, ...]:
+    starts = dict.fromkeys(min(start, side - core) for start in range(0, side, core))
+    return tuple(Span(slice(start - border, start - border + tile), slice(start, start + core)) for start in starts)

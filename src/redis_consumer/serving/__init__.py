@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from redis_consumer.errors import SettingsError
 from redis_consumer.job import ModelId
-from redis_consumer.serving.base import ModelServer, ModelSpec, TensorSpec, check_inputs
+from redis_consumer.serving.base import ModelServer, ModelSpec, TensorSpec, check_inputs, check_outputs
+from redis_consumer.serving.connection import ConnectionOptions
 
-__all__ = ["ModelServer", "ModelSpec", "TensorSpec", "check_inputs", "open_model_server"]
+__all__ = [
+    "ConnectionOptions",
+    "ModelServer",
+    "ModelSpec",
+    "TensorSpec",
+    "check_inputs",
+    "check_outputs",
+    "open_model_server",
+]
 
-_ALLOWED = "tfs://host:port for TensorFlow Serving, or onnx:// to run models in this process"
+_ALLOWED = (
+    "tfs://host:port for TensorFlow Serving, oip://host:port for a server of the Open Inference Protocol "
+    "(with TLS: tfss:// and oips://), or onnx:// to run models in this process"
+)
+_REMOTE = {"tfs": False, "tfss": True, "oip": False, "oips": True}
 
 
 def open_model_server(
@@ -23,60 +37,72 @@ def open_model_server(
     backoff_s: float = 3,
     max_retries: int = 5,
     metadata_expire_s: float = 30,
+    connection: ConnectionOptions | None = None,
+    slots: int = 1,
 ) -> ModelServer:
     """Make the model server that a URL names; nothing is connected or loaded before its first use.
 
     Args:
-        url: ``tfs://host:port`` or ``onnx://``.
+        url: ``tfs://host:port`` or ``oip://host:port``, several addresses divided by commas; ``tfss://`` and
+            ``oips://`` for TLS; or ``onnx://``.
         find_model: gives the local path of a model's ``model.onnx``; used by ``onnx://``.
-        timeout_s: seconds allowed for one try of a prediction on a server.
+        timeout_s: seconds allowed for one try of a prediction on a server; in proportion more above 16 MiB.
         backoff_s: pause before the first retry in seconds.
         max_retries: how often a call is repeated at most.
         metadata_expire_s: for how many seconds a server's word on a model is believed; 0 asks each time.
+        connection: how to connect; whether by TLS is for the URL to say.
+        slots: processes of this worker that run models at the same time; ``onnx://`` shares CPUs and memory out.
 
     Raises:
         SettingsError: the URL names no kind of server that is known, or not fully.
     """
-    parts = _split(url)
-    if parts.scheme == "tfs":
+    scheme, targets = _parsed(url)
+    if scheme == "onnx":
+        from redis_consumer.serving.onnx import OnnxServer
+
+        return OnnxServer(find_model, slots=slots)
+    options = replace(connection or ConnectionOptions(), is_encrypted=_REMOTE[scheme])
+    if scheme.startswith("tfs"):
         from redis_consumer.serving.tf_serving import TFServingServer
 
         return TFServingServer(
-            _address(parts),
+            ",".join(targets),
             timeout_s=timeout_s,
             backoff_s=backoff_s,
             max_retries=max_retries,
             metadata_expire_s=metadata_expire_s,
+            connection=options,
         )
-    if parts.scheme == "onnx":
-        if parts.netloc or parts.path.strip("/"):
-            raise SettingsError(f"MODEL_SERVER {url!r}: onnx:// takes no address; models are found in the bucket")
-        from redis_consumer.serving.onnx import OnnxServer
+    from redis_consumer.serving.channel import CallLimits
+    from redis_consumer.serving.open_inference import OpenInferenceServer
 
-        return OnnxServer(find_model)
-    if parts.scheme == "oip":
-        raise SettingsError(f"MODEL_SERVER {url!r}: Open Inference servers aren't supported yet; use {_ALLOWED}")
-    raise SettingsError(f"MODEL_SERVER {url!r}: no known kind of model server; use {_ALLOWED}")
+    limits = CallLimits(timeout_s=timeout_s, backoff_s=backoff_s, max_retries=max_retries)
+    return OpenInferenceServer(targets, options=options, limits=limits, metadata_expire_s=metadata_expire_s)
 
 
-def _split(url: str) -> SplitResult:
+def _parsed(url: str) -> tuple[str, list[str]]:
+    """Scheme and addresses of a URL; no address for ``onnx``."""
     if "@" in url:
         # Not shown: what stands there may be a password.
         raise SettingsError(f"MODEL_SERVER: holds a name or password before '@'; use {_ALLOWED}")
+    scheme, slashes, rest = url.partition("://")
+    if slashes and scheme == "onnx":
+        if rest.strip("/"):
+            raise SettingsError(f"MODEL_SERVER {url!r}: onnx:// takes no address; models are found in the bucket")
+        return scheme, []
+    if not slashes or scheme not in _REMOTE:
+        raise SettingsError(f"MODEL_SERVER {url!r}: no known kind of model server; use {_ALLOWED}")
+    return scheme, [_address(part.strip(), url) for part in rest.rstrip("/").split(",")]
+
+
+def _address(text: str, url: str) -> str:
     try:
-        parts = urlsplit(url)
-        # Reading the port is what checks it.
-        if parts.port == 0:
-            raise ValueError("port 0 is no port")
-    except ValueError as error:
-        raise SettingsError(f"MODEL_SERVER {url!r}: {error}; use {_ALLOWED}") from error
-    return parts
-
-
-def _address(parts: SplitResult) -> str:
-    extra = parts.path.strip("/") or parts.query or parts.fragment
-    if not parts.hostname or not parts.port or extra:
+        parts = urlsplit(f"//{text}")
+        is_address = bool(parts.hostname and parts.port) and parts.netloc == text
+    except ValueError:
+        is_address = False
+    if not is_address:
         raise SettingsError(
-            f"MODEL_SERVER {parts.geturl()!r}: wants a host and a port, nothing else, e.g. tfs://tf-serving:8500"
+            f"MODEL_SERVER {url!r}: {text!r} isn't a host and a port, e.g. tf-serving:8500; put commas between several"
         )
-    return parts.netloc
+    return text

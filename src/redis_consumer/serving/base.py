@@ -115,6 +115,49 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array], model: ModelId) -
     return {tensor.name: _checked(tensor, inputs[tensor.name], model) for tensor in spec.inputs}
 
 
+def check_outputs(spec: ModelSpec | None, outputs: Mapping[str, Array], model: ModelId) -> dict[str, Array]:
+    """Compare what came back with what the model says that it gives.
+
+    Args:
+        spec: what the model gives; None where nobody knows, so that only the values are looked at.
+        outputs: an array for each output by name.
+        model: which model, for messages.
+
+    Returns:
+        The same arrays, sorted by name.
+
+    Raises:
+        ModelMismatch: an output is missing or unknown, its dtype or shape is another, or it holds NaN.
+    """
+    if spec is not None:
+        wanted = {tensor.name for tensor in spec.outputs}
+        if wanted != set(outputs):
+            raise ModelMismatch(
+                f"model {model}: the server gave the outputs {_listed(outputs)}, but its metadata say "
+                f"{_listed(wanted)}; check the server",
+                model=str(model),
+            )
+        for tensor in spec.outputs:
+            _check_output(tensor, outputs[tensor.name], model)
+    for name, array in outputs.items():
+        if array.dtype.kind in "fc" and array.size and np.isnan(array.min()):
+            raise ModelMismatch(
+                f"model {model}, output {name!r}: it holds values that are no numbers; check the image and the model",
+                model=str(model),
+            )
+    return dict(sorted(outputs.items()))
+
+
+def _check_output(tensor: TensorSpec, array: Array, model: ModelId) -> None:
+    # A dtype of object stands for one that arrays lack.
+    if not _fits(tensor.shape, array.shape) or tensor.dtype not in (array.dtype, np.dtype(object)):
+        raise ModelMismatch(
+            f"model {model}, output {tensor.name!r}: it has dtype {array.dtype} and shape {list(array.shape)}, but the "
+            f"metadata say {tensor.dtype} and {_shape_text(tensor.shape)}; check the server",
+            model=str(model),
+        )
+
+
 def _checked(tensor: TensorSpec, array: Array, model: ModelId) -> Array:
     if not _fits(tensor.shape, array.shape):
         raise ModelMismatch(
@@ -140,7 +183,7 @@ def _fits(wanted: tuple[int | None, ...] | None, seen: tuple[int, ...]) -> bool:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in sorted(names)) or "no input"
+    return ", ".join(repr(name) for name in sorted(names)) or "none"
 
 
 def _shape_text(shape: tuple[int | None, ...] | None) -> str:

@@ -14,6 +14,8 @@ from redis_consumer.serving.base import Array
 def batch_size_for(shapes: Sequence[Sequence[int]], max_batch_size: int, min_model_size: int) -> int:
     """Choose a batch size that shrinks as the model's inputs grow (contract, section 4.4), at least 1.
 
+    A model whose inputs fix the number of items gets that many.
+
     >>> batch_size_for([(-1, 256, 256, 1)], max_batch_size=64, min_model_size=128)
     16
 
@@ -22,6 +24,9 @@ def batch_size_for(shapes: Sequence[Sequence[int]], max_batch_size: int, min_mod
         max_batch_size: items a call for an input of `min_model_size` and one channel.
         min_model_size: side of that input in pixels.
     """
+    fixed = [shape[0] for shape in shapes if shape[0] > 0]
+    if fixed:
+        return min(fixed)
     ratio = 1.0
     for shape in shapes:
         ratio *= math.prod(size / min_model_size for size in shape[1:-1] if size > 0) * abs(shape[-1])

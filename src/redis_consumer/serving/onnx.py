@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
-from redis_consumer.errors import ConsumerError, ModelMismatch, ModelNotFound, SettingsError
+from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
-from redis_consumer.serving.base import Array, ModelSpec, OnRetry, TensorSpec, check_inputs
-from redis_consumer.serving.cpus import usable_cpus
-from redis_consumer.serving.onnx_file import check_file
+from redis_consumer.serving.base import Array, ModelSpec, OnRetry, TensorSpec, check_inputs, check_outputs
+from redis_consumer.serving.onnx_file import check_file, checksum
+from redis_consumer.serving.onnx_session import (
+    arena_bytes_for,
+    errors_in_words,
+    limit_arena,
+    load_runtime,
+    new_session,
+    run_options,
+    threads_for,
+)
+
+logger = logging.getLogger(__name__)
 
 # More than a worker's own models; jobs may name any, and each holds its weights in memory.
 _MAX_SESSIONS = 8
-_ONLY_ERRORS = 3
-_MAX_DETAIL_CHARACTERS = 300
+
+# After a larger run its memory is given back: 2048 x 2048 pixels would keep 3 GB of a small U-Net for ever. Not after
+# each, because taking it anew costs a run of 512 x 512 pixels a third more time.
+_KEPT_INPUT_BYTES = 4 * 2**20
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -33,9 +46,6 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     **{f"tensor({name})": np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64")},
 }
 
-# Names of onnxruntime's errors that say more than "the model doesn't run".
-_ERRORS: dict[str, type[ConsumerError]] = {"NoSuchFile": ModelNotFound}
-
 
 @dataclass(frozen=True)
 class _Loaded:
@@ -43,17 +53,38 @@ class _Loaded:
     spec: ModelSpec
 
 
+# For all servers of the process, so that the threads of a slot share the memory and the CPUs of a model even where each
+# has a server and a copy of the file of its own: sessions by the file's checksum and the threads that they use.
+_alive: WeakValueDictionary[tuple[str, int], _Loaded] = WeakValueDictionary()
+_loading = threading.Lock()
+_running = threading.Lock()
+
+
 class OnnxServer:
     """A `ModelServer` that runs ONNX models by onnxruntime in this process; safe to share by threads.
 
+    All servers of a process share what they load, and run one prediction at a time.
+
     Args:
         find_model: gives the local path of a model's ``model.onnx``; raises `ModelNotFound` where there is none.
-        threads: CPUs that one prediction uses, by default all that this process may.
+        slots: processes of this worker that run models at the same time; each takes its part of CPUs and memory.
+        threads: CPUs that one prediction uses, by default this slot's part of those that the worker may use.
+        arena_bytes: memory that predictions of the whole process may take, by default most of this slot's part of the
+            container's; what the first server of the process wants holds for all.
     """
 
-    def __init__(self, find_model: Callable[[ModelId], Path], *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        find_model: Callable[[ModelId], Path],
+        *,
+        slots: int = 1,
+        threads: int | None = None,
+        arena_bytes: int | None = None,
+    ) -> None:
         self._find_model = find_model
+        self._slots = slots
         self._threads = threads
+        self._arena_bytes = arena_bytes
         self._sessions: OrderedDict[Path, _Loaded] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -84,15 +115,17 @@ class OnnxServer:
 
         Raises:
             ModelNotFound: there is no such model.
-            ModelMismatch: its file can't be run, or not with these inputs.
+            ModelMismatch: its file can't be run, or not with these inputs, or gives no numbers.
             SettingsError: onnxruntime isn't installed.
         """
         loaded = self._loaded(model)
         arrays = check_inputs(loaded.spec, inputs, model)
         names = [tensor.name for tensor in loaded.spec.outputs]
-        with _errors_in_words(model):
-            outputs = loaded.session.run(names, arrays)
-        return dict(zip(names, outputs, strict=True))
+        is_large = sum(array.nbytes for array in arrays.values()) > _KEPT_INPUT_BYTES
+        # Two runs at a time would need the CPUs and the memory twice.
+        with _running, errors_in_words(model):
+            outputs = loaded.session.run(names, arrays, run_options(is_shrinking=is_large))
+        return check_outputs(None, dict(zip(names, outputs, strict=True)), model)
 
     def check(self) -> str:
         """Say which runtime is here and how many CPUs it uses.
@@ -100,7 +133,7 @@ class OnnxServer:
         Raises:
             SettingsError: onnxruntime isn't installed.
         """
-        runtime = _runtime()
+        runtime = load_runtime()
         return f"onnxruntime {runtime.__version__} runs models in this process on {self._cpus()} CPUs"
 
     def close(self) -> None:
@@ -110,7 +143,6 @@ class OnnxServer:
 
     def _loaded(self, model: ModelId) -> _Loaded:
         path = self._find_model(model).resolve()
-        # Held while loading, so that two threads don't load the same model twice.
         with self._lock:
             if path not in self._sessions:
                 self._sessions[path] = self._load(path, model)
@@ -120,33 +152,30 @@ class OnnxServer:
             return self._sessions[path]
 
     def _load(self, path: Path, model: ModelId) -> _Loaded:
-        runtime = _runtime()
         check_file(path)
-        options = runtime.SessionOptions()
-        options.log_severity_level = _ONLY_ERRORS
-        options.intra_op_num_threads = self._cpus()
-        options.inter_op_num_threads = 1
-        # Threads that spin while they wait take the CPU from the other slots of a worker.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        with _errors_in_words(model):
-            session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        inputs = _specs(session.get_inputs(), model)
-        return _Loaded(session, ModelSpec(inputs=inputs, outputs=_specs(session.get_outputs(), model)))
+        threads = self._cpus()
+        key = (checksum(path), threads)
+        with _loading:
+            loaded = _alive.get(key)
+            if loaded is None:
+                limit_arena(self._arena_bytes or arena_bytes_for(self._slots))
+                loaded = _alive[key] = _new(path, model, threads)
+        return loaded
 
     def _cpus(self) -> int:
-        return self._threads or usable_cpus()
+        return self._threads or threads_for(self._slots)
 
 
-def _runtime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise SettingsError(
-            "MODEL_SERVER onnx://: onnxruntime isn't installed; pip install kiosk-redis-consumer[onnx], "
-            "or set MODEL_SERVER to a server such as tfs://host:8500"
-        ) from error
-    onnxruntime.disable_telemetry_events()
-    return onnxruntime
+def _new(path: Path, model: ModelId, threads: int) -> _Loaded:
+    with errors_in_words(model):
+        session = new_session(path, threads=threads)
+    logger.info("model %s: onnxruntime runs it by %s on %d CPUs", model, _providers(session), threads)
+    inputs = _specs(session.get_inputs(), model)
+    return _Loaded(session, ModelSpec(inputs=inputs, outputs=_specs(session.get_outputs(), model)))
+
+
+def _providers(session: Any) -> str:
+    return " and ".join(name.removesuffix("ExecutionProvider") for name in session.get_providers())
 
 
 def _specs(arguments: list[Any], model: ModelId) -> tuple[TensorSpec, ...]:
@@ -169,17 +198,3 @@ def _spec(argument: Any, model: ModelId) -> TensorSpec:
 def _size(size: object) -> int | None:
     """Give a fixed size; one that has a name or none may be any."""
     return size if isinstance(size, int) and size >= 0 else None
-
-
-@contextmanager
-def _errors_in_words(model: ModelId) -> Iterator[None]:
-    """Turn errors of onnxruntime into ours; all others pass."""
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        kind = _ERRORS.get(type(error).__name__, ModelMismatch)
-        detail = " ".join(str(error).split())[:_MAX_DETAIL_CHARACTERS]
-        message = f"model {model}: onnxruntime can't run it: {detail}; check the file and the inputs"
-        raise kind(message, model=str(model)) from error

@@ -1,4 +1,4 @@
-"""Which other files does an ONNX file refer to?
+"""What is in an ONNX file, and which other files does it refer to?
 
 An ONNX file may say that a tensor's values lie in another file, by a path. A model is input from outside, so a path
 that leads out of the model's folder must not be followed. The file is read field by field here, because the ``onnx``
@@ -7,11 +7,13 @@ package, which could tell, is large and is needed for nothing else.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from redis_consumer.errors import ModelMismatch, ModelNotFound
+from redis_consumer.serving.fields import Buffer, fields
 
 # For each message of onnx.proto that leads to a tensor: its fields by number, and the message in each.
 MESSAGES: dict[str, dict[int, str]] = {
@@ -33,8 +35,7 @@ MESSAGES: dict[str, dict[int, str]] = {
 }
 _ENTRY = "StringStringEntryProto"
 _MAX_DEPTH = 100
-
-Buffer = bytes | mmap.mmap
+_CHUNK_BYTES = 2**20
 
 
 def check_file(path: Path) -> None:
@@ -73,6 +74,25 @@ def external_locations(path: Path) -> set[str]:
             return set(_locations(content, (0, len(content)), "ModelProto", 0))
 
 
+def checksum(path: Path) -> str:
+    """Give one SHA-256 of an ONNX file and its external data, as hexadecimal digits.
+
+    Raises:
+        OSError: a file can't be read.
+        ValueError: it isn't made of protobuf fields.
+    """
+    parts = [path, *(path.parent / location for location in sorted(external_locations(path)))]
+    return hashlib.sha256(b"".join(_digest(part) for part in parts)).hexdigest()
+
+
+def _digest(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.digest()
+
+
 def _problem(folder: Path, location: str) -> str | None:
     parts = PurePosixPath(location.replace("\\", "/"))
     try:
@@ -90,45 +110,11 @@ def _locations(content: Buffer, span: tuple[int, int], message: str, depth: int)
     if depth > _MAX_DEPTH:
         raise ValueError("its graphs are nested too deeply")
     if message == _ENTRY:
-        entry = {number: content[start:end] for number, start, end in _fields(content, span)}
+        entry = {number: content[start:end] for number, start, end in fields(content, *span)}
         if entry.get(1) == b"location":
             yield entry.get(2, b"").decode("utf-8", "surrogateescape")
         return
-    for number, start, end in _fields(content, span):
+    for number, start, end in fields(content, *span):
         child = MESSAGES[message].get(number)
         if child is not None:
             yield from _locations(content, (start, end), child, depth + 1)
-
-
-def _fields(content: Buffer, span: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
-    """Give number, start and end of each length-delimited field of a message; others are stepped over."""
-    position, end = span
-    while position < end:
-        tag, position = _varint(content, position, end)
-        kind = tag & 7
-        if kind == 0:
-            _, position = _varint(content, position, end)
-        elif kind in (1, 5):
-            position += 8 if kind == 1 else 4
-        elif kind == 2:
-            size, position = _varint(content, position, end)
-            if position + size <= end:
-                yield tag >> 3, position, position + size
-            position += size
-        else:
-            raise ValueError(f"byte {position} starts no field")
-    if position != end:
-        raise ValueError("it is cut off")
-
-
-def _varint(content: Buffer, position: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= end:
-            raise ValueError("it is cut off")
-        byte = content[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError(f"byte {position} ends no number")

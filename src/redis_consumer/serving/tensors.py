@@ -12,6 +12,7 @@ import numpy.typing as npt
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.serving._pb.tfs_pb2 import TensorProto, TensorShapeProto
 from redis_consumer.serving.base import Array
+from redis_consumer.serving.bfloat16 import from_bfloat16, to_bfloat16
 
 # A protobuf message can't be larger, so only a reply with fewer values than elements could ask for more memory.
 MAX_TENSOR_BYTES = 2**31
@@ -104,20 +105,40 @@ def to_tensor(array: npt.ArrayLike, dtype: object = None) -> TensorProto:
     """
     values = np.asarray(array)
     kind = wire_type(values.dtype if dtype is None else dtype)
-    tensor = TensorProto(dtype=kind.number, tensor_shape=_shape_proto(values.shape))  # type: ignore[arg-type]
+    tensor = tensor_head(values.shape, kind)
     if kind.wire is None:
         tensor.string_val.extend(_as_bytes(value) for value in values.ravel().tolist())
     else:
-        tensor.tensor_content = _as_wire(values, kind).tobytes()
+        tensor.tensor_content = raw_values(values, kind).tobytes()
     return tensor
 
 
-def from_tensor(tensor: TensorProto, *, name: str = "") -> Array:
+def tensor_head(shape: tuple[int, ...], kind: WireType) -> TensorProto:
+    """Say type and shape of a tensor, without its values."""
+    dims = [TensorShapeProto.Dim(size=size) for size in shape]
+    return TensorProto(dtype=kind.number, tensor_shape=TensorShapeProto(dim=dims))  # type: ignore[arg-type]
+
+
+def raw_values(values: Array, kind: WireType) -> Array:
+    """Bring values to the dtype whose bytes are sent, in any memory layout; the array itself where it has it already.
+
+    Raises:
+        ModelMismatch: something would be lost.
+    """
+    if not np.can_cast(values.dtype, kind.array, "same_kind") and not _fits(values, kind.array):
+        raise ModelMismatch(
+            f"an array of dtype {values.dtype} can't be sent as {kind.name} without loss; convert it first"
+        )
+    return (to_bfloat16(values) if kind is _BFLOAT16 else values).astype(kind.wire, copy=False)
+
+
+def from_tensor(tensor: TensorProto, *, name: str = "", content: bytes | memoryview | None = None) -> Array:
     """Read a tensor, whichever field holds its values; fewer values than elements repeat the last one.
 
     Args:
         tensor: as it came from the wire.
         name: the tensor's name, for messages.
+        content: its raw bytes, where they were left out of the tensor.
 
     Returns:
         A writable array of the tensor's shape; bfloat16 becomes float32, texts become bytes objects.
@@ -130,10 +151,12 @@ def from_tensor(tensor: TensorProto, *, name: str = "") -> Array:
         raise ModelMismatch(f"tensor {name!r}: type number {int(tensor.dtype)} can't be read as an array")
     shape = _shape(tensor, kind, name)
     try:
-        values = _content(tensor, kind) if tensor.tensor_content else _repeated(tensor, kind)
-        return _from_wire(_fill(values, shape), kind)
+        raw = content or tensor.tensor_content
+        values = _content(raw, kind) if raw else _repeated(tensor, kind)
+        filled = _fill(values, shape)
     except ValueError as error:
         raise ModelMismatch(f"tensor {name!r} of type {kind.name} and shape {list(shape)}: {error}") from error
+    return from_bfloat16(filled) if kind is _BFLOAT16 else filled.astype(kind.array, copy=False)
 
 
 def _by_numpy_dtype(dtype: object) -> WireType | None:
@@ -142,10 +165,6 @@ def _by_numpy_dtype(dtype: object) -> WireType | None:
     except TypeError:
         return None
     return _STRING if found.kind in "OSU" else _BY_DTYPE.get(found.newbyteorder("="))
-
-
-def _shape_proto(shape: tuple[int, ...]) -> TensorShapeProto:
-    return TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in shape])
 
 
 def _shape(tensor: TensorProto, kind: WireType, name: str) -> tuple[int, ...]:
@@ -165,16 +184,6 @@ def _as_bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def _as_wire(values: Array, kind: WireType) -> Array:
-    if not np.can_cast(values.dtype, kind.array, "same_kind") and not _fits(values, kind.array):
-        raise ModelMismatch(
-            f"an array of dtype {values.dtype} can't be sent as {kind.name} without loss; convert it first"
-        )
-    if kind is _BFLOAT16:
-        return _to_bfloat16(values.astype(np.float32, copy=False))
-    return values.astype(kind.wire, copy=False)
-
-
 def _fits(values: Array, dtype: np.dtype[Any]) -> bool:
     """Whether all of these integers are integers of `dtype` too."""
     if values.dtype.kind not in "iu" or dtype.kind not in "iu":
@@ -183,23 +192,10 @@ def _fits(values: Array, dtype: np.dtype[Any]) -> bool:
     return bool(values.size == 0 or (values.min() >= bounds.min and values.max() <= bounds.max))
 
 
-def _to_bfloat16(values: Array) -> Array:
-    """Upper halves of float32 patterns, rounded to the nearest, ties to even; NaN stays NaN."""
-    bits = values.view(np.uint32)
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype("<u2")
-
-
-def _from_wire(values: Array, kind: WireType) -> Array:
-    if kind is _BFLOAT16:
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(kind.array, copy=False)
-
-
-def _content(tensor: TensorProto, kind: WireType) -> Array:
+def _content(raw: bytes | memoryview, kind: WireType) -> Array:
     if kind.wire is None:
         raise ValueError("texts in tensor_content can't be read; they belong in string_val")
-    return np.frombuffer(tensor.tensor_content, dtype=kind.wire)
+    return np.frombuffer(raw, dtype=kind.wire)
 
 
 def _repeated(tensor: TensorProto, kind: WireType) -> Array:

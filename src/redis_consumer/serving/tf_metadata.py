@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,9 +13,20 @@ from redis_consumer.serving._pb.tfs_pb2 import GetModelMetadataResponse, Signatu
 from redis_consumer.serving.base import ModelSpec, TensorSpec
 from redis_consumer.serving.tensors import wire_type
 
+Message = TypeVar("Message", GetModelMetadataResponse, SignatureDefMap)
+
 SIGNATURE = "serving_default"
 FIELD = "signature_def"
 _TYPE_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+
+
+def read_response(reply: bytes, model: ModelId) -> GetModelMetadataResponse:
+    """Parse a serialized ``GetModelMetadataResponse``.
+
+    Raises:
+        ModelServerUnavailable: the bytes aren't what TensorFlow Serving sends.
+    """
+    return _parsed(GetModelMetadataResponse, reply, model)
 
 
 def signature(response: GetModelMetadataResponse, model: ModelId) -> SignatureDef:
@@ -52,8 +63,6 @@ def metadata_as_json(response: GetModelMetadataResponse, model: ModelId) -> dict
 
 
 def _signatures(response: GetModelMetadataResponse, model: ModelId) -> SignatureDefMap:
-    from google.protobuf.message import DecodeError
-
     # Not Any.Unpack: it insists on the type's official name, and ours has another.
     content = response.metadata.get(FIELD)
     if content is None or content.type_url != _TYPE_URL:
@@ -61,8 +70,14 @@ def _signatures(response: GetModelMetadataResponse, model: ModelId) -> Signature
             f"model {model}: the server's metadata hold no signatures; check that it is TensorFlow Serving",
             model=str(model),
         )
+    return _parsed(SignatureDefMap, content.value, model)
+
+
+def _parsed(kind: type[Message], content: bytes, model: ModelId) -> Message:
+    from google.protobuf.message import DecodeError
+
     try:
-        return SignatureDefMap.FromString(content.value)
+        return kind.FromString(content)
     except DecodeError as error:
         raise ModelServerUnavailable(
             f"model {model}: the server's metadata can't be read: {error}; check that it is TensorFlow Serving",

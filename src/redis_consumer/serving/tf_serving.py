@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +10,11 @@ from redis_consumer.errors import ModelServerUnavailable
 from redis_consumer.job import ModelId
 from redis_consumer.serving import tf_metadata
 from redis_consumer.serving._pb import tfs_pb2
-from redis_consumer.serving.base import Array, ModelSpec, OnRetry, check_inputs
-from redis_consumer.serving.tensors import from_tensor, to_tensor
-from redis_consumer.serving.tf_channel import TFChannel
+from redis_consumer.serving.base import Array, ModelSpec, OnRetry, check_inputs, check_outputs
+from redis_consumer.serving.channel import CallLimits, Channel
+from redis_consumer.serving.connection import ConnectionOptions
+from redis_consumer.serving.remembered import Remembered
+from redis_consumer.serving.tf_messages import predict_outputs, predict_request, wire_spec
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 GET_MODEL_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
@@ -26,23 +26,22 @@ _ALIVE = frozenset({"OK", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION"
 
 @dataclass(frozen=True)
 class _Known:
-    """What metadata said about a model, and the monotonic moment until which it is believed."""
+    """What metadata said about a model."""
 
     spec: ModelSpec
     types: Mapping[str, int]
-    until_s: float
 
 
 class TFServingServer:
-    """A `ModelServer` that speaks TensorFlow Serving's gRPC over one kept, lazily made connection.
+    """A `ModelServer` that speaks TensorFlow Serving's gRPC over kept, lazily made connections.
 
     Args:
-        address: ``host:port``.
-        timeout_s: seconds allowed for one try of a prediction.
+        address: ``host:port``; several of them, divided by commas, are like servers that share the calls.
+        timeout_s: seconds allowed for one try of a prediction; in proportion more for requests above 16 MiB.
         backoff_s: pause before the first retry in seconds; it doubles with each further one, with jitter.
         max_retries: how often a call is repeated at most.
-        max_message_bytes: largest request and reply, -1 for any size.
         metadata_expire_s: for how many seconds a model's metadata are believed.
+        connection: how to connect.
     """
 
     def __init__(
@@ -52,17 +51,18 @@ class TFServingServer:
         timeout_s: float = 30,
         backoff_s: float = 3,
         max_retries: int = 5,
-        max_message_bytes: int = -1,
         metadata_expire_s: float = 30,
+        connection: ConnectionOptions | None = None,
     ) -> None:
         self.address = address
         self._timeout_s = timeout_s
-        self._metadata_expire_s = metadata_expire_s
-        self._channel = TFChannel(
-            address, backoff_s=backoff_s, max_retries=max_retries, max_message_bytes=max_message_bytes
+        self._channel = Channel(
+            address.split(","),
+            "TensorFlow Serving",
+            options=connection,
+            limits=CallLimits(timeout_s=timeout_s, backoff_s=backoff_s, max_retries=max_retries),
         )
-        self._known: dict[ModelId, _Known] = {}
-        self._lock = threading.Lock()
+        self._known: Remembered[ModelId, _Known] = Remembered(metadata_expire_s)
 
     def metadata(self, model: ModelId, *, on_retry: OnRetry | None = None) -> ModelSpec:
         """Say which tensors a model takes and gives, see `ModelServer.metadata`.
@@ -72,14 +72,12 @@ class TFServingServer:
             ModelMismatch: the model has no signature ``serving_default``.
             ModelServerUnavailable: the server doesn't answer, after bounded retries.
         """
-        known = self._remembered(model)
+        known = self._known.get(model)
         if known is None:
             definition = tf_metadata.signature(self._metadata_response(model, on_retry=on_retry), model)
             types = {name: int(tensor.dtype) for name, tensor in definition.inputs.items()}
-            until_s = time.monotonic() + self._metadata_expire_s
-            known = _Known(tf_metadata.model_spec(definition), types, until_s)
-            with self._lock:
-                self._known[model] = known
+            known = _Known(tf_metadata.model_spec(definition), types)
+            self._known.put(model, known)
         return known.spec
 
     def metadata_json(self, model: ModelId, *, timeout_s: float | None = None) -> dict[str, Any]:
@@ -91,6 +89,7 @@ class TFServingServer:
         model: ModelId,
         inputs: Mapping[str, Array],
         *,
+        types: Mapping[str, object] | None = None,
         timeout_s: float | None = None,
         on_retry: OnRetry | None = None,
     ) -> dict[str, Array]:
@@ -102,84 +101,54 @@ class TFServingServer:
         Args:
             model: which model; version 0 is the latest that the server has.
             inputs: an array for each input by name, axis 0 is the batch.
+            types: TensorFlow's name or number of an input's type, where it isn't the model's or the array's own.
             timeout_s: seconds allowed for one try, None for the server's usual.
             on_retry: told before each repeated call.
 
         Raises:
             ModelNotFound: the server has no such model.
-            ModelMismatch: the inputs don't fit the model, or the reply can't be read.
+            ModelMismatch: the inputs don't fit the model, or the outputs aren't what its metadata say.
             ModelServerUnavailable: the server doesn't answer, after bounded retries.
         """
-        known = self._remembered(model)
+        known = self._known.get(model)
         arrays = dict(inputs) if known is None else check_inputs(known.spec, inputs, model)
-        types = {} if known is None else known.types
-        tensors = {name: to_tensor(array, types.get(name)) for name, array in arrays.items()}
-        return self.predict_tensors(model, tensors, timeout_s=timeout_s, on_retry=on_retry)
-
-    def predict_tensors(
-        self,
-        model: ModelId,
-        tensors: Mapping[str, tfs_pb2.TensorProto],
-        *,
-        timeout_s: float | None = None,
-        on_retry: OnRetry | None = None,
-    ) -> dict[str, Array]:
-        """Run a model on inputs that are tensors already; else like `predict`."""
-        response = self._channel.call(
-            PREDICT,
-            tfs_pb2.PredictRequest(model_spec=_wire_spec(model), inputs=tensors),
-            tfs_pb2.PredictResponse,
-            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
-            on_retry=on_retry,
+        wanted = types or ({} if known is None else known.types)
+        reply = self._channel.call(
+            PREDICT, predict_request(model, arrays, wanted), model=model, timeout_s=timeout_s, on_retry=on_retry
         )
-        return {name: from_tensor(response.outputs[name], name=name) for name in sorted(response.outputs)}
+        return check_outputs(None if known is None else known.spec, predict_outputs(reply), model)
 
     def check(self) -> str:
-        """Ask once, within a few seconds, whether TensorFlow Serving answers, and say so in words.
+        """Ask each server once, within a few seconds, whether TensorFlow Serving answers, and say so in words.
 
         Raises:
-            ModelServerUnavailable: nothing answers, or something that isn't TensorFlow Serving.
+            ModelServerUnavailable: none does.
         """
-        code = self._channel.probe(
-            GET_MODEL_METADATA,
-            tfs_pb2.GetModelMetadataRequest(metadata_field=[tf_metadata.FIELD]),
-            tfs_pb2.GetModelMetadataResponse,
-            timeout_s=_CHECK_TIMEOUT_S,
-        )
-        if code not in _ALIVE:
+        request = tfs_pb2.GetModelMetadataRequest(metadata_field=[tf_metadata.FIELD]).SerializeToString()
+        codes = self._channel.probe(GET_MODEL_METADATA, request, timeout_s=_CHECK_TIMEOUT_S)
+        silent = ", ".join(f"{target} ({code})" for target, code in codes.items() if code not in _ALIVE)
+        alive = ", ".join(target for target, code in codes.items() if code in _ALIVE)
+        if not alive:
             raise ModelServerUnavailable(
-                f"model server {self.address}: no TensorFlow Serving answers there ({code}); "
+                f"model server: no TensorFlow Serving answers at {silent}; "
                 "check that it runs, and MODEL_SERVER or TF_HOST and TF_PORT"
             )
-        return f"TensorFlow Serving answers at {self.address}"
+        return f"TensorFlow Serving answers at {alive}" + (f", but not at {silent}" if silent else "")
 
     def close(self) -> None:
         """Close the connection and forget metadata; a later call opens a new one."""
         self._channel.close()
-        with self._lock:
-            self._known.clear()
-
-    def _remembered(self, model: ModelId) -> _Known | None:
-        with self._lock:
-            known = self._known.get(model)
-        return known if known is not None and time.monotonic() < known.until_s else None
+        self._known.clear()
 
     def _metadata_response(
         self, model: ModelId, timeout_s: float | None = None, *, on_retry: OnRetry | None = None
     ) -> tfs_pb2.GetModelMetadataResponse:
-        request = tfs_pb2.GetModelMetadataRequest(model_spec=_wire_spec(model), metadata_field=[tf_metadata.FIELD])
-        return self._channel.call(
+        request = tfs_pb2.GetModelMetadataRequest(model_spec=wire_spec(model), metadata_field=[tf_metadata.FIELD])
+        reply = self._channel.call(
             GET_MODEL_METADATA,
-            request,
-            tfs_pb2.GetModelMetadataResponse,
+            request.SerializeToString(),
+            model=model,
             timeout_s=min(self._timeout_s, _METADATA_TIMEOUT_S) if timeout_s is None else timeout_s,
             on_retry=on_retry,
         )
-
-
-def _wire_spec(model: ModelId) -> tfs_pb2.ModelSpec:
-    spec = tfs_pb2.ModelSpec(name=model.name)
-    if model.version > 0:
-        # A version 0 that is present would mean version 0 itself, not the latest.
-        spec.version.value = model.version
-    return spec
+        return tf_metadata.read_response(reply, model)

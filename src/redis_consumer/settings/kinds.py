@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 BUCKET_SCHEMES = ("s3", "gs", "az", "file", "memory")
-SERVER_SCHEMES = ("tfs", "onnx")
+SERVER_SCHEMES = ("tfs", "tfss", "oip", "oips", "onnx")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ def _model_name(text: str) -> str:
     if not re.fullmatch(r"[^\s/\\:.][^/\\:]{0,254}:\d{1,18}", text):
         raise ValueError("no name:version")
     return text
+
+
+def _model_names(text: str) -> str:
+    return ",".join(_model_name(name.strip()) for name in text.split(",")) if text else text
 
 
 def _queue_name(text: str) -> str:
@@ -83,6 +87,9 @@ Fraction = Annotated[float, Field(ge=0, le=1), Allowed("a number from 0 to 1")]
 Switch = Annotated[bool, Allowed("true, 1, yes or on; or false, 0, no or off")]
 Text = Annotated[str, Field(min_length=1), Allowed("some text")]
 ModelName = Annotated[str, AfterValidator(_model_name), Allowed("a model as name:version, e.g. NuclearSegmentation:6")]
+ModelNames = Annotated[
+    str, AfterValidator(_model_names), Allowed("models as name:version, joined by commas, e.g. NuclearSegmentation:6")
+]
 QueueName = Annotated[str, AfterValidator(_queue_name), Allowed("a name without spaces")]
 WorkerName = Annotated[str, AfterValidator(_worker_name), Allowed("a name without ':'")]
 SignedFor = Annotated[int, Field(ge=1, le=7 * 24 * 3600), Allowed("a whole number from 1 to 604800, which is a week")]
@@ -94,7 +101,10 @@ BucketUrl = Annotated[
 ]
 HealthAddress = Annotated[str, AfterValidator(_address), Allowed("host:port, e.g. 0.0.0.0:8080, or empty")]
 ServerUrl = Annotated[
-    str, Field(min_length=1), _url_of(*SERVER_SCHEMES), Allowed("tfs://host:port without a password, or onnx://")
+    str,
+    Field(min_length=1),
+    _url_of(*SERVER_SCHEMES),
+    Allowed("tfs://host:port, oip://host:port, the same with TLS by tfss://, oips://; or onnx://; no password"),
 ]
 Endpoint = Annotated[
     str, _url_of("http", "https"), Allowed("a URL that starts with http:// or https:// and holds no password")
@@ -103,6 +113,7 @@ TensorDtype = Annotated[str, Field(pattern=r"^DT_[A-Z0-9]+$"), Allowed("a Tensor
 Secret = Annotated[SecretStr | None, AfterValidator(_given)]
 
 CloudProvider = Annotated[Literal["aws", "gke"], BeforeValidator(_lower)]
+Compression = Annotated[Literal["none", "gzip", "deflate"], BeforeValidator(_lower)]
 ResultUrls = Annotated[Literal["public", "signed"], BeforeValidator(_lower)]
 CropMode = Annotated[Literal["resize", "fixed"], BeforeValidator(_lower)]
 Compartment = Annotated[Literal["whole-cell", "nuclear", "both"], BeforeValidator(_lower)]

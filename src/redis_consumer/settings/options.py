@@ -19,6 +19,7 @@ from redis_consumer.settings.kinds import (
     BucketUrl,
     CloudProvider,
     Compartment,
+    Compression,
     Count,
     CropMode,
     Endpoint,
@@ -28,6 +29,7 @@ from redis_consumer.settings.kinds import (
     LogFormat,
     LogLevel,
     ModelName,
+    ModelNames,
     Port,
     QueueName,
     ResultUrls,
@@ -116,6 +118,10 @@ class Settings(BaseSettings):
         default=25.0,
         description="Seconds a running job may take after SIGTERM before it is given back; 0 gives it back at once",
     )
+    model_cache: str = Field(
+        default="",
+        description="Folder for downloaded models, of one bucket alone; empty: one of this worker that ends with it",
+    )
     concurrency: Size = Field(default=1, description="Slots of a worker: processes that each run one job at a time")
     threads: Size = Field(
         default=1, description="Threads of a slot that each run one job at a time, for consumers that mostly wait"
@@ -154,7 +160,18 @@ class Settings(BaseSettings):
     tf_port: Port = Field(default=8500, description="gRPC port of TensorFlow Serving")
     model_server: ServerUrl = Field(
         default_factory=lambda data: f"tfs://{data.get('tf_host')}:{data.get('tf_port')}",
-        description="Model server: tfs://host:port, or onnx:// to run models in the worker; empty: tfs://TF_HOST:TF_PORT",
+        description="Model server: tfs://host:port for TensorFlow Serving, oip://host:port for the Open Inference "
+        "Protocol, several hosts divided by commas, tfss:// and oips:// for TLS; onnx:// runs models in the worker; "
+        "empty: tfs://TF_HOST:TF_PORT",
+    )
+    warm_up: ModelNames = Field(
+        default="", description="Models that each slot loads, or asks the model server for, before its first job"
+    )
+    model_server_ca: str = Field(
+        default="", description="PEM file of the authorities that vouch for the model server; empty: well-known ones"
+    )
+    model_server_headers: Secret = Field(
+        default=None, description="Headers of each call of the model server, name=value,name=value; empty for none"
     )
     tf_tensor_name: Text = Field(
         default="image", description="Name of the input that takes the image, for models with several"
@@ -167,7 +184,19 @@ class Settings(BaseSettings):
         default=128,
         description="Side in pixels of the tile for which TF_MAX_BATCH_SIZE holds; larger tiles go in smaller batches",
     )
-    grpc_timeout: Timeout = Field(default=30.0, description="Seconds that one call of the model server may take")
+    max_call_bytes: Size = Field(
+        default=16 << 20,
+        description="Bytes of tiles in one call of the model server, and in its reply, at most; one tile may have more",
+    )
+    calls_in_flight: Size = Field(
+        default=4, description="Calls of the model server that one image has under way at once; 1 for one by one"
+    )
+    grpc_timeout: Timeout = Field(
+        default=30.0, description="Seconds that one call of the model server may take; more above 16 MiB"
+    )
+    grpc_compression: Compression = Field(
+        default="none", description="Compression of requests: none, gzip or deflate; costs more than it saves nearby"
+    )
     grpc_backoff: Seconds = Field(default=3.0, description="Seconds before a failed call is tried again; 0 for none")
     max_retry: Count = Field(default=5, description="How often one failed call is tried again; 0 for never")
     dp_host: Text = Field(default="data-processing", description="Host of the former data-processing server; not used")

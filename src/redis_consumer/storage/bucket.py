@@ -114,6 +114,34 @@ class Storage:
         incoming.save(path)
         return path
 
+    def download_folder(self, filepath: str, download_dir: str | os.PathLike[str] | None = None) -> str:
+        """Download every object below a key and give the local folder, laid out as `download` does.
+
+        Raises:
+            ObjectNotFound: there are none.
+            InvalidJob: as `download`; the limit holds for all of them together.
+        """
+        import obstore
+
+        folder = self._links.key_of(filepath.rstrip("/"), _INPUT_FIELD)
+        store, left = self._stores.reader(), self._options.max_download_bytes
+        pages = iter(obstore.list(store, f"{folder}/"))
+        found = False
+        while True:
+            with as_ours(self._address, "list", folder):
+                page = next(pages, None)
+            if page is None:
+                break
+            for entry in page:
+                incoming = transfer.start(store, self._address, entry["path"], left)
+                found, left = True, None if left is None else left - incoming.size
+                incoming.save(self._download_path(entry["path"], download_dir))
+        if not found:
+            raise ObjectNotFound(
+                f"object {folder}/ in {self._address.label}: there is none; upload it first", key=folder
+            )
+        return os.path.dirname(self._download_path(f"{folder}/x", download_dir))
+
     def download_file(self, key: str, path: str | os.PathLike[str]) -> None:
         """Download an object to exactly this path, whose folder exists.
 

@@ -56,15 +56,17 @@ class Board:
         """Note which job a thread runs, None for none; noted again with the same one, it made progress."""
         cell = self._cell(thread)
         (number,) = _SEQUENCE.unpack_from(self._memory, cell)
-        now = time.monotonic()
-        before = self._record(cell, number)
-        key = b"" if job is None else job.id.encode("utf-8", "surrogateescape")[:MAX_KEY_BYTES]
-        attempt = 0 if job is None else job.attempt
-        is_same = before is not None and before.job.attempt == attempt and job is not None and before.job.id == job.id
-        started = before.started if before is not None and is_same else now
         at = self._half(cell, number + 1)
-        _RECORD.pack_into(self._memory, at, started, now, attempt, len(key))
-        self._memory[at + _RECORD.size : at + _RECORD.size + len(key)] = key
+        if job is None:
+            _RECORD.pack_into(self._memory, at, 0.0, 0.0, 0, 0)
+        else:
+            now = time.monotonic()
+            before = self._record(cell, number)
+            is_same = before is not None and (before.job.id, before.job.attempt) == (job.id, job.attempt)
+            key = job.id.encode("utf-8", "surrogateescape")[:MAX_KEY_BYTES]
+            started = before.started if before is not None and is_same else now
+            _RECORD.pack_into(self._memory, at, started, now, job.attempt, len(key))
+            self._memory[at + _RECORD.size : at + _RECORD.size + len(key)] = key
         _SEQUENCE.pack_into(self._memory, cell, number + 1)
 
     def runs(self) -> dict[int, Run]:

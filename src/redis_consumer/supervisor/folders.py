@@ -21,12 +21,17 @@ class Folders:
 
     The worker's folder holds a lock for as long as the worker lives, so that another one on the same disk knows
     whose folders it may remove, even where it sees no process but its own.
+
+    Attributes:
+        shared: a folder for all slots.
     """
 
     def __init__(self) -> None:
         self._root = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._lock = os.open(self._root / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.shared = self._root / "shared"
+        self.shared.mkdir()
 
     def make(self) -> Path:
         """Make a folder for a slot."""

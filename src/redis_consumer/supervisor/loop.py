@@ -147,7 +147,7 @@ class Supervisor:
             if self._signals:
                 self._forward_signals()
             self._reap()
-            if self._may_start():
+            while self._may_start():
                 self._start_slot()
             if not self.slots and (self._is_stopping or self._exit_code or self.is_burst):
                 return
@@ -202,7 +202,7 @@ class Supervisor:
                 self._health.leave()
             self._let_start()
             die_with_parent(self._life_read)
-            return self.run_slot(Link(board, self._start_read))
+            return self.run_slot(Link(board, self._start_read, self._folders.shared))
         except BaseException:
             logger.exception("A slot ends by an error")
             return 1
@@ -247,7 +247,7 @@ class Supervisor:
         # One that we end ourselves, since we stop or for another job's sake, is no attempt of the job's.
         is_crash = is_to_blame and not self._is_stopping
         try:
-            self.queue.give_back(job, is_next=not is_crash, is_crash=is_crash)
+            self.queue.give_back(job, is_next=not is_crash, is_crash=is_crash, error=cause)
         except LeaseLost:
             logger.info("Job %s was settled or taken before", job.id)
         except RedisUnavailable as error:
@@ -311,6 +311,6 @@ class Supervisor:
         logger.info("%s: stopping %s", names[-1], "at once" if is_again else f"within {grace_s:g} s")
         self._kill_at = time.monotonic() + grace_s + KILL_AFTER_S
         for slot in self.slots.values():
-            for _ in names:
-                send_signal(slot.pid, signal.SIGTERM)
+            # Another one, since a second of the same kind may be lost while the first one is pending.
+            send_signal(slot.pid, signal.SIGALRM if is_again else signal.SIGTERM)
         self._let_start()  # a slot that waits still sees its signal then

@@ -44,17 +44,19 @@ class Link:
     Args:
         board: where to tell what the thread does.
         start: ends when the slot may claim.
+        folder: that all slots of the worker share, for what each would else make for itself.
         thread: number of the thread within the slot.
     """
 
-    def __init__(self, board: Board, start: int, thread: int = 0) -> None:
+    def __init__(self, board: Board, start: int, folder: Path, thread: int = 0) -> None:
+        self.folder = folder
         self._board = board
         self._start = start
         self._thread = thread
 
     def of_thread(self, thread: int) -> Link:
         """The same line for another thread."""
-        return Link(self._board, self._start, thread)
+        return Link(self._board, self._start, self.folder, thread)
 
     def wait_for_start(self) -> None:
         """Wait until the worker is registered."""

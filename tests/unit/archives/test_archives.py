@@ -7,6 +7,7 @@ import stat
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,6 +44,23 @@ def test_archive_has_a_digest_for_a_name_and_members_relative_to_its_folder(tmp_
         assert archive.namelist() == ["a.tif", "well/b.tif"]
         assert archive.read("well/b.tif") == b"content of well/b.tif"
         assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_DEFLATED}
+
+
+@pytest.mark.parametrize(
+    ("content", "method"),
+    [
+        (np.random.default_rng(1).random((256, 256), np.float32).tobytes(), zipfile.ZIP_STORED),
+        (np.repeat(np.arange(256 * 16, dtype=np.float32), 16).tobytes(), zipfile.ZIP_DEFLATED),
+    ],
+    ids=["probabilities", "labels"],
+)
+def test_only_what_becomes_much_smaller_is_packed(tmp_path: Path, content: bytes, method: int) -> None:
+    (tmp_path / "a.tif").write_bytes(content)
+    with zipfile.ZipFile(zip_files([tmp_path / "a.tif"], tmp_path)) as archive:
+        (member,) = archive.infolist()
+        assert member.compress_type == method
+        assert stat.S_IMODE(member.external_attr >> 16) == stat.S_IMODE((tmp_path / "a.tif").stat().st_mode)
+        assert archive.read(member) == content
 
 
 def test_prefix_stands_before_the_digest(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 
@@ -20,7 +21,9 @@ from redis_consumer.job import Job, ModelId
 from redis_consumer.models import ModelStore
 from redis_consumer.processing import registry
 from redis_consumer.processing.tiles import plan_cuts
+from redis_consumer.processing.whole_image import Sampler, fit
 from redis_consumer.redis import RedisClient
+from redis_consumer.serving import ModelSpec, TensorSpec, check_outputs
 from redis_consumer.serving.onnx import OnnxServer
 from redis_consumer.storage import Storage
 from support.documents import DOCS
@@ -47,12 +50,24 @@ def cut_off() -> bytes:
     return buffer.getvalue()[:1500]
 
 
+def picture(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.new("L", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def answer(*shape: int, value: float = 0) -> None:
+    tensors = tuple(TensorSpec(name, np.dtype(np.float32), (None, None, None, 1)) for name in ("image", "prediction"))
+    spec = ModelSpec(inputs=tensors[:1], outputs=tensors[1:])
+    check_outputs(spec, {"prediction": np.full(shape, value, np.float32)}, ModelId("Scaling", 1))
+
+
 PROVOKED: dict[str, Callable[[], object]] = {
     "no input named": lambda: Job("j").input_file_name,
     "no such object": lambda: Storage("memory://").download("uploads/cells.tif", "."),
     "a key that leads out": lambda: Storage("memory://").download("../cells.tif", "."),
     "a scale that is none": lambda: Job("j", {"scale": "big"}).scale,
-    "a version that is none": lambda: Job("j", {"model_name": "Nuclei", "model_version": "latest"}).model,
+    "a version that is none": lambda: Job("j", {"model_name": "Nuclei", "model_version": "1.5"}).model,
     "no such model": lambda: ModelStore(None).find(ModelId("Nuclei", 1)),
     "an unknown function": lambda: registry.get_function("post", "retinanet"),
     "an empty file": lambda: read(b""),
@@ -60,9 +75,13 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "a TIFF that is cut off": lambda: read(cut_off()),
     "no pixels": lambda: read(np.zeros((0, 8)), "cells.npy"),
     "NaN pixels": lambda: read(np.full((8, 8), np.nan), "cells.npy"),
-    "too large": lambda: read(np.zeros((4096, 8), np.uint8), "cells.npy"),
+    "too large": lambda: read(picture(8, 4096), "cells.png"),
     "too many frames": lambda: read(np.zeros((61, 8, 8, 1), np.uint8), "cells.npy"),
     "too much field": lambda: plan_cuts((64, 64), 1, 16_001),
+    "a prediction that is none": lambda: answer(1, 8, 8, 1, value=np.nan),
+    "another output than announced": lambda: answer(1, 8, 8, 2),
+    "a label for onnx": lambda: ModelStore(None).find(ModelId("Nuclei", label="stable")),
+    "too large for a function": lambda: fit(["own"], Sampler((4096, 4096, 1)), {}),
     "a channel that isn't there": lambda: select_channels(np.zeros((1, 8, 8, 1)), [2], "cells.tif"),
 }
 

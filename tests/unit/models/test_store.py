@@ -205,3 +205,27 @@ def test_a_wrong_card_is_refused_by_its_key(folder: Path, bucket: Storage) -> No
 
 def test_packaged_models_are_listed_in_order() -> None:
     assert packaged_models() == [ModelId("Packaged", 1), ModelId("Packaged", 10)]
+
+
+def test_a_cached_model_is_not_downloaded_again(folder: Path, bucket: Storage, tmp_path: Path) -> None:
+    put(folder, "models/Nuclei/2/model.onnx", "the model")
+    ModelStore(bucket, tmp_path / "cache").find(ModelId("Nuclei", 2))
+    put(folder, "models/Nuclei/2/model.onnx", "another")
+    assert ModelStore(bucket, tmp_path / "cache").find(ModelId("Nuclei", 2)).read_text() == "the model"
+
+
+@pytest.mark.parametrize("damage", ["model.onnx", "model.onnx.data", "SHA256SUMS"])
+@pytest.mark.parametrize("is_absent", [True, False], ids=["absent", "changed"])
+def test_a_damaged_model_is_downloaded_again(
+    folder: Path, bucket: Storage, tmp_path: Path, damage: str, is_absent: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(folder, "models/Nuclei/2/model.onnx", "the model")
+    put(folder, "models/Nuclei/2/model.onnx.data", "weights")
+    path = ModelStore(bucket, tmp_path / "cache").find(ModelId("Nuclei", 2)).with_name(damage)
+    path.unlink()
+    if not is_absent:
+        path.write_text("the mode")
+    again = ModelStore(bucket, tmp_path / "cache").find(ModelId("Nuclei", 2))
+    assert again.read_text() == "the model"
+    assert again.with_name("model.onnx.data").read_text() == "weights"
+    assert "model Nuclei:2: its files in the cache are damaged, it is downloaded again" in caplog.text

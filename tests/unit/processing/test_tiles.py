@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -11,149 +10,118 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redis_consumer.errors import InvalidJob, ModelMismatch
-from redis_consumer.processing.tiles import Predict, fit_tile, plan_cuts, plan_tiles, run_plan, run_tiled
+from redis_consumer.processing.tiles import TilePlan, fit_tile, plan_cuts, plan_tiles
 
 Array = npt.NDArray[Any]
 SIDES = st.integers(1, 40)
 
 
-def same(tiles: Array) -> list[Array]:
-    return [tiles]
+def numbered(*shape: int) -> Array:
+    """An image whose pixels are all different, with one channel."""
+    return np.arange(np.prod(shape), dtype=np.int64).reshape(*shape, 1)
 
 
-class Recorder:
-    """A model that gives back its tiles and remembers them."""
-
-    def __init__(self) -> None:
-        self.seen: list[Array] = []
-
-    def __call__(self, tiles: Array) -> list[Array]:
-        self.seen.append(tiles)
-        return [tiles]
-
-    @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        return [tiles.shape for tiles in self.seen]
+@st.composite
+def plans(draw: st.DrawFn) -> TilePlan:
+    """Plans of one to three axes, with any overlap that fits."""
+    axes = draw(st.integers(1, 3))
+    shape = draw(st.tuples(*[st.integers(1, 30)] * axes))
+    tile = draw(st.tuples(*[st.integers(1, 20)] * axes))
+    overlap = tuple(draw(st.integers(0, side - 1)) for side in tile)
+    return plan_tiles(shape, tile, overlap)
 
 
-def run_cuts(batch: Array, predict: Predict, cuts: int, field: int, *, batch_size: int = 8) -> list[Array]:
-    plan = plan_cuts((batch.shape[1], batch.shape[2]), cuts, field)
-    return run_plan(batch, predict, plan, batch_size=batch_size)
-
-
-def ramp(*shape: int) -> Array:
-    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-
-
-@given(
-    shape=st.tuples(st.integers(1, 3), SIDES, SIDES, st.integers(1, 2)),
-    tile=st.tuples(SIDES, SIDES),
-    overlap=st.integers(0, 39),
-    batch_size=st.integers(1, 5),
-)
+@given(plans())
 @settings(max_examples=300, deadline=None)
-def test_stitched_tiles_are_the_image(
-    shape: tuple[int, int, int, int], tile: tuple[int, int], overlap: int, batch_size: int
-) -> None:
-    image = ramp(*shape)
-    overlap = min(overlap, *(side - 1 for side in tile))
-    (output,) = run_tiled(image, same, tile_yx=tile, overlap_px=overlap, batch_size=batch_size)
-    assert np.array_equal(output, image)
-
-
-@given(shape=st.tuples(st.integers(1, 2), SIDES, SIDES, st.just(1)), cuts=st.integers(1, 45), field=st.integers(1, 31))
-@settings(max_examples=200, deadline=None)
-def test_stitched_cuts_are_the_image(shape: tuple[int, int, int, int], cuts: int, field: int) -> None:
-    image = ramp(*shape)
-    (output,) = run_cuts(image, same, min(cuts, *shape[1:3]), field)
-    assert np.array_equal(output, image)
-
-
-@given(shape=st.tuples(SIDES, SIDES), tile=st.tuples(SIDES, SIDES), overlap=st.integers(0, 39))
-@settings(max_examples=200, deadline=None)
-def test_targets_cover_every_pixel_once(shape: tuple[int, int], tile: tuple[int, int], overlap: int) -> None:
-    overlap = min(overlap, *(side - 1 for side in tile))
-    covered = np.zeros(shape, int)
-    for part in plan_tiles(shape, tile, overlap).tiles:
-        covered[part.target] += 1
+def test_cores_cover_every_pixel_once(plan: TilePlan) -> None:
+    covered = np.zeros(plan.shape, int)
+    for tile in plan:
+        covered[tuple(span.core for span in tile.spans)] += 1
     assert np.all(covered == 1)
+    assert len(list(plan)) == len(plan)
+
+
+@given(plans())
+@settings(max_examples=300, deadline=None)
+def test_along_an_axis_a_pixel_has_at_most_two_tiles_which_both_say_so(plan: TilePlan) -> None:
+    for spans in plan.axes:
+        assert spans[0].before == spans[-1].after == 0
+        for span, following in pairwise(spans):
+            assert span.after == following.before == span.target.stop - following.target.start
+        for span, _, third in zip(spans, spans[1:], spans[2:], strict=False):
+            assert span.target.stop <= third.target.start
+
+
+@given(plans())
+@settings(max_examples=300, deadline=None)
+def test_a_tile_has_the_planned_size_and_holds_what_it_gives(plan: TilePlan) -> None:
+    image = numbered(*plan.shape)
+    for tile in plan:
+        cut = tile.cut(image)
+        given_ = tuple(span.within(span.target) for span in tile.spans)
+        assert cut.shape == (*plan.tile, 1)
+        assert np.array_equal(cut[given_], image[tuple(span.target for span in tile.spans)])
 
 
 @given(side=st.integers(1, 200), tile=st.integers(1, 60), overlap=st.integers(0, 59))
 @settings(max_examples=200, deadline=None)
 def test_neighbours_share_the_overlap_and_lie_inside(side: int, tile: int, overlap: int) -> None:
-    overlap = min(overlap, tile - 1)
-    plan = plan_tiles((side, 1), (tile, 1), overlap)
-    starts = [part.source[0].start for part in plan.tiles]
-    assert all(start + tile - following >= overlap for start, following in pairwise(starts))
-    assert starts[0] == 0
-    assert starts[-1] + tile == max(side, tile)
+    plan = plan_tiles((side,), (tile,), min(overlap, tile - 1))
+    sources = [span.source for span in plan.axes[0]]
+    assert all(source.stop - following.start >= min(overlap, tile - 1) for source, following in pairwise(sources))
+    if side >= tile:
+        assert (sources[0].start, sources[-1].stop) == (0, side)
 
 
-def test_pixels_far_from_a_tile_s_border_are_kept_where_tiles_overlap() -> None:
-    plan = plan_tiles((100, 1), (40, 1), 20)
-    assert [(part.source[0].start, part.target[0].start) for part in plan.tiles] == [
-        (0, 0),
-        (20, 30),
-        (40, 50),
-        (60, 70),
+@given(side=st.integers(50, 300), tile=st.integers(20, 49), quarter=st.integers(0, 6))
+@settings(max_examples=200, deadline=None)
+def test_nothing_is_given_near_an_edge_where_the_image_goes_on(side: int, tile: int, quarter: int) -> None:
+    plan = plan_tiles((side,), (tile,), min(4 * quarter, tile // 2))
+    margin = min(4 * quarter, tile // 2) // 4
+    for span in plan.axes[0]:
+        assert span.source.start == 0 or span.target.start >= span.source.start + margin
+        assert span.source.stop == side or span.target.stop <= span.source.stop - margin
+
+
+@given(plans())
+@settings(max_examples=200, deadline=None)
+def test_edges_are_reflected(plan: TilePlan) -> None:
+    image = numbered(*plan.shape)
+    padding = [(side, side) for side in plan.tile]
+    padded = np.pad(image, [*padding, (0, 0)], mode="reflect")
+    for tile in plan:
+        moved = tuple(
+            slice(span.source.start + side, span.source.stop + side)
+            for span, side in zip(tile.spans, plan.tile, strict=True)
+        )
+        assert np.array_equal(tile.cut(image), padded[moved])
+
+
+def test_a_tile_within_the_image_is_a_view() -> None:
+    image = numbered(20, 30)
+    assert all(np.shares_memory(tile.cut(image), image) for tile in plan_tiles((20, 30), (8, 8), 2))
+
+
+def test_tiles_come_row_by_row() -> None:
+    plan = plan_tiles((8, 12), (4, 4))
+    assert [tuple(span.source.start for span in tile.spans) for tile in plan] == [
+        (row, column) for row in (0, 4) for column in (0, 4, 8)
     ]
 
 
-def test_an_image_of_the_tile_s_size_is_one_call_on_a_view() -> None:
-    image = ramp(1, 16, 16, 1)
-    model = Recorder()
-    run_tiled(image, model, tile_yx=(16, 16), overlap_px=8, batch_size=4)
-    assert len(model.seen) == 1
-    assert np.shares_memory(model.seen[0], image)
+def test_the_middle_half_of_what_is_shared_is_given_by_both() -> None:
+    plan = plan_tiles((100,), (40,), 20)
+    assert [(span.source.start, span.target.start, span.target.stop) for span in plan.axes[0]] == [
+        (0, 0, 35),
+        (20, 25, 55),
+        (40, 45, 75),
+        (60, 65, 100),
+    ]
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (5, 7)])
-def test_small_images_are_reflected_to_the_tile(shape: tuple[int, int]) -> None:
-    model = Recorder()
-    image = ramp(1, *shape, 1)
-    run_tiled(image, model, tile_yx=(16, 16), overlap_px=4)
-    assert set(model.shapes) == {(1, 16, 16, 1)}
-    assert all(np.isin(tiles, image).all() for tiles in model.seen)
-
-
-def test_outputs_may_differ_in_number_channels_and_dtype() -> None:
-    image = ramp(2, 20, 30, 3)
-
-    def predict(tiles: Array) -> list[Array]:
-        return [tiles.sum(axis=-1, keepdims=True), (tiles > 5), tiles[..., [0, 1, 2, 0]].astype(np.int16)]
-
-    total, mask, four = run_tiled(image, predict, tile_yx=(8, 8), overlap_px=2, batch_size=3)
-    assert np.array_equal(total, image.sum(axis=-1, keepdims=True))
-    assert np.array_equal(mask, image > 5)
-    assert four.shape == (2, 20, 30, 4)
-    assert (mask.dtype, four.dtype) == (np.dtype(bool), np.dtype(np.int16))
-
-
-def test_batches_are_filled_across_images_and_progress_is_told() -> None:
-    model = Recorder()
-    steps: list[tuple[int, int]] = []
-    run_tiled(
-        ramp(3, 8, 16, 1),
-        model,
-        tile_yx=(8, 8),
-        batch_size=4,
-        on_progress=lambda done, total: steps.append((done, total)),
-    )
-    assert [len(tiles) for tiles in model.seen] == [4, 2]
-    assert steps == [(4, 6), (6, 6)]
-
-
-@given(shape=st.tuples(SIDES, SIDES), cuts=st.integers(1, 9), field=st.integers(1, 61), multiple=st.integers(1, 32))
-@settings(max_examples=200, deadline=None)
-def test_cuts_in_multiples_of_a_size_are_the_image(
-    shape: tuple[int, int], cuts: int, field: int, multiple: int
-) -> None:
-    image, model = ramp(1, *shape, 1), Recorder()
-    plan = plan_cuts(shape, min(cuts, *shape), field, multiple_px=multiple)
-    (output,) = run_plan(image, model, plan, batch_size=4)
-    assert np.array_equal(output, image)
-    assert {side % multiple for seen in model.shapes for side in seen[1:3]} == {0}
+@pytest.mark.parametrize(("shape", "is_whole"), [((8, 8), True), ((8, 7), False), ((8, 9), False), ((16, 8), False)])
+def test_a_plan_of_the_image_itself_is_whole(shape: tuple[int, int], is_whole: bool) -> None:
+    assert plan_tiles(shape, (8, 8)).is_whole == is_whole
 
 
 @pytest.mark.parametrize(
@@ -162,74 +130,48 @@ def test_cuts_in_multiples_of_a_size_are_the_image(
         ((300, 2000), (512, 512), 16, (304, 512)),
         ((1, 1), (512, 512), 8, (8, 8)),
         ((600, 600), (500, 500), 1, (500, 500)),
+        ((5, 60, 60), (8, 32, 32), 4, (8, 32, 32)),
     ],
 )
-def test_fit_tile(shape: tuple[int, int], limit: tuple[int, int], multiple: int, expected: tuple[int, int]) -> None:
+def test_fit_tile(shape: tuple[int, ...], limit: tuple[int, ...], multiple: int, expected: tuple[int, ...]) -> None:
     assert fit_tile(shape, limit, multiple) == expected
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        lambda tiles: [],
-        lambda tiles: [tiles[..., 0]],
-        lambda tiles: [tiles[:, ::2, ::2]],
-        lambda tiles: [tiles[:1]],
-        lambda tiles: [np.zeros((len(tiles), 3))],
-    ],
-    ids=["none", "rank", "half size", "batch", "classes"],
-)
-def test_replies_of_another_shape_are_a_mismatch(reply: Callable[[Array], list[Array]]) -> None:
-    with pytest.raises(ModelMismatch, match=r"^model: .*; "):
-        run_tiled(ramp(1, 16, 16, 1), reply, tile_yx=(8, 8), batch_size=2)
-
-
-@pytest.mark.parametrize(
-    "later", [lambda tiles: [tiles, tiles], lambda tiles: [tiles[..., [0, 0]]]], ids=["number", "channels"]
-)
-def test_replies_that_change_are_a_mismatch(later: Callable[[Array], list[Array]]) -> None:
-    replies = iter([same, later])
-    with pytest.raises(ModelMismatch):
-        run_tiled(ramp(1, 8, 16, 1), lambda tiles: next(replies)(tiles), tile_yx=(8, 8))
-
-
 def test_the_overlap_does_not_matter_where_one_tile_is_enough() -> None:
-    assert len(plan_tiles((8, 5), (8, 8), 64).tiles) == 1
+    assert len(plan_tiles((8, 5), (8, 8), 64)) == 1
 
 
-@pytest.mark.parametrize("overlap", [8, 9, -1])
-def test_an_overlap_no_smaller_than_the_tile_is_refused(overlap: int) -> None:
+@pytest.mark.parametrize("overlap", [8, 9, -1, (0, 8)])
+def test_an_overlap_no_smaller_than_the_tile_is_refused(overlap: int | tuple[int, int]) -> None:
     with pytest.raises(ModelMismatch, match="overlap"):
-        run_tiled(ramp(1, 16, 16, 1), same, tile_yx=(8, 8), overlap_px=overlap)
+        plan_tiles((16, 16), (8, 8), overlap)
 
 
-@pytest.mark.parametrize("shape", [(16, 16, 1), (1, 0, 16, 1)])
-def test_arrays_that_are_no_batch_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ModelMismatch, match=r"batch, y, x, channel"):
-        run_tiled(ramp(*shape), same, tile_yx=(8, 8))
+@given(shape=st.tuples(SIDES, SIDES), cuts=st.integers(1, 9), field=st.integers(1, 61), multiple=st.integers(1, 32))
+@settings(max_examples=200, deadline=None)
+def test_cuts_cover_the_image_and_are_extended_by_reflection(
+    shape: tuple[int, int], cuts: int, field: int, multiple: int
+) -> None:
+    plan = plan_cuts(shape, min(cuts, *shape), field, multiple_px=multiple)
+    border = (field - 1) // 2
+    image = numbered(*shape)
+    padded = np.pad(image, [(border, border + max(plan.tile))] * 2 + [(0, 0)], mode="reflect")
+    covered = np.zeros(shape, bool)
+    for tile in plan:
+        rows, columns = (slice(span.source.start + border, span.source.stop + border) for span in tile.spans)
+        assert np.array_equal(tile.cut(image), padded[rows, columns])
+        covered[tuple(span.target for span in tile.spans)] = True
+    assert covered.all()
+    assert {side % multiple for side in plan.tile} == {0}
 
 
-def test_cuts_are_extended_by_the_field_and_batched() -> None:
-    model = Recorder()
-    run_cuts(ramp(1, 20, 31, 1), model, 3, 11, batch_size=4)
-    assert model.shapes == [(4, 17, 21, 1), (4, 17, 21, 1), (1, 17, 21, 1)]
-
-
-def test_cuts_give_what_the_whole_image_gives_for_a_model_of_that_field() -> None:
-    from scipy.ndimage import uniform_filter
-
-    image = np.random.default_rng(0).random((1, 37, 23, 1)).astype(np.float32)
-
-    def blur(tiles: Array) -> list[Array]:
-        return [uniform_filter(tiles, size=(1, 7, 7, 1), mode="mirror")]
-
-    (cut,) = run_cuts(image, blur, 4, 7)
-    assert np.allclose(cut, blur(image)[0], atol=1e-5)
-
-
-def test_cuts_with_several_outputs() -> None:
-    first, second = run_cuts(ramp(1, 9, 9, 1), lambda t: [t, t[..., [0, 0]]], 2, 1)
-    assert (first.shape, second.shape) == ((1, 9, 9, 1), (1, 9, 9, 2))
+def test_cuts_give_their_piece_alone() -> None:
+    spans = plan_cuts((20, 31), 3, 11).axes[1]
+    assert [(span.source.start, span.target, span.before, span.after) for span in spans] == [
+        (-5, slice(0, 11), 0, 0),
+        (6, slice(11, 22), 0, 0),
+        (15, slice(20, 31), 0, 0),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -248,4 +190,4 @@ def test_impossible_cuts_name_the_fields(cuts: int, field: int, text: str) -> No
 
 
 def test_the_usual_field_fits_images_of_any_size() -> None:
-    assert plan_cuts((5, 9), 1, 61).tile_yx == (65, 69)
+    assert plan_cuts((5, 9), 1, 61).tile == (65, 69)

@@ -7,7 +7,7 @@ import pytest
 
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
-from redis_consumer.serving import ModelSpec, TensorSpec, check_inputs
+from redis_consumer.serving import ModelSpec, TensorSpec, check_inputs, check_outputs
 
 MODEL = ModelId("Nuclei", 3)
 
@@ -50,3 +50,45 @@ def test_an_unknown_rank_takes_any_shape() -> None:
 def test_missing_and_unknown_names_are_refused_with_the_wanted_ones(names: list[str]) -> None:
     with pytest.raises(ModelMismatch, match="it takes 'image'"):
         check_inputs(spec(), {name: np.zeros((1, 1, 1, 1), np.float32) for name in names}, MODEL)
+
+
+OUTPUTS = ModelSpec(
+    inputs=(),
+    outputs=(
+        TensorSpec("prediction", np.dtype(np.float32), (None, 2)),
+        TensorSpec("quantised", np.dtype(object), None),
+    ),
+)
+
+
+def test_outputs_that_fit_come_back_sorted_by_name() -> None:
+    outputs: dict[str, Any] = {"quantised": np.zeros(3, np.uint8), "prediction": np.zeros((5, 2), np.float32)}
+    checked = check_outputs(OUTPUTS, outputs, MODEL)
+    assert list(checked) == ["prediction", "quantised"]
+    assert all(checked[name] is outputs[name] for name in outputs)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "problem"),
+    [
+        (np.zeros((5, 3), np.float32), r"shape \[5, 3\], but the metadata say float32 and \[any, 2\]"),
+        (np.zeros((5, 2), np.float64), "dtype float64"),
+        (np.full((5, 2), np.nan, np.float32), "no numbers"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused(prediction: Any, problem: str) -> None:
+    with pytest.raises(ModelMismatch, match=f"model Nuclei:3, output 'prediction': .*{problem}"):
+        check_outputs(OUTPUTS, {"prediction": prediction, "quantised": np.zeros(1)}, MODEL)
+
+
+@pytest.mark.parametrize("names", [[], ["prediction"], ["prediction", "quantised", "extra"]])
+def test_missing_and_unknown_outputs_are_refused(names: list[str]) -> None:
+    with pytest.raises(ModelMismatch, match="its metadata say 'prediction', 'quantised'"):
+        check_outputs(OUTPUTS, {name: np.zeros((1, 2), np.float32) for name in names}, MODEL)
+
+
+def test_of_an_unknown_model_only_the_values_are_looked_at() -> None:
+    outputs = {"a": np.zeros((0, 2)), "b": np.array([b"text"], object), "c": np.array([np.inf, 1])}
+    assert check_outputs(None, outputs, MODEL) == outputs
+    with pytest.raises(ModelMismatch, match="no numbers"):
+        check_outputs(None, {"a": np.array([1, np.nan], np.float16)}, MODEL)

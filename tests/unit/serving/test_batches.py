@@ -19,6 +19,8 @@ from redis_consumer.serving.batches import batch_size_for, predict_in_batches
         ([(-1, 128, 128, 1), (-1, 128, 128, 4)], 16),
         ([(-1, -1, -1, 1)], 64),
         ([(-1, 4096, 4096, 3)], 1),
+        ([(1, 128, 128, 1)], 1),
+        ([(-1, 4096, 4096, 3), (4, 128, 128, 1)], 4),
     ],
 )
 def test_larger_inputs_make_smaller_batches(shapes: list[tuple[int, ...]], size: int) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from redis_consumer.errors import ModelMismatch, ModelNotFound
-from redis_consumer.serving.onnx_file import MESSAGES, check_file, external_locations
+from redis_consumer.serving.onnx_file import MESSAGES, check_file, checksum, external_locations
 from support import onnx_models as models
 
 
@@ -140,3 +140,13 @@ def test_the_field_numbers_are_those_of_the_format() -> None:
         numbers = (descriptor or getattr(onnx.onnx_ml_pb2, name)).DESCRIPTOR.fields_by_number
         for number, child in fields.items():
             assert numbers[number].message_type.name == child
+
+
+def test_the_checksum_covers_the_file_and_its_external_data(tmp_path: Path) -> None:
+    sums: list[str] = []
+    for weights in (b"1234", b"1234", b"4321"):
+        path = tmp_path / f"{len(sums)}.onnx"
+        path.write_bytes(in_initializer("weights.bin").SerializeToString())
+        (tmp_path / "weights.bin").write_bytes(weights)
+        sums.append(checksum(path))
+    assert sums[0] == sums[1] != sums[2]

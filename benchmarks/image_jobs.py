@@ -1,0 +1,122 @@
+"""How does a benchmark run many jobs with one image through a real worker and a real model server?"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.model_server import ModelServer
+from benchmarks.worker import ROOT, connect, idle_worker
+from redis_consumer.cli import embedded
+from redis_consumer.redis import RedisClient
+
+TIMEOUT_S = 120.0
+POLL_S = 0.005
+#: Fields of a job with the seconds of each of its stages.
+STAGES = ("download", "preprocess", "prediction", "postprocess", "upload")
+
+Plane = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was seen of many jobs.
+
+    Attributes:
+        jobs_per_s: from the first look that found completed ones, which don't count, to the last.
+        stages_ms: for each stage the median of all jobs.
+    """
+
+    jobs_per_s: float
+    stages_ms: dict[str, float]
+
+
+def photograph(height: int, width: int) -> Plane:
+    """A real image of nuclei, mirrored at its edges where more is wanted, and smoothed.
+
+    So its values are no integers, and shrink in a zip as little as what a network gives.
+    """
+    from scipy import ndimage
+    from tifffile import imread
+
+    picture = imread(ROOT / "data/nuclei.tif")
+    missing = [(0, max(0, wanted - side)) for wanted, side in zip((height, width), picture.shape, strict=True)]
+    pixels = np.pad(picture, missing, mode="reflect")[:height, :width].astype(np.float32)
+    return np.asarray(ndimage.gaussian_filter(pixels, 1.0) / 255, np.float32)
+
+
+class ImageWorker:
+    """A worker that waits for jobs, and its bucket."""
+
+    def __init__(self, client: RedisClient, folder: Path) -> None:
+        self._client = client
+        self._uploads = folder / "bucket/uploads"
+        self._log = folder / "worker.log"
+        self._jobs = 0
+
+    def run(self, image: Plane, jobs: int) -> Run:
+        """Put that many jobs with an image into the queue, all at once, and wait until they are done."""
+        from tifffile import imwrite
+
+        self._uploads.mkdir(exist_ok=True)
+        imwrite(self._uploads / "image.tif", image)
+        before = self._completed()
+        job_ids = [f"predict:image.tif:{self._jobs + number}" for number in range(jobs)]
+        self._jobs += jobs
+        fields = {
+            "status": "new",
+            "original_name": "image.tif",
+            "input_file_name": "uploads/image.tif",
+            "model_name": "Echo",
+            "model_version": "1",
+            "scale": "1",
+        }
+        for job_id in job_ids:
+            self._client.hset(job_id, mapping=fields)
+        self._client.lpush("predict", *job_ids)
+        first, started = self._wait(before + 1)
+        _, ended = self._wait(before + jobs)
+        done = [self._client.hgetall(job_id) for job_id in job_ids]
+        for values in done:
+            if values["status"] != "done":
+                raise RuntimeError(f"a job failed: {values.get('reason')}")
+        stages = {name: [1e3 * float(values[f"{name}_time"]) for values in done] for name in STAGES}
+        return Run(
+            (before + jobs - first) / (ended - started),
+            {name: round(statistics.median(times), 2) for name, times in stages.items()},
+        )
+
+    def _completed(self) -> int:
+        return int(self._client.get("redis-consumer:completed:predict") or 0)
+
+    def _wait(self, jobs: int) -> tuple[int, float]:
+        """Wait until so many jobs are completed; give how many are, and when."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while (count := self._completed()) < jobs:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{count} of {jobs} jobs completed: {embedded.tail(self._log)}")
+            time.sleep(POLL_S)
+        return count, time.monotonic()
+
+
+@contextmanager
+def image_worker(model_server: ModelServer, *, slots: int = 1) -> Iterator[ImageWorker]:
+    """Run a worker until the block ends: an empty Redis, a local bucket, the usual consumer, no functions."""
+    variables = {
+        "MODEL_SERVER": f"tfs://{model_server.address}",
+        "CONCURRENCY": str(slots),
+        "LOG_LEVEL": "WARNING",
+    }
+    with embedded.run_redis() as server, tempfile.TemporaryDirectory() as name:
+        client = connect(server)
+        with idle_worker(server, Path(name), TMPDIR=name, **variables):
+            yield ImageWorker(client, Path(name))
+        client.close()

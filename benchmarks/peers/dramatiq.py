@@ -1,0 +1,19 @@
+"""The no-op job of dramatiq; run as a module, pushes jobs."""
+
+import os
+import sys
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+
+dramatiq.set_broker(RedisBroker(url=os.environ["REDIS_URL"]))
+
+
+@dramatiq.actor
+def nothing() -> None:
+    """Do nothing."""
+
+
+if __name__ == "__main__":
+    for _ in range(int(sys.argv[1])):
+        nothing.send()

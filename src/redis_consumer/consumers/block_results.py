@@ -1,0 +1,88 @@
+"""How do the results of blocks become the planes of one result?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from redis_consumer.errors import ModelMismatch
+from redis_consumer.images.region_writing import TiledPlane
+from redis_consumer.processing.joining import LabelJoiner, Numbering
+
+if TYPE_CHECKING:
+    from redis_consumer.images.scratch import TileScratch
+    from redis_consumer.processing.blocks import Block, BlockGrid
+    from redis_consumer.serving.base import Array
+
+
+class BlockResults:
+    """Takes the results of every block of every frame, and gives the planes once all are there.
+
+    Planes of integers are label images, whose labels are joined across the borders of blocks. A pixel gets what the
+    block says in whose core it lies.
+
+    Args:
+        frames: of the image.
+        grid: the blocks of a frame.
+        scratch: where tiles wait; their sides divide the blocks' edges.
+    """
+
+    def __init__(self, frames: int, grid: BlockGrid, scratch: TileScratch) -> None:
+        self._frames = frames
+        self._grid = grid
+        self._scratch = scratch
+        self._dtypes: list[np.dtype[Any]] = []
+        self._joiners: dict[tuple[int, int], LabelJoiner] = {}
+
+    def add(self, frame: int, block: Block, results: Sequence[Array]) -> None:
+        """Take the results of one block, each (1, y, x, C) of its region; frame by frame, in the order of the grid.
+
+        Raises:
+            ModelMismatch: a result is of another shape, or there are others than for the first block.
+        """
+        planes = [plane for result in results for plane in _planes(result, block)]
+        dtypes = [np.dtype(np.uint32 if plane.dtype.kind in "iu" else np.float32) for plane in planes]
+        self._dtypes = self._dtypes or dtypes
+        if dtypes != self._dtypes:
+            raise ModelMismatch(
+                f"result: {len(dtypes)} channels for one part of the image, {len(self._dtypes)} for another, or of "
+                "other types; choose functions and a model whose results don't change"
+            )
+        for index, plane in enumerate(planes):
+            if plane.dtype.kind in "iu":
+                joiner = self._joiners.setdefault((index, frame), LabelJoiner(self._grid))
+                core: Array = joiner.add(block, plane)
+            else:
+                core = plane[block.inner].astype(np.float32)
+            self._scratch.write(index, frame, (block.core[0].start, block.core[1].start), core)
+
+    def planes(self, pixel_size_um: float | None) -> list[TiledPlane]:
+        """Number the labels and give the planes, whose tiles are read while the scratch file is open."""
+        numberings = {place: joiner.finish() for place, joiner in self._joiners.items()}
+        return [self._plane(index, numberings, pixel_size_um) for index in range(len(self._dtypes))]
+
+    def _plane(
+        self, index: int, numberings: dict[tuple[int, int], Numbering], pixel_size_um: float | None
+    ) -> TiledPlane:
+        (height, width), tile_px, dtype = self._grid.shape_yx, self._scratch.tile_px, self._dtypes[index]
+
+        def tile(frame: int, row: int, column: int) -> Array:
+            top, left = row * tile_px, column * tile_px
+            shape = (min(tile_px, height - top), min(tile_px, width - left))
+            pixels = self._scratch.read((index, frame, row, column), shape, dtype)
+            numbering = numberings.get((index, frame))
+            return pixels if numbering is None else numbering.table(self._grid.block_at(top, left))[pixels]
+
+        counts = [numbering.count for (plane, _), numbering in numberings.items() if plane == index]
+        return TiledPlane((self._frames, height, width), tile_px, dtype, tile, max(counts, default=0), pixel_size_um)
+
+
+def _planes(result: Array, block: Block) -> list[Array]:
+    if result.ndim != 4 or result.shape[:3] != (1, *block.shape_yx):
+        raise ModelMismatch(
+            f"result: has the shape {result.shape} for a part of {block.shape_yx[0]} x {block.shape_yx[1]} px; choose "
+            "functions that give one value or more for each pixel"
+        )
+    return [result[0, ..., channel] for channel in range(result.shape[-1])]

@@ -1,0 +1,200 @@
+"""What becomes of an image that is larger than memory: read, segmented and written part by part.
+
+Memory is bounded by the blocks that are worked on at once, whatever the size of the image. On disk, below the job's
+folder, lie the input, the tiles of the result (at most 4 bytes a pixel and channel; label images take about a
+fiftieth), then the files of the result, then their zip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from redis_consumer.consumers import defaults
+from redis_consumer.consumers.block_results import BlockResults
+from redis_consumer.consumers.results import result_stem, shown_name
+from redis_consumer.images.ome_zarr import is_ome_zarr
+from redis_consumer.images.region_writing import TiledPlane, write_ome_zarr, write_tiled_tiff
+from redis_consumer.images.regions import RegionImage, open_regions
+from redis_consumer.images.scratch import TILE_PX, TileScratch
+from redis_consumer.job import Job, JobStatus
+from redis_consumer.processing.blocks import Block, BlockGrid, plan_blocks
+from redis_consumer.processing.resize import resize_image
+from redis_consumer.processing.whole_image import Change, Sampler, fit
+
+if TYPE_CHECKING:
+    from redis_consumer.consumers.stages import Plan, Stages
+    from redis_consumer.job import ModelId
+    from redis_consumer.serving.base import Array
+
+Options = Mapping[str, Mapping[str, Any]]
+
+#: Side of a block at the model's pixel size; its post-processing takes some 100 bytes a pixel.
+BLOCK_PX = 2048
+#: What a block sees of its neighbours at the model's pixel size: cells up to this diameter are seen whole by both.
+OVERLAP_PX = 128
+#: A plane of more pixels is a mistake in its header.
+MAX_PLANE_PX = 1 << 34
+#: Sides of tiles in a TIFF are multiples of this.
+_TILE_UNIT_PX = 16
+#: Percent of the progress that is behind the job after its statistics, and after segmentation.
+_STATISTICS, _SEGMENTATION = 8, 90
+
+
+class Segmenter(Protocol):
+    """What is needed of `ImageFileConsumer`."""
+
+    def _plan(self, job: Job, image: Array) -> Plan: ...
+
+    def _channels(self, job: Job) -> list[int] | None: ...
+
+    def _restore(self, result: Array, shape_yx: tuple[int, int]) -> Array: ...
+
+    def get_image_scale(self, scale: float | str | None, image: Array, redis_hash: str) -> float:
+        """See `TensorFlowServingConsumer`."""
+
+    def predict_each(self, images: Iterable[Array], model: ModelId) -> Generator[list[Array], None, None]:
+        """See `TensorFlowServingConsumer`."""
+
+    def report_progress(self, done: int, total: int) -> None:
+        """See `TensorFlowServingConsumer`."""
+
+    def run_functions(self, process_type: str, names: Iterable[str], data: Any, options: Options) -> Any:
+        """See `ImageFileConsumer`."""
+
+
+class LargeImage:
+    """One image, larger than memory, and what a job wants of it.
+
+    Args:
+        consumer: whose model, functions and bucket are used.
+        job: the running job.
+        image: the opened image.
+    """
+
+    def __init__(self, consumer: Segmenter, job: Job, image: RegionImage) -> None:
+        self._consumer = consumer
+        self._image = image
+        limits = (int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH")))
+        # Detection looks at the middle: as much as may be in memory.
+        middle = image.read(0, _middle(image.shape[1:3], limits))
+        self._plan: Plan = consumer._plan(job, middle)
+        self._scale = consumer.get_image_scale(job.scale, middle, job.id)
+        self._grid, self.tile_px = _layout(image.shape[1:3], min(BLOCK_PX, *limits), self._scale)
+
+    def fit(self) -> list[Change]:
+        """Take the numbers of the functions before the model from each whole frame, at the file's pixel size."""
+        frames, height, width, channels = self._image.shape
+        changes = []
+        for frame in range(frames):
+            sampler = Sampler((height, width, channels))
+            for block in self._grid:
+                sampler.add(block.core, self._image.read(frame, block.core))
+                self._report(0, _STATISTICS, frame, block)
+            changes.append(fit(self._plan.preprocess, sampler, self._plan.options, scale=self._scale))
+        return changes
+
+    def segment(self, changes: list[Change], scratch: TileScratch) -> BlockResults:
+        """Predict and post-process every block; the model works on the next ones meanwhile."""
+        results = BlockResults(len(changes), self._grid, scratch)
+        places = [(frame, block) for frame in range(len(changes)) for block in self._grid]
+        prepared = (self._prepare(frame, block, changes[frame]) for frame, block in places)
+        with contextlib.closing(self._consumer.predict_each(prepared, self._plan.model)) as predicted:
+            for (frame, block), outputs in zip(places, predicted, strict=True):
+                results.add(frame, block, self._postprocess(outputs, block))
+                self._report(_STATISTICS, _SEGMENTATION, frame, block)
+        return results
+
+    def write(self, planes: list[TiledPlane], stem: Path, *, is_zarr: bool) -> list[Path]:
+        """Write the planes as files ``<stem>_feature_<c>``."""
+        files: list[Path] = []
+        for index, plane in enumerate(planes):
+            shown = replace(plane, tile=self._reporting(plane, index, len(planes)))
+            path = stem.with_name(f"{stem.name}_feature_{index}.{'zarr' if is_zarr else 'tif'}")
+            files += write_ome_zarr(shown, path) if is_zarr else write_tiled_tiff(shown, path)
+        return files
+
+    def _prepare(self, frame: int, block: Block, change: Change) -> Array:
+        part: Array = self._image.read(frame, block.region)
+        if self._scale != 1:
+            height, width = (max(1, round(side * self._scale)) for side in block.shape_yx)
+            part = resize_image(part, (height, width))
+        return change(part, block.region)
+
+    def _postprocess(self, outputs: list[Array], block: Block) -> list[Array]:
+        results = self._consumer.run_functions("post", self._plan.postprocess, outputs, self._plan.options)
+        arrays = [results] if isinstance(results, np.ndarray) else list(results)
+        return [self._consumer._restore(array, block.shape_yx) for array in arrays]
+
+    def _report(self, first: int, last: int, frame: int, block: Block) -> None:
+        done, total = frame * len(self._grid) + block.index + 1, self._image.shape[0] * len(self._grid)
+        self._consumer.report_progress(first * total + (last - first) * done, 100 * total)
+
+    def _reporting(self, plane: TiledPlane, index: int, count: int) -> Callable[[int, int, int], Array]:
+        frames, height, _ = plane.shape
+
+        def tile(frame: int, row: int, column: int) -> Array:
+            rows, total = (index * frames + frame) * height + row * plane.tile_px, count * frames * height
+            self._consumer.report_progress(_SEGMENTATION * total + (100 - _SEGMENTATION) * rows, 100 * total)
+            return plane.tile(frame, row, column)
+
+        return tile
+
+
+def run_large_image(consumer: Segmenter, job: Job, stages: Stages, path: Path, folder: Path) -> list[Path]:
+    """Do a job up to the files of its result: the same stages as for an image in memory, each block by block.
+
+    Args:
+        consumer: whose model and functions are used.
+        job: the running job.
+        stages: told of each stage.
+        path: the downloaded image.
+        folder: the job's own, removed after it.
+
+    Returns:
+        The files of the result, below ``folder / "results"``: TIFFs, or an OME-Zarr for each channel if the input is
+        one.
+
+    Raises:
+        InvalidImage, InvalidJob, ModelMismatch: as for an image in memory.
+        PermanentError: the result holds more labels than its files can.
+    """
+    stem = folder / "results" / result_stem(job.original_name)
+    with open_regions(
+        path,
+        name=shown_name(job.original_name),
+        dimension_order=job.get("dimension_order").strip(),
+        channels=consumer._channels(job),
+        max_frames=int(defaults.get("MAX_IMAGE_FRAMES")),
+        max_plane_px=MAX_PLANE_PX,
+    ) as image:
+        stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
+        large = LargeImage(consumer, job, image)
+        changes = large.fit()
+        stages.begin(JobStatus.PREDICTING, ended="preprocess_time")
+        with TileScratch(folder / "tiles", large.tile_px) as scratch:
+            results = large.segment(changes, scratch)
+            stages.begin(JobStatus.POST_PROCESSING, ended="prediction_time", predict_retries=stages.retries)
+            planes = results.planes(image.pixel_size_um)
+            stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
+            return large.write(planes, stem, is_zarr=is_ome_zarr(path))
+
+
+def _layout(shape_yx: tuple[int, int], block_px: int, scale: float) -> tuple[BlockGrid, int]:
+    """The blocks of an image, in its own pixels, and the tiles that its result is written in."""
+    core_px, overlap_px = max(int(block_px / scale), _TILE_UNIT_PX), int(np.ceil(OVERLAP_PX / scale))
+    tile_px = min(TILE_PX, core_px // _TILE_UNIT_PX * _TILE_UNIT_PX)
+    return plan_blocks(shape_yx, core_px, overlap_px, tile_px), tile_px
+
+
+def _middle(shape_yx: tuple[int, int], limits_yx: tuple[int, int]) -> tuple[slice, slice]:
+    rows, columns = (
+        slice((side - min(side, limit)) // 2, (side + min(side, limit)) // 2)
+        for side, limit in zip(shape_yx, limits_yx, strict=True)
+    )
+    return rows, columns

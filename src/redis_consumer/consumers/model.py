@@ -1,0 +1,261 @@
+"""How does a consumer run models: clients, images whole and in tiles, progress and retries told to the job?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from redis_consumer.consumers import defaults
+from redis_consumer.consumers.base import Consumer, Outcome
+from redis_consumer.consumers.predict import ModelClient, keep_predictions
+from redis_consumer.consumers.tiling import Tiling, tiling_of
+from redis_consumer.errors import ConsumerError
+from redis_consumer.job import Job, ModelId
+
+if TYPE_CHECKING:
+    from redis_consumer.models import ModelStore
+    from redis_consumer.processing.tiled import Planned
+    from redis_consumer.serving.base import Array, ModelServer, OnRetry
+
+#: Seconds between two reports of a job's progress at least.
+PROGRESS_S = 1.0
+
+
+class ModelConsumer(Consumer):
+    """What a `TensorFlowServingConsumer` does with its model server.
+
+    Args:
+        redis_client: as for `Consumer`.
+        storage_client: as for `Consumer`.
+        queue: as for `Consumer`.
+        final_status: as for `Consumer`.
+        model_server: where models are served; the one that the settings name by default.
+        models: where model files and cards are found; bucket, then package by default.
+        kwargs: passed on to `Consumer`.
+    """
+
+    def __init__(
+        self,
+        redis_client: Any,
+        storage_client: Any,
+        queue: str,
+        final_status: str = "done",
+        *,
+        model_server: ModelServer | None = None,
+        models: ModelStore | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(redis_client, storage_client, queue, final_status, **kwargs)
+        self.predict_retries = 0
+        self._report_at = 0.0
+        if model_server is not None:
+            self.model_server = model_server
+        if models is not None:
+            self.models = models
+
+    @cached_property
+    def models(self) -> ModelStore:
+        """Model files and cards."""
+        has_files = all(hasattr(self.storage, name) for name in ("exists", "download_file", "list_folders"))
+        return defaults.model_store(self.storage if has_files else None)
+
+    @cached_property
+    def model_server(self) -> ModelServer:
+        """The model server, opened when first asked for."""
+        return defaults.model_server(self.models)
+
+    def run(self, job: Job) -> Outcome:
+        """Run a claimed job and settle it, see `Consumer.run`."""
+        self.predict_retries = 0
+        self._report_at = time.monotonic() + PROGRESS_S
+        return super().run(job)
+
+    def prepare(self) -> None:
+        """Open the model server, so that a wrong address stops the start; nothing connects yet."""
+        super().prepare()
+        _ = self.model_server
+
+    def warm_up(self) -> None:
+        """Ask for the models that the settings name, so that they are loaded and their metadata known."""
+        names = str(defaults.get("WARM_UP"))
+        try:
+            if names:
+                # First whether it answers at all: to wait for it is for the jobs.
+                self.model_server.check()
+            for name in filter(None, names.split(",")):
+                self.model_server.metadata(ModelId.parse(name))
+        except ConsumerError as error:
+            self.logger.warning("WARM_UP=%s: %s", names, error)
+
+    def check_dependencies(self) -> None:
+        """Raise where Redis, the bucket or the model server doesn't answer now."""
+        super().check_dependencies()
+        self.model_server.check()
+
+    def close(self) -> None:
+        """Give back the model server's connections and memory and the cached models, if they were ever asked for."""
+        for part in ("model_server", "models"):
+            if part in self.__dict__:
+                self.__dict__[part].close()
+        super().close()
+
+    # One image at a time, as plug-ins do it.
+
+    def _get_predict_client(self, model_name: str, model_version: int | str) -> ModelClient:
+        """Make a client for one model.
+
+        Raises:
+            InvalidJob: the version is no whole number. Also a ValueError.
+        """
+        return ModelClient(self.model_server, ModelId.numbered(model_name, model_version), on_retry=self._note_retry)
+
+    def grpc_image(self, img: Array, model_name: str, model_version: int | str) -> Array | list[Array]:
+        """Send one image to a model (contract, section 4.3).
+
+        Args:
+            img: the image without batch axis, usually (Y, X, C).
+            model_name: folder name of the model.
+            model_version: its version; 0 or empty for the latest.
+
+        Returns:
+            The model's prediction with a leading batch axis of 1; a list of them, in the order of their names, where
+            the model has several.
+
+        Raises:
+            ModelNotFound, ModelMismatch, ModelServerUnavailable: as `ModelServer.predict`.
+        """
+        client = self._get_predict_client(model_name, model_version)
+        batch = np.asarray(img)[np.newaxis]
+        outputs = keep_predictions(client.predict([{"data": batch}], float(defaults.get("GRPC_TIMEOUT"))))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def process_big_image(
+        self, cuts: int | str, img: Array, field: int | str, model_name: str, model_version: int | str
+    ) -> Array | list[Array]:
+        """Send an image to a model in ``cuts x cuts`` pieces that overlap by half of the receptive field.
+
+        Args:
+            cuts: pieces a side.
+            img: the image, (Y, X, C) or with a leading batch axis.
+            field: receptive field of the model in pixels; pieces are larger where the model's card wants multiples of
+                a size.
+            model_name: folder name of the model.
+            model_version: its version; 0 or empty for the latest.
+
+        Returns:
+            As `grpc_image`, at the size of the image; without batch axis where `img` has none.
+
+        Raises:
+            InvalidJob: more pieces than pixels, a field that is far larger than the image, or pieces beyond
+                ``MAX_IMAGE_HEIGHT`` x ``MAX_IMAGE_WIDTH``. Also a ValueError.
+        """
+        image = np.asarray(img)
+        model = ModelId.of(model_name, model_version)
+        card = self.models.card(model)
+        # The model server isn't asked: a plug-in's own `grpc_image` may know models that it doesn't.
+        tiling = Tiling(model, card=card.tile if card else None)
+        batch = image[np.newaxis] if image.ndim == 3 else image
+        outputs = self._run_one(tiling, tiling.planned_cuts(batch, int(cuts), int(field)))
+        if image.ndim == 3:
+            outputs = [output[0] for output in outputs]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    # Whole jobs, as the built-in consumers do it.
+
+    def predict(self, image: Array, model: ModelId) -> list[Array]:
+        """Run a model over images of any size, in tiles where it wants tiles, and report the job's progress.
+
+        Args:
+            image: (B, Y, X, C) float32; for a model of volumes (Z, Y, X, C) or (B, Z, Y, X, C).
+            model: which model.
+
+        Returns:
+            The model's predictions in the order of their names, each (B, Y, X, channels).
+
+        Raises:
+            ModelMismatch: the model takes another number of channels, or doesn't answer in pixels.
+            ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
+            JobCancelled, LeaseLost: as `update_key`; calls that are under way are given up.
+        """
+        tiling = self._tiling(model)
+        outputs = self._run_one(tiling, tiling.planned(image))
+        return [output.reshape(*image.shape[:-1], output.shape[-1]) for output in outputs]
+
+    def predict_each(self, images: Iterable[Array], model: ModelId) -> Generator[list[Array], None, None]:
+        """Run a model over many images, such as the blocks of a large one, without a pause of the server between them.
+
+        Args:
+            images: as for `predict`, each of any size; taken in another thread, and some ahead of the results.
+            model: which model.
+
+        Yields:
+            What `predict` returns for each of `images`; volumes with their batch axis. Close the iterator
+            (``contextlib.closing``) where it may be left before its end.
+
+        Raises:
+            ModelMismatch, ModelNotFound, ModelServerUnavailable: as `predict`.
+        """
+        tiling = self._tiling(model)
+        yield from self._run_tiles(tiling, map(tiling.planned, images))
+
+    def report_progress(self, done: int, total: int) -> None:
+        """Write how much of the running job is done, in percent; at most once a second, so it may be told often.
+
+        Raises:
+            JobCancelled, LeaseLost: as `update_key`.
+        """
+        now = time.monotonic()
+        if self.job is not None and now >= self._report_at:
+            self._report_at = now + PROGRESS_S
+            self.update_key(self.job.id, {"progress": 100 * done // total})
+
+    def _tiling(self, model: ModelId) -> Tiling:
+        return tiling_of(self.model_server, self.models, model, on_retry=self._note_retry)
+
+    def _run_one(self, tiling: Tiling, planned: Planned) -> list[Array]:
+        (outputs,) = self._run_tiles(tiling, [planned], lambda done: self.report_progress(done, planned.tiles))
+        return outputs
+
+    def _run_tiles(
+        self, tiling: Tiling, images: Iterable[Planned], on_tiles: Callable[[int], None] | None = None
+    ) -> Iterator[list[Array]]:
+        """Run a model over planned images, see `redis_consumer.processing.tiled.run_each`."""
+        from redis_consumer.processing.tiled import run_each
+
+        model = tiling.model
+        if self._has_own_client:
+            # It takes one image, and may not be fit for several threads.
+            one_by_one = (replace(planned, batch_size=1) for planned in images)
+            return run_each(one_by_one, tiling.adapted(lambda tiles: self._ask(tiles[0], model)), on_tiles=on_tiles)
+        ask = partial(self._ask_server, model)
+        return tiling.run(images, ask, on_retry=self._note_retry, on_tiles=on_tiles)
+
+    @property
+    def _has_own_client(self) -> bool:
+        """Whether a plug-in has replaced what sends an image to the model."""
+        methods = ("grpc_image", "_get_predict_client")
+        return any(
+            name in self.__dict__ or getattr(type(self), name) is not getattr(ModelConsumer, name) for name in methods
+        )
+
+    def _ask(self, image: Array, model: ModelId) -> list[Array]:
+        """Run a model on one image without batch axis, by a plug-in's own method where there is one."""
+        if not self._has_own_client:
+            return self._ask_server(model, image[np.newaxis], self._note_retry)
+        reply = self.grpc_image(image, model.name, model.label or model.version)
+        return reply if isinstance(reply, list) else [reply]
+
+    def _ask_server(self, model: ModelId, batch: Array, on_retry: OnRetry) -> list[Array]:
+        return keep_predictions(ModelClient(self.model_server, model, on_retry=on_retry).predict([{"data": batch}]))
+
+    def _note_retry(self, count: int, code: str) -> None:
+        self.logger.warning("Model server: try %d failed with %s", count, code)
+        self.predict_retries += 1
+        if self.job is not None:
+            fields = {"status": f"retry-predicting - {count} - {code}", "predict_retries": self.predict_retries}
+            self.update_key(self.job.id, fields)

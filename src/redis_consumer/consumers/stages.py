@@ -1,0 +1,57 @@
+"""What is to be done with an image, and how far is it?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis_consumer.consumers.serving import TensorFlowServingConsumer
+from redis_consumer.job import Job, JobStatus, ModelId
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done with an image: model and functions, from the job's fields, else from the model's card.
+
+    Attributes:
+        model: the model to run.
+        preprocess: names of the functions to run before it.
+        postprocess: names of the functions to run after it.
+        options: keyword arguments for each function by its name.
+    """
+
+    model: ModelId
+    preprocess: tuple[str, ...]
+    postprocess: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Any]]
+
+
+class Stages:
+    """Writes a job's status at the start of each stage, together with the time that the stage before took."""
+
+    def __init__(self, consumer: TensorFlowServingConsumer, job: Job) -> None:
+        self.consumer = consumer
+        self.job = job
+        self.started = self.began = time.monotonic()
+
+    @property
+    def retries(self) -> int:
+        """How often the model server was asked again in this job."""
+        return self.consumer.predict_retries
+
+    def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
+        """Begin a stage; `ended` names the field for the seconds of the one before."""
+        self.consumer.update_key(self.job.id, {**self._time(ended), "status": status.value, **fields})
+
+    def finish(self, **fields: Any) -> None:
+        """End the job with its result."""
+        total_s = time.monotonic() - self.started
+        done = {"status": self.consumer.final_status, "total_jobs": 1, "total_time": f"{total_s:.6f}"}
+        self.consumer.update_key(self.job.id, {**self._time("upload_time"), **done, **fields})
+
+    def _time(self, ended: str | None) -> dict[str, str]:
+        now = time.monotonic()
+        took_s, self.began = now - self.began, now
+        return {ended: f"{took_s:.6f}"} if ended else {}

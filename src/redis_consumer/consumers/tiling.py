@@ -1,0 +1,205 @@
+"""How does a consumer's image go through a model: in which tiles, how many in a call, how many calls at once?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from redis_consumer.consumers import defaults
+from redis_consumer.consumers.predict import only_input
+from redis_consumer.errors import ModelMismatch
+from redis_consumer.job import ModelId
+from redis_consumer.serving.batches import batch_size_for
+
+if TYPE_CHECKING:
+    from redis_consumer.models import ModelStore
+    from redis_consumer.models.card import Tile as CardTile
+    from redis_consumer.processing.tiled import Planned, Predict
+    from redis_consumer.serving.base import Array, ModelServer, ModelSpec, OnRetry, TensorSpec
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How one model takes images.
+
+    Attributes:
+        model: which one.
+        sides: what its input says of (z,) y and x: pixels, None for any.
+        channels: how many it takes, None for any number.
+        has_channels: whether its arrays have an axis for them at all.
+        card: what its card says, None where it says nothing.
+        pixel_bytes: what it gives for one pixel, 0 where nobody knows.
+    """
+
+    model: ModelId
+    sides: tuple[int | None, ...] = (None, None)
+    channels: int | None = None
+    has_channels: bool = True
+    card: CardTile | None = None
+    pixel_bytes: int = 0
+
+    def planned(self, image: Array) -> Planned:
+        """Plan the tiles and calls of an image.
+
+        Sides that the model fixes are those of the tile; others are as the card says, or the image's own where it says
+        nothing. A model of volumes gets the planes of one volume.
+
+        Args:
+            image: (B, Y, X, C); for a model of volumes (Z, Y, X, C) or (B, Z, Y, X, C).
+
+        Raises:
+            ModelMismatch: the model takes another number of axes or channels.
+        """
+        from redis_consumer.processing.tiled import Planned, check_batch
+        from redis_consumer.processing.tiles import plan_tiles
+
+        batch = image[np.newaxis] if image.ndim == len(self.sides) + 1 else image
+        check_batch(batch, len(self.sides))
+        self._check_channels(batch.shape[-1])
+        axes = [self._along(axis, side) for axis, side in enumerate(batch.shape[1:-1])]
+        tile, overlaps = tuple(tile for tile, _ in axes), tuple(overlap for _, overlap in axes)
+        plan = plan_tiles(batch.shape[1:-1], tile, overlaps)
+        return Planned(batch, plan, self.batch_size(tile, batch))
+
+    def planned_cuts(self, batch: Array, cuts: int, field: int) -> Planned:
+        """Plan the pieces of images (B, Y, X, C) that are cut as their job says, and the calls.
+
+        Args:
+            batch: the images.
+            cuts: pieces a side.
+            field: receptive field of the model in pixels.
+
+        Raises:
+            ModelMismatch: the array isn't images.
+            InvalidJob: as `redis_consumer.processing.tiles.plan_cuts`.
+        """
+        from redis_consumer.processing.tiled import Planned, check_batch
+        from redis_consumer.processing.tiles import plan_cuts
+
+        check_batch(batch, 2)
+        plan = plan_cuts(
+            (batch.shape[1], batch.shape[2]),
+            cuts,
+            field,
+            multiple_px=self.card.multiple_px if self.card else 1,
+            max_tile_yx=(int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH"))),
+        )
+        return Planned(batch, plan, self.batch_size(plan.tile, batch))
+
+    def batch_size(self, tile: tuple[int, ...], image: Array) -> int:
+        """Tiles in one call: TF_MAX_BATCH_SIZE counts tiles of TF_MIN_MODEL_SIZE (contract, section 4.4).
+
+        Fewer where the call or its reply would have more than MAX_CALL_BYTES.
+        """
+        largest = int(defaults.get("TF_MAX_BATCH_SIZE"))
+        shape = (-1, *tile, image.shape[-1])
+        wanted = batch_size_for([shape], largest, int(defaults.get("TF_MIN_MODEL_SIZE")))
+        bytes_each: int = math.prod(tile) * max(image.shape[-1] * image.itemsize, self.pixel_bytes)
+        return max(1, min(wanted, largest, int(defaults.get("MAX_CALL_BYTES")) // bytes_each))
+
+    def run(
+        self,
+        images: Iterable[Planned],
+        ask: Callable[[Array, OnRetry], list[Array]],
+        *,
+        on_retry: OnRetry,
+        on_tiles: Callable[[int], None] | None = None,
+    ) -> Iterator[list[Array]]:
+        """Run the model over images with several calls under way.
+
+        Args:
+            images: taken in other threads than the caller's, one at a time.
+            ask: makes one call, in other threads; its second argument is to be told of retries.
+            on_retry: called in the caller's thread.
+            on_tiles: called in the caller's thread, see `redis_consumer.processing.tiled.run_each`.
+
+        Yields:
+            The outputs for each image.
+        """
+        from redis_consumer.processing.tiled import run_each
+        from redis_consumer.serving.stream import Stream
+
+        with Stream(int(defaults.get("CALLS_IN_FLIGHT"))) as stream:
+
+            def tell(count: int, code: str) -> None:
+                stream.tell(partial(on_retry, count, code))
+
+            predict = self.adapted(lambda tiles: ask(tiles, tell))
+            yield from run_each(images, predict, map_batches=stream.map, on_tiles=on_tiles)
+
+    def adapted(self, predict: Predict) -> Predict:
+        """The same function for tiles with a last axis for channels, where the model's arrays have none."""
+        if self.has_channels:
+            return predict
+
+        def on_planes(tiles: Array) -> list[Array]:
+            return [output[..., np.newaxis] for output in predict(tiles[..., 0])]
+
+        return on_planes
+
+    def _along(self, axis: int, side: int) -> tuple[int, int]:
+        """Side of a tile and overlap along one axis of an image."""
+        from redis_consumer.processing.tiles import fit_tile
+
+        fixed = self.sides[axis]
+        is_depth = axis < len(self.sides) - 2
+        if self.card is None or is_depth:
+            return (side, 0) if fixed is None else (fixed, fixed // 4)
+        if fixed is None:
+            (fixed,) = fit_tile((side,), (self.card.size_px,), self.card.multiple_px)
+        return fixed, self.card.overlap_px
+
+    def _check_channels(self, channels: int) -> None:
+        if self.channels is not None and self.channels != channels:
+            raise ModelMismatch(
+                f"image: has {channels} channel(s), model {self.model} takes {self.channels}; "
+                "name those to use in field channels, e.g. 0",
+                model=str(self.model),
+            )
+
+
+def tiling_of(server: ModelServer, models: ModelStore, model: ModelId, *, on_retry: OnRetry | None = None) -> Tiling:
+    """Say how a model takes images, from what the model server and its card say.
+
+    Args:
+        server: where the model is served.
+        models: where its card is.
+        model: which model.
+        on_retry: told before each further try of asking the server, as `ModelClient` has it.
+
+    Raises:
+        ModelMismatch: the model takes no images.
+    """
+    spec = only_input(server, model, on_retry=on_retry)
+    card = models.card(model)
+    sides, has_channels, channels = _axes(spec, model)
+    pixel_bytes = _pixel_bytes(server.metadata(model, on_retry=on_retry))
+    return Tiling(model, sides, channels, has_channels, card.tile if card else None, pixel_bytes)
+
+
+def _axes(spec: TensorSpec, model: ModelId) -> tuple[tuple[int | None, ...], bool, int | None]:
+    """Sides of the input, whether it has channels, and how many."""
+    if spec.shape is None:
+        return (None, None), True, None
+    if len(spec.shape) == 3:
+        return spec.shape[1:], False, 1
+    if len(spec.shape) not in (4, 5):
+        raise ModelMismatch(
+            f"model {model}: takes {len(spec.shape)} axes, images have batch, (z,) y, x and channel; name another",
+            model=str(model),
+        )
+    return spec.shape[1:-1], True, spec.shape[-1]
+
+
+def _pixel_bytes(spec: ModelSpec) -> int:
+    """Bytes of one pixel of all outputs; the channels that nobody knows count as one."""
+    return sum(_channels(output.shape) * output.dtype.itemsize for output in spec.outputs)
+
+
+def _channels(shape: Sequence[int | None] | None) -> int:
+    return (shape[-1] if shape else None) or 1

@@ -1,0 +1,224 @@
+"""What does an OME-Zarr hold (versions 0.1 to 0.5; a folder, or a zip archive of one)?"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from redis_consumer.errors import InvalidImage
+from redis_consumer.images.image import Source
+from redis_consumer.images.planes import MAX_SEGMENT_BYTES, Planes, array_planes
+
+#: Bytes of a file of metadata; real ones have a few thousand.
+MAX_METADATA_BYTES = 4 << 20
+#: Files of metadata of a group, by the Zarr format that writes them.
+_GROUP_FILES = (".zgroup", "zarr.json")
+#: Axes of versions that don't name them.
+_OLD_AXES = "TCZYX"
+_MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4}
+#: First bytes of a chunk by Blosc: its header, with the number of decoded bytes at 4.
+_BLOSC_HEADER_BYTES = 16
+
+
+@dataclass(frozen=True)
+class _Root:
+    """Where the group lies: a folder, or a folder within a zip archive."""
+
+    path: Path
+    inside: str | None
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file below the root, empty where there is none."""
+        text = self._bytes(name, MAX_METADATA_BYTES)
+        table = {} if text is None else json.loads(text)
+        if not isinstance(table, dict):
+            raise ValueError(f"{name} holds no JSON object")
+        return table
+
+    def _bytes(self, name: str, limit: int) -> bytes | None:
+        if self.inside is None:
+            file = self.path / name
+            return file.read_bytes()[: limit + 1] if file.is_file() else None
+        with zipfile.ZipFile(self.path) as archive:
+            member = f"{self.inside}{name}"
+            if member not in archive.namelist():
+                return None
+            with archive.open(member) as source:
+                return source.read(limit)
+
+    def heads(self, folder: str) -> Iterator[bytes]:
+        """The first bytes of every file below a folder of the root."""
+        if self.inside is None:
+            for path in (self.path / folder).rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        yield file.read(_BLOSC_HEADER_BYTES)
+            return
+        with zipfile.ZipFile(self.path) as archive:
+            for member in archive.infolist():
+                if member.filename.startswith(f"{self.inside}{folder}/") and not member.is_dir():
+                    with archive.open(member) as source:
+                        yield source.read(_BLOSC_HEADER_BYTES)
+
+    def store(self, folder: str) -> dict[str, Any]:
+        """How TensorStore calls a folder of the root."""
+        file = {"driver": "file", "path": str(self.path)}
+        if self.inside is None:
+            return {**file, "path": f"{self.path}/{folder}/"}
+        return {"driver": "zip", "base": file, "path": f"{self.inside}{folder}/"}
+
+
+def is_ome_zarr(path: Path) -> bool:
+    """Whether a folder, or a zip archive, holds a Zarr group at its root or in the only folder at its root."""
+    return _find_root(path) is not None
+
+
+@contextmanager
+def open_ome_zarr(path: Path, name: str) -> Iterator[Planes]:
+    """Open the full resolution of the image in an OME-Zarr, to read it by region.
+
+    Args:
+        path: the local folder or zip archive.
+        name: the scientist's name of it, for messages.
+
+    Raises:
+        InvalidImage: no image, or several; a kind of pixels or chunks that can't be read (objects never are).
+        Exception: whatever TensorStore raises for a damaged one.
+    """
+    root = _find_root(path)
+    if root is None:
+        raise InvalidImage(f"{name}: holds no Zarr group; upload the whole OME-Zarr")
+    image = _image_of(root, name)
+    folder, axes, pixel_size_um = _full_resolution(image, name)
+    array = _open_array(root, folder, name)
+    dtype = np.dtype(array.dtype.numpy_dtype)
+    if len(axes) != array.rank:
+        raise InvalidImage(f"{name}: names {len(axes)} axes ({axes}), but its array has {array.rank}; export it again")
+    source = Source(
+        shape=tuple(array.shape),
+        axes=axes,
+        dtype=dtype,
+        decode=lambda: np.asarray(array.read().result()),
+        pixel_size_um=pixel_size_um,
+    )
+    yield array_planes(source, lambda: _Reading(array))
+
+
+class _Reading:
+    """Gives parts of an array when sliced, so that it may be read like any other."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __getitem__(self, index: tuple[Any, ...]) -> Any:
+        return self._array[index].read().result()
+
+
+def _find_root(path: Path) -> _Root | None:
+    if path.is_dir():
+        inner = [path, *(entry for entry in path.iterdir() if entry.is_dir() and entry.name.endswith(".zarr"))]
+        return next(
+            (_Root(folder, None) for folder in inner if any((folder / f).is_file() for f in _GROUP_FILES)), None
+        )
+    names = _members(path)
+    tops = {PurePosixPath(name).parts[0] for name in names if PurePosixPath(name).parts}
+    places = ["", *(f"{top}/" for top in tops if len(tops) == 1)]
+    return next((_Root(path, place) for place in places if any(place + file in names for file in _GROUP_FILES)), None)
+
+
+def _members(path: Path) -> frozenset[str]:
+    """Names in a zip archive; none where it isn't one, or is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return frozenset(archive.namelist())
+    except Exception:  # noqa: BLE001 - damaged ones raise BadZipFile, OSError, struct.error and more
+        return frozenset()
+
+
+def _attributes(root: _Root, folder: str) -> Mapping[str, Any]:
+    """The attributes of a group as OME names them, whichever version wrote them."""
+    modern = root.read(f"{folder}zarr.json").get("attributes", {})
+    return modern.get("ome", modern) if modern else root.read(f"{folder}.zattrs")
+
+
+def _image_of(root: _Root, name: str) -> tuple[str, Mapping[str, Any]]:
+    """The folder of the only image, and its metadata."""
+    attributes = _attributes(root, "")
+    if "plate" in attributes or "well" in attributes:
+        raise InvalidImage(f"{name}: is a plate of many images; upload each as an OME-Zarr of its own")
+    if "multiscales" in attributes:
+        return "", attributes
+    # As bioformats2raw writes it: numbered images below a group of their own.
+    if _attributes(root, "1/"):
+        raise InvalidImage(f"{name}: holds several images; upload each as an OME-Zarr of its own")
+    first = _attributes(root, "0/")
+    if "multiscales" not in first:
+        raise InvalidImage(f"{name}: is a Zarr, but no image by OME; export it as OME-Zarr 0.4 or 0.5")
+    return "0/", first
+
+
+def _full_resolution(image: tuple[str, Mapping[str, Any]], name: str) -> tuple[str, str, float | None]:
+    """Folder of the largest array, its axes, and the side of a pixel in micrometres."""
+    prefix, attributes = image
+    multiscale = attributes["multiscales"][0]
+    dataset = multiscale["datasets"][0]
+    folder = PurePosixPath(str(dataset["path"]))
+    if folder.is_absolute() or ".." in folder.parts or "\\" in str(folder):
+        raise InvalidImage(f"{name}: its array {str(folder)!r} lies outside of it; export it again")
+    axes = [axis if isinstance(axis, dict) else {"name": str(axis)} for axis in multiscale.get("axes", _OLD_AXES)]
+    letters = "".join(str(axis["name"])[:1].upper() for axis in axes)
+    return f"{prefix}{folder}", letters, _pixel_size_um(axes, dataset)
+
+
+def _pixel_size_um(axes: list[dict[str, Any]], dataset: Mapping[str, Any]) -> float | None:
+    scales = [step["scale"] for step in dataset.get("coordinateTransformations", ()) if step.get("type") == "scale"]
+    if len(scales) != 1 or len(scales[0]) != len(axes):
+        return None
+    sides = [
+        float(scale) * _MICROMETRES[axis["unit"]]
+        for axis, scale in zip(axes, scales[0], strict=True)
+        if axis["name"] in {"y", "x"} and axis.get("unit") in _MICROMETRES
+    ]
+    is_square = len(sides) == 2 and 0 < sides[0] < float("inf") and abs(sides[0] - sides[1]) <= 0.01 * sides[0]
+    return sides[0] if is_square else None
+
+
+def _open_array(root: _Root, folder: str, name: str) -> Any:
+    try:
+        import tensorstore
+    except ImportError as error:
+        raise InvalidImage(
+            f"{name}: the worker has nothing to read OME-Zarr with; pip install kiosk-redis-consumer[zarr] there, "
+            "or submit a TIFF"
+        ) from error
+    is_modern = bool(root.read(f"{folder}/zarr.json"))
+    spec = {"driver": "zarr3" if is_modern else "zarr", "kvstore": root.store(folder)}
+    array = tensorstore.open(spec, open=True, read=True).result()
+    sides: Any = array.chunk_layout.read_chunk.shape
+    chunk_bytes = prod(sides) * array.dtype.numpy_dtype.itemsize
+    if chunk_bytes > MAX_SEGMENT_BYTES:
+        raise InvalidImage(
+            f"{name}: its chunks take {chunk_bytes / 2**20:.0f} MiB, allowed are {MAX_SEGMENT_BYTES >> 20} MiB; "
+            "write it with smaller chunks, e.g. of 1024 x 1024 px"
+        )
+    metadata = array.spec().to_json()["metadata"]
+    compressor = metadata.get("compressor") or {}
+    codecs = {compressor.get("id")} | {codec["name"] for codec in metadata.get("codecs", ())}
+    if "blosc" in codecs:
+        _check_blosc(root, folder, chunk_bytes)
+    return array
+
+
+def _check_blosc(root: _Root, folder: str, chunk_bytes: int) -> None:
+    # The other codecs are told how much they may decode; this one believes its header.
+    for head in root.heads(folder):
+        if head[:1] != b"{" and int.from_bytes(head[4:8], "little") > chunk_bytes:
+            raise ValueError("a chunk is larger than its array says")

@@ -1,0 +1,191 @@
+"""How is an image read that is larger than memory?"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from redis_consumer.errors import InvalidImage
+from redis_consumer.images.axes import Batch, select_channels, to_batch
+from redis_consumer.images.image import Array, Image, ImageLimits, Source, check_frames, check_source
+from redis_consumer.images.npy import open_npy
+from redis_consumer.images.ome_zarr import is_ome_zarr, open_ome_zarr
+from redis_consumer.images.planes import Planes, Region, array_planes
+from redis_consumer.images.reading import MAGIC
+from redis_consumer.images.tiff import open_tiff
+from redis_consumer.images.tiff_planes import open_tiff_planes
+
+#: Planes, over all frames and channels; more can't be told apart by float32 numbers.
+_MAX_PLANES = 1 << 24
+#: What reads the header of each kind of file.
+_HEADERS: Mapping[str, Callable[[Path, str], AbstractContextManager[Source]]] = {"TIFF": open_tiff, "NPY": open_npy}
+_NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None, max_bytes=sys.maxsize)
+
+
+@dataclass(frozen=True)
+class RegionImage:
+    """An opened image of which parts are read.
+
+    Attributes:
+        shape: (B, Y, X, C) of the whole image, with the channels that were chosen.
+        name: the scientist's name of the file, for messages.
+        pixel_size_um: side of a pixel in micrometres, None where the file doesn't say.
+    """
+
+    shape: tuple[int, int, int, int]
+    name: str
+    pixel_size_um: float | None
+    _planes: Planes
+    _numbers: Array
+
+    def read(self, frame: int, region: Region) -> Batch:
+        """Read a part of one frame.
+
+        Args:
+            frame: from 0, below ``shape[0]``.
+            region: rows and columns, within the image, with a start and a stop.
+
+        Returns:
+            (1, y, x, C) float32, every pixel finite.
+
+        Raises:
+            InvalidImage: the file is damaged there, or holds values that aren't finite float32.
+        """
+        with _in_words(self.name):
+            pixels = self._planes.read([int(number) for number in self._numbers[frame]], region)
+            with np.errstate(over="ignore"):
+                batch = np.ascontiguousarray(pixels[np.newaxis], np.float32)
+        if not np.isfinite(batch).all():
+            raise InvalidImage(
+                f"{self.name}: holds pixels that are NaN, infinite or beyond float32; replace them and upload it again"
+            )
+        return batch
+
+
+@contextmanager
+def open_regions(
+    path: Path,
+    *,
+    name: str,
+    dimension_order: str = "",
+    channels: Sequence[int] | None = None,
+    max_frames: int | None = None,
+    max_plane_px: int | None = None,
+) -> Iterator[RegionImage]:
+    """Open a TIFF, an NPY or an OME-Zarr (a folder, or zipped) to read it part by part.
+
+    Args:
+        path: local file or folder.
+        name: the scientist's name of the file, for messages.
+        dimension_order: as for `to_batch`; it can't make other axes than the file's own Y and X.
+        channels: indices of the wanted channels, None for all.
+        max_frames: as in `ImageLimits`.
+        max_plane_px: pixels that a plane may have, None for any number.
+
+    Raises:
+        InvalidImage: damaged, not an image, no format that can be read by region, or more than allowed.
+        OSError: the local file can't be opened.
+    """
+    with ExitStack() as stack:
+        with _in_words(name), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as read_image does
+            planes = stack.enter_context(_open(path, name))
+        yield _region_image(planes, name, dimension_order, channels, (max_frames, max_plane_px))
+
+
+def is_large(path: Path, limits: ImageLimits) -> bool:
+    """Whether an image is of a format that is read by region, and too large by `limits` to be read at once.
+
+    An OME-Zarr always counts as large; a damaged file never does: what `read_image` says of it is what counts.
+    """
+    kind = _kind(path)
+    if kind is None or kind not in _HEADERS:
+        return kind == "OME-Zarr"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _HEADERS[kind](path, path.name) as source:
+                return _exceeds(source, limits)
+    except Exception:  # noqa: BLE001 - readers of damaged files raise nearly anything
+        return False
+
+
+def _exceeds(source: Source, limits: ImageLimits) -> bool:
+    height, width = (source.shape[source.axes.index(axis)] for axis in "YX")
+    return (
+        (limits.max_height is not None and height > limits.max_height)
+        or (limits.max_width is not None and width > limits.max_width)
+        or max(prod(source.shape) * source.dtype.itemsize, source.decoder_bytes) > limits.max_bytes
+    )
+
+
+def _kind(path: Path) -> str | None:
+    if is_ome_zarr(path):
+        return "OME-Zarr"
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        head = file.read(16)
+    return next((kind for magic, kind in MAGIC if head.startswith(magic) and kind in _HEADERS), None)
+
+
+def _open(path: Path, name: str) -> AbstractContextManager[Planes]:
+    kind = _kind(path)
+    if kind == "TIFF":
+        return open_tiff_planes(path, name)
+    if kind == "OME-Zarr":
+        return open_ome_zarr(path, name)
+    if kind == "NPY":
+        return _open_npy_planes(path, name)
+    raise InvalidImage(f"{name}: can't be read in parts; save it as TIFF with tiles, as OME-Zarr or as NPY")
+
+
+@contextmanager
+def _open_npy_planes(path: Path, name: str) -> Iterator[Planes]:
+    with open_npy(path, name) as source:
+        yield array_planes(source, lambda: np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _region_image(
+    planes: Planes, name: str, order: str, channels: Sequence[int] | None, limits: tuple[int | None, int | None]
+) -> RegionImage:
+    source = planes.source
+    check_source(source, _NO_SIDE_LIMITS, name)
+    height, width = (source.shape[source.axes.index(axis)] for axis in "YX")
+    if limits[1] is not None and height * width > limits[1]:
+        raise InvalidImage(
+            f"{name}: {height} x {width} px, allowed are {limits[1]} pixels a plane; crop it or ask for a higher limit"
+        )
+    # The number of each plane takes the place of its pixels: so frames and channels come out as for a whole image.
+    sides = [1 if axis in "YX" else side for side, axis in zip(source.shape, source.axes, strict=True)]
+    if prod(sides) > _MAX_PLANES:
+        raise InvalidImage(f"{name}: {prod(sides)} planes are too many; split the stack")
+    numbers = to_batch(Image(np.arange(prod(sides)).reshape(sides), source.axes, name=name), order)
+    if numbers.shape[1:3] != (1, 1):
+        raise InvalidImage(
+            f"{name}: field dimension_order: {order} takes other axes for Y and X than the file, whose axes are "
+            f"{source.axes}; leave the field empty"
+        )
+    check_frames(len(numbers), limits[0], name)
+    if channels is not None:
+        numbers = select_channels(numbers, channels, name)
+    table = numbers[:, 0, 0, :].astype(np.int64)
+    return RegionImage((len(table), height, width, table.shape[1]), name, source.pixel_size_um, planes, table)
+
+
+@contextmanager
+def _in_words(name: str) -> Iterator[None]:
+    """As `read_image` does: what readers raise for damaged files becomes one sentence, without machine paths."""
+    try:
+        yield
+    except (InvalidImage, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise InvalidImage(f"{name}: is damaged or cut off; export it again and upload the whole file") from error

@@ -1,0 +1,72 @@
+"""Where do the tiles of a result wait until its last block is done?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from redis_consumer.images.image import Array
+
+#: Side of a tile in pixels: multiples of 16 are what TIFF allows, and most viewers like this one.
+TILE_PX = 512
+_LEVEL = 1
+
+#: Plane of the result, frame, row and column of the tile.
+Key = tuple[int, int, int, int]
+
+
+class TileScratch:
+    """Tiles in one local file, compressed; each is written once and may be read as often as needed.
+
+    The file takes at most the bytes of all tiles; label images about a fiftieth of that.
+
+    Args:
+        path: of the file; it is removed at the end.
+        tile_px: side of a tile.
+    """
+
+    def __init__(self, path: Path, tile_px: int = TILE_PX) -> None:
+        self.tile_px = tile_px
+        self._path = path
+        self._file = path.open("w+b")
+        self._places: dict[Key, tuple[int, int]] = {}
+
+    def __enter__(self) -> TileScratch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._path.unlink()
+
+    def write(self, plane: int, frame: int, corner_yx: tuple[int, int], pixels: Array) -> None:
+        """Write a part of a plane as tiles.
+
+        Args:
+            plane: of the result, from 0.
+            frame: from 0.
+            corner_yx: where the part begins, multiples of `tile_px`.
+            pixels: (y, x).
+        """
+        import imagecodecs
+
+        for row in range(0, pixels.shape[0], self.tile_px):
+            for column in range(0, pixels.shape[1], self.tile_px):
+                tile = pixels[row : row + self.tile_px, column : column + self.tile_px]
+                data = imagecodecs.zstd_encode(tile.tobytes(), _LEVEL)
+                key = (plane, frame, (corner_yx[0] + row) // self.tile_px, (corner_yx[1] + column) // self.tile_px)
+                self._places[key] = (self._file.seek(0, 2), len(data))
+                self._file.write(data)
+
+    def read(self, key: Key, shape_yx: tuple[int, int], dtype: np.dtype[Any]) -> Array:
+        """Give a tile back; shape and dtype are those it was written with."""
+        import imagecodecs
+
+        offset, count = self._places[key]
+        self._file.seek(offset)
+        pixels: Array = np.frombuffer(imagecodecs.zstd_decode(self._file.read(count)), dtype)
+        return pixels.reshape(shape_yx)

@@ -1,0 +1,117 @@
+"""How is an image cut into blocks that are worked on one after the other, each seeing a little of its neighbours?"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+Region = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block. Slices are rows and columns.
+
+    Attributes:
+        index: its number in the grid, row by row from 0.
+        core: the pixels of the image that this block decides about.
+        region: the pixels of the image that it sees: the core and the overlap around it, as far as the image goes.
+    """
+
+    index: int
+    core: Region
+    region: Region
+
+    @property
+    def inner(self) -> Region:
+        """The core within the region."""
+        rows, columns = (
+            slice(core.start - region.start, core.stop - region.start)
+            for core, region in zip(self.core, self.region, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """Rows and columns of the region."""
+        rows, columns = (region.stop - region.start for region in self.region)
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class BlockGrid:
+    """Blocks whose cores cover an image once.
+
+    Attributes:
+        shape_yx: of the image.
+        overlap_px: what a block sees beyond its core on each side.
+        row_edges: where the cores begin, and where the last one ends.
+        column_edges: the same for columns.
+    """
+
+    shape_yx: tuple[int, int]
+    overlap_px: int
+    row_edges: tuple[int, ...]
+    column_edges: tuple[int, ...]
+
+    @property
+    def columns(self) -> int:
+        """Blocks side by side."""
+        return len(self.column_edges) - 1
+
+    def block_at(self, y: int, x: int) -> int:
+        """Index of the block whose core holds a pixel."""
+        row, column = (bisect_right(edges, at) - 1 for edges, at in ((self.row_edges, y), (self.column_edges, x)))
+        return row * self.columns + column
+
+    def __len__(self) -> int:
+        return (len(self.row_edges) - 1) * self.columns
+
+    def __iter__(self) -> Iterator[Block]:
+        spans = [(rows, columns) for rows in pairwise(self.row_edges) for columns in pairwise(self.column_edges)]
+        for index, (rows, columns) in enumerate(spans):
+            yield Block(
+                index,
+                (slice(*rows), slice(*columns)),
+                (self._seen(rows, self.shape_yx[0]), self._seen(columns, self.shape_yx[1])),
+            )
+
+    def _seen(self, span: tuple[int, int], side: int) -> slice:
+        return slice(max(span[0] - self.overlap_px, 0), min(span[1] + self.overlap_px, side))
+
+
+def plan_blocks(shape_yx: tuple[int, int], block_px: int, overlap_px: int, multiple_px: int = 1) -> BlockGrid:
+    """Cut an image into blocks of nearly one size.
+
+    Args:
+        shape_yx: rows and columns of the image, 1 or more.
+        block_px: side of a core at most, `multiple_px` or more.
+        overlap_px: what a block sees beyond its core on each side, 0 or more. A region whose pixels lie on both
+            sides of a border is the same for both blocks if this is at least its diameter.
+        multiple_px: cores begin at multiples of it.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    >>> plan_blocks((100, 1000), 512, 64, 256).column_edges
+    (0, 512, 1000)
+    >>> plan_blocks((100, 1030), 512, 64, 256).column_edges
+    (0, 256, 768, 1030)
+    """
+    if min(shape_yx) < 1 or overlap_px < 0 or not 1 <= multiple_px <= block_px:
+        raise ValueError(
+            f"an image of {shape_yx} px can't be cut into blocks of {block_px} px that overlap by {overlap_px} px and "
+            f"begin at multiples of {multiple_px}"
+        )
+    rows, columns = (_edges(side, block_px // multiple_px, multiple_px) for side in shape_yx)
+    return BlockGrid(shape_yx, overlap_px, rows, columns)
+
+
+def _edges(side: int, units_per_block: int, unit_px: int) -> tuple[int, ...]:
+    units = math.ceil(side / unit_px)
+    count = math.ceil(units / units_per_block)
+    # Spread evenly, so that no block at the far edge is a sliver.
+    return (*(index * units // count * unit_px for index in range(count)), side)

@@ -1,0 +1,216 @@
+"""Which labels of neighbouring blocks are one region, and which number does it get?
+
+Each block is labelled on its own and sees `overlap_px` pixels beyond its core. Where the regions of two blocks
+overlap, both have labels for the same pixels: two labels are one region if each is the other's best match there
+and they share at least half of the smaller one. Labels that one block saw as two never become one.
+
+A pixel gets the label of the block in whose core it lies. Memory grows with the regions that cross borders and with
+the overlap of one row of blocks, not with the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from redis_consumer.processing.blocks import Block, BlockGrid, Region
+
+Array = npt.NDArray[Any]
+Labels = npt.NDArray[np.uint32]
+Node = tuple[int, int]
+"""A block's index and a label in it."""
+
+#: Part of the smaller one of two labels that both share, from which on they are one region.
+MIN_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The part of a block's labels that a later neighbour sees too, and where it lies in the image."""
+
+    block: int
+    region: Region
+    labels: Labels
+    written: int
+
+
+class LabelJoiner:
+    """Joins the labels of the blocks of one image plane.
+
+    Add every block in the order of the grid, keep what `add` gives, then look up the final numbers in `finish`.
+
+    Args:
+        grid: the blocks.
+    """
+
+    def __init__(self, grid: BlockGrid) -> None:
+        self._grid = grid
+        self._written: list[int] = []
+        self._below: dict[int, _Piece] = {}
+        self._beside: dict[int, _Piece] = {}
+        self._matches: list[tuple[float, Node, Node]] = []
+
+    def add(self, block: Block, labels: Array) -> Labels:
+        """Take the labels of a block's region and give those of its core.
+
+        Args:
+            block: the next one of the grid.
+            labels: (y, x) integers of the region; 0 is background, numbers may have gaps.
+
+        Returns:
+            (y, x) uint32 of the core: 0, and 1..n without gaps, in the order of their old numbers.
+
+        Raises:
+            ValueError: the shape isn't the region's, a label is negative, or the block isn't the next one.
+        """
+        if labels.shape != block.shape_yx or block.index != len(self._written):
+            raise ValueError(
+                f"block {block.index} with labels of shape {labels.shape}; "
+                f"wanted block {len(self._written)} with {block.shape_yx}"
+            )
+        local, written = _renumber(labels, block)
+        for piece in self._earlier(block):
+            self._matches += _matches(piece, block, local, written)
+        self._remember(block, local, written)
+        self._written.append(written)
+        return local[block.inner]
+
+    def finish(self) -> Numbering:
+        """Number all regions, after the last block."""
+        return Numbering(self._written, _united(self._matches))
+
+    def _earlier(self, block: Block) -> Iterator[_Piece]:
+        """What the neighbours above and at the left saw of this block's region."""
+        columns = self._grid.columns
+        column, above = block.index % columns, block.index - columns
+        self._below.pop(above - 2, None)
+        yield from (self._below[above + step] for step in (-1, 0, 1) if above >= 0 and 0 <= column + step < columns)
+        if column:
+            yield self._beside[block.index - 1]
+
+    def _remember(self, block: Block, local: Labels, written: int) -> None:
+        """Keep what the neighbours below and at the right see of this block."""
+        (rows, columns), overlap_px = block.region, self._grid.overlap_px
+        below = slice(max(block.core[0].stop - overlap_px, rows.start), rows.stop)
+        beside = slice(max(block.core[1].stop - overlap_px, columns.start), columns.stop)
+        self._below[block.index] = _cut(local, block, (below, columns), written)
+        self._beside = {block.index: _cut(local, block, (rows, beside), written)}
+
+
+class Numbering:
+    """The final numbers of the labels of every block: 1..`count`, in the order of the blocks and their labels.
+
+    Attributes:
+        count: number of regions in the whole plane.
+    """
+
+    def __init__(self, written: list[int], roots: dict[Node, Node]) -> None:
+        self._written = written
+        self._first: list[int] = []
+        self._known: dict[int, dict[int, int]] = {}
+        numbers: dict[Node, int] = {}
+        by_block: dict[int, list[int]] = {}
+        for block, label in sorted(roots):
+            by_block.setdefault(block, []).append(label)
+        self.count = 0
+        for block, labels in enumerate(written):
+            self._first.append(self.count)
+            self.count += labels - self._number(block, by_block.get(block, []), roots, numbers)
+
+    def table(self, block: int) -> Labels:
+        """The final number of each label of a block, by its index; 0 stays 0."""
+        known = self._known.get(block, {})
+        is_new = np.ones(self._written[block] + 1, np.uint32)
+        is_new[[0, *known]] = 0
+        table = np.cumsum(is_new, dtype=np.uint32) + np.uint32(self._first[block])
+        table[[0, *known]] = [0, *known.values()]
+        return np.asarray(table, np.uint32)
+
+    def _number(self, block: int, labels: list[int], roots: dict[Node, Node], numbers: dict[Node, int]) -> int:
+        """Number the joined labels of a block; gives how many of them an earlier block has numbered."""
+        known: dict[int, int] = {}
+        for label in labels:
+            root = roots[block, label]
+            if root in numbers:
+                known[label] = numbers[root]
+            else:
+                numbers[root] = self._first[block] + label - len(known)
+        self._known[block] = known
+        return len(known)
+
+
+def _renumber(labels: Array, block: Block) -> tuple[Labels, int]:
+    """Number the labels with pixels in the core 1..n and the others from n + 1; gives them and n."""
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"block {block.index} has the label {labels.min()}; wanted 0 or more")
+    if labels.size and labels.max() > labels.size:
+        labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape) + (labels.min() > 0)
+    size = int(labels.max(initial=0)) + 1
+    is_used, is_written = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+    is_used[labels] = True
+    is_written[labels[block.inner]] = True
+    is_used[0] = is_written[0] = False
+    written = int(is_written.sum())
+    table = np.cumsum(is_written, dtype=np.uint32) * is_written
+    is_seen = is_used & ~is_written
+    table += (np.cumsum(is_seen, dtype=np.uint32) + np.uint32(written)) * is_seen
+    return table.astype(np.uint32)[labels], written
+
+
+def _matches(piece: _Piece, block: Block, local: Labels, written: int) -> Iterator[tuple[float, Node, Node]]:
+    """Pairs of labels that are one region and have pixels in both cores, with the part of their union they share."""
+    common = _common(piece.region, block.region)
+    first, second = piece.labels[_within(common, piece.region)].ravel(), local[_within(common, block.region)].ravel()
+    first_px, second_px = np.bincount(first), np.bincount(second)
+    is_both = (first > 0) & (second > 0)
+    pairs, shared = np.unique(first[is_both].astype(np.int64) * len(second_px) + second[is_both], return_counts=True)
+    ones, others = np.divmod(pairs, len(second_px))
+    is_mutual = _is_best(shared, ones, len(first_px)) & _is_best(shared, others, len(second_px))
+    is_one = is_mutual & (shared >= MIN_SHARE * np.minimum(first_px[ones], second_px[others]))
+    # A label without pixels in its own core isn't written: there is nothing to join.
+    for index in np.flatnonzero(is_one & (ones <= piece.written) & (others <= written)):
+        one, other, px = int(ones[index]), int(others[index]), int(shared[index])
+        union_px = int(first_px[one] + second_px[other]) - px
+        yield px / union_px, (piece.block, one), (block.index, other)
+
+
+def _is_best(shared: Array, owners: Array, count: int) -> npt.NDArray[np.bool_]:
+    """Whether a pair shares the most pixels of all pairs of its owner; of equals the first one."""
+    order = np.lexsort((-np.arange(len(shared)), shared))
+    best = np.full(count, -1, np.int64)
+    best[owners[order]] = order  # the last one written wins
+    return np.asarray(best[owners] == np.arange(len(shared)))
+
+
+def _united(matches: list[tuple[float, Node, Node]]) -> dict[Node, Node]:
+    """The smallest label of its region for each matched label; the surest matches are made first."""
+    sets: dict[Node, dict[int, int]] = {}
+    for _, one, other in sorted(matches, key=lambda match: (-match[0], *match[1:])):
+        first, second = (sets.setdefault(node, dict([node])) for node in (one, other))
+        # Two labels of one block are two regions, whatever their neighbours think.
+        if first is second or first.keys() & second.keys():
+            continue
+        large, small = (first, second) if len(first) >= len(second) else (second, first)
+        large.update(small)
+        for node in small.items():
+            sets[node] = large
+    smallest = {id(members): min(members.items()) for members in sets.values()}
+    return {node: smallest[id(members)] for node, members in sets.items()}
+
+
+def _cut(labels: Labels, block: Block, region: Region, written: int) -> _Piece:
+    return _Piece(block.index, region, labels[_within(region, block.region)].copy(), written)
+
+
+def _common(one: Region, other: Region) -> Region:
+    rows, columns = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return rows, columns
+
+
+def _within(part: Region, whole: Region) -> Region:
+    rows, columns = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(part, whole, strict=True))
+    return rows, columns

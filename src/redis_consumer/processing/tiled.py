@@ -1,0 +1,194 @@
+"""How does an image pass through a model that takes only tiles of it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from redis_consumer.errors import ModelMismatch
+from redis_consumer.processing.blend import paste
+from redis_consumer.processing.tiles import Tile, TilePlan, plan_tiles
+
+Array = npt.NDArray[Any]
+#: Takes tiles (N, *tile, C), gives (N, *tile, K) for each output.
+Predict = Callable[[Array], list[Array]]
+#: Called with the number of tiles done and of all tiles.
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class MapBatches(Protocol):
+    """Applies a function to items, as `map` does: lazily, results in the order of the items."""
+
+    def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
+        """Give an iterator of the results."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Images to run a model on, and how.
+
+    Attributes:
+        batch: (B, *shape, C).
+        plan: for an image of that shape.
+        batch_size: tiles in one call, 1 or more.
+    """
+
+    batch: Array
+    plan: TilePlan
+    batch_size: int
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles the model is run on."""
+        return len(self.batch) * len(self.plan)
+
+
+class _Canvas:
+    """The outputs for one `Planned`, filled tile by tile."""
+
+    def __init__(self, planned: Planned) -> None:
+        self.planned = planned
+        self.outputs: list[Array] = []
+        self._left = planned.tiles
+
+    @property
+    def is_full(self) -> bool:
+        return not self._left
+
+    def fill(self, places: list[tuple[int, Tile]], replies: list[Array]) -> None:
+        plan, images = self.planned.plan, len(self.planned.batch)
+        _check_replies(replies, (len(places), *plan.tile), self.outputs)
+        self._left -= len(places)
+        if plan.is_whole and len(places) == images:
+            self.outputs = [reply.astype(_output_dtype(reply), copy=False) for reply in replies]
+            return
+        if not self.outputs:
+            self.outputs = [np.empty((images, *plan.shape, reply.shape[-1]), _output_dtype(reply)) for reply in replies]
+        for output, reply in zip(self.outputs, replies, strict=True):
+            for (item, tile), prediction in zip(places, reply, strict=True):
+                paste(output[item], tile, prediction)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The tiles of one call."""
+
+    canvas: _Canvas
+    places: list[tuple[int, Tile]]
+
+    def pack(self) -> Array:
+        batch = self.canvas.planned.batch
+        tiles = [tile.cut(batch[item]) for item, tile in self.places]
+        return tiles[0][np.newaxis] if len(tiles) == 1 else np.stack(tiles)
+
+
+def run_tiled(
+    batch: Array,
+    predict: Predict,
+    *,
+    tile: tuple[int, ...],
+    overlap_px: int | tuple[int, ...] = 0,
+    batch_size: int = 1,
+    on_progress: Progress | None = None,
+) -> list[Array]:
+    """Run a model over images tile by tile.
+
+    Args:
+        batch: (B, Y, X, C), or (B, Z, Y, X, C) for a model of volumes.
+        predict: takes (N, *tile, C), N <= `batch_size`, gives (N, *tile, K) for each output.
+        tile: sides of every tile; see `fit_tile` for models that take any size.
+        overlap_px: pixels that neighbouring tiles share at least, for all axes or for each.
+        batch_size: tiles in one call.
+        on_progress: called after each call.
+
+    Returns:
+        (B, Y, X, K) or (B, Z, Y, X, K) for each output, blended where tiles overlap; numbers with a point have at least
+        32 bits, others the dtype that `predict` gave.
+
+    Raises:
+        ModelMismatch: `predict` gave arrays of another shape, or the overlap is no smaller than the tile.
+    """
+    check_batch(batch, len(tile))
+    planned = Planned(batch, plan_tiles(batch.shape[1:-1], tile, overlap_px), batch_size)
+    told = None if on_progress is None else lambda done: on_progress(done, planned.tiles)
+    (outputs,) = run_each([planned], predict, on_tiles=told)
+    return outputs
+
+
+def run_each(
+    images: Iterable[Planned],
+    predict: Predict,
+    *,
+    map_batches: MapBatches = map,
+    on_tiles: Callable[[int], None] | None = None,
+) -> Iterator[list[Array]]:
+    """Run a model over images one after the other, in one stream of calls.
+
+    Args:
+        images: taken as calls need them.
+        predict: as for `run_tiled`.
+        map_batches: makes the calls: `map` one by one, or one that has several under way. Whatever it does, outputs are
+            blended in the order of the tiles, so that the same predictions always give the same bytes.
+        on_tiles: called after each call with the number of tiles done so far, of all images.
+
+    Yields:
+        What `run_tiled` returns, for each of `images`.
+
+    Raises:
+        ModelMismatch: `predict` gave arrays of another shape.
+    """
+
+    def call(group: _Call) -> tuple[_Call, list[Array]]:
+        return group, predict(group.pack())
+
+    done = 0
+    for group, replies in map_batches(call, _calls(images)):
+        group.canvas.fill(group.places, replies)
+        done += len(group.places)
+        if on_tiles is not None:
+            on_tiles(done)
+        if group.canvas.is_full:
+            yield group.canvas.outputs
+
+
+def check_batch(batch: Array, sides: int) -> None:
+    """Raise `ModelMismatch` unless an array is images of so many sides, 2 or 3, with pixels in them."""
+    if batch.ndim != sides + 2 or not batch.size:
+        axes = "(batch, z, y, x, channel)" if sides == 3 else "(batch, y, x, channel)"
+        raise ModelMismatch(f"image: an array of shape {batch.shape} isn't {axes} with pixels in it")
+
+
+def _calls(images: Iterable[Planned]) -> Iterator[_Call]:
+    for planned in images:
+        canvas = _Canvas(planned)
+        places = ((item, tile) for item in range(len(planned.batch)) for tile in planned.plan)
+        while group := list(islice(places, max(planned.batch_size, 1))):
+            yield _Call(canvas, group)
+
+
+def _output_dtype(reply: Array) -> np.dtype[Any]:
+    # Half precision would blend a constant to something else.
+    return np.result_type(reply.dtype, np.float32) if reply.dtype.kind == "f" else reply.dtype
+
+
+def _check_replies(replies: list[Array], wanted: tuple[int, ...], outputs: list[Array]) -> None:
+    if not replies or (outputs and len(replies) != len(outputs)):
+        raise ModelMismatch(f"model: gave {len(replies)} outputs; check that it is a model for images")
+    for index, reply in enumerate(replies):
+        if reply.ndim != len(wanted) + 1 or reply.shape[:-1] != wanted:
+            raise ModelMismatch(
+                f"model: output {index} has shape {reply.shape} for a batch of shape {wanted}; "
+                "choose a model that gives one value or more for each pixel"
+            )
+        if outputs and reply.shape[-1] != outputs[index].shape[-1]:
+            raise ModelMismatch(
+                f"model: output {index} has {reply.shape[-1]} channels, and {outputs[index].shape[-1]} for an earlier "
+                "tile; choose a model whose outputs don't change"
+            )

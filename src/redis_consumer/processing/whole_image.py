@@ -1,0 +1,164 @@
+"""How does a function that looks at the whole image run on an image of which only parts are in memory?
+
+Its statistics are taken from a sample that is spread over the whole image; then it is applied part by part. So the
+result doesn't depend on how the image is cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from redis_consumer.errors import InvalidJob, ModelMismatch
+from redis_consumer.processing.blocks import Region
+from redis_consumer.processing.equalization import fit_equalization
+from redis_consumer.processing.normalization import EPSILON
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Change = Callable[[Array, Region], Floats]
+"""Changes a part (1, y, x, C) that shows a region of the image, at any scale."""
+
+#: Pixels of a plane that a sample has at most. A percentile of so many is off by 0.001 percentiles.
+MAX_SAMPLE_PX = 1 << 22
+
+
+class Sampler:
+    """Collects every n-th row and column of an image that comes in parts.
+
+    Args:
+        shape: (Y, X, C) of the image.
+        max_px: pixels of a plane in the sample at most.
+
+    Attributes:
+        shape_yx: of the image.
+        step: n.
+        sample: (1, y, x, C) float32; complete once all parts were added. The whole image where it is small enough.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], max_px: int = MAX_SAMPLE_PX) -> None:
+        height, width, channels = shape
+        self.shape_yx = (height, width)
+        self.step = max(1, math.isqrt(height * width // max_px))
+        while math.ceil(height / self.step) * math.ceil(width / self.step) > max_px:
+            self.step += 1
+        self.sample = np.empty((1, math.ceil(height / self.step), math.ceil(width / self.step), channels), np.float32)
+
+    def add(self, region: Region, part: Array) -> None:
+        """Take what the sample needs of a part (1, y, x, C) that lies in this region."""
+        (top, below), (left, right) = (self._taken(side) for side in region)
+        rows, columns = (slice(-side.start % self.step, None, self.step) for side in region)
+        self.sample[:, top:below, left:right] = part[:, rows, columns]
+
+    def _taken(self, side: slice) -> tuple[int, int]:
+        return -(-side.start // self.step), -(-side.stop // self.step)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What the functions take their numbers from.
+
+    Attributes:
+        pixels: (1, y, x, C).
+        shape_yx: of the whole image.
+        pitch_px: distance of two pixels of the sample, in pixels of the image that the function sees.
+    """
+
+    pixels: Array
+    shape_yx: tuple[int, int]
+    pitch_px: float
+
+
+def fit(
+    names: Sequence[str], sampler: Sampler, options: Mapping[str, Mapping[str, Any]], *, scale: float = 1.0
+) -> Change:
+    """Make ready the functions that go before the model.
+
+    Args:
+        names: of functions that take their numbers from the whole image, see `FITS`.
+        sampler: which has seen the whole image.
+        options: keyword arguments for a function, by its lower-case name.
+        scale: by which the parts that are changed are resized.
+
+    Returns:
+        The change, which gives (1, y, x, C) float32.
+
+    Raises:
+        InvalidJob: a function can't be applied part by part.
+        ModelMismatch: a function doesn't take its options.
+    """
+    whole = (slice(0, sampler.shape_yx[0]), slice(0, sampler.shape_yx[1]))
+    pixels: Array = sampler.sample
+    changes: list[Change] = []
+    for key in filter(None, (name.strip().lower() for name in names)):
+        if key not in FITS:
+            raise InvalidJob(
+                f"function {key}: can't be applied to an image that is larger than MAX_IMAGE_HEIGHT x MAX_IMAGE_WIDTH; "
+                f"give one of {', '.join(sorted(FITS))} as preprocess_function, or a smaller image"
+            )
+        try:
+            change = FITS[key](_Sample(pixels, sampler.shape_yx, sampler.step * scale), **options.get(key, {}))
+        except (TypeError, ValueError) as error:
+            raise ModelMismatch(f"function {key}: {error}; correct the options of the function") from error
+        pixels = change(pixels, whole)
+        changes.append(change)
+
+    def apply(part: Array, region: Region) -> Floats:
+        for change in changes:
+            part = change(part, region)
+        return np.asarray(part, np.float32)
+
+    return apply
+
+
+def _fit_normalize(sample: _Sample) -> Change:
+    planes = sample.pixels.astype(np.float64)
+    mean, spread = (np.asarray(take(planes, axis=(0, 1, 2)), np.float64) for take in (np.mean, np.std))
+    return lambda part, _: np.asarray((part - mean) / (spread + EPSILON), np.float32)
+
+
+def _fit_percentile_normalize(sample: _Sample, low: float = 1.0, high: float = 99.8) -> Change:
+    if not 0 <= low < high <= 100:
+        raise ValueError(f"low and high are {low} and {high}; wanted 0 <= low < high <= 100")
+    pixels = sample.pixels
+    bottom, top = np.percentile(pixels.astype(np.float64), [low, high], axis=(0, 1, 2))
+    is_flat = bottom == top
+    bottom = np.where(is_flat, pixels.min(axis=(0, 1, 2)), bottom)
+    top = np.where(is_flat, pixels.max(axis=(0, 1, 2)), top)
+    width = np.where(top == bottom, np.inf, top - bottom)
+    return lambda part, _: np.asarray(np.clip((part - bottom) / width, 0, 1), np.float32)
+
+
+def _fit_percentile_threshold(sample: _Sample, percentile: float = 99.9) -> Change:
+    caps = []
+    for channel in range(sample.pixels.shape[-1]):
+        plane = sample.pixels[..., channel]
+        values = plane[plane != 0].astype(np.float64)
+        caps.append(np.percentile(values, percentile) if values.size else np.inf)
+    return lambda part, _: np.minimum(part, np.asarray(caps), dtype=np.float64).astype(np.float32)
+
+
+def _fit_equalization(sample: _Sample, kernel_size: int | None = None) -> Change:
+    kernel_px = None if kernel_size is None else kernel_size / sample.pitch_px
+    fitted = [
+        fit_equalization(sample.pixels[0, ..., channel], sample.shape_yx, kernel_px)
+        for channel in range(sample.pixels.shape[-1])
+    ]
+    return lambda part, region: np.stack(
+        [one.apply(part[0, ..., channel], region) for channel, one in enumerate(fitted)], axis=-1
+    )[np.newaxis]
+
+
+#: What each function of `redis_consumer.processing.normalization` takes from the sample.
+FITS: Mapping[str, Callable[..., Change]] = {
+    "normalize": _fit_normalize,
+    "percentile_normalize": _fit_percentile_normalize,
+    "percentile_threshold": _fit_percentile_threshold,
+    "histogram_normalization": _fit_equalization,
+    "phase_preprocess": _fit_equalization,
+}

@@ -1,0 +1,36 @@
+"""Which control groups limit this process? (of the kernel's both versions)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+_TABLE = Path("/proc/self/cgroup")
+
+
+def folders(controller: str, *, root: Path = ROOT, table: Path = _TABLE) -> list[Path]:
+    """List the folders in which limits of this process may stand: of its own group and of all groups around it.
+
+    Args:
+        controller: ``cpu`` or ``memory``.
+        root: where the kernel shows the groups; a container often sees its own group there.
+        table: where the kernel says which groups this process is in.
+    """
+    found = {root: None, root / controller: None}
+    for line in _lines(table):
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        # Only the older version has a tree for each controller.
+        base = root / controller if controllers else root
+        # A group outside of what a container sees is named by way of "..".
+        group = base / path.replace("..", "").lstrip("/")
+        found |= dict.fromkeys(folder for folder in (group, *group.parents) if folder.is_relative_to(base))
+    return [folder for folder in found if folder.is_dir()]
+
+
+def _lines(table: Path) -> list[str]:
+    try:
+        return [line for line in table.read_text().splitlines() if line.count(":") >= 2]
+    except OSError:
+        return []

@@ -1,0 +1,42 @@
+"""What was said a moment ago, and is still believed?"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Remembered(Generic[Key, Value]):
+    """Values that are forgotten after some seconds; safe to share by threads.
+
+    Args:
+        expire_s: for how many seconds a value is believed; 0 believes none.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, expire_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._expire_s = expire_s
+        self._clock = clock
+        self._values: dict[Key, tuple[Value, float]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> Value | None:
+        """Give what was put, None where it is too old or there is nothing."""
+        with self._lock:
+            value, until_s = self._values.get(key, (None, 0.0))
+        return value if self._clock() < until_s else None
+
+    def put(self, key: Key, value: Value) -> None:
+        """Believe a value from now on."""
+        with self._lock:
+            self._values[key] = (value, self._clock() + self._expire_s)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values.clear()

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from redis_consumer import settings
+from redis_consumer.consumers.tiling import Tiling
+from redis_consumer.errors import InvalidJob, ModelMismatch
+from redis_consumer.job import ModelId
+from redis_consumer.models.card import Tile as CardTile
+
+MODEL = ModelId("M", 1)
+CARD = CardTile(size_px=64, overlap_px=16, multiple_px=8)
+
+
+@pytest.fixture(autouse=True)
+def _batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TF_MAX_BATCH_SIZE", "64")
+    monkeypatch.setenv("TF_MIN_MODEL_SIZE", "128")
+    settings.use(None)
+    yield
+    settings.use(None)
+
+
+def image(*shape: int) -> Any:
+    return np.zeros(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tiling", "shape", "tile", "count"),
+    [
+        (Tiling(MODEL), (2, 100, 90, 3), (100, 90), 1),
+        (Tiling(MODEL, (32, 48)), (1, 100, 48, 3), (32, 48), 4),
+        (Tiling(MODEL, card=CARD), (1, 100, 30, 1), (64, 32), 2),
+        (Tiling(MODEL, card=CARD), (1, 5, 200, 1), (8, 64), 4),
+        (Tiling(MODEL, (32, None), card=CARD), (1, 32, 20, 1), (32, 24), 1),
+        (Tiling(MODEL, (8, 32, 32)), (1, 20, 32, 32, 1), (8, 32, 32), 3),
+        (Tiling(MODEL, (None, None, None), card=CARD), (1, 20, 64, 100, 1), (20, 64, 64), 2),
+    ],
+    ids=["whole", "fixed", "card", "thin", "half fixed", "fixed volume", "card for a volume"],
+)
+def test_tiles_are_as_the_model_fixes_else_as_its_card_says_else_the_image(
+    tiling: Tiling, shape: tuple[int, ...], tile: tuple[int, ...], count: int
+) -> None:
+    plan = tiling.planned(image(*shape)).plan
+    assert (plan.tile, len(plan)) == (tile, count)
+
+
+def test_planes_are_the_depth_of_one_volume() -> None:
+    planned = Tiling(MODEL, (8, 16, 16)).planned(image(12, 16, 16, 1))
+    assert planned.batch.shape == (1, 12, 16, 16, 1)
+    assert planned.plan.shape == (12, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "size"), [(128, 1, 64), (256, 1, 16), (256, 2, 8), (64, 1, 64), (2048, 4, 1)]
+)
+def test_the_batch_size_counts_tiles_of_the_smallest_model(side: int, channels: int, size: int) -> None:
+    assert Tiling(MODEL, (side, side)).planned(image(1, side, side, channels)).batch_size == size
+
+
+@pytest.mark.parametrize(("limit", "size"), [(10 * 128**2 * 4, 10), (1, 1)])
+def test_a_call_has_no_more_bytes_than_allowed(monkeypatch: pytest.MonkeyPatch, limit: int, size: int) -> None:
+    monkeypatch.setattr(settings, "MAX_CALL_BYTES", limit, raising=False)
+    assert Tiling(MODEL, (128, 128)).planned(image(1, 128, 128, 1)).batch_size == size
+
+
+def test_a_reply_has_no_more_bytes_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "MAX_CALL_BYTES", 128**2 * 4 * 10, raising=False)
+    assert Tiling(MODEL, (128, 128), pixel_bytes=20).planned(image(1, 128, 128, 1)).batch_size == 2
+
+
+def test_another_number_of_channels_is_named() -> None:
+    with pytest.raises(ModelMismatch, match=r"has 3 channel\(s\), model M:1 takes 2; name those to use"):
+        Tiling(MODEL, channels=2).planned(image(1, 8, 8, 3))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 2, 8, 8, 1), (1, 0, 8, 1)])
+def test_arrays_that_are_no_images_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelMismatch, match=r"isn't \(batch, y, x, channel\)"):
+        Tiling(MODEL).planned(image(*shape))
+
+
+def test_cuts_are_as_the_job_says_in_the_multiples_of_the_card() -> None:
+    planned = Tiling(MODEL, card=CARD).planned_cuts(image(1, 100, 90, 1), 2, 61)
+    assert (planned.plan.tile, len(planned.plan), planned.batch_size) == ((112, 112), 4, 64)
+
+
+def test_cuts_beyond_the_limits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_IMAGE_WIDTH", "100")
+    settings.use(None)
+    with pytest.raises(InvalidJob, match="pieces of 100 x 150 px, more than 2048 x 100"):
+        Tiling(MODEL).planned_cuts(image(1, 40, 90, 1), 1, 61)
+
+
+def test_a_model_without_channels_gets_planes_and_its_planes_get_channels() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def predict(tiles: Any) -> list[Any]:
+        seen.append(tiles.shape)
+        return [tiles]
+
+    (output,) = Tiling(MODEL, has_channels=False).adapted(predict)(image(3, 8, 8, 1))
+    assert seen == [(3, 8, 8)]
+    assert output.shape == (3, 8, 8, 1)

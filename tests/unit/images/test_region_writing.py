@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+
+from redis_consumer.errors import PermanentError
+from redis_consumer.images.region_writing import TiledPlane, write_ome_zarr, write_tiled_tiff
+from redis_consumer.images.regions import open_regions
+from redis_consumer.images.scratch import TileScratch
+
+Array = npt.NDArray[Any]
+
+
+def plane_of(array: Array, tile_px: int = 32, **options: Any) -> TiledPlane:
+    """An array (B, Y, X) as tiles."""
+
+    def tile(frame: int, row: int, column: int) -> Array:
+        return array[frame, row * tile_px :, column * tile_px :][:tile_px, :tile_px]
+
+    return TiledPlane((len(array), *array.shape[1:]), tile_px, array.dtype, tile, **options)
+
+
+SHAPES = [(1, 100, 70), (1, 32, 32), (1, 1, 1), (1, 5, 1), (3, 40, 33)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [np.uint32, np.float32])
+def test_a_tiff_holds_the_plane_as_float32(tmp_path: Path, shape: tuple[int, int, int], dtype: type) -> None:
+    array: Array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    write_tiled_tiff(plane_of(array), tmp_path / "new" / "a_feature_0.tif")
+    with tifffile.TiffFile(tmp_path / "new" / "a_feature_0.tif") as tif:
+        assert (tif.pages.first.is_tiled, tif.is_bigtiff) == (True, False)
+        read = tif.asarray()
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read.reshape(shape), array)
+
+
+def test_a_tiff_that_may_exceed_4_gib_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("redis_consumer.images.region_writing._CLASSIC_BYTES", 4000)
+    write_tiled_tiff(plane_of(np.ones((1, 40, 40), np.uint32)), tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.is_bigtiff
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_ome_zarr_holds_the_plane_as_it_is(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    array = (np.arange(np.prod(shape)).reshape(shape) + (1 << 24)).astype(np.uint32)
+    files = write_ome_zarr(plane_of(array, pixel_size_um=0.5), tmp_path / "new" / "a.zarr")
+    assert all(path.is_file() for path in files)
+    with open_regions(tmp_path / "new" / "a.zarr", name="a.zarr") as image:
+        assert (image.shape, image.pixel_size_um) == ((*shape, 1), 0.5)
+        for frame in range(shape[0]):
+            part = image.read(frame, (slice(0, shape[1]), slice(0, shape[2])))[0, ..., 0]
+            np.testing.assert_array_equal(part, array[frame].astype(np.float32))
+
+
+def test_labels_that_float32_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    array = np.ones((1, 2, 2), np.uint32)
+    write_tiled_tiff(plane_of(array, max_label=1 << 24), tmp_path / "a.tif")
+    with pytest.raises(PermanentError, match="^result: holds labels up to 16777217, .* OME-Zarr"):
+        write_tiled_tiff(plane_of(array, max_label=(1 << 24) + 1), tmp_path / "b.tif")
+    write_ome_zarr(plane_of(array, max_label=(1 << 24) + 1), tmp_path / "b.zarr")
+
+
+def test_tiles_come_back_from_the_scratch_file_which_goes_at_the_end(tmp_path: Path) -> None:
+    part = np.random.default_rng(1).integers(0, 9, (50, 40)).astype(np.uint32)
+    with TileScratch(tmp_path / "scratch", tile_px=32) as scratch:
+        scratch.write(1, 2, (64, 32), part)
+        np.testing.assert_array_equal(scratch.read((1, 2, 2, 1), (32, 32), part.dtype), part[:32, :32])
+        np.testing.assert_array_equal(scratch.read((1, 2, 3, 2), (18, 8), part.dtype), part[32:, 32:])
+    assert not (tmp_path / "scratch").exists()
