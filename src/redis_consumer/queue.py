@@ -7,7 +7,8 @@ janitor and the autoscaler see what they always saw. Besides them are keys of ou
 ================  ======  ===============================================================================
 leases            zset    running jobs by the moment (ms, the server's clock) at which their lease ends
 holders           hash    running jobs: ``<attempt> <processing list>``, the fencing token
-attempts          hash    runs of a job so far; gone with its end
+attempts          hash    runs of a job so far; gone with its end, but not for dead letters
+forgiven          hash    those of them that don't count against ``MAX_ATTEMPTS``
 given-back        hash    outages that a job was given back for, and ``completed`` and ``recovered`` at that time
 dead              list    dead letters, the latest first
 cancelled         set     running jobs that shall stop
@@ -107,7 +108,7 @@ class JobQueue:
         self.processing = f"processing-{self.name}:{worker}"
         #: Whether the settling of a job also takes the next one, where the caller says that it is over with it.
         self.is_chained = False
-        kinds = ("leases", "holders", "attempts", "given-back", "dead", "leftovers")
+        kinds = ("leases", "holders", "attempts", "given-back", "dead", "leftovers", "cancelled", "forgiven")
         self._claim_keys = [self.name, self.processing, *map(self.key, kinds)]
         self._claim_limits = [self.worker, _ms(lease_s), str(max_attempts), _ms(LEFTOVER_S)]
         self._seems_empty = False
@@ -138,7 +139,9 @@ class JobQueue:
         if self._claimed is None and self._seems_empty and timeout_s > 0:
             wait_s = min(timeout_s, MAX_BLOCK_S)
             job_id = self.redis.blmove(self.name, self.processing, wait_s, src="RIGHT", dest="LEFT")
-            if job_id is None:
+            if job_id == "":
+                self.redis.lrem(self.processing, 1, "")  # somebody pushed it; it is nobody's key
+            if not job_id:
                 return None
         reply, self._claimed = self._claimed or self._run(self._claim_of(job_id)), None
         self._seems_empty = reply[0] == "empty"
@@ -187,8 +190,7 @@ class JobQueue:
             LeaseLost: the job isn't ours any more; nothing was written.
             JobCancelled: somebody cancelled the job; nothing was written.
         """
-        kinds = ("leases", "attempts", "given-back")
-        keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds), self.name]
+        keys = self._keys_of(job, "leases", "attempts", "given-back")
         code = self._run(_call("update", keys, [self.holder(job), *_flat(self.stamp(fields))]))
         self._check(code, job)
 
@@ -216,14 +218,13 @@ class JobQueue:
             JobCancelled: somebody cancelled the job; nothing was written, and it is still ours.
         """
         stamped = self.stamp(fields)
-        kinds = ("leases", "attempts", "given-back", "dead", "completed", "rates", "leftovers")
-        keys = [self.processing, self.key("holders"), self.key("cancelled"), job.id, *map(self.key, kinds), self.name]
+        keys = self._keys_of(job, "leases", "attempts", "given-back", "dead", "completed", "rates", "leftovers")
         how = "done" if is_success else "dead" if is_dead else "failed"
         arguments = [self.holder(job), how, stamped["updated_at"], _ms(LEFTOVER_S), *_flat(stamped)]
         call = _call("complete", keys, arguments)
         if self.replicas:
             self._complete_confirmed(call, job)
-        elif is_last and self.is_chained:
+        elif is_last and self.is_chained and self._claimed is None:
             code, self._claimed = run_together(self.redis, [call, self._claim_of(now=stamped["updated_at"])])
             self._check(code, job)
         else:
@@ -256,7 +257,8 @@ class JobQueue:
             LeaseLost: the job isn't ours any more; nothing was pushed.
         """
         kinds = ("leases", "attempts", "given-back", "completed")
-        keys = [self.processing, self.key("holders"), job.id, *map(self.key, kinds), self.name, self.key("recovered")]
+        keys = [self.processing, self.key("holders"), job.id, *map(self.key, kinds), self.name]
+        keys += [self.key("recovered"), self.key("forgiven")]
         how = "crashed" if is_crash else "next" if is_next else "last"
         arguments = [self.holder(job), how, str(OUTAGES_ALLOWED), error]
         if not self._run(_call("give_back", keys, arguments)):
@@ -285,8 +287,10 @@ class JobQueue:
 
     def unregister(self) -> None:
         """Say that this worker ends, so that another of its name may start at once."""
-        self.redis.zrem(self.key("workers"), self.worker)
-        self.redis.hdel(self.key("registrations"), self.worker)
+        # Another one may have the name by now, where this one was frozen for longer than its registration holds.
+        if self.redis.hget(self.key("registrations"), self.worker) == self._token:
+            self.redis.zrem(self.key("workers"), self.worker)
+            self.redis.hdel(self.key("registrations"), self.worker)
 
     def sweep(self, *, every_s: float = SWEEP_S) -> list[str]:
         """Return jobs whose lease ran out, and entries that have none, to the queue; say which.
@@ -295,7 +299,7 @@ class JobQueue:
             every_s: seconds for which no other worker's sweep of this queue does anything.
         """
         kinds = ("leases", "holders", "processing", "orphans", "sweep", "workers", "registrations", "rates")
-        keys = [self.name, *map(self.key, kinds)]
+        keys = [self.name, *map(self.key, (*kinds, "attempts", "given-back", "forgiven", "dead"))]
         first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
         arguments = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT), f"processing-{self.name}:", first_minute]
         returned = [str(job_id) for job_id in self._run(_call("sweep", keys, arguments)) if job_id != -1]
@@ -325,7 +329,7 @@ class JobQueue:
             ``cancelled`` (it waited), ``stopping`` (it runs until its next step), ``final`` (it has its result
             already) or ``gone`` (there is no such job).
         """
-        kinds = [self.key(kind) for kind in ("attempts", "given-back")]
+        kinds = [self.key(kind) for kind in ("attempts", "given-back", "forgiven")]
         keys = [self.name, self.key("holders"), self.key("cancelled"), job_id, *kinds]
         reason = f"JobCancelled: job {job_id}: cancelled; submit it again if it was a mistake"
         return str(self._run(_call("cancel", keys, [timestamp(), self.worker, reason])))
@@ -336,19 +340,28 @@ class JobQueue:
 
     def retry(self, job_id: str) -> bool:
         """Put a dead letter back into the queue with all its attempts; False where it is none."""
-        kinds = [self.key(kind) for kind in ("attempts", "given-back")]
+        kinds = [self.key(kind) for kind in ("attempts", "given-back", "forgiven")]
         return bool(
             self._run(_call("retry", [self.key("dead"), self.name, job_id, *kinds], [timestamp(), self.worker]))
         )
 
     def drop(self, job_id: str) -> bool:
         """Take a job off the dead letters; it stays failed. False where it is none."""
-        return bool(self.redis.lrem(self.key("dead"), 0, job_id))
+        if not self.redis.lrem(self.key("dead"), -1, job_id):
+            return False
+        for kind in ("attempts", "forgiven"):
+            self.redis.hdel(self.key(kind), job_id)
+        return True
 
     def stamp(self, fields: Mapping[str, Any]) -> dict[str, str]:
         """Turn values into the texts that Redis holds (None becomes empty) and say when and by whom."""
         texts = {name: _text(value) for name, value in fields.items()}
         return {**texts, "updated_at": timestamp(), "updated_by": self.worker}
+
+    def _keys_of(self, job: Job, *kinds: str) -> list[str]:
+        """KEYS of the scripts that write into a running job."""
+        before, behind = map(self.key, ("holders", "cancelled")), (self.name, self.key("forgiven"))
+        return [self.processing, *before, job.id, *map(self.key, kinds), *behind]
 
     def _check(self, code: int, job: Job) -> None:
         if code == 2:

@@ -166,6 +166,12 @@ class RedisClient:
                 self._master.close()
             self._master = None
 
+    def end_thread(self) -> None:
+        """Give back this thread's connection, where a thread ends before the client does."""
+        master, self._own.master = getattr(self._own, "master", None), None
+        if master is not None:
+            master.connection_pool.release(self._own.connection)
+
     def _find_master(self) -> redis.Redis:
         client = self._connect(self.host, self.port)
         try:
@@ -180,7 +186,12 @@ class RedisClient:
 
     def _connect(self, host: str, port: int) -> redis.Redis:
         client = self._get_redis_client(host, port, self._password)
-        client.connection_pool.connection_kwargs["client_name"] = self.name
+        options = client.connection_pool.connection_kwargs
+        options["client_name"] = self.name
+        if self.deadline_s is not None:
+            # A server that is up but doesn't answer holds nobody up for longer than one that is down.
+            options["socket_timeout"] = min(SOCKET_TIMEOUT_S, self.deadline_s)
+            options["socket_connect_timeout"] = min(CONNECT_TIMEOUT_S, self.deadline_s)
         return client
 
     def batch(self, *commands: Sequence[Any]) -> list[Any]:

@@ -11,8 +11,8 @@ import time
 from types import FrameType
 from typing import Protocol
 
-from redis_consumer.consumers.base import Consumer, Interrupted, Outcome
-from redis_consumer.errors import ConsumerError, RedisUnavailable
+from redis_consumer.consumers.base import Consumer, Interrupted, Outcome, describe
+from redis_consumer.errors import ConsumerError, LeaseLost, RedisUnavailable
 from redis_consumer.job import Job
 
 logger = logging.getLogger(__name__)
@@ -143,11 +143,14 @@ class Worker:
         if now < self._clean_up_at:
             return
         self._clean_up_at = now + CLEAN_UP_S * random.uniform(0.8, 1.2)
+        # It may take minutes, and nobody renews the lease of a job that is taken but doesn't run yet.
+        with contextlib.suppress(LeaseLost):
+            self.consumer.job_queue.release()
         try:
             self.consumer.clean_up()
         except RedisUnavailable:
             raise
-        except ConsumerError as error:
+        except Exception as error:  # noqa: BLE001 - what a plug-in's `discard` raises ends no slot
             logger.warning("Could not remove what late runs left; trying again later: %s", error)
 
     def _claim(self) -> Job | None:
@@ -165,6 +168,13 @@ class Worker:
         self.supervisor.report(job)
         try:
             return self.consumer.run(job)
+        except (Interrupted, RedisUnavailable):
+            raise
+        except BaseException as error:
+            # Such as a plug-in's sys.exit: it ends the slot, and the supervisor won't know which job it was.
+            with contextlib.suppress(ConsumerError):
+                self.consumer.job_queue.give_back(job, is_crash=True, error=describe(error))
+            raise
         finally:
             self.supervisor.report(None)
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from redis_consumer.cli.app import app
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
-from support.queues import claimed, give_up, submit
+from support.queues import claimed, counted_runs, give_up, submit
 from support.redis_server import RedisServer
 
 
@@ -101,7 +101,7 @@ def test_retry_brings_a_job_back(dead: Any, queue: JobQueue, redis_db: Any) -> N
     assert (result.exit_code, result.stdout) == (0, f"{job_id}\n")
     assert queue.dead_letters() == []
     assert redis_db.hget(job_id, "updated_by").startswith("command-line-")
-    assert claimed(queue).attempt == 1
+    assert counted_runs(redis_db, claimed(queue).id) == 1
 
 
 def test_retry_of_all_keeps_their_order(dead: Any, queue: JobQueue, redis_db: Any) -> None:

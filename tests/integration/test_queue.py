@@ -12,6 +12,7 @@ from redis_consumer.errors import JobCancelled, LeaseLost, SettingsError
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
+from support.queues import counted_runs
 from support.redis_server import RedisServer
 from support.worker import wait_for
 
@@ -187,7 +188,23 @@ def test_giving_back_counts_no_attempt(queue: JobQueue, redis_db: Any) -> None:
     submit(redis_db)
     for is_next in (True, False, False):
         queue.give_back(claimed(queue), is_next=is_next)
-    assert claimed(queue).attempt == 1
+    assert counted_runs(redis_db, claimed(queue).id) == 1
+
+
+def test_no_two_runs_have_the_same_number(queue: JobQueue, redis_db: Any) -> None:
+    """Or a late run could pass for the one that runs now under the same list."""
+    job_id = submit(redis_db)
+    runs = []
+    for is_next in (True, False):
+        runs.append(claimed(queue))
+        queue.give_back(runs[-1], is_next=is_next)
+    runs.append(claimed(queue))
+    queue.complete(runs[-1], {"status": "failed"}, is_dead=True)
+    queue.retry(job_id)
+    runs.append(claimed(queue))
+    assert [run.attempt for run in runs] == [1, 2, 3, 4]
+    with pytest.raises(LeaseLost):
+        queue.give_back(runs[0])
 
 
 def test_outages_of_one_job_count_while_others_succeed(queue: JobQueue, redis_db: Any) -> None:
@@ -195,7 +212,7 @@ def test_outages_of_one_job_count_while_others_succeed(queue: JobQueue, redis_db
     attempts = []
     for number in range(7):
         job = claimed(queue)
-        attempts.append(job.attempt)
+        attempts.append(counted_runs(redis_db, job.id))
         queue.give_back(job)
         submit(redis_db, f"good-{number}")
         redis_db.lmove("predict", "predict", src="LEFT", dest="RIGHT")
@@ -220,7 +237,7 @@ def test_a_dead_letter_gets_all_its_attempts_again(queue: JobQueue, redis_db: An
     queue.complete(claimed(queue), {"status": "failed", "reason": "KeyError: 'x'"}, is_dead=True)
     assert queue.retry(job_id)
     assert redis_db.hget(job_id, "reason") is None
-    assert claimed(queue).attempt == 1
+    assert counted_runs(redis_db, claimed(queue).id) == 1
     assert queue.dead_letters() == []
     assert not queue.retry(job_id)
 
@@ -381,6 +398,7 @@ def test_an_ended_job_leaves_nothing_of_ours_behind(queue: JobQueue, redis_db: A
     queue.complete(claimed(queue), {"status": "done"})
     assert sorted(redis_db.keys("redis-consumer:*")) == [
         "redis-consumer:completed:predict",
+        "redis-consumer:leftovers:predict",
         "redis-consumer:rates:predict",
     ]
 
@@ -483,7 +501,7 @@ def test_a_job_taken_in_advance_goes_back_where_the_worker_stops(queue: JobQueue
     queue.release()
     queue.release()
     assert redis_db.lrange("predict", 0, -1) == [second]
-    assert redis_db.hget("redis-consumer:attempts:predict", second) == "0"
+    assert counted_runs(redis_db, second) == 0
 
 
 def test_who_lost_its_job_has_the_next_one_all_the_same(queue: JobQueue, redis_db: Any) -> None:
@@ -532,7 +550,7 @@ def test_outages_that_others_recover_from_are_counted_once_a_job_is_suspect(queu
         queue.give_back(claimed(queue))  # by another worker, in the same outage
         queue.note_recovery()
         queue.give_back(claimed(queue))
-        attempts.append(int(redis_db.hget("redis-consumer:attempts:predict", "predict:a.tif:1")))
+        attempts.append(counted_runs(redis_db, "predict:a.tif:1"))
     assert attempts == sorted(attempts)
     assert attempts[0] == 0
     assert attempts[-1] > 0
@@ -543,4 +561,70 @@ def test_outages_of_a_job_that_is_not_suspect_are_never_counted(queue: JobQueue,
     for _ in range(10):
         queue.give_back(claimed(queue))
         queue.note_recovery()
-    assert redis_db.hget("redis-consumer:attempts:predict", "predict:a.tif:1") == "0"
+    assert counted_runs(redis_db, "predict:a.tif:1") == 0
+
+
+def test_the_runs_of_a_job_that_a_stranger_ended_are_forgotten(queue: JobQueue, redis_db: Any) -> None:
+    job_id = submit(redis_db)
+    queue.give_back(claimed(queue))
+    redis_db.hset(job_id, "status", "done")
+    queue.sweep()
+    assert redis_db.keys("redis-consumer:attempts:*") == redis_db.keys("redis-consumer:forgiven:*") == []
+
+
+def test_a_dead_letter_keeps_its_count(queue: JobQueue, redis_db: Any) -> None:
+    job_id = submit(redis_db)
+    queue.complete(claimed(queue), {"status": "failed"}, is_dead=True)
+    queue.sweep()
+    assert redis_db.hgetall("redis-consumer:attempts:predict") == {job_id: "1"}
+    queue.drop(job_id)
+    assert not redis_db.exists("redis-consumer:attempts:predict")
+
+
+def test_a_sweep_notes_thousands_of_entries_without_a_lease(queue: JobQueue, redis_db: Any) -> None:
+    queue.register()
+    redis_db.lpush(queue.processing, *(f"predict:{number}.tif:1" for number in range(400)))
+    for name in range(20):
+        redis_db.sadd("redis-consumer:processing:predict", f"processing-predict:pod-x-{name}")
+        redis_db.lpush(f"processing-predict:pod-x-{name}", *(f"predict:{name}-{each}.tif:1" for each in range(400)))
+    assert queue.sweep() == []
+    assert redis_db.hlen("redis-consumer:orphans:predict") == 8400
+
+
+def test_a_cancelled_job_that_becomes_a_dead_letter_can_be_retried(redis_client: RedisClient, redis_db: Any) -> None:
+    queue = JobQueue(redis_client, "predict", "pod-1", max_attempts=1)
+    job_id = submit(redis_db)
+    job = claimed(queue)
+    queue.cancel(job_id)
+    queue.give_back(job, is_crash=True)
+    assert queue.claim() is None
+    assert queue.retry(job_id)
+    queue.update(claimed(queue), {"status": "started"})
+
+
+def test_a_job_cancelled_in_its_last_step_costs_no_other_job_its_attempt(queue: JobQueue, redis_db: Any) -> None:
+    first, second = submit(redis_db, "a"), submit(redis_db, "b")
+    submit(redis_db, "c")
+    queue.is_chained = True
+    job = claimed(queue)
+    queue.cancel(first)
+    with pytest.raises(JobCancelled):
+        queue.complete(job, {"status": "done"}, is_success=True, is_last=True)
+    queue.complete(job, {"status": "failed"}, is_last=True)
+    assert claimed(queue).id == second
+    assert redis_db.llen("predict") == 1
+
+
+def test_a_key_without_a_name_is_taken_away(queue: JobQueue, redis_db: Any) -> None:
+    assert queue.claim() is None
+    redis_db.lpush("predict", "")
+    assert queue.claim(5) is None
+    assert not redis_db.exists("predict", queue.processing)
+
+
+def test_who_was_frozen_leaves_its_successors_registration(queue: JobQueue, redis_db: Any) -> None:
+    queue.register()
+    redis_db.zadd("redis-consumer:workers:predict", {"pod-1": 1})
+    assert JobQueue(queue.redis, queue.name, queue.worker).register() == 0
+    queue.unregister()
+    assert redis_db.zscore("redis-consumer:workers:predict", "pod-1") is not None

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from support.queues import counted_runs
 from support.redis_server import RedisServer, free_port
 from support.worker import JOB, is_idle, running_worker, status_is, submit, variables, wait_for
 
@@ -221,7 +222,7 @@ def test_two_signals_end_a_worker_with_its_slots(redis_server: RedisServer, redi
         assert process.wait(60) == 0
         assert not any(slot.is_running() for slot in slots)
     assert redis_db.lrange("predict", 0, -1) == [JOB]
-    assert redis_db.hget("redis-consumer:attempts:predict", JOB) == "0"
+    assert counted_runs(redis_db, JOB) == 0
 
 
 def test_a_slot_that_hears_no_signal_is_killed_and_no_attempt_counts(
@@ -237,7 +238,7 @@ def test_a_slot_that_hears_no_signal_is_killed_and_no_attempt_counts(
         wait_for(lambda: process.poll() is not None, "the worker's end", tmp_path)
         assert process.returncode == 0
     assert redis_db.lrange("predict", 0, -1) == ["predict:later.tif:2", JOB]
-    assert redis_db.hget("redis-consumer:attempts:predict", JOB) == "0"
+    assert counted_runs(redis_db, JOB) == 0
 
 
 def _is_logged(folder: Path, text: str) -> bool:
@@ -255,7 +256,7 @@ def test_threads_run_jobs_side_by_side_and_end_with_their_process(
         assert process.wait(30) == 0
     assert sorted(redis_db.lrange("predict", 0, -1)) == sorted(ids)
     assert redis_db.keys("processing-*") == []
-    assert set(redis_db.hvals("redis-consumer:attempts:predict")) == {"0"}
+    assert [counted_runs(redis_db, job_id) for job_id in ids] == [0, 0, 0]
 
 
 def test_jobs_of_threads_may_end_within_the_grace_period(
@@ -282,8 +283,7 @@ def test_threads_stop_at_once_at_a_second_signal(redis_server: RedisServer, redi
 
 def test_a_burst_of_threads_ends_with_the_queue(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
     ids = [submit(redis_db, f"predict:{number}.tif:1") for number in range(10)]
-    command = [sys.executable, "-m", "redis_consumer", "run", "--threads", "3", "--burst"]
-    assert subprocess.run(command, env=variables(redis_server, tmp_path), timeout=60).returncode == 0
+    assert burst(tmp_path, variables(redis_server, tmp_path), "--threads", "3") == 0
     assert {redis_db.hget(job_id, "status") for job_id in ids} == {"done"}
 
 
@@ -388,3 +388,26 @@ def test_an_address_that_is_taken_is_said_in_words(redis_server: RedisServer, re
     with running_worker(tmp_path, taken) as process:
         assert process.wait(60) == 2
     assert "can't listen there" in (tmp_path / "worker.log").read_text()
+
+
+def burst(folder: Path, variables: dict[str, str], *options: str) -> int:
+    command = [sys.executable, "-m", "redis_consumer", "run", "--burst", *options]
+    return subprocess.run(command, cwd=folder, env=variables, timeout=90, check=False).returncode
+
+
+def test_a_burst_whose_slots_cannot_run_says_so(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    assert burst(tmp_path, variables(redis_server, tmp_path, "Broken")) == 1
+
+
+def test_a_burst_goes_on_where_slots_are_replaced(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    ids = [submit(redis_db, f"predict:{number}.tif:1") for number in range(3)]
+    assert burst(tmp_path, variables(redis_server, tmp_path, "Greedy", MAX_RSS_MB="150")) == 0
+    assert [redis_db.hget(job_id, "status") for job_id in ids] == ["done"] * 3
+
+
+def test_the_job_of_a_plugin_that_quits_is_claimable_at_once(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    with running_worker(tmp_path, variables(redis_server, tmp_path, "Quitting", LEASE_TIMEOUT="600")):
+        submit(redis_db)
+        wait_for(status_is(redis_db, "done"), "the second run", tmp_path)

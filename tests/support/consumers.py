@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import tempfile
 import time
+from typing import Any
 
 from redis_consumer.consumers import TensorFlowServingConsumer
 from redis_consumer.errors import StorageUnavailable
@@ -86,4 +88,24 @@ class Stalling(TensorFlowServingConsumer):
         while self.redis.hget("predict:a.tif:1", "status") != "failed":
             self.update_key(redis_hash, {"status": "started"})
             time.sleep(0.05)
+        return self.final_status
+
+
+class Broken(TensorFlowServingConsumer):
+    """Can't even be made."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        raise RuntimeError("broken")
+
+    def _consume(self, redis_hash: str) -> str:
+        return self.final_status
+
+
+class Quitting(TensorFlowServingConsumer):
+    """Ends its process in the first attempt, as a script's own function might."""
+
+    def _consume(self, redis_hash: str) -> str:
+        if self.job is not None and self.job.attempt == 1:
+            sys.exit(7)
         return self.final_status

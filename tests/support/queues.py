@@ -29,3 +29,9 @@ def give_up(db: Any, queue: JobQueue, name: str = "a", **fields: str) -> str:
     reason = f"Traceback\n  of {name}\nValueError: {name} is odd"
     queue.complete(claimed(queue), {"status": "failed", "reason": reason}, is_dead=True)
     return job_id
+
+
+def counted_runs(db: Any, job_id: str, queue: str = "predict") -> int:
+    """Runs of a job that count against ``MAX_ATTEMPTS``."""
+    attempts, forgiven = (db.hget(f"redis-consumer:{kind}:{queue}", job_id) for kind in ("attempts", "forgiven"))
+    return int(attempts or 0) - int(forgiven or 0)

@@ -32,6 +32,13 @@ class Renewal:
             self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._renew()
+        finally:
+            if hasattr(self._queue.redis, "end_thread"):
+                self._queue.redis.end_thread()
+
+    def _renew(self) -> None:
         while not self._is_over.wait(self._queue.lease_s / 3):
             try:
                 if self._queue.renew([self._job]):

@@ -1,6 +1,6 @@
 -- End a job that nobody wants any more: from waiting to failed; a running one stops at its next step.
 --
--- KEYS  1 queue   2 holders   3 cancelled   4 hash of the job   5 attempts   6 given back
+-- KEYS  1 queue   2 holders   3 cancelled   4 hash of the job   5 attempts   6 given back   7 forgiven
 -- ARGV  1 now (ISO 8601)   2 who asked   3 reason
 -- Returns "cancelled", "stopping" (it runs), "final" (it has its result already) or "gone".
 -- Atomic because a job that is claimed between look and removal would run on.
@@ -19,7 +19,9 @@ if redis.call("HEXISTS", KEYS[2], job) == 1 then
   return "stopping"
 end
 redis.call("LREM", KEYS[1], 0, job)
-redis.call("HDEL", KEYS[5], job)
-redis.call("HDEL", KEYS[6], job)
+redis.call("SREM", KEYS[3], job)
+for index = 5, 7 do
+  redis.call("HDEL", KEYS[index], job)
+end
 redis.call("HSET", job, "status", "failed", "reason", ARGV[3], "updated_at", ARGV[1], "updated_by", ARGV[2])
 return "cancelled"

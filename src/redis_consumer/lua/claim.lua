@@ -1,7 +1,7 @@
 -- Take the job that waits longest, and open it: from waiting to claimed.
 --
 -- KEYS  1 queue   2 processing list   3 leases   4 holders   5 attempts   6 given back   7 dead letters
---       8 leftovers
+--       8 leftovers   9 cancelled   10 forgiven
 -- ARGV  1 key of a job that a blocking move has put into the list already, "" to move one
 --       2 now (ISO 8601)   3 name of the worker   4 lease in ms   5 attempts allowed
 --       6 ms after which what attempts left is removed
@@ -41,7 +41,8 @@ end
 local function drop(...)
   redis.call("LREM", processing, 1, job)
   redis.call("ZREM", leases, job)
-  for index = 4, 6 do
+  redis.call("SREM", KEYS[9], job)
+  for _, index in ipairs({4, 5, 6, 10}) do
     redis.call("HDEL", KEYS[index], job)
   end
   return {...}
@@ -59,10 +60,12 @@ if status == "done" or status == "failed" then
   return drop("final", job, status)
 end
 
+-- Never the same number twice: a late run of an earlier one mustn't pass for this one.
 local attempt = redis.call("HINCRBY", KEYS[5], job, 1)
-if attempt > tonumber(ARGV[5]) then
+local runs = attempt - 1 - (redis.call("HGET", KEYS[10], job) or 0)
+if runs >= tonumber(ARGV[5]) then
   local last = redis.call("HGET", job, "last_error")
-  local reason = "AttemptsExhausted: job " .. job .. ": its worker died or gave up in each of " .. (attempt - 1)
+  local reason = "AttemptsExhausted: job " .. job .. ": its worker died or gave up in each of " .. runs
     .. " attempts" .. (last and " (the last time: " .. last .. ")" or "")
     .. "; look at the worker's log, then run redis-consumer dead retry"
   redis.call("HSET", job, "status", "failed", "reason", reason, "updated_at", ARGV[2], "updated_by", ARGV[3])
@@ -70,10 +73,13 @@ if attempt > tonumber(ARGV[5]) then
   for earlier = 1, attempt - 1 do
     redis.call("ZADD", KEYS[8], now + ARGV[6], earlier .. " " .. job)
   end
-  return drop("dead", job, attempt - 1)
+  drop()
+  redis.call("HSET", KEYS[5], job, attempt) -- a retry goes on counting from here
+  return {"dead", job, runs}
 end
 redis.call("ZADD", leases, now + ARGV[4], job)
 redis.call("HSET", holders, job, attempt .. " " .. processing)
+redis.call("ZREM", KEYS[8], attempt .. " " .. job) -- of an earlier life: what this run uploads may count
 redis.call("HSET", job, "updated_at", ARGV[2], "updated_by", ARGV[3])
 redis.call("HDEL", job, "reason", "last_error") -- of an earlier life; clients read the reason for every job
 local reply = {"claimed", attempt, job}

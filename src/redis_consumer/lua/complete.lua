@@ -1,10 +1,10 @@
 -- Settle a job with its result or its reason: from claimed to done or failed.
 --
 -- KEYS  1 processing list   2 holders   3 cancelled   4 hash of the job   5 leases   6 attempts   7 given back
---       8 dead letters   9 completed   10 rates   11 leftovers   12 queue
+--       8 dead letters   9 completed   10 rates   11 leftovers   12 queue   13 forgiven
 -- ARGV  1 holder ("<attempt> <processing list>")
 --       2 "done"; "failed"; or "dead", failed and listed among the dead letters
---       3 now (ISO 8601, the value of updated_at below)   4 ms after which what earlier attempts left is removed
+--       3 now (ISO 8601, the value of updated_at below)   4 ms after which what attempts without a result left is removed
 --       5… field, value, …
 -- Returns 1, also when this very call has been carried out before and its reply was lost; 0 where the job isn't
 --   ours any more or its hash is gone: no field is written; 2 where somebody cancelled it before it was done: it is
@@ -28,8 +28,11 @@ redis.call("ZREM", KEYS[5], job)
 if redis.call("LREM", KEYS[1], 1, job) == 0 and redis.call("LREM", KEYS[12], 1, job) == 0 then
   return 0
 end
-redis.call("HDEL", KEYS[6], job)
 redis.call("HDEL", KEYS[7], job)
+if ARGV[2] ~= "dead" then -- a retry goes on counting
+  redis.call("HDEL", KEYS[6], job)
+  redis.call("HDEL", KEYS[13], job)
+end
 if redis.call("EXISTS", job) == 0 then
   return 0
 end
@@ -39,11 +42,14 @@ redis.call("HINCRBY", KEYS[10], string.sub(ARGV[3], 1, 16), 1)
 if ARGV[2] == "dead" then
   redis.call("LPUSH", KEYS[8], job)
 end
-local attempt = tonumber(string.match(ARGV[1], "^%d+"))
-if attempt > 1 then
+local runs = tonumber(string.match(ARGV[1], "^%d+"))
+if ARGV[2] == "done" then
+  runs = runs - 1 -- the others may have uploaded; so may one that fails or is cancelled after its upload
+end
+if runs > 0 then
   local time = redis.call("TIME")
   local due = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]
-  for earlier = 1, attempt - 1 do
+  for earlier = 1, runs do
     redis.call("ZADD", KEYS[11], due, earlier .. " " .. job)
   end
 end

@@ -15,7 +15,6 @@ for _, run in ipairs(redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 
   local status, visible, is_over = false, false, true
   if redis.call("TYPE", job).ok == "hash" then
     status, visible = unpack(redis.call("HMGET", job, "status", "output_file_name"))
-    -- One that is retried may be in the attempt of the same number again.
     is_over = status == "done" or status == "failed"
   end
   if is_over then

@@ -1,15 +1,15 @@
 -- Give a dead letter another life: from failed to waiting, with all its attempts.
 --
--- KEYS  1 dead letters   2 queue   3 hash of the job   4 attempts   5 given back
+-- KEYS  1 dead letters   2 queue   3 hash of the job   4 attempts   5 given back   6 forgiven
 -- ARGV  1 now (ISO 8601)   2 who asked
 -- Returns 1, or 0 where the job is no dead letter, or its hash is gone: then it is only taken off the list.
 -- Atomic because a job that is on the list and in the queue would be retried twice.
 
 local job = KEYS[3]
-if redis.call("LREM", KEYS[1], 0, job) == 0 or redis.call("EXISTS", job) == 0 then
+if redis.call("LREM", KEYS[1], -1, job) == 0 or redis.call("EXISTS", job) == 0 then
   return 0
 end
-redis.call("HDEL", KEYS[4], job)
+redis.call("HSET", KEYS[6], job, redis.call("HGET", KEYS[4], job) or 0)
 redis.call("HDEL", KEYS[5], job)
 redis.call("HDEL", job, "reason")
 redis.call("HSET", job, "status", "new", "updated_at", ARGV[1], "updated_by", ARGV[2])

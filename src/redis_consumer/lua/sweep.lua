@@ -1,7 +1,8 @@
 -- Return jobs that nobody holds any more to their queue: from claimed to waiting.
 --
 -- KEYS  1 queue   2 leases   3 holders   4 processing lists   5 orphans   6 lock   7 workers
---       8 registrations   9 rates
+--       8 registrations   9 rates   10 attempts   11 given back
+--       12 forgiven   13 dead letters
 -- ARGV  1 ms for which no other sweep may run   2 ms after which an entry without a lease counts as stranded
 --       3 jobs at most   4 prefix of processing lists, up to the worker's name
 --       5 first minute (ISO 8601) whose number of completed jobs is kept
@@ -56,12 +57,24 @@ for _, list in ipairs(redis.call("SMEMBERS", KEYS[4])) do
   end
 end
 redis.call("DEL", KEYS[5])
-if #seen > 0 then
-  redis.call("HSET", KEYS[5], unpack(seen))
+for index = 1, #seen, 2 do -- Lua unpacks some thousand values at most
+  redis.call("HSET", KEYS[5], seen[index], seen[index + 1])
 end
 for _, minute in ipairs(redis.call("HKEYS", KEYS[9])) do
   if minute < ARGV[5] then
     redis.call("HDEL", KEYS[9], minute)
+  end
+end
+-- A stranger that ends a job which we ran before knows nothing of these; a few each time, they don't pile up. Dead
+-- letters keep theirs.
+for _, job in ipairs(redis.call("HRANDFIELD", KEYS[10], 5)) do
+  local kind = redis.call("TYPE", job).ok
+  local status = kind == "hash" and redis.call("HGET", job, "status")
+  local is_over = kind ~= "hash" or status == "done" or status == "failed"
+  if is_over and redis.call("HEXISTS", KEYS[3], job) == 0 and not redis.call("LPOS", KEYS[13], job) then
+    for index = 10, 12 do
+      redis.call("HDEL", KEYS[index], job)
+    end
   end
 end
 return returned

@@ -1,7 +1,7 @@
 -- Write progress of a running job: claimed stays claimed.
 --
 -- KEYS  1 processing list   2 holders   3 cancelled   4 hash of the job   5 leases   6 attempts   7 given back
---       8 queue
+--       8 queue   9 forgiven
 -- ARGV  1 holder ("<attempt> <processing list>")   2… field, value, …
 -- Returns 1; 0 where the job isn't ours any more, or its hash is gone, which ends the claim; 2 where it was cancelled:
 --   nothing is written.
@@ -22,7 +22,8 @@ if redis.call("EXISTS", job) == 0 then
   -- Left in the list, it would look to the autoscaler like a busy worker for ever.
   redis.call("LREM", KEYS[1], 1, job)
   redis.call("ZREM", KEYS[5], job)
-  for _, key in ipairs({KEYS[2], KEYS[6], KEYS[7]}) do
+  redis.call("SREM", KEYS[3], job)
+  for _, key in ipairs({KEYS[2], KEYS[6], KEYS[7], KEYS[9]}) do
     redis.call("HDEL", key, job)
   end
   return 0

@@ -46,7 +46,8 @@ class Health:
     def __init__(self, address: str, state: Callable[[], dict[str, Any]], selector: selectors.BaseSelector) -> None:
         host, _, port = address.rpartition(":")
         try:
-            self._listener = socket.create_server((host.strip("[]"), int(port)), backlog=MAX_CONNECTIONS)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=MAX_CONNECTIONS)
         except OSError as error:
             raise SettingsError(
                 f"HEALTH_ADDRESS={address}: can't listen there ({error.strerror or error}); choose a free port of an "

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from redis_consumer.errors import LeaseLost, RedisUnavailable
+from redis_consumer.errors import ConsumerError, LeaseLost
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
 from redis_consumer.supervisor.board import Board, Run
 from redis_consumer.supervisor.folders import Folders
 from redis_consumer.supervisor.health import Health
 from redis_consumer.supervisor.presence import Presence
-from redis_consumer.supervisor.slot import Link, Slot, cause_of, die_with_parent, rss_mb, send_signal
+from redis_consumer.supervisor.slot import Link, Slot, cause_of, die_with_parent, kill_group, rss_mb, send_signal
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 EXIT_SETTINGS = 2
 #: Seconds that a slot has after its grace period, to give its job back, before it is killed.
 KILL_AFTER_S = 5.0
+#: Signals that the slots get from us.
+PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 #: A slot that ends sooner than this without a job is started again with growing pauses.
 SHORT_LIFE_S = 5.0
 MAX_PAUSE_S = 30.0
@@ -152,8 +154,12 @@ class Supervisor:
             if not self.slots and (self._is_stopping or self._exit_code or self.is_burst):
                 return
             self._check_limits()
-            jobs = [run.job for slot in self.slots.values() for run in slot.board.runs().values()]
+            jobs = [run.job for slot in self._living() for run in slot.board.runs().values()]
             self._listen(self._presence.tend(jobs, is_stopping=self._is_stopping))
+
+    def _living(self) -> list[Slot]:
+        # One that is killed may hang in the system for long; its jobs needn't.
+        return [slot for slot in self.slots.values() if not slot.killed_for]
 
     def _may_start(self) -> bool:
         return not self._is_stopping and len(self.slots) < self.count and time.monotonic() >= self._start_at
@@ -181,12 +187,23 @@ class Supervisor:
     # Slots.
 
     def _start_slot(self) -> None:
-        folder, board = self._folders.make(), Board(self.threads)
         sys.stdout.flush()
-        pid = os.fork()
-        if pid == 0:
-            self._folders.use(folder)
-            os._exit(self._be_slot(board))
+        # A signal that reaches the slot while our handlers still are its own would be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+        try:
+            folder, board = self._folders.make(), Board(self.threads)
+            pid = os.fork()
+        except OSError as error:
+            # A full disk, or too many processes: the other slots go on.
+            logger.error("Can't start a slot (%s); trying again", error)
+            self._start_at = time.monotonic() + MAX_PAUSE_S
+            return
+        else:
+            if pid == 0:
+                self._folders.use(folder)
+                os._exit(self._be_slot(board))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         self.slots[pid] = Slot(pid, board, folder, time.monotonic())
 
     def _be_slot(self, board: Board) -> int:
@@ -195,6 +212,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
             # Ctrl-C at a terminal reaches the supervisor alone, which passes it on once.
             os.setpgid(0, 0)
             os.close(self._life_write)
@@ -220,6 +238,7 @@ class Supervisor:
     def _bury(self, slot: Slot, code: int) -> None:
         """A slot has ended: return its job at once, and decide when the next one starts."""
         del self.slots[slot.pid]
+        kill_group(slot.pid)
         for thread, run in slot.board.runs().items():
             self._return_crashed(run.job, cause_of(code, slot.killed_for), slot.guilty in (None, thread))
         has_run = slot.board.has_run()
@@ -228,7 +247,7 @@ class Supervisor:
         self._folders.remove(slot.folder)
         if code == 0 or self._is_stopping:
             self._pause_s = 0.0
-            if self.is_burst:
+            if self.is_burst and not slot.is_leaving:
                 self.count -= 1
             return
         if code == EXIT_SETTINGS and not any_has_run:
@@ -239,6 +258,8 @@ class Supervisor:
             return
         logger.error("Slot %d ended: %s; starting another", slot.pid, cause_of(code, slot.killed_for))
         is_short = time.monotonic() - slot.started < SHORT_LIFE_S and not has_run
+        if is_short and self.is_burst:
+            self._exit_code = 1
         self._pause_s = min(max(2 * self._pause_s, 0.5), MAX_PAUSE_S) if is_short else 0.0
         self._start_at = time.monotonic() + self._pause_s
 
@@ -250,7 +271,7 @@ class Supervisor:
             self.queue.give_back(job, is_next=not is_crash, is_crash=is_crash, error=cause)
         except LeaseLost:
             logger.info("Job %s was settled or taken before", job.id)
-        except RedisUnavailable as error:
+        except ConsumerError as error:
             logger.warning("Job %s comes back when its lease ends: %s", job.id, error)
 
     def _check_limits(self) -> None:
@@ -289,6 +310,7 @@ class Supervisor:
     def _kill(self, slot: Slot, reason: str) -> None:
         slot.killed_for = reason
         send_signal(slot.pid, signal.SIGKILL)
+        kill_group(slot.pid)
 
     def _kill_all(self, reason: str) -> None:
         self._is_stopping = True
