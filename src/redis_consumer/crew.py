@@ -14,6 +14,9 @@ from redis_consumer.worker import Worker
 
 logger = logging.getLogger(__name__)
 
+#: Seconds in which a thread without a job ends.
+LEAVE_S = 2.0
+
 
 class Crew:
     """Runs several workers, each in a thread of its own, for consumers that mostly wait.
@@ -74,6 +77,11 @@ class Crew:
             worker.stop()
 
     def _give_back(self) -> None:
+        self._stop()
+        for worker in self.workers:
+            if worker.consumer.job is None:
+                # A thread that still waits for a job would take the one that is given back, and end with the process.
+                worker.has_left.wait(LEAVE_S)
         for worker in self.workers:
             job = worker.consumer.job
             if job is None:

@@ -48,6 +48,9 @@ class Worker:
         supervisor: told of each job that starts, makes progress or ends.
         grace_period_s: seconds for the running job after the first signal.
         is_burst: stop as soon as the queue is empty.
+
+    Attributes:
+        has_left: set once no more jobs are claimed or run.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Worker:
         self.grace_period_s = grace_period_s
         self.is_burst = is_burst
         self._stopping = threading.Event()
-        self._has_left = threading.Event()
+        self.has_left = threading.Event()
         self._clean_up_at = time.monotonic() + CLEAN_UP_S * random.random()
 
     def run(self) -> int:
@@ -95,9 +98,9 @@ class Worker:
             self.supervisor.wait_for_start()
             self._loop()
         finally:
-            self._has_left.set()
             with contextlib.suppress(ConsumerError):
                 self.consumer.job_queue.release()
+            self.has_left.set()
 
     def stop(self) -> None:
         """Claim no more jobs; `run` or `serve` returns after the running one."""
@@ -113,10 +116,10 @@ class Worker:
             return
         redis.stop_waiting()
         # More than once: the claim may be on its way to Redis still, and block there a moment later.
-        while not self._has_left.is_set():
+        while not self.has_left.is_set():
             with contextlib.suppress(RedisUnavailable):
                 redis.unblock()
-            self._has_left.wait(UNBLOCK_EVERY_S)
+            self.has_left.wait(UNBLOCK_EVERY_S)
 
     def _loop(self) -> None:
         queue = self.consumer.job_queue

@@ -132,6 +132,14 @@ def test_the_layout_of_the_file_does_not_matter(
     assert_same_regions(labels_of(run(name)[1]), ndimage.label(image > 300)[0], count)
 
 
+def test_no_name_of_an_input_is_in_the_way_of_our_own_files(run: Run, bucket: Path) -> None:
+    image, count = discs(1300)
+    tifffile.imwrite(bucket / "uploads" / "cells.tif", image, **TILES)
+    (bucket / "uploads" / "cells.tif").rename(bucket / "uploads" / "tiles")
+    _, files = run("tiles", original_name="cells.tif")
+    assert_same_regions(labels_of(files), ndimage.label(image > 300)[0], count)
+
+
 def test_an_image_in_parts_gives_what_the_whole_one_gives(
     run: Run, bucket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

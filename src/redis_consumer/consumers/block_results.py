@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 class BlockResults:
     """Takes the results of every block of every frame, and gives the planes once all are there.
 
-    Planes of integers are label images, whose labels are joined across the borders of blocks. A pixel gets what the
-    block says in whose core it lies.
+    A pixel gets what the block says in whose core it lies. Labels are joined across the borders of blocks.
 
     Args:
         frames: of the image.
         grid: the blocks of a frame.
         scratch: where tiles wait; their sides divide the blocks' edges.
+        has_labels: whether planes of integers are label images; else they are numbers, such as a model's classes.
     """
 
-    def __init__(self, frames: int, grid: BlockGrid, scratch: TileScratch) -> None:
+    def __init__(self, frames: int, grid: BlockGrid, scratch: TileScratch, *, has_labels: bool = True) -> None:
+        self._label_kinds = "iu" if has_labels else ""
         self._frames = frames
         self._grid = grid
         self._scratch = scratch
@@ -40,10 +41,10 @@ class BlockResults:
         """Take the results of one block, each (1, y, x, C) of its region; frame by frame, in the order of the grid.
 
         Raises:
-            ModelMismatch: a result is of another shape, or there are others than for the first block.
+            ModelMismatch: a result is of another shape, others than for the first block, or a label below 0.
         """
         planes = [plane for result in results for plane in _planes(result, block)]
-        dtypes = [np.dtype(np.uint32 if plane.dtype.kind in "iu" else np.float32) for plane in planes]
+        dtypes = [np.dtype(np.uint32 if plane.dtype.kind in self._label_kinds else np.float32) for plane in planes]
         self._dtypes = self._dtypes or dtypes
         if dtypes != self._dtypes:
             raise ModelMismatch(
@@ -51,7 +52,11 @@ class BlockResults:
                 "other types; choose functions and a model whose results don't change"
             )
         for index, plane in enumerate(planes):
-            if plane.dtype.kind in "iu":
+            if plane.dtype.kind in self._label_kinds:
+                if plane.min() < 0:
+                    raise ModelMismatch(
+                        f"result: has the label {plane.min()}; choose a function that gives labels of 0 or more"
+                    )
                 joiner = self._joiners.setdefault((index, frame), LabelJoiner(self._grid))
                 core: Array = joiner.add(block, plane)
             else:

@@ -47,7 +47,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             stages.begin(JobStatus.STARTED, identity_started=self.name)
             is_folder = job.input_file_name.rstrip("/").lower().endswith(".zarr")
             download = self.storage.download_folder if is_folder else self.storage.download
-            path = Path(download(job.input_file_name, folder))
+            path = Path(download(job.input_file_name, Path(folder, "input")))
             image = self._load(job, path)
             if image is None:
                 files = run_large_image(self, job, stages, path, Path(folder))

@@ -38,6 +38,8 @@ Options = Mapping[str, Mapping[str, Any]]
 BLOCK_PX = 2048
 #: What a block sees of its neighbours at the model's pixel size: cells up to this diameter are seen whole by both.
 OVERLAP_PX = 128
+#: Channels that a job may use of an image that is larger than memory: each block holds them all, several times.
+MAX_CHANNELS = 64
 #: A plane of more pixels is a mistake in its header.
 MAX_PLANE_PX = 1 << 34
 #: Sides of tiles in a TIFF are multiples of this.
@@ -101,7 +103,7 @@ class LargeImage:
 
     def segment(self, changes: list[Change], scratch: TileScratch) -> BlockResults:
         """Predict and post-process every block; the model works on the next ones meanwhile."""
-        results = BlockResults(len(changes), self._grid, scratch)
+        results = BlockResults(len(changes), self._grid, scratch, has_labels=bool(self._plan.postprocess))
         places = [(frame, block) for frame in range(len(changes)) for block in self._grid]
         prepared = (self._prepare(frame, block, changes[frame]) for frame, block in places)
         with contextlib.closing(self._consumer.predict_each(prepared, self._plan.model)) as predicted:
@@ -172,6 +174,7 @@ def run_large_image(consumer: Segmenter, job: Job, stages: Stages, path: Path, f
         channels=consumer._channels(job),
         max_frames=int(defaults.get("MAX_IMAGE_FRAMES")),
         max_plane_px=MAX_PLANE_PX,
+        max_channels=MAX_CHANNELS,
     ) as image:
         stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
         large = LargeImage(consumer, job, image)
@@ -187,7 +190,8 @@ def run_large_image(consumer: Segmenter, job: Job, stages: Stages, path: Path, f
 
 def _layout(shape_yx: tuple[int, int], block_px: int, scale: float) -> tuple[BlockGrid, int]:
     """The blocks of an image, in its own pixels, and the tiles that its result is written in."""
-    core_px, overlap_px = max(int(block_px / scale), _TILE_UNIT_PX), int(np.ceil(OVERLAP_PX / scale))
+    # Where the image is made smaller, a block of the model's size would be a hundred times as large in the file.
+    core_px, overlap_px = max(int(block_px / max(scale, 0.5)), _TILE_UNIT_PX), int(np.ceil(OVERLAP_PX / scale))
     tile_px = min(TILE_PX, core_px // _TILE_UNIT_PX * _TILE_UNIT_PX)
     return plan_blocks(shape_yx, core_px, overlap_px, tile_px), tile_px
 

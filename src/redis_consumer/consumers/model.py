@@ -156,9 +156,12 @@ class ModelConsumer(Consumer):
         """
         image = np.asarray(img)
         model = ModelId.of(model_name, model_version)
-        card = self.models.card(model)
-        # The model server isn't asked: a plug-in's own `grpc_image` may know models that it doesn't.
-        tiling = Tiling(model, card=card.tile if card else None)
+        if self._has_own_client:
+            # The model server isn't asked: a plug-in's own `grpc_image` may know models that it doesn't.
+            card = self.models.card(model)
+            tiling = Tiling(model, card=card.tile if card else None)
+        else:
+            tiling = self._tiling(model)
         batch = image[np.newaxis] if image.ndim == 3 else image
         outputs = self._run_one(tiling, tiling.planned_cuts(batch, int(cuts), int(field)))
         if image.ndim == 3:

@@ -34,6 +34,7 @@ class Tiling:
         has_channels: whether its arrays have an axis for them at all.
         card: what its card says, None where it says nothing.
         pixel_bytes: what it gives for one pixel, 0 where nobody knows.
+        items: tiles that each call must have, None for any number.
     """
 
     model: ModelId
@@ -42,6 +43,7 @@ class Tiling:
     has_channels: bool = True
     card: CardTile | None = None
     pixel_bytes: int = 0
+    items: int | None = None
 
     def planned(self, image: Array) -> Planned:
         """Plan the tiles and calls of an image.
@@ -94,8 +96,11 @@ class Tiling:
     def batch_size(self, tile: tuple[int, ...], image: Array) -> int:
         """Tiles in one call: TF_MAX_BATCH_SIZE counts tiles of TF_MIN_MODEL_SIZE (contract, section 4.4).
 
-        Fewer where the call or its reply would have more than MAX_CALL_BYTES.
+        Fewer where the call or its reply would have more than MAX_CALL_BYTES. As many as the model wants where it fixes
+        their number.
         """
+        if self.items is not None:
+            return self.items
         largest = int(defaults.get("TF_MAX_BATCH_SIZE"))
         shape = (-1, *tile, image.shape[-1])
         wanted = batch_size_for([shape], largest, int(defaults.get("TF_MIN_MODEL_SIZE")))
@@ -129,7 +134,7 @@ class Tiling:
             def tell(count: int, code: str) -> None:
                 stream.tell(partial(on_retry, count, code))
 
-            predict = self.adapted(lambda tiles: ask(tiles, tell))
+            predict = self.adapted(lambda tiles: self._ask_full(tiles, lambda full: ask(full, tell)))
             yield from run_each(images, predict, map_batches=stream.map, on_tiles=on_tiles)
 
     def adapted(self, predict: Predict) -> Predict:
@@ -141,6 +146,12 @@ class Tiling:
             return [output[..., np.newaxis] for output in predict(tiles[..., 0])]
 
         return on_planes
+
+    def _ask_full(self, tiles: Array, predict: Predict) -> list[Array]:
+        """Make a call of as many tiles as the model wants; the last one is repeated where they don't suffice."""
+        missing = max((self.items or 0) - len(tiles), 0)
+        full = np.concatenate([tiles, *[tiles[-1:]] * missing]) if missing else tiles
+        return [output[: len(tiles)] for output in predict(full)]
 
     def _along(self, axis: int, side: int) -> tuple[int, int]:
         """Side of a tile and overlap along one axis of an image."""
@@ -179,7 +190,8 @@ def tiling_of(server: ModelServer, models: ModelStore, model: ModelId, *, on_ret
     card = models.card(model)
     sides, has_channels, channels = _axes(spec, model)
     pixel_bytes = _pixel_bytes(server.metadata(model, on_retry=on_retry))
-    return Tiling(model, sides, channels, has_channels, card.tile if card else None, pixel_bytes)
+    items = spec.shape[0] if spec.shape else None
+    return Tiling(model, sides, channels, has_channels, card.tile if card else None, pixel_bytes, items)
 
 
 def _axes(spec: TensorSpec, model: ModelId) -> tuple[tuple[int | None, ...], bool, int | None]:

@@ -46,7 +46,10 @@ class _Root:
     def _bytes(self, name: str, limit: int) -> bytes | None:
         if self.inside is None:
             file = self.path / name
-            return file.read_bytes()[: limit + 1] if file.is_file() else None
+            if not file.is_file():
+                return None
+            with file.open("rb") as source:
+                return source.read(limit)
         with zipfile.ZipFile(self.path) as archive:
             member = f"{self.inside}{name}"
             if member not in archive.namelist():

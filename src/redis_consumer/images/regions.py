@@ -78,6 +78,7 @@ def open_regions(
     channels: Sequence[int] | None = None,
     max_frames: int | None = None,
     max_plane_px: int | None = None,
+    max_channels: int | None = None,
 ) -> Iterator[RegionImage]:
     """Open a TIFF, an NPY or an OME-Zarr (a folder, or zipped) to read it part by part.
 
@@ -88,6 +89,7 @@ def open_regions(
         channels: indices of the wanted channels, None for all.
         max_frames: as in `ImageLimits`.
         max_plane_px: pixels that a plane may have, None for any number.
+        max_channels: channels that may be wanted, None for any number.
 
     Raises:
         InvalidImage: damaged, not an image, no format that can be read by region, or more than allowed.
@@ -97,7 +99,13 @@ def open_regions(
         with _in_words(name), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as read_image does
             planes = stack.enter_context(_open(path, name))
-        yield _region_image(planes, name, dimension_order, channels, (max_frames, max_plane_px))
+        image = _region_image(planes, name, dimension_order, channels, (max_frames, max_plane_px))
+        if max_channels is not None and image.shape[-1] > max_channels:
+            raise InvalidImage(
+                f"{name}: {image.shape[-1]} channels are too many to be read in parts, allowed are {max_channels}; "
+                "name those to use in field channels, e.g. 0"
+            )
+        yield image
 
 
 def is_large(path: Path, limits: ImageLimits) -> bool:

@@ -6,13 +6,13 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.compressed_sides import decoded_samples
 from redis_consumer.images.image import Array, Source
 from redis_consumer.images.planes import MAX_SEGMENT_BYTES, Planes, Region, array_planes
 from redis_consumer.images.tiff import open_tiff
@@ -20,6 +20,8 @@ from redis_consumer.images.tiff import open_tiff
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
+#: Codes of JPEG and JPEG 2000, whose data say their sides by themselves.
+_OWN_SIDES = frozenset({6, 7, 33003, 33005, 34712})
 #: Decoded strips are kept up to this: each spans the image, so that all blocks of a row need the same ones.
 CACHE_BYTES = 256 << 20
 
@@ -83,8 +85,9 @@ class _Segments:
         self._background = page.nodata
         samples = 1 if self._is_planar else self._samples
         self.segment_bytes = math.prod(self._side_yx) * samples * self._dtype.itemsize
-        kept = 0 if page.is_tiled else CACHE_BYTES // self.segment_bytes
-        self._segment = lru_cache(maxsize=kept)(self._decode)
+        self._most_kept = 0 if page.is_tiled else CACHE_BYTES // self.segment_bytes
+        self._kept: dict[tuple[int, int], Array] = {}
+        self._band: tuple[int, ...] = ()
 
     @property
     def is_readable(self) -> bool:
@@ -93,11 +96,15 @@ class _Segments:
 
     def close(self) -> None:
         """Give back the memory of the segments that are kept."""
-        self._segment.cache_clear()
+        self._kept.clear()
 
     def read(self, planes: Sequence[int], region: Region) -> Array:
         """See `Planes.read`."""
         rows, columns = region
+        band = (rows.start, rows.stop, *planes)
+        if band != self._band:
+            self._band = band
+            self._kept.clear()
         result = np.empty((rows.stop - rows.start, columns.stop - columns.start, len(planes)), self._dtype)
         # Planes that are samples of one page are decoded together.
         by_page = itertools.groupby(enumerate(planes), key=lambda item: item[1] // self._samples)
@@ -145,6 +152,17 @@ class _Segments:
             sources.append(slice(begin - start, end - start))
         return (targets[0], targets[1]), (sources[0], sources[1])
 
+    def _segment(self, page_index: int, index: int) -> Array:
+        key = (page_index, index)
+        segment = self._kept.get(key)
+        if segment is None:
+            segment = self._decode(page_index, index)
+            # Nothing is replaced: all blocks of a row need the same strips in the same order, so that what was used
+            # longest ago is what is needed next.
+            if len(self._kept) < self._most_kept:
+                self._kept[key] = segment
+        return segment
+
     def _decode(self, page_index: int, index: int) -> Array:
         """A segment, (y, x, samples)."""
         page: Any = self._series.pages[page_index]
@@ -154,6 +172,9 @@ class _Segments:
         file = self._tif.filehandle
         file.seek(page.dataoffsets[index])
         data = file.read(count) if count else None
+        samples = math.prod(self._side_yx) * (1 if self._is_planar else self._samples)
+        if data and self._page.compression in _OWN_SIDES and decoded_samples(data) > samples:
+            raise ValueError(f"segment {index} is larger than the file says")
         tables = {}
         if self._page.compression in {6, 7}:
             tables = {"jpegtables": page.jpegtables, "jpegheader": self._page.jpegheader}

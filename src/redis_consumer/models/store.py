@@ -6,13 +6,15 @@ the package.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import shutil
 import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -152,18 +154,19 @@ class ModelStore:
         """Path of a model of the bucket in the cache, None where the bucket has no such ONNX model."""
         folder = self._cache() / model.name / str(model.version)
         path = folder / MODEL_FILE
-        if self._is_cached(model, folder):
-            return path
         missing = ("missing", model)
-        if self._remember(missing, lambda: not self._download(model, folder)):
-            return None
+        if model in self._intact and path.is_file():
+            return path
+        with _alone(self._cache()):
+            if self._is_cached(model, folder):
+                return path
+            if self._remember(missing, lambda: not self._download(model, folder)):
+                return None
         self._remembered.pop(missing, None)
         return path
 
     def _is_cached(self, model: ModelId, folder: Path) -> bool:
-        """Whether the cache holds a model; at its first use a damaged one is dropped."""
-        if model in self._intact:
-            return (folder / MODEL_FILE).is_file()
+        """Whether the cache holds a model; a damaged one is dropped."""
         if is_intact(folder):
             self._intact.add(model)
             return True
@@ -173,20 +176,15 @@ class ModelStore:
         return False
 
     def _download(self, model: ModelId, folder: Path) -> bool:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as parent:
+        with tempfile.TemporaryDirectory(prefix=".", dir=self._cache()) as parent:
             fresh = Path(parent) / "model"
             fresh.mkdir()
             if not self._fetch(_key(model, MODEL_FILE), fresh / MODEL_FILE):
                 return False
             self._fetch(_key(model, _WEIGHTS_FILE), fresh / _WEIGHTS_FILE)
             write_sums(fresh)
-            try:
-                fresh.rename(folder)
-            except OSError:
-                # Another process was faster, and its files are as good.
-                if not (folder / MODEL_FILE).is_file():
-                    raise
+            folder.parent.mkdir(exist_ok=True)
+            fresh.rename(folder)
         self._intact.add(model)
         return True
 
@@ -211,6 +209,8 @@ class ModelStore:
         until_s, value = self._remembered.get(key, (0.0, None))
         if time.monotonic() >= until_s:
             value = ask()
+            # Jobs may name any number of models.
+            self._remembered = {key: known for key, known in self._remembered.items() if time.monotonic() < known[0]}
             self._remembered[key] = (time.monotonic() + self._expire_s, value)
         known: Value = value
         return known
@@ -232,6 +232,15 @@ class ModelStore:
         return ModelNotFound(
             f"model {model}: no {_key(model, MODEL_FILE)} in the bucket or packaged; {there}", model=str(model)
         )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes and stores from changing a cache: each model is downloaded once, and dropped by one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def packaged_models() -> list[ModelId]:

@@ -77,6 +77,9 @@ class LabelJoiner:
             self._matches += _matches(piece, block, local, written)
         self._remember(block, local, written)
         self._written.append(written)
+        if len(self._written) == len(self._grid):
+            # A joiner lives until the last frame is done.
+            self._below, self._beside = {}, {}
         return local[block.inner]
 
     def finish(self) -> Numbering:

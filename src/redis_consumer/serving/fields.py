@@ -32,14 +32,14 @@ def fields(content: Buffer, start: int = 0, end: int | None = None) -> Iterator[
     """
     position, end = start, len(content) if end is None else end
     while position < end:
-        tag, position = _varint(content, position, end)
+        tag, position = read_varint(content, position, end)
         kind = tag & 7
         if kind == 0:
-            _, position = _varint(content, position, end)
+            _, position = read_varint(content, position, end)
         elif kind in (1, 5):
             position += 8 if kind == 1 else 4
         elif kind == 2:
-            size, position = _varint(content, position, end)
+            size, position = read_varint(content, position, end)
             if position + size <= end:
                 yield tag >> 3, position, position + size
             position += size
@@ -58,7 +58,12 @@ def field_head(number: int, size: int) -> bytes:
     return _as_varint(number << 3 | 2) + _as_varint(size)
 
 
-def _varint(content: Buffer, position: int, end: int) -> tuple[int, int]:
+def read_varint(content: Buffer | memoryview, position: int, end: int) -> tuple[int, int]:
+    """Read a number of seven bits a byte, lowest first; give it and where the next thing starts.
+
+    Raises:
+        ValueError: it is cut off or too long.
+    """
     value = 0
     for shift in range(0, _MAX_VARINT_BITS, 7):
         if position >= end:

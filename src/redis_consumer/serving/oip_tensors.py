@@ -15,7 +15,8 @@ from redis_consumer.serving._pb.oip_pb2 import ModelInferRequest, ModelInferResp
 from redis_consumer.serving.base import Array
 from redis_consumer.serving.bfloat16 import from_bfloat16, to_bfloat16
 from redis_consumer.serving.buffers import Piece, joined, size_of
-from redis_consumer.serving.fields import MAX_MESSAGE_BYTES, field_head, fields
+from redis_consumer.serving.fields import MAX_MESSAGE_BYTES, field_head
+from redis_consumer.serving.wire import walk
 
 _RAW_INPUT = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _OUTPUT = ModelInferResponse.OUTPUTS_FIELD_NUMBER
@@ -169,11 +170,11 @@ def _split(content: bytes) -> tuple[list[OutputTensor], list[memoryview]]:
     outputs: list[OutputTensor] = []
     raw: list[memoryview] = []
     try:
-        for number, start, end in fields(content):
-            if number == _OUTPUT:
-                outputs.append(OutputTensor.FromString(content[start:end]))
-            elif number == _RAW_OUTPUT:
-                raw.append(memoryview(content)[start:end])
+        for number, value, _ in walk(memoryview(content)):
+            if number == _OUTPUT and value is not None:
+                outputs.append(OutputTensor.FromString(bytes(value)))
+            elif number == _RAW_OUTPUT and value is not None:
+                raw.append(value)
     except (DecodeError, ValueError) as error:
         raise ModelServerUnavailable(
             f"the model server's reply can't be read: {error}; check that it speaks the Open Inference Protocol"

@@ -72,11 +72,7 @@ class OpenInferenceServer:
             ModelMismatch: the server's metadata name no tensors.
             ModelServerUnavailable: the server doesn't answer, or the model isn't ready, after bounded retries.
         """
-        known = self._known.get(model)
-        if known is None:
-            known = self._asked(model, on_retry)
-            self._known.put(model, known)
-        return known.spec
+        return self._current(model, on_retry).spec
 
     def predict(
         self,
@@ -102,7 +98,7 @@ class OpenInferenceServer:
             ModelMismatch: the inputs don't fit the model, or the outputs aren't what its metadata say.
             ModelServerUnavailable: the server doesn't answer, after bounded retries.
         """
-        known = self._known.get(model)
+        known = self._current(model, on_retry) if model in self._known else None
         arrays = inputs if known is None else check_inputs(known.spec, inputs, model)
         request = infer_request(model, arrays, {} if known is None else known.names)
         reply = self._channel.call(MODEL_INFER, request, model=model, timeout_s=timeout_s, on_retry=on_retry)
@@ -127,6 +123,13 @@ class OpenInferenceServer:
         """Close the connections and forget metadata; a later call opens new ones."""
         self._channel.close()
         self._known.clear()
+
+    def _current(self, model: ModelId, on_retry: OnRetry | None) -> _Known:
+        known = self._known.get(model)
+        if known is None:
+            known = self._asked(model, on_retry)
+            self._known.put(model, known)
+        return known
 
     def _asked(self, model: ModelId, on_retry: OnRetry | None) -> _Known:
         version = version_text(model)

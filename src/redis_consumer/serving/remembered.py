@@ -31,6 +31,11 @@ class Remembered(Generic[Key, Value]):
             value, until_s = self._values.get(key, (None, 0.0))
         return value if self._clock() < until_s else None
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether there was ever a value, however old."""
+        with self._lock:
+            return key in self._values
+
     def put(self, key: Key, value: Value) -> None:
         """Believe a value from now on."""
         with self._lock:

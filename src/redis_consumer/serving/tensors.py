@@ -88,11 +88,6 @@ def wire_type(dtype: object) -> WireType:
     return kind
 
 
-def dtype_name(dtype: object) -> str:
-    """TensorFlow's name of an element type, e.g. ``DT_FLOAT`` for float32; see `wire_type`."""
-    return wire_type(dtype).name
-
-
 def to_tensor(array: npt.ArrayLike, dtype: object = None) -> TensorProto:
     """Write an array as raw little-endian bytes in row-major order, texts in their own field.
 

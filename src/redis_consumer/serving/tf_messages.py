@@ -17,7 +17,7 @@ from redis_consumer.serving._pb.tfs_pb2 import ModelSpec, PredictRequest, Predic
 from redis_consumer.serving.base import Array
 from redis_consumer.serving.buffers import Piece, joined, size_of
 from redis_consumer.serving.fields import MAX_MESSAGE_BYTES, field_head
-from redis_consumer.serving.tensors import from_tensor, raw_values, tensor_head, to_tensor, wire_type
+from redis_consumer.serving.tensors import MAX_TENSOR_BYTES, from_tensor, raw_values, tensor_head, to_tensor, wire_type
 from redis_consumer.serving.wire import walk
 
 _INPUTS = PredictRequest.INPUTS_FIELD_NUMBER
@@ -87,7 +87,14 @@ def predict_outputs(reply: bytes) -> dict[str, Array]:
     except (ValueError, DecodeError):
         # Broken, or unusual.
         located = _parsed(reply)
-    return {name: from_tensor(located[name][0], name=name, content=located[name][1]) for name in sorted(located)}
+    outputs: dict[str, Array] = {}
+    for name in sorted(located):
+        tensor, content = located[name]
+        outputs[name] = from_tensor(tensor, name=name, content=content)
+        # Few bytes may stand for many elements.
+        if sum(output.nbytes for output in outputs.values()) > MAX_TENSOR_BYTES:
+            raise ModelMismatch(f"the outputs are over {MAX_TENSOR_BYTES} bytes together; use smaller batches")
+    return outputs
 
 
 def _tensor_pieces(array: Array, dtype: object) -> list[Piece]:

@@ -72,13 +72,16 @@ class TFServingServer:
             ModelMismatch: the model has no signature ``serving_default``.
             ModelServerUnavailable: the server doesn't answer, after bounded retries.
         """
+        return self._asked(model, on_retry).spec
+
+    def _asked(self, model: ModelId, on_retry: OnRetry | None) -> _Known:
         known = self._known.get(model)
         if known is None:
             definition = tf_metadata.signature(self._metadata_response(model, on_retry=on_retry), model)
             types = {name: int(tensor.dtype) for name, tensor in definition.inputs.items()}
             known = _Known(tf_metadata.model_spec(definition), types)
             self._known.put(model, known)
-        return known.spec
+        return known
 
     def metadata_json(self, model: ModelId, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Give a model's metadata in protobuf's JSON form (contract, section 4.4), asking the server each time."""
@@ -110,7 +113,7 @@ class TFServingServer:
             ModelMismatch: the inputs don't fit the model, or the outputs aren't what its metadata say.
             ModelServerUnavailable: the server doesn't answer, after bounded retries.
         """
-        known = self._known.get(model)
+        known = self._asked(model, on_retry) if model in self._known else None
         arrays = dict(inputs) if known is None else check_inputs(known.spec, inputs, model)
         wanted = types or ({} if known is None else known.types)
         reply = self._channel.call(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from redis_consumer.serving.fields import read_varint
+
 # Beyond it, protobuf's own parser is faster than a walk in Python.
 MAX_FIELDS = 1000
 
 _LENGTH_DELIMITED = 2
 _FIXED_BYTES = {1: 8, 5: 4}
-_MAX_VARINT_BYTES = 10
 
 
 def walk(message: memoryview) -> Iterator[tuple[int, memoryview | None, memoryview]]:
@@ -29,12 +30,12 @@ def walk(message: memoryview) -> Iterator[tuple[int, memoryview | None, memoryvi
         if at == len(message):
             return
         start = at
-        tag, at = _varint(message, at)
+        tag, at = read_varint(message, at, len(message))
         kind = tag & 7
         if kind == _LENGTH_DELIMITED:
-            size, at = _varint(message, at)
+            size, at = read_varint(message, at, len(message))
         elif kind == 0:
-            size, at = 0, _varint(message, at)[1]
+            size, at = 0, read_varint(message, at, len(message))[1]
         elif kind in _FIXED_BYTES:
             size = _FIXED_BYTES[kind]
         else:
@@ -45,13 +46,3 @@ def walk(message: memoryview) -> Iterator[tuple[int, memoryview | None, memoryvi
         yield tag >> 3, message[at - size : at] if kind == _LENGTH_DELIMITED else None, message[start:at]
     if at != len(message):
         raise ValueError(f"it has more than {MAX_FIELDS} fields")
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Read a number of seven bits a byte, lowest first; gives it and where the next thing starts."""
-    number = 0
-    for position, byte in enumerate(message[at : at + _MAX_VARINT_BYTES]):
-        number |= (byte & 0x7F) << 7 * position
-        if byte < 0x80:
-            return number, at + position + 1
-    raise ValueError("a number is cut off or too long")

@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from redis_consumer.errors import ConsumerError, ObjectNotFound
+from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound
 from redis_consumer.storage import transfer
 from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import as_ours, local_disk, refuses_access_rules
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 # Field of a job whose value is downloaded; messages name it.
 _INPUT_FIELD = "field input_file_name"
+
+# Each costs a request and a file; an image of 40,000 x 40,000 pixels in chunks of 256 has 25,000.
+_MOST_OBJECTS = 200_000
 
 
 class Storage:
@@ -119,14 +122,14 @@ class Storage:
 
         Raises:
             ObjectNotFound: there are none.
-            InvalidJob: as `download`; the limit holds for all of them together.
+            InvalidJob: as `download`; the limit holds for all of them together. Or there are too many.
         """
         import obstore
 
         folder = self._links.key_of(filepath.rstrip("/"), _INPUT_FIELD)
         store, left = self._stores.reader(), self._options.max_download_bytes
         pages = iter(obstore.list(store, f"{folder}/"))
-        found = False
+        found = 0
         while True:
             with as_ours(self._address, "list", folder):
                 page = next(pages, None)
@@ -134,7 +137,13 @@ class Storage:
                 break
             for entry in page:
                 incoming = transfer.start(store, self._address, entry["path"], left)
-                found, left = True, None if left is None else left - incoming.size
+                found, left = found + 1, None if left is None else left - incoming.size
+                if found > _MOST_OBJECTS:
+                    raise InvalidJob(
+                        f"object {folder}/ in {self._address.label}: holds more than {_MOST_OBJECTS} objects; "
+                        "write it with larger chunks",
+                        key=folder,
+                    )
                 incoming.save(self._download_path(entry["path"], download_dir))
         if not found:
             raise ObjectNotFound(

@@ -66,3 +66,19 @@ def test_results_that_change_from_block_to_block_are_refused(scratch: TileScratc
     results.add(0, first, [np.zeros((1, *first.shape_yx, 1), np.int32)])
     with pytest.raises(ModelMismatch, match="^result: . channels for one part"):
         results.add(0, second, [np.zeros((1, *second.shape_yx, channels), dtype)])
+
+
+def test_numbers_that_are_no_labels_stay(scratch: TileScratch) -> None:
+    classes = np.random.default_rng(1).integers(-2, 3, (40, 70))
+    results = BlockResults(1, GRID, scratch, has_labels=False)
+    for block in GRID:
+        results.add(0, block, [classes[block.region][np.newaxis, ..., np.newaxis]])
+    (plane,) = results.planes(pixel_size_um=None)
+    np.testing.assert_array_equal(whole(plane, 0), classes)
+
+
+def test_a_label_below_0_is_refused(scratch: TileScratch) -> None:
+    block = next(iter(GRID))
+    labels = np.full((1, 40, 70, 1), -1)[:, block.region[0], block.region[1]]
+    with pytest.raises(ModelMismatch, match="has the label -1"):
+        BlockResults(1, GRID, scratch).add(0, block, [labels])

@@ -106,3 +106,17 @@ def test_a_model_without_channels_gets_planes_and_its_planes_get_channels() -> N
     (output,) = Tiling(MODEL, has_channels=False).adapted(predict)(image(3, 8, 8, 1))
     assert seen == [(3, 8, 8)]
     assert output.shape == (3, 8, 8, 1)
+
+
+def test_each_call_has_as_many_tiles_as_the_model_wants() -> None:
+    pixels = np.random.default_rng(1).random((1, 40, 40, 1), dtype=np.float32)
+    tiling = Tiling(MODEL, (16, 16), channels=1, items=4)
+    asked: list[int] = []
+
+    def ask(tiles: Any, _on_retry: Any) -> list[Any]:
+        asked.append(len(tiles))
+        return [tiles * 2]
+
+    (outputs,) = tiling.run([tiling.planned(pixels)], ask, on_retry=lambda *_: None)
+    assert asked == [4, 4, 4]
+    np.testing.assert_array_equal(outputs[0], pixels * 2)

@@ -183,7 +183,7 @@ def test_an_output_that_contradicts_itself_is_a_mismatch(content: bytes, problem
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"\x2a\x05ab", "can't be read: it is cut off"),
+        (b"\x2a\x05ab", "can't be read: field 5 is cut off"),
         (b"\x2a\x02\xff\xff", "can't be read"),
         (reply("FP32", (1,), b"\0" * 4, b"\0" * 4), "1 outputs but 2 raw contents"),
     ],

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.serving._pb.tfs_pb2 import TensorProto, TensorShapeProto
-from redis_consumer.serving.tensors import WIRE_TYPES, dtype_name, from_tensor, to_tensor, wire_type
+from redis_consumer.serving.tensors import WIRE_TYPES, from_tensor, to_tensor, wire_type
 
 NUMERIC = [kind for kind in WIRE_TYPES if kind.wire is not None]
 EXACT = [kind for kind in NUMERIC if kind.name != "DT_BFLOAT16"]
@@ -74,7 +74,7 @@ def shaped(kind: int, shape: tuple[int, ...], **values: Any) -> TensorProto:
 @given(any_array)
 def test_written_bytes_are_those_of_a_plain_codec(array: Any) -> None:
     tensor = to_tensor(array)
-    name = dtype_name(array.dtype)
+    name = wire_type(array.dtype).name
     assert tensor.dtype == wire_type(name).number
     assert [dim.size for dim in tensor.tensor_shape.dim] == list(array.shape)
     expected = slow_bytes(array, LETTERS[name])

@@ -1,0 +1,43 @@
+"""How large is a compressed tile by its own header?
+
+The decoders of JPEG and JPEG 2000 make room for what the data say, whatever the file around them says.
+"""
+
+from __future__ import annotations
+
+import struct
+
+#: First bytes of a JPEG 2000 codestream, which boxes may precede.
+_CODESTREAM = b"\xff\x4f\xff\x51"
+#: Markers of JPEG that begin a frame.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def decoded_samples(data: bytes) -> int:
+    """Samples that a JPEG or a JPEG 2000 becomes, 0 where its header isn't found.
+
+    Raises:
+        struct.error: it is cut off.
+    """
+    if data[:2] == b"\xff\xd8":
+        return _jpeg(data)
+    at = data.find(_CODESTREAM)
+    if at < 0:
+        return 0
+    right, below, left, top = struct.unpack_from(">4I", data, at + 8)
+    (components,) = struct.unpack_from(">H", data, at + 40)
+    return int(right - left) * int(below - top) * int(components)
+
+
+def _jpeg(data: bytes) -> int:
+    at = 2
+    while at + 4 <= len(data):
+        marker, (length,) = data[at + 1], struct.unpack_from(">H", data, at + 2)
+        if data[at] != 0xFF or marker == 0xFF or length < 2:
+            at += 1
+        elif marker in _FRAMES:
+            height, width, components = struct.unpack_from(">HHB", data, at + 5)
+            return int(height) * int(width) * int(components)
+        else:
+            at += 2 + length
+    return 0
