@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import big, chaos, codec, job, pickup, queue, serving, startup
+from benchmarks import big, chaos, chaos_archives, codec, job, pickup, queue, serving, startup
+from benchmarks import zip as archives
 from redis_consumer.errors import SettingsError
 
 #: Each gives one dictionary of figures; the unit is the end of a name.
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "serving": serving.measure,
     "job": job.measure,
     "big": big.measure,
+    "zip": archives.measure,
 }
 
 
@@ -35,8 +37,11 @@ def main(
     jobs: Annotated[int, typer.Option(min=1, help=f"Jobs of {CHAOS}.")] = 100,
     seed: Annotated[int | None, typer.Option(help=f"Seed of {CHAOS}; a random one where none is given.")] = None,
     seconds: Annotated[float | None, typer.Option(min=10, help=f"Length of {CHAOS}; 0.22 for each job.")] = None,
-    huge: Annotated[bool, typer.Option("--huge", help="big with 40,000 x 40,000 px as well, by region.")] = False,
+    huge: Annotated[
+        bool, typer.Option("--huge", help="big with 40,000 x 40,000 px by region, zip with 10,000 images as well.")
+    ] = False,
     sentinel: Annotated[bool, typer.Option("--sentinel", help=f"{CHAOS} with a Sentinel and a failover.")] = False,
+    archive: Annotated[bool, typer.Option("--archives", help=f"{CHAOS} with archives; --jobs says how many.")] = False,
 ) -> None:
     """Measure something and print its figures. Run them alone on a machine: others' load is in every figure.
 
@@ -44,7 +49,9 @@ def main(
     """
     if name not in (CHAOS, "all", *BENCHMARKS):
         raise typer.BadParameter(f"{name!r}: must be one of {', '.join([*BENCHMARKS, 'all', CHAOS])}")
-    if name == CHAOS:
+    if name == CHAOS and archive:
+        figures = {CHAOS: chaos_archives.measure(jobs=jobs, seed=seed, seconds=seconds)}
+    elif name == CHAOS:
         figures = {CHAOS: chaos.measure(jobs=jobs, seed=seed, seconds=seconds, is_sentinel=sentinel)}
     else:
         figures = _measure(list(BENCHMARKS) if name == "all" else [name], is_huge=huge)
@@ -57,6 +64,7 @@ def _measure(names: list[str], *, is_huge: bool) -> dict[str, dict[str, Any]]:
     runs = dict(BENCHMARKS)
     if is_huge:
         runs["big"] = partial(big.measure, is_huge=True)
+        runs["zip"] = partial(archives.measure, is_huge=True)
     try:
         return {each: runs[each]() for each in names}
     except SettingsError as error:

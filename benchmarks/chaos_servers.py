@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 MODELS = Path(models.__file__).parent
 START_S, STOP_S = 20.0, 40.0
 SLOTS = 2
+CONCURRENT = ("--concurrency", str(SLOTS))
 MASTER = "chaos"
 
 
@@ -218,12 +220,16 @@ class Worker(Process):
         folder: where its log goes.
         number: which one.
         settings: its environment besides what Python needs.
+        arguments: of its command; by default those for several slots of one queue.
     """
 
-    def __init__(self, folder: Path, number: int, settings: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, number: int, settings: dict[str, str], *, arguments: Sequence[str] = CONCURRENT
+    ) -> None:
         super().__init__(folder / f"worker-{number}.log")
         self.number = number
         self.settings = settings
+        self.arguments = arguments
         self.life = 0
         self.name = f"pod-{number}"
 
@@ -233,7 +239,7 @@ class Worker(Process):
         if is_renamed:
             self.life += 1
             self.name = f"pod-{self.number}-{self.life}"
-        command = [sys.executable, "-m", "redis_consumer", "run", "--concurrency", str(SLOTS)]
+        command = [sys.executable, "-m", "redis_consumer", "run", *self.arguments]
         self.launch(command, variables={**python_variables(), **self.settings, "HOSTNAME": self.name})
 
     @property

@@ -17,13 +17,19 @@ class Counter:
     Attributes:
         port: to connect to.
         trips: counted so far, over all connections.
+        marked: those of them that hold the mark.
+
+    Args:
+        target: port to forward to.
+        mark: text that tells the trips that are counted apart, such as the digest of a script.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, mark: str = "") -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self.trips = 0
+        self.trips = self.marked = 0
+        self._mark = mark.encode()
         self._waiting: set[int] = set()
         self._lock = threading.Lock()
 
@@ -51,24 +57,25 @@ class Counter:
     def _pump(self, source: socket.socket, sink: socket.socket, connection: int, is_reply: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                self._note(connection, is_reply)
+                self._note(connection, is_reply, is_marked=bool(self._mark) and self._mark in data)
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
 
-    def _note(self, connection: int, is_reply: bool) -> None:
+    def _note(self, connection: int, is_reply: bool, *, is_marked: bool) -> None:
         with self._lock:
             if is_reply:
                 self._waiting.discard(connection)
             elif connection not in self._waiting:
                 self._waiting.add(connection)
                 self.trips += 1
+                self.marked += is_marked
 
 
 @contextmanager
-def counted(target: int) -> Iterator[Counter]:
+def counted(target: int, *, mark: str = "") -> Iterator[Counter]:
     """Run a counter until the block ends."""
-    counter = Counter(target)
+    counter = Counter(target, mark)
     thread = threading.Thread(target=counter.serve, daemon=True)
     thread.start()
     try:

@@ -20,7 +20,10 @@ recovered         string  how often a worker found that answers again what was a
 rates             hash    jobs completed or failed in each minute (``2026-11-24T09:30``) of the last hour
 leftovers         zset    runs (``<attempt> <job>``) whose objects may be removed, and from when on
 registrations     hash    token of the process that is registered under a worker's name
+waiting           zset    parent jobs that wait for their children by the moment of the last look at them
 ================  ======  ===============================================================================
+
+A parent's own keys are told in ``lua/family.lua``; `redis_consumer.family` has what a parent job does with them.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cache
@@ -50,6 +53,8 @@ ORPHAN_S = 5.0
 OUTAGES_ALLOWED = 3
 #: Jobs returned by one sweep at most, so that it never blocks Redis for long.
 SWEEP_LIMIT = 500
+#: Children that one sweep looks at.
+CHILDREN_LIMIT = 1000
 #: Seconds after which the objects of runs without a visible result are removed: a late one may still upload.
 LEFTOVER_S = 600.0
 LEFTOVERS_LIMIT = 100
@@ -57,6 +62,10 @@ LEFTOVERS_LIMIT = 100
 RATES_MIN = 60
 #: Seconds for which a replica may take to confirm.
 CONFIRM_S = 1.0
+#: Seconds for which the hashes of children last after the end of their parent.
+CHILD_EXPIRE_S = 3600
+#: Scripts that call functions of ``lua/family.lua``.
+_WITH_FAMILY = frozenset({"cancel", "children", "claim", "complete", "fan_out", "retry", "stage", "sweep", "update"})
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class JobQueue:
         lease_s: seconds for which a claim or a renewal holds.
         max_attempts: runs of a job before it becomes a dead letter.
         replicas: that must have a result (``WAIT``) before it counts as safe; 0 asks none.
+        child_expire_s: seconds for which the hashes of children last after the end of their parent.
     """
 
     def __init__(
@@ -98,6 +108,7 @@ class JobQueue:
         lease_s: float = LEASE_S,
         max_attempts: int = MAX_ATTEMPTS,
         replicas: int = 0,
+        child_expire_s: int = CHILD_EXPIRE_S,
     ) -> None:
         self.redis = redis
         self.name = name.lower()
@@ -105,6 +116,7 @@ class JobQueue:
         self.lease_s = lease_s
         self.max_attempts = max_attempts
         self.replicas = replicas
+        self.child_expire_s = child_expire_s
         self.processing = f"processing-{self.name}:{worker}"
         #: Whether the settling of a job also takes the next one, where the caller says that it is over with it.
         self.is_chained = False
@@ -143,7 +155,7 @@ class JobQueue:
                 self.redis.lrem(self.processing, 1, "")  # somebody pushed it; it is nobody's key
             if not job_id:
                 return None
-        reply, self._claimed = self._claimed or self._run(self._claim_of(job_id)), None
+        reply, self._claimed = self._claimed or self.run(self._claim_of(job_id)), None
         self._seems_empty = reply[0] == "empty"
         if self._seems_empty and timeout_s > 0:
             return self.claim(timeout_s)
@@ -170,7 +182,7 @@ class JobQueue:
         return None
 
     def _claim_of(self, job_id: str = "", now: str = "") -> Call:
-        return _call("claim", self._claim_keys, [job_id, now or timestamp(), *self._claim_limits])
+        return script_call("claim", self._claim_keys, [job_id, now or timestamp(), *self._claim_limits])
 
     def _note_dropped(self, outcome: str, values: list[Any]) -> None:
         job_id, *details = values
@@ -180,6 +192,8 @@ class JobQueue:
             "final": "it is {} already",
             "held": "it runs in {}",
             "dead": "it became a dead letter after {} attempts",
+            "waits": "it waits for its children",
+            "unwanted": "its parent job was cancelled, or is gone",
         }[outcome]
         logger.warning("Dropped job %s from queue %s: %s", job_id, self.name, what.format(*details))
 
@@ -191,8 +205,8 @@ class JobQueue:
             JobCancelled: somebody cancelled the job; nothing was written.
         """
         keys = self._keys_of(job, "leases", "attempts", "given-back")
-        code = self._run(_call("update", keys, [self.holder(job), *_flat(self.stamp(fields))]))
-        self._check(code, job)
+        code = self.run(script_call("update", keys, [self.holder(job), *flat(self.stamp(fields))]))
+        self.check(code, job)
 
     def complete(
         self,
@@ -220,20 +234,21 @@ class JobQueue:
         stamped = self.stamp(fields)
         keys = self._keys_of(job, "leases", "attempts", "given-back", "dead", "completed", "rates", "leftovers")
         how = "done" if is_success else "dead" if is_dead else "failed"
-        arguments = [self.holder(job), how, stamped["updated_at"], _ms(LEFTOVER_S), *_flat(stamped)]
-        call = _call("complete", keys, arguments)
+        limits = [_ms(LEFTOVER_S), str(self.child_expire_s)]
+        arguments = [self.holder(job), how, stamped["updated_at"], *limits, *flat(stamped)]
+        call = script_call("complete", keys, arguments)
         if self.replicas:
             self._complete_confirmed(call, job)
         elif is_last and self.is_chained and self._claimed is None:
             code, self._claimed = run_together(self.redis, [call, self._claim_of(now=stamped["updated_at"])])
-            self._check(code, job)
+            self.check(code, job)
         else:
-            self._check(self._run(call), job)
+            self.check(self.run(call), job)
 
     def _complete_confirmed(self, call: Call, job: Job) -> None:
         wait = ("WAIT", self.replicas, _ms(CONFIRM_S))
         code, confirmed = run_together(self.redis, [call], wait)
-        self._check(code, job)
+        self.check(code, job)
         if int(confirmed) < self.replicas:
             logger.warning(
                 "Result of job %s is on %d of %d replicas: a failover now would undo it, and run the job again",
@@ -261,7 +276,7 @@ class JobQueue:
         keys += [self.key("recovered"), self.key("forgiven")]
         how = "crashed" if is_crash else "next" if is_next else "last"
         arguments = [self.holder(job), how, str(OUTAGES_ALLOWED), error]
-        if not self._run(_call("give_back", keys, arguments)):
+        if not self.run(script_call("give_back", keys, arguments)):
             raise self._lost(job)
 
     def note_recovery(self) -> None:
@@ -274,7 +289,7 @@ class JobQueue:
         kinds = ("leases", "holders", "workers", "processing")
         keys = [*map(self.key, kinds), self.processing, *(job.id for job in running)]
         arguments = [self.worker, _ms(self.lease_s), timestamp(), "", "", *map(self.holder, running)]
-        return list(self._run(_call("renew", keys, arguments)))
+        return list(self.run(script_call("renew", keys, arguments)))
 
     def register(self) -> float:
         """Say that this worker lives, and that its processing list may hold something.
@@ -283,7 +298,7 @@ class JobQueue:
             0, or the seconds for which another worker of this name is registered still; then nothing was written.
         """
         keys = [self.key("workers"), self.key("processing"), self.processing, self.key("registrations")]
-        return int(self._run(_call("register", keys, [self.worker, _ms(self.lease_s), self._token]))) / 1000
+        return int(self.run(script_call("register", keys, [self.worker, _ms(self.lease_s), self._token]))) / 1000
 
     def unregister(self) -> None:
         """Say that this worker ends, so that another of its name may start at once."""
@@ -295,14 +310,17 @@ class JobQueue:
     def sweep(self, *, every_s: float = SWEEP_S) -> list[str]:
         """Return jobs whose lease ran out, and entries that have none, to the queue; say which.
 
+        Parents learn of children that ended without a word: by a worker that knows no families, or by expiry.
+
         Args:
             every_s: seconds for which no other worker's sweep of this queue does anything.
         """
         kinds = ("leases", "holders", "processing", "orphans", "sweep", "workers", "registrations", "rates")
-        keys = [self.name, *map(self.key, (*kinds, "attempts", "given-back", "forgiven", "dead"))]
+        keys = [self.name, *map(self.key, (*kinds, "attempts", "given-back", "forgiven", "dead", "waiting"))]
         first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
-        arguments = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT), f"processing-{self.name}:", first_minute]
-        returned = [str(job_id) for job_id in self._run(_call("sweep", keys, arguments)) if job_id != -1]
+        limits = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT)]
+        arguments = [*limits, f"processing-{self.name}:", first_minute, str(CHILDREN_LIMIT)]
+        returned = [str(job_id) for job_id in self.run(script_call("sweep", keys, arguments)) if job_id != -1]
         for job_id in returned:
             logger.warning("Swept job %s back to queue %s: its worker is gone", job_id, self.name)
         return returned
@@ -314,7 +332,7 @@ class JobQueue:
 
     def leftovers(self) -> list[Leftover]:
         """Give runs whose objects may be removed now; the same ones again after some minutes, until `forget`."""
-        reply = self._run(_call("leftovers", [self.key("leftovers")], [str(LEFTOVERS_LIMIT), _ms(LEFTOVER_S)]))
+        reply = self.run(script_call("leftovers", [self.key("leftovers")], [str(LEFTOVERS_LIMIT), _ms(LEFTOVER_S)]))
         runs = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
         return [Leftover(Job(job_id, attempt=int(attempt)), visible) for attempt, job_id, visible in runs]
 
@@ -323,7 +341,7 @@ class JobQueue:
         self.redis.zrem(self.key("leftovers"), f"{leftover.job.attempt} {leftover.job.id}")
 
     def cancel(self, job_id: str) -> str:
-        """End a job that nobody wants any more.
+        """End a job that nobody wants any more; its children follow.
 
         Returns:
             ``cancelled`` (it waited), ``stopping`` (it runs until its next step), ``final`` (it has its result
@@ -332,7 +350,16 @@ class JobQueue:
         kinds = [self.key(kind) for kind in ("attempts", "given-back", "forgiven")]
         keys = [self.name, self.key("holders"), self.key("cancelled"), job_id, *kinds]
         reason = f"JobCancelled: job {job_id}: cancelled; submit it again if it was a mistake"
-        return str(self._run(_call("cancel", keys, [timestamp(), self.worker, reason])))
+        arguments = [timestamp(), self.worker, reason, str(self.child_expire_s)]
+        return str(self.run(script_call("cancel", keys, arguments)))
+
+    def has_work(self, names: Sequence[str]) -> bool:
+        """Whether jobs wait in one of these queues; of several, also whether one that runs may bring some."""
+        for name in names:
+            own = [f"redis-consumer:{kind}:{name}" for kind in ("holders", "waiting")]
+            if self.redis.llen(name) or (len(names) > 1 and self.redis.exists(*own)):
+                return True
+        return False
 
     def dead_letters(self, limit: int = -1) -> list[str]:
         """Keys of the jobs that failed by no fault of their input, the latest first."""
@@ -342,7 +369,7 @@ class JobQueue:
         """Put a dead letter back into the queue with all its attempts; False where it is none."""
         kinds = [self.key(kind) for kind in ("attempts", "given-back", "forgiven")]
         return bool(
-            self._run(_call("retry", [self.key("dead"), self.name, job_id, *kinds], [timestamp(), self.worker]))
+            self.run(script_call("retry", [self.key("dead"), self.name, job_id, *kinds], [timestamp(), self.worker]))
         )
 
     def drop(self, job_id: str) -> bool:
@@ -363,7 +390,8 @@ class JobQueue:
         before, behind = map(self.key, ("holders", "cancelled")), (self.name, self.key("forgiven"))
         return [self.processing, *before, job.id, *map(self.key, kinds), *behind]
 
-    def _check(self, code: int, job: Job) -> None:
+    def check(self, code: int, job: Job) -> None:
+        """Raise what a script says by its reply: 0 for a job that isn't ours, 2 for a cancelled one."""
         if code == 2:
             raise JobCancelled(f"job {job.id}: cancelled; submit it again if it was a mistake", job_id=job.id)
         if not code:
@@ -376,7 +404,8 @@ class JobQueue:
             attempt=job.attempt,
         )
 
-    def _run(self, call: Call) -> Any:
+    def run(self, call: Call) -> Any:
+        """Run a script."""
         return call.script.run(self.redis, call.keys, call.arguments)
 
 
@@ -390,14 +419,17 @@ def _ms(seconds: float) -> str:
     return str(round(seconds * 1000))
 
 
-def _flat(fields: Mapping[str, str]) -> list[str]:
+def flat(fields: Mapping[str, str]) -> list[str]:
+    """Names and texts in turn, as a script takes them."""
     return [text for pair in fields.items() for text in pair]
 
 
-def _call(name: str, keys: list[str], arguments: list[str]) -> Call:
+def script_call(name: str, keys: list[str], arguments: list[str]) -> Call:
+    """One run of a script of ``lua/``."""
     return Call(_script(name), keys, arguments)
 
 
 @cache
 def _script(name: str) -> Script:
-    return Script(Path(__file__).parent / "lua" / f"{name}.lua")
+    folder = Path(__file__).parent / "lua"
+    return Script(*([folder / "family.lua"] if name in _WITH_FAMILY else []), folder / f"{name}.lua")

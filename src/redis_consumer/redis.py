@@ -328,11 +328,11 @@ class Script:
     """A Lua script, sent by its digest; with its text where the server hasn't seen it yet (restart, failover).
 
     Args:
-        path: the script's file.
+        paths: the script's file, after those of functions that it calls.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.text = path.read_text(encoding="utf-8")
+    def __init__(self, *paths: Path) -> None:
+        self.text = "".join(path.read_text(encoding="utf-8") for path in paths)
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, client: Any, keys: list[str], arguments: list[str]) -> Any:

@@ -8,10 +8,12 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Protocol
 
-from redis_consumer.consumers.base import Consumer, Interrupted, Outcome, describe
+from redis_consumer.consumers.base import Consumer, Interrupted, Outcome
+from redis_consumer.consumers.reasons import describe
 from redis_consumer.errors import ConsumerError, LeaseLost, RedisUnavailable
 from redis_consumer.job import Job
 
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds of one blocking claim; a signal ends it at once.
 CLAIM_TIMEOUT_S = 5.0
+#: The same in a burst, which ends when all queues are empty.
+BURST_TIMEOUT_S = 0.1
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
 #: Seconds between two tries to end a blocking claim at a signal.
@@ -47,19 +51,27 @@ class Worker:
         consumer: whose queue to serve.
         supervisor: told of each job that starts, makes progress or ends.
         grace_period_s: seconds for the running job after the first signal.
-        is_burst: stop as soon as the queue is empty.
+        is_burst: stop as soon as there is nothing to do for any of `served`.
+        served: all queues of the same worker: a job of one may bring work to another. The consumer's by default.
 
     Attributes:
         has_left: set once no more jobs are claimed or run.
     """
 
     def __init__(
-        self, consumer: Consumer, supervisor: Supervised, *, grace_period_s: float = 25.0, is_burst: bool = False
+        self,
+        consumer: Consumer,
+        supervisor: Supervised,
+        *,
+        grace_period_s: float = 25.0,
+        is_burst: bool = False,
+        served: Sequence[str] = (),
     ) -> None:
         self.consumer = consumer
         self.supervisor = supervisor
         self.grace_period_s = grace_period_s
         self.is_burst = is_burst
+        self.served = served or (consumer.job_queue.name,)
         self._stopping = threading.Event()
         self.has_left = threading.Event()
         self._clean_up_at = time.monotonic() + CLEAN_UP_S * random.random()
@@ -159,8 +171,8 @@ class Worker:
     def _claim(self) -> Job | None:
         """Take a job; none where the queue stays empty or a signal came meanwhile."""
         queue = self.consumer.job_queue
-        job = queue.claim(0.0 if self.is_burst else CLAIM_TIMEOUT_S)
-        if job is None and self.is_burst and not self.consumer.redis.llen(queue.name):
+        job = queue.claim(BURST_TIMEOUT_S if self.is_burst else CLAIM_TIMEOUT_S)
+        if job is None and self.is_burst and not queue.has_work(self.served):
             self._stopping.set()
         if job is not None and self._stopping.is_set():
             queue.give_back(job, is_next=True)

@@ -136,12 +136,34 @@ def test_get_consumer_takes_any_case(script: ModuleType, redis_client: RedisClie
     assert (consumer.queue, consumer.final_status) == ("predict", "ok")
 
 
-@pytest.mark.parametrize("consumer_type", ["zip", "tracking"])
-def test_consumers_of_later_versions_refuse_to_start(
-    script: ModuleType, redis_client: RedisClient, consumer_type: str
+def test_consumers_of_later_versions_refuse_to_start(script: ModuleType, redis_client: RedisClient) -> None:
+    with pytest.raises(ValueError, match="CONSUMER_TYPE=tracking: not available in this version"):
+        script.get_consumer("tracking", redis_client=redis_client, storage_client=None, queue="predict")
+
+
+@pytest.mark.parametrize("queue", ["predict", "Predict-ZIP"])
+def test_a_zip_consumer_takes_the_name_of_either_queue(
+    script: ModuleType, redis_client: RedisClient, queue: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"CONSUMER_TYPE={consumer_type}: not available in this version"):
-        script.get_consumer(consumer_type, redis_client=redis_client, storage_client=None, queue="predict")
+    consumer = script.get_consumer("zip", redis_client=redis_client, storage_client=None, queue=queue)
+    assert (consumer.queue, consumer.child_queue) == ("predict-zip", "predict")
+    assert not consumer.is_valid_hash(None)
+
+
+def test_our_example_of_a_divided_job_runs(
+    redis_server: RedisServer, redis_db: Any, bucket: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mosaic.py").write_text(OUR_EXAMPLE.with_name("mosaic.py").read_text())
+    tifffile.imwrite(bucket / "uploads" / "nuclei.tif", tifffile.imread(ROOT / "data/nuclei.tif")[:512, :512])
+    variables = {**environment(redis_server, bucket.as_uri()), "PYTHONPATH": str(tmp_path)}
+    key = "mosaic:nuclei.tif:1"
+    with running_worker(tmp_path, variables, "--serve", "mosaic:Mosaic=mosaic", "--serve", "image=predict"):
+        fields = {"status": "new", "model_name": "NuclearSegmentation", "model_version": "1", "scale": "0.5"}
+        redis_db.hset(key, mapping={**fields, "input_file_name": "uploads/nuclei.tif"})
+        redis_db.lpush("mosaic", key)
+        wait_for(lambda: redis_db.hget(key, "status") in ("done", "failed"), "the end of the job", tmp_path)
+    assert redis_db.hget(key, "status") == "done", redis_db.hget(key, "reason")
+    assert 5 < int(redis_db.hget(key, "objects")) < 60
 
 
 def test_get_consumer_refuses_what_it_does_not_know(script: ModuleType) -> None:

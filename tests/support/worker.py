@@ -36,10 +36,11 @@ def environment(server: RedisServer, bucket: str, **settings: str) -> dict[str, 
 
 
 @contextmanager
-def running_worker(folder: Path, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the seed's script until the block ends; its log is `worker.log` in the folder."""
+def running_worker(folder: Path, variables: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the seed's script until the block ends, or our command where it has arguments; its log is `worker.log`."""
+    program = ["-m", "redis_consumer", "run", *arguments] if arguments else [str(SCRIPT)]
     with (folder / "worker.log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, str(SCRIPT)], cwd=folder, env=variables, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, *program], cwd=folder, env=variables, stdout=log, stderr=log)
     try:
         yield process
     finally:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from redis_consumer import settings as settings_module
@@ -10,6 +11,7 @@ from redis_consumer.errors import SettingsError
 
 if TYPE_CHECKING:
     from redis_consumer.consumers.base import Consumer
+    from redis_consumer.queue import JobQueue
     from redis_consumer.redis import RedisClient
     from redis_consumer.serving.base import ModelServer
     from redis_consumer.settings import Settings
@@ -70,31 +72,41 @@ def start_logs(settings: Settings) -> None:
 def run_worker(
     get_consumer: Callable[..., Consumer] | None = None,
     *,
+    serve: Sequence[str] = (),
     is_burst: bool = False,
     slots: int | None = None,
     threads: int | None = None,
 ) -> int:
-    """Serve the queue that the settings in use name until a signal comes; give the exit code.
+    """Serve the queues that are named, else that of the settings in use, until a signal comes; give the exit code.
 
     Args:
         get_consumer: makes a consumer from its type and the contract's arguments ``redis_client``,
             ``storage_client`` and ``queue``; by default any type that the registry finds. Called in each slot.
-        is_burst: stop as soon as the queue is empty.
-        slots: processes that run jobs; ``CONCURRENCY`` by default.
+        serve: ``TYPE=QUEUE`` for each queue, with the literal name of its list.
+        is_burst: stop as soon as the queues are empty.
+        slots: processes that run jobs of each queue; ``CONCURRENCY`` by default.
         threads: of each slot that run one job each; ``THREADS`` by default.
     """
-    from redis_consumer.consumers import defaults
+    from redis_consumer.consumers import defaults, registry
     from redis_consumer.queue import JobQueue
     from redis_consumer.supervisor import Limits, Supervisor
 
     settings = settings_module.current()
-    queue = JobQueue(
-        defaults.redis_client(deadline_s=SUPERVISOR_WAITS_S),
-        settings.queue,
-        settings.hostname,
-        lease_s=settings.lease_timeout,
-        max_attempts=settings.max_attempts,
-    )
+    services = [_service(text) for text in serve] or [(settings.consumer_type, defaults.queue())]
+    redis = defaults.redis_client(deadline_s=SUPERVISOR_WAITS_S)
+    queues = [
+        JobQueue(
+            redis,
+            name,
+            settings.hostname,
+            lease_s=settings.lease_timeout,
+            max_attempts=settings.max_attempts,
+            child_expire_s=settings.expire_time,
+        )
+        for _, name in services
+    ]
+    if len({queue.name for queue in queues}) < len(queues):
+        raise SettingsError("--serve: names one queue twice; give each queue once")
     limits = Limits(
         grace_period_s=settings.grace_period,
         job_timeout_s=settings.job_timeout,
@@ -110,10 +122,12 @@ def run_worker(
         # Among how many slots it shares the machine, and where it finds what another one downloaded.
         shared = {"concurrency": slot_count, "model_cache": settings.model_cache or str(link.folder)}
         settings_module.use(settings.model_copy(update=shared))
-        return _run_slot(get_consumer, link, is_burst=is_burst, threads=thread_count)
+        consumer_type, name = services[link.service]
+        make = partial(get_consumer or registry.make_consumer, consumer_type, **defaults.parts(name))
+        return _run_slot(make, link, queues, is_burst=is_burst, threads=thread_count)
 
     supervisor = Supervisor(
-        queue,
+        queues,
         run_slot,
         slots=slot_count,
         threads=thread_count,
@@ -124,18 +138,34 @@ def run_worker(
     return supervisor.run()
 
 
-def _run_slot(get_consumer: Callable[..., Consumer] | None, link: Link, *, is_burst: bool, threads: int) -> int:
+def _service(text: str) -> tuple[str, str]:
+    """Consumer type and queue of one ``--serve``."""
+    consumer_type, equals, queue = text.rpartition("=")
+    if not (equals and consumer_type and queue):
+        raise SettingsError(f"--serve {text!r}: must be TYPE=QUEUE, e.g. image=predict")
+    return consumer_type, queue.lower()
+
+
+def _run_slot(
+    make_consumer: Callable[[], Consumer], link: Link, queues: Sequence[JobQueue], *, is_burst: bool, threads: int
+) -> int:
     from redis_consumer.cli.output import exit_code_of
-    from redis_consumer.consumers import defaults, registry
     from redis_consumer.crew import Crew
     from redis_consumer.worker import Worker
 
     settings = settings_module.current()
     grace_s = settings.grace_period
+    expected = queues[link.service].name
 
     def make_worker(thread: int) -> Worker:
-        consumer = (get_consumer or registry.make_consumer)(settings.consumer_type, **defaults.parts())
-        return Worker(consumer, link.of_thread(thread), grace_period_s=grace_s, is_burst=is_burst)
+        consumer = make_consumer()
+        if consumer.queue != expected:
+            raise SettingsError(
+                f"consumer {type(consumer).__name__}: serves queue {consumer.queue!r}, not {expected!r}; "
+                f"run it with --serve TYPE={consumer.queue}"
+            )
+        others = [queue.name for queue in queues]
+        return Worker(consumer, link.of_thread(thread), grace_period_s=grace_s, is_burst=is_burst, served=others)
 
     def run() -> int:
         if threads == 1:

@@ -30,6 +30,8 @@ EMPTY_FIELDS = {
 }
 
 
+#: Ends of archives' names. The web server knows the first one only.
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 #: Milliseconds for which replicas may take to confirm a job.
 CONFIRM_MS = 1000
 
@@ -59,7 +61,7 @@ def submit_file(
     Args:
         client: a `RedisClient`.
         storage: a `Storage`.
-        path: the file; a ``.zip`` goes to the queue ``<queue>-zip``.
+        path: the file; an archive goes to the queue ``<queue>-zip``.
         queue: name of the queue, in lower case.
         fields: fields of the job that aren't empty.
         replicas: to wait for (``WAIT``), a second at most; 0 asks none.
@@ -76,7 +78,7 @@ def push_job(
     client: RedisClient, path: Path, queue: str, fields: Mapping[str, str], *, replicas: int = 0
 ) -> Submission:
     """Write the hash of a job, then push its key: in this order, a worker never meets a key without a hash."""
-    target = f"{queue}-zip" if path.suffix.lower() == ".zip" else queue
+    target = f"{queue}-zip" if path.name.lower().endswith(ARCHIVES) else queue
     name = as_text(path.name)
     now = datetime.now(timezone.utc).isoformat()
     texts = {

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
         epilog=notes(
             "redis-consumer run",
             "redis-consumer run --queue predict --consumer image --redis localhost:6379",
+            "redis-consumer run --serve image=predict --serve zip=predict-zip",
             "redis-consumer run --bucket file:///data/bucket --model-server onnx:// --burst",
         )
     )(run)
@@ -36,6 +37,15 @@ def run(
             metavar="TYPE",
         ),
     ] = None,
+    serve: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--serve",
+            help="Consumer and the queue it serves, instead of --consumer and --queue; repeatable. Each queue gets "
+            "slots of its own, so that none waits for another.",
+            metavar="TYPE=QUEUE",
+        ),
+    ] = None,
     redis: options.Redis = None,
     bucket: options.Bucket = None,
     model_server: options.ModelServer = None,
@@ -44,15 +54,15 @@ def run(
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option("--concurrency", min=1, help="Processes that run jobs, instead of CONCURRENCY."),
+        typer.Option("--concurrency", min=1, help="Processes that run jobs of each queue, instead of CONCURRENCY."),
     ] = None,
     threads: Annotated[
         int | None,
         typer.Option("--threads", min=1, help="Threads of each process that run one job each, instead of THREADS."),
     ] = None,
-    burst: Annotated[bool, typer.Option("--burst", help="Stop as soon as the queue is empty.")] = False,
+    burst: Annotated[bool, typer.Option("--burst", help="Stop as soon as the queues are empty.")] = False,
 ) -> None:
-    """Run a worker: take jobs from a queue and work on them, one in each slot, until it is told to stop.
+    """Run a worker: take jobs from its queues and work on them, one in each slot, until it is told to stop.
 
     All settings come from the environment or files, as `redis-consumer settings`
     shows them; options win over them. SIGTERM lets the running job end within
@@ -64,7 +74,7 @@ def run(
         queue=queue, consumer=consumer, redis=redis, bucket=bucket, model_server=model_server, log_level=log_level
     )
     connect.start_logs(settings)
-    raise typer.Exit(connect.run_worker(is_burst=burst, slots=concurrency, threads=threads))
+    raise typer.Exit(connect.run_worker(serve=serve or (), is_burst=burst, slots=concurrency, threads=threads))
 
 
 def run_script(initialize_logger: Callable[[], None], get_consumer: Callable[..., Consumer]) -> int:

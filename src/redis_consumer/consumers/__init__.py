@@ -7,19 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redis_consumer.consumers.base import Consumer
+    from redis_consumer.consumers.fan_out import Child, second_phase
     from redis_consumer.consumers.image import ImageFileConsumer
     from redis_consumer.consumers.serving import TensorFlowServingConsumer
     from redis_consumer.consumers.tracking import TrackingConsumer
     from redis_consumer.consumers.zip_file import ZipFileConsumer
 
-__all__ = ["Consumer", "ImageFileConsumer", "TensorFlowServingConsumer", "TrackingConsumer", "ZipFileConsumer"]
+__all__ = [
+    "Child",
+    "Consumer",
+    "ImageFileConsumer",
+    "TensorFlowServingConsumer",
+    "TrackingConsumer",
+    "ZipFileConsumer",
+    "second_phase",
+]
 
 _MODULES = {
+    "Child": "fan_out",
     "Consumer": "base",
     "ImageFileConsumer": "image",
     "TensorFlowServingConsumer": "serving",
     "TrackingConsumer": "tracking",
     "ZipFileConsumer": "zip_file",
+    "second_phase": "fan_out",
 }
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from redis_consumer.consumers import defaults
+from redis_consumer.consumers.fan_out import Child, method_of, run_fan_out
+from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError, SettingsError
-from redis_consumer.job import Job
+from redis_consumer.family import Family
+from redis_consumer.job import Job, JobStatus
 from redis_consumer.logs import job_context
 from redis_consumer.queue import JobQueue, Leftover, timestamp
 
@@ -81,6 +81,7 @@ class Consumer:
             lease_s=float(defaults.get("LEASE_TIMEOUT")),
             max_attempts=int(defaults.get("MAX_ATTEMPTS")),
             replicas=int(defaults.get("REDIS_WAIT_REPLICAS")),
+            child_expire_s=int(defaults.get("EXPIRE_TIME")),
         )
         self.processing_queue = self.job_queue.processing
         self.job: Job | None = None
@@ -169,7 +170,7 @@ class Consumer:
                 f"{name or job.id}: not a file for queue {self.queue!r}; submit it to a queue that takes this type",
                 job_id=job.id,
             )
-        return self._consume(job.id)
+        return method_of(self, job)(job.id)
 
     def _settle(self, job: Job, status: str) -> Outcome:
         if self._is_settled:
@@ -230,6 +231,46 @@ class Consumer:
             self.job_queue.update(job, fields)
             if self.on_update is not None:
                 self.on_update()
+
+    def fan_out(self, children: Iterable[Child], *, then: str, fields: Mapping[str, Any] | None = None) -> str:
+        """Divide the running job into children; it waits for them, and no worker is held meanwhile.
+
+        Nothing is pushed before the last child is known. A run that is repeated makes the same children.
+
+        Args:
+            children: in order; may be made one by one, while earlier ones are uploaded.
+            then: method, marked by `second_phase`, that goes on with the job once all of them have ended, in whatever
+                way; `child_jobs` gives them there. At once where there are none.
+            fields: what to write to the job; short texts that the second phase needs.
+
+        Returns:
+            The status to return from `_consume`; the claim has ended, so nothing more can be written.
+
+        Raises:
+            LeaseLost, JobCancelled: as `update_key`; nothing was pushed.
+        """
+        job = self._claimed()
+        run_fan_out(self, job, children, then, fields)
+        return self._end_phase()
+
+    def adopt(self, *, then: str) -> str:
+        """Let the running job wait for the children of its field ``children``, which an older worker has pushed."""
+        Family(self.job_queue, self._claimed()).adopt(then, {})
+        return self._end_phase()
+
+    def child_jobs(self) -> Iterator[Job]:
+        """Give the children of the running job as they are now, in order; without fields those that are gone."""
+        return Family(self.job_queue, self._claimed()).children()
+
+    def _claimed(self) -> Job:
+        if self.job is None or self._is_settled:
+            raise ValueError(f"{type(self).__name__}: runs no job at the moment; only a running one has children")
+        return self.job
+
+    def _end_phase(self) -> str:
+        self._is_settled = True
+        self._end_renewal()
+        return JobStatus.WAITING.value
 
     def clean_up(self) -> None:
         """Remove from the bucket what runs uploaded whose result doesn't count; a worker calls it now and then."""
@@ -306,31 +347,3 @@ class Consumer:
             self.job_queue.give_back(job)
         except LeaseLost:
             self.logger.error("Job %s isn't ours in %s; nothing to put back", redis_hash, self.processing_queue)
-
-
-#: An absolute path in a text, and its last part; not one within a URL.
-_PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\"]+/)*([^\s/'\"]+)")
-
-
-def describe(error: BaseException) -> str:
-    """``ErrorType: message`` on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def reason_of(error: BaseException) -> str:
-    """Text for the job's ``reason``: one line for errors in words, else the traceback without machine paths."""
-    if isinstance(error, ConsumerError):
-        return describe(error)
-    lines = [
-        f"  {_short(frame.filename)}:{frame.lineno} in {frame.name}"
-        for frame in traceback.extract_tb(error.__traceback__)
-    ]
-    return "\n".join(["Traceback (most recent call last):", *lines, _PATH.sub(r"\1", describe(error))])
-
-
-def _short(filename: str) -> str:
-    parts = Path(filename).parts
-    for root in ("site-packages", "src"):
-        if root in parts:
-            return "/".join(parts[len(parts) - parts[::-1].index(root) :])
-    return parts[-1] if parts else filename

@@ -111,6 +111,17 @@ def functions_of_model(model: ModelId) -> tuple[tuple[str, ...], tuple[str, ...]
     return (("histogram_normalization",), (postprocess_of_label(labels[0]),)) if labels else ((), ())
 
 
-def parts() -> dict[str, Any]:
-    """The arguments of a consumer's constructor, as the settings name them."""
-    return {"redis_client": redis_client(), "storage_client": storage(), "queue": get("QUEUE")}
+def queue() -> str:
+    """The list that the settings name: ``QUEUE``, or for archives ``<QUEUE>-zip`` (contract, section 1.1)."""
+    name = str(get("QUEUE")).lower()
+    is_zip = str(get("CONSUMER_TYPE")).lower() == "zip" and not name.endswith("-zip")
+    return f"{name}-zip" if is_zip else name
+
+
+def parts(name: str | None = None) -> dict[str, Any]:
+    """The arguments of a consumer's constructor, as the settings name them.
+
+    Args:
+        name: queue, in place of the one that the settings name.
+    """
+    return {"redis_client": redis_client(), "storage_client": storage(), "queue": name or queue()}

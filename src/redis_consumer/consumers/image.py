@@ -11,7 +11,7 @@ import numpy as np
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.large_image import run_large_image
-from redis_consumer.consumers.results import shown_name, write_result
+from redis_consumer.consumers.results import count_objects, shown_name, write_result
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Plan, Stages
 from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch
@@ -49,17 +49,18 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             download = self.storage.download_folder if is_folder else self.storage.download
             path = Path(download(job.input_file_name, Path(folder, "input")))
             image = self._load(job, path)
+            found: dict[str, int] = {}
             if image is None:
                 files = run_large_image(self, job, stages, path, Path(folder))
             else:
-                files = self._run_in_memory(job, image, stages, Path(folder))
+                files, found = self._run_in_memory(job, image, stages, Path(folder))
             name = self._next_zip_name()
             key, url = self._upload_zip(zip_files(files, Path(folder, "results"), name=name))
-        stages.finish(output_file_name=key, output_url=url, progress=100)
+        stages.finish(output_file_name=key, output_url=url, progress=100, **found)
         return self.final_status
 
-    def _run_in_memory(self, job: Job, image: Array, stages: Stages, folder: Path) -> list[Path]:
-        """Do a job up to the files of its result."""
+    def _run_in_memory(self, job: Job, image: Array, stages: Stages, folder: Path) -> tuple[list[Path], dict[str, int]]:
+        """Do a job up to the files of its result, and say what was found."""
         stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
         plan = self._plan(job, image)
         prepared = self._prepare(job, plan, image)
@@ -68,7 +69,8 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         stages.begin(JobStatus.POST_PROCESSING, ended="prediction_time", predict_retries=stages.retries)
         results = self.run_functions("post", plan.postprocess, outputs, plan.options)
         stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
-        return self._write(job, results, image.shape[1:3], folder / "results")
+        files = self._write(job, results, image.shape[1:3], folder / "results")
+        return files, count_objects(results)
 
     def _load(self, job: Job, path: Path) -> Array | None:
         """Read an image as (B, Y, X, C) float32, with the channels that the job names.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis_consumer.job import Job
+from redis_consumer.storage.keys import output_key
 
 if TYPE_CHECKING:
+    from redis_consumer.queue import Leftover
     from redis_consumer.serving.base import Array
 
 #: Bytes of one part of a name: file systems allow 255, and ``_feature_<c>.tif`` comes behind.
@@ -51,6 +54,37 @@ def zip_name(job: Job, number: int = 0) -> str:
     """
     text = f"{job.id}:{job.attempt}" + (f":{number}" if number else "")
     return hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest() + ".zip"
+
+
+def discard_zips(storage: Any, leftover: Leftover) -> list[str]:
+    """Remove the zips that one run has uploaded, but never the visible one; give the keys that were removed."""
+    if not hasattr(storage, "delete"):
+        return []
+    keys = (output_key(zip_name(leftover.job, number)) for number in count())
+    # The first one last: where it is gone, so are the others.
+    found = [key for key in reversed(list(takewhile(storage.exists, keys))) if key != leftover.visible]
+    for key in found:
+        storage.delete(key)
+    return found
+
+
+def count_objects(results: Array | Sequence[Array]) -> dict[str, int]:
+    """Field with the number of objects: of the first label image, in each of its frames; none where there is none.
+
+    >>> import numpy as np
+    >>> count_objects(np.array([0, 2, 2, 7]).reshape(1, 2, 2, 1))
+    {'objects': 2}
+
+    Args:
+        results: (B, Y, X, C), or a list of them; integers are labels.
+    """
+    import numpy as np
+
+    first = results if isinstance(results, np.ndarray) else next(iter(results), None)
+    if first is None or first.dtype.kind not in "iu" or first.ndim != 4 or first.min(initial=0) < 0:
+        return {}
+    frames = (np.bincount(frame[..., 0].ravel().astype(np.int64)) for frame in first)
+    return {"objects": sum(int(np.count_nonzero(counts[1:])) for counts in frames)}
 
 
 def write_result(arrays: Iterable[Array], folder: Path, original_name: str) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,9 @@ from redis_consumer.consumers import defaults, detect
 from redis_consumer.consumers.base import Outcome
 from redis_consumer.consumers.model import ModelConsumer
 from redis_consumer.consumers.predict import fit_input
-from redis_consumer.consumers.results import write_result, zip_name
+from redis_consumer.consumers.results import discard_zips, write_result, zip_name
 from redis_consumer.errors import InvalidJob, SettingsError
 from redis_consumer.job import Job, ModelId
-from redis_consumer.storage.keys import output_key
 
 if TYPE_CHECKING:
     from redis_consumer.queue import Leftover
@@ -168,14 +166,8 @@ class TensorFlowServingConsumer(ModelConsumer):
 
     def discard(self, leftover: Leftover) -> None:
         """Remove the zips that one run has uploaded, but never the visible one."""
-        if not hasattr(self.storage, "delete"):
-            return
-        keys = (output_key(zip_name(leftover.job, number)) for number in count())
-        # The first one last: where it is gone, so are the others.
-        for key in reversed(list(takewhile(self.storage.exists, keys))):
-            if key != leftover.visible:
-                self.storage.delete(key)
-                self.logger.info("Deleted %s, which attempt %d left", key, leftover.job.attempt)
+        for key in discard_zips(self.storage, leftover):
+            self.logger.info("Deleted %s, which attempt %d left", key, leftover.job.attempt)
 
 
 class UnavailableConsumer(TensorFlowServingConsumer):

@@ -1,7 +1,8 @@
--- End a job that nobody wants any more: from waiting to failed; a running one stops at its next step.
+-- End a job that nobody wants any more: from waiting to failed; a running one stops at its next step. The children
+-- of one that waits for them follow: each sees it at its claim, or at its next step.
 --
 -- KEYS  1 queue   2 holders   3 cancelled   4 hash of the job   5 attempts   6 given back   7 forgiven
--- ARGV  1 now (ISO 8601)   2 who asked   3 reason
+-- ARGV  1 now (ISO 8601)   2 who asked   3 reason   4 seconds that hashes of its children last still
 -- Returns "cancelled", "stopping" (it runs), "final" (it has its result already) or "gone".
 -- Atomic because a job that is claimed between look and removal would run on.
 
@@ -22,6 +23,14 @@ redis.call("LREM", KEYS[1], 0, job)
 redis.call("SREM", KEYS[3], job)
 for index = 5, 7 do
   redis.call("HDEL", KEYS[index], job)
+end
+tell_end(job, false)
+forget_staged(job)
+local state, queue = unpack(redis.call("HMGET", family_of .. job, "state", "queue"))
+if state == "waiting" then
+  disown_children(job, queue)
+else
+  forget_family(job, ARGV[4])
 end
 redis.call("HSET", job, "status", "failed", "reason", ARGV[3], "updated_at", ARGV[1], "updated_by", ARGV[2])
 return "cancelled"

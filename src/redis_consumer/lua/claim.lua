@@ -7,7 +7,8 @@
 --       6 ms after which what attempts left is removed
 -- Returns {"claimed", attempt, key, field, value, …}, {"empty"}; or, with the key dropped from the list,
 --   {"gone", key} (no such hash), {"no hash", key, type}, {"final", key, status} (a duplicate of a job that has its
---   result), {"held", key, holder} (a duplicate of a running job) or {"dead", key, attempts} (no attempt is left).
+--   result), {"held", key, holder} (a duplicate of a running job), {"dead", key, attempts} (no attempt is left),
+--   {"waits", key} (for its children) or {"unwanted", key} (its parent was cancelled, or is gone: it ends as failed).
 -- Atomic because two workers that look at a job and then take it would both run it; and a job that expires between
 -- look and write would come back to life as a hash with two fields.
 
@@ -57,7 +58,21 @@ if kind ~= "hash" then
 end
 local status = redis.call("HGET", job, "status")
 if status == "done" or status == "failed" then
+  tell_end(job, status == "done")
   return drop("final", job, status)
+end
+if is_unwanted(job) then
+  tell_end(job, false)
+  forget_staged(job)
+  forget_family(job, kept_s)
+  redis.call("HSET", job, "status", "failed", "updated_at", ARGV[2], "updated_by", ARGV[3], "reason",
+    "JobCancelled: job " .. job .. ": its parent job was cancelled, or is gone; submit it again if it was a mistake")
+  return drop("unwanted", job)
+end
+if redis.call("HGET", family_of .. job, "state") == "waiting" then
+  -- Its attempts stay: they go on in its next phase.
+  redis.call("LREM", processing, 1, job)
+  return {"waits", job}
 end
 
 -- Never the same number twice: a late run of an earlier one mustn't pass for this one.
@@ -69,6 +84,9 @@ if runs >= tonumber(ARGV[5]) then
     .. " attempts" .. (last and " (the last time: " .. last .. ")" or "")
     .. "; look at the worker's log, then run redis-consumer dead retry"
   redis.call("HSET", job, "status", "failed", "reason", reason, "updated_at", ARGV[2], "updated_by", ARGV[3])
+  tell_end(job, false)
+  forget_staged(job)
+  keep_family(job)
   redis.call("LPUSH", KEYS[7], job)
   for earlier = 1, attempt - 1 do
     redis.call("ZADD", KEYS[8], now + ARGV[6], earlier .. " " .. job)

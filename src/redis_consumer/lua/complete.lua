@@ -5,19 +5,19 @@
 -- ARGV  1 holder ("<attempt> <processing list>")
 --       2 "done"; "failed"; or "dead", failed and listed among the dead letters
 --       3 now (ISO 8601, the value of updated_at below)   4 ms after which what attempts without a result left is removed
---       5… field, value, …
+--       5 seconds that hashes of its children last still   6… field, value, …
 -- Returns 1, also when this very call has been carried out before and its reply was lost; 0 where the job isn't
---   ours any more or its hash is gone: no field is written; 2 where somebody cancelled it before it was done: it is
---   still ours, to be settled as failed.
+--   ours any more or its hash is gone: no field is written; 2 where somebody cancelled it, or its parent, before it was
+--   done: it is still ours, to be settled as failed.
 -- Atomic because the result must become visible together with the end of the claim: one without the other would
--- run the job again, or lose it.
+-- run the job again, or lose it; and a parent must learn of its child's end exactly once.
 
 redis.replicate_commands()
 local job = KEYS[4]
 if redis.call("HGET", KEYS[2], job) ~= ARGV[1] then
   return redis.call("HGET", job, "updated_at") == ARGV[3] and 1 or 0
 end
-if ARGV[2] == "done" and redis.call("SISMEMBER", KEYS[3], job) == 1 then
+if ARGV[2] == "done" and (redis.call("SISMEMBER", KEYS[3], job) == 1 or is_unwanted(job)) then
   return 2
 end
 redis.call("HDEL", KEYS[2], job)
@@ -36,7 +36,14 @@ end
 if redis.call("EXISTS", job) == 0 then
   return 0
 end
-redis.call("HSET", job, unpack(ARGV, 5))
+tell_end(job, ARGV[2] == "done")
+redis.call("HSET", job, unpack(ARGV, 6))
+forget_staged(job)
+if ARGV[2] == "dead" then
+  keep_family(job)
+else
+  forget_family(job, ARGV[5])
+end
 redis.call("INCR", KEYS[9])
 redis.call("HINCRBY", KEYS[10], string.sub(ARGV[3], 1, 16), 1)
 if ARGV[2] == "dead" then

@@ -12,6 +12,26 @@ end
 redis.call("HSET", KEYS[6], job, redis.call("HGET", KEYS[4], job) or 0)
 redis.call("HDEL", KEYS[5], job)
 redis.call("HDEL", job, "reason")
+local parent = redis.call("HGET", job, "parent")
+if parent then
+  local state, cancelled = unpack(redis.call("HMGET", family_of .. parent, "state", "cancelled"))
+  if state == "waiting" and not cancelled then
+    -- Its parent waits for others still: it counts as open again.
+    redis.call("SADD", open_of .. parent, job)
+    redis.call("HINCRBY", family_of .. parent, "failed", -1)
+    add_progress(parent, percent_of(redis.call("HGET", job, "progress")) - 100)
+  else
+    redis.call("HDEL", job, "parent")
+  end
+end
+if redis.call("EXISTS", family_of .. job) == 1 then
+  -- It goes on where it failed, with what its children gave.
+  for _, kind in ipairs({family_of, children_of, open_of}) do
+    redis.call("PERSIST", kind .. job)
+  end
+else
+  redis.call("HDEL", job, "next_phase")
+end
 redis.call("HSET", job, "status", "new", "updated_at", ARGV[1], "updated_by", ARGV[2])
 redis.call("LPUSH", KEYS[2], job)
 return 1

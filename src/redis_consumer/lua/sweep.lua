@@ -1,11 +1,12 @@
--- Return jobs that nobody holds any more to their queue: from claimed to waiting.
+-- Return jobs that nobody holds any more to their queue: from claimed to waiting. And tell parents of children that
+-- ended without a word: by a worker that knows no families, or by expiry.
 --
 -- KEYS  1 queue   2 leases   3 holders   4 processing lists   5 orphans   6 lock   7 workers
 --       8 registrations   9 rates   10 attempts   11 given back
---       12 forgiven   13 dead letters
+--       12 forgiven   13 dead letters   14 parents that wait for children
 -- ARGV  1 ms for which no other sweep may run   2 ms after which an entry without a lease counts as stranded
 --       3 jobs at most   4 prefix of processing lists, up to the worker's name
---       5 first minute (ISO 8601) whose number of completed jobs is kept
+--       5 first minute (ISO 8601) whose number of completed jobs is kept   6 children to look at, at most
 -- Returns {jobs returned}, or {-1} where another sweep ran just now.
 -- Atomic because a lease that is renewed between look and move would leave a job running and waiting at once.
 
@@ -59,6 +60,38 @@ end
 redis.call("DEL", KEYS[5])
 for index = 1, #seen, 2 do -- Lua unpacks some thousand values at most
   redis.call("HSET", KEYS[5], seen[index], seen[index + 1])
+end
+
+-- Those that were looked at longest ago first; of a large family some at a time.
+local left = tonumber(ARGV[6])
+for _, parent in ipairs(redis.call("ZRANGE", KEYS[14], 0, page)) do
+  if left <= 0 then
+    break
+  end
+  left = left - 1
+  local family = family_of .. parent
+  redis.call("ZADD", KEYS[14], now, parent)
+  if redis.call("EXISTS", family) == 0 then
+    -- Somebody deleted what we knew; a worker finds out what is left of it.
+    redis.call("ZREM", KEYS[14], parent)
+    redis.call("RPUSH", KEYS[1], parent)
+  elseif redis.call("EXISTS", parent) == 0 then
+    disown_children(parent, KEYS[1])
+  else
+    local cursor = redis.call("HGET", family, "cursor") or "0"
+    local found = redis.call("SSCAN", open_of .. parent, cursor, "COUNT", page)
+    redis.call("HSET", family, "cursor", found[1])
+    for _, child in ipairs(found[2]) do
+      left = left - 1
+      local status = redis.call("TYPE", child).ok == "hash" and redis.call("HGET", child, "status")
+      if not status or status == "done" or status == "failed" then
+        end_child(parent, child, status == "done")
+      end
+    end
+    if redis.call("EXISTS", open_of .. parent) == 0 then
+      fan_in(parent)
+    end
+  end
 end
 for _, minute in ipairs(redis.call("HKEYS", KEYS[9])) do
   if minute < ARGV[5] then

@@ -3,8 +3,8 @@
 -- KEYS  1 processing list   2 holders   3 cancelled   4 hash of the job   5 leases   6 attempts   7 given back
 --       8 queue   9 forgiven
 -- ARGV  1 holder ("<attempt> <processing list>")   2… field, value, …
--- Returns 1; 0 where the job isn't ours any more, or its hash is gone, which ends the claim; 2 where it was cancelled:
---   nothing is written.
+-- Returns 1; 0 where the job isn't ours any more, or its hash is gone, which ends the claim; 2 where it, or its
+--   parent, was cancelled: nothing is written.
 -- Atomic because a job that is taken from us between check and write would show a stranger's progress.
 
 local job = KEYS[4]
@@ -28,8 +28,13 @@ if redis.call("EXISTS", job) == 0 then
   end
   return 0
 end
-if redis.call("SISMEMBER", KEYS[3], job) == 1 then
+if redis.call("SISMEMBER", KEYS[3], job) == 1 or is_unwanted(job) then
   return 2
+end
+for index = 2, #ARGV, 2 do
+  if ARGV[index] == "progress" then
+    tell_progress(job, ARGV[index + 1])
+  end
 end
 redis.call("HSET", job, unpack(ARGV, 2))
 return 1

@@ -280,6 +280,12 @@ class Settings(BaseSettings):
     max_image_width: Size = Field(default=2048, description="Pixels that an image may be wide at most")
     max_image_frames: Size = Field(default=60, description="Frames that a movie may have at most")
 
+    # Limits of archives
+    max_archive_bytes: Size = Field(
+        default=10 << 30, description="Bytes that the images of an archive may have once they are unpacked"
+    )
+    max_archive_members: Size = Field(default=100_000, description="Files that an archive may hold")
+
     # Tracking
     tracking_model: ModelName = Field(default="NuclearTrackingInf:6", description="Model that links cells")
     tracking_segment_model: ModelName = Field(default="panoptic:3", description="Model that segments tracking's frames")

@@ -12,7 +12,7 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -64,9 +64,10 @@ class Supervisor:
     """Runs the slots of one worker until a signal comes.
 
     Args:
-        queue: the queue that is served, with a Redis client of the supervisor's own.
+        queues: those that are served, each by slots of its own, so that none waits for another; with a Redis client
+            of the supervisor's own.
         run_slot: runs in each slot's process with its line to the supervisor; gives the exit code.
-        slots: how many.
+        slots: how many for each queue.
         threads: of each slot.
         limits: see `Limits`.
         health_address: ``host:port`` at which probes are answered, see `Health`; empty for none.
@@ -75,7 +76,7 @@ class Supervisor:
 
     def __init__(
         self,
-        queue: JobQueue,
+        queues: Sequence[JobQueue],
         run_slot: Callable[[Link], int],
         *,
         slots: int = 1,
@@ -84,18 +85,19 @@ class Supervisor:
         health_address: str = "",
         is_burst: bool = False,
     ) -> None:
-        self.queue = queue
+        self.queues = list(queues)
         self.run_slot = run_slot
-        self.count = slots
+        self.wanted = [slots] * len(self.queues)
         self.threads = threads
         self.limits = limits or Limits()
         self.is_burst = is_burst
         self.slots: dict[int, Slot] = {}
         self._health_address = health_address
         self._health: Health | None = None
-        self._presence = Presence(
-            queue, renew_s=self.limits.renew_s, sweep_s=self.limits.sweep_s, on_registered=self._let_start
-        )
+        self._presences = [
+            Presence(queue, renew_s=self.limits.renew_s, sweep_s=self.limits.sweep_s, on_registered=self._on_registered)
+            for queue in self.queues
+        ]
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._is_stopping = False
@@ -140,7 +142,8 @@ class Supervisor:
                 self._health.close()
             self._selector.close()
             self._folders.close()
-        self._presence.end()
+        for presence in self._presences:
+            presence.end()
         logger.info("Stopped")
         return self._exit_code
 
@@ -149,34 +152,48 @@ class Supervisor:
             if self._signals:
                 self._forward_signals()
             self._reap()
-            while self._may_start():
-                self._start_slot()
+            while (service := self._lacking()) is not None:
+                self._start_slot(service)
             if not self.slots and (self._is_stopping or self._exit_code or self.is_burst):
                 return
             self._check_limits()
-            jobs = [run.job for slot in self._living() for run in slot.board.runs().values()]
-            self._listen(self._presence.tend(jobs, is_stopping=self._is_stopping))
+            self._listen(min(self._tend(service) for service in range(len(self.queues))))
 
-    def _living(self) -> list[Slot]:
+    def _tend(self, service: int) -> float:
+        """Do what is due for a queue; return the moment of the next look."""
         # One that is killed may hang in the system for long; its jobs needn't.
-        return [slot for slot in self.slots.values() if not slot.killed_for]
+        slots = [slot for slot in self.slots.values() if slot.service == service and not slot.killed_for]
+        jobs = [run.job for slot in slots for run in slot.board.runs().values()]
+        return self._presences[service].tend(jobs, is_stopping=self._is_stopping)
 
-    def _may_start(self) -> bool:
-        return not self._is_stopping and len(self.slots) < self.count and time.monotonic() >= self._start_at
+    def _lacking(self) -> int | None:
+        """Number of a queue for which a slot is to be started now, None for none."""
+        if self._is_stopping or time.monotonic() < self._start_at:
+            return None
+        running = [slot.service for slot in self.slots.values()]
+        return next((each for each, wanted in enumerate(self.wanted) if running.count(each) < wanted), None)
+
+    @property
+    def _is_heard(self) -> bool:
+        return all(presence.is_heard for presence in self._presences)
 
     def _state(self) -> dict[str, Any]:
         """What probes are told."""
         slots = self.slots.values()
         ready = sum(slot.board.is_ready for slot in slots)
         return {
-            "ready": self._presence.is_heard and ready > 0 and not self._is_stopping,
-            "worker": self.queue.worker,
-            "queue": self.queue.name,
-            "redis": self._presence.is_heard,
+            "ready": self._is_heard and ready > 0 and not self._is_stopping,
+            "worker": self.queues[0].worker,
+            "queue": ",".join(queue.name for queue in self.queues),
+            "redis": self._is_heard,
             "stopping": self._is_stopping,
             "slots": ready,
             "running": sum(len(slot.board.runs()) for slot in slots),
         }
+
+    def _on_registered(self) -> None:
+        if all(presence.is_registered for presence in self._presences):
+            self._let_start()
 
     def _let_start(self) -> None:
         """Close this process's end of the pipe that the slots wait for."""
@@ -186,7 +203,7 @@ class Supervisor:
 
     # Slots.
 
-    def _start_slot(self) -> None:
+    def _start_slot(self, service: int) -> None:
         sys.stdout.flush()
         # A signal that reaches the slot while our handlers still are its own would be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
@@ -201,12 +218,12 @@ class Supervisor:
         else:
             if pid == 0:
                 self._folders.use(folder)
-                os._exit(self._be_slot(board))
+                os._exit(self._be_slot(board, service))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-        self.slots[pid] = Slot(pid, board, folder, time.monotonic())
+        self.slots[pid] = Slot(pid, board, folder, time.monotonic(), service)
 
-    def _be_slot(self, board: Board) -> int:
+    def _be_slot(self, board: Board, service: int) -> int:
         """What the forked process does; it must never return into the supervisor's loop."""
         try:
             signal.set_wakeup_fd(-1)
@@ -220,7 +237,7 @@ class Supervisor:
                 self._health.leave()
             self._let_start()
             die_with_parent(self._life_read)
-            return self.run_slot(Link(board, self._start_read, self._folders.shared))
+            return self.run_slot(Link(board, self._start_read, self._folders.shared, service))
         except BaseException:
             logger.exception("A slot ends by an error")
             return 1
@@ -240,7 +257,8 @@ class Supervisor:
         del self.slots[slot.pid]
         kill_group(slot.pid)
         for thread, run in slot.board.runs().items():
-            self._return_crashed(run.job, cause_of(code, slot.killed_for), slot.guilty in (None, thread))
+            is_to_blame = slot.guilty in (None, thread)
+            self._return_crashed(self.queues[slot.service], run.job, cause_of(code, slot.killed_for), is_to_blame)
         has_run = slot.board.has_run()
         any_has_run = has_run or any(other.board.has_run() for other in self.slots.values())
         slot.board.close()
@@ -248,11 +266,11 @@ class Supervisor:
         if code == 0 or self._is_stopping:
             self._pause_s = 0.0
             if self.is_burst and not slot.is_leaving:
-                self.count -= 1
+                self.wanted[slot.service] -= 1
             return
         if code == EXIT_SETTINGS and not any_has_run:
             self._exit_code = code
-            self.count = 0
+            self.wanted = [0] * len(self.queues)
             for other in self.slots.values():
                 send_signal(other.pid, signal.SIGTERM)
             return
@@ -263,12 +281,12 @@ class Supervisor:
         self._pause_s = min(max(2 * self._pause_s, 0.5), MAX_PAUSE_S) if is_short else 0.0
         self._start_at = time.monotonic() + self._pause_s
 
-    def _return_crashed(self, job: Job, cause: str, is_to_blame: bool) -> None:
+    def _return_crashed(self, queue: JobQueue, job: Job, cause: str, is_to_blame: bool) -> None:
         logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, cause)
         # One that we end ourselves, since we stop or for another job's sake, is no attempt of the job's.
         is_crash = is_to_blame and not self._is_stopping
         try:
-            self.queue.give_back(job, is_next=not is_crash, is_crash=is_crash, error=cause)
+            queue.give_back(job, is_next=not is_crash, is_crash=is_crash, error=cause)
         except LeaseLost:
             logger.info("Job %s was settled or taken before", job.id)
         except ConsumerError as error:

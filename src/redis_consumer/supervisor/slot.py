@@ -24,6 +24,7 @@ class Slot:
         board: where it tells what it does.
         folder: of its temporary files.
         started: when.
+        service: number of the queue that it serves, among those of the worker.
         killed_for: why it is ended, empty where it isn't.
         guilty: thread whose job it is ended for, None where none is to blame.
         is_leaving: whether it was told to take no more jobs.
@@ -33,6 +34,7 @@ class Slot:
     board: Board
     folder: Path
     started: float
+    service: int = 0
     killed_for: str = ""
     guilty: int | None = None
     is_leaving: bool = False
@@ -45,18 +47,20 @@ class Link:
         board: where to tell what the thread does.
         start: ends when the slot may claim.
         folder: that all slots of the worker share, for what each would else make for itself.
+        service: number of the queue that the slot serves, among those of the worker.
         thread: number of the thread within the slot.
     """
 
-    def __init__(self, board: Board, start: int, folder: Path, thread: int = 0) -> None:
+    def __init__(self, board: Board, start: int, folder: Path, service: int = 0, thread: int = 0) -> None:
         self.folder = folder
+        self.service = service
         self._board = board
         self._start = start
         self._thread = thread
 
     def of_thread(self, thread: int) -> Link:
         """The same line for another thread."""
-        return Link(self._board, self._start, self.folder, thread)
+        return Link(self._board, self._start, self.folder, self.service, thread)
 
     def wait_for_start(self) -> None:
         """Wait until the worker is registered."""

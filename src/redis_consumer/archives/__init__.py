@@ -1,0 +1,20 @@
+"""How do files go into archives and come safely out of them? The doorway of this room; it holds no logic."""
+
+from redis_consumer.archives.limits import ArchiveLimits
+from redis_consumer.archives.members import Member, iter_members
+from redis_consumer.archives.merging import ResultZip, check_result_zip
+from redis_consumer.archives.packing import zip_files
+from redis_consumer.archives.unpacking import cd, get_image_files_from_dir, get_tempdir, iter_image_archive
+
+__all__ = [
+    "ArchiveLimits",
+    "Member",
+    "ResultZip",
+    "cd",
+    "check_result_zip",
+    "get_image_files_from_dir",
+    "get_tempdir",
+    "iter_image_archive",
+    "iter_members",
+    "zip_files",
+]

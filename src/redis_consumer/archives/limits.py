@@ -1,0 +1,128 @@
+"""What may an archive of a stranger have, and what may its members be called?"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from redis_consumer.errors import UnsafeArchive
+
+#: What an archive may unpack to in any case, however small it is; blank images shrink a thousand times.
+_SMALL_BYTES = 256 << 20
+_MAX_NAME_BYTES = 1024
+_MAX_LOCAL_BYTES = 120
+_DRIVE = re.compile(r"[A-Za-z]:")
+#: What desktops put into archives without being asked.
+_JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """How much an archive may have.
+
+    Attributes:
+        max_bytes: of its images once they are unpacked, counted while they are written.
+        max_members: files in it, images or not.
+        max_ratio: how many times its own size it may unpack to, above 256 MiB.
+    """
+
+    max_bytes: int = 10 << 30
+    max_members: int = 100_000
+    max_ratio: int = 200
+
+
+class Meter:
+    """Counts what comes out of an archive, and ends it where it is more than allowed.
+
+    Args:
+        limits: what is allowed.
+        packed_bytes: size of the archive.
+        label: its name, for messages.
+
+    Raises:
+        UnsafeArchive: (methods) it has too much, or two members of one name.
+    """
+
+    def __init__(self, limits: ArchiveLimits, packed_bytes: int, label: str) -> None:
+        self.label = label
+        self._limits = limits
+        self._most = min(limits.max_bytes, max(_SMALL_BYTES, limits.max_ratio * packed_bytes))
+        self._bytes = 0
+        self._names: set[str] = set()
+
+    def add_member(self, name: str) -> None:
+        """Count a member."""
+        if name in self._names:
+            raise UnsafeArchive(f"{self.label}: holds two files called {name!r}; rename one of them")
+        self._names.add(name)
+        check_count(len(self._names), self._limits, self.label)
+
+    def add_bytes(self, count: int) -> None:
+        """Count unpacked bytes."""
+        self._bytes += count
+        if self._bytes > self._limits.max_bytes:
+            raise UnsafeArchive(
+                f"{self.label}: unpacks to more than the {self._limits.max_bytes} bytes allowed; "
+                "split it into several archives"
+            )
+        if self._bytes > self._most:
+            raise UnsafeArchive(
+                f"{self.label}: unpacks to more than {self._limits.max_ratio} times its size; "
+                "pack the images without tricks, or split them into several archives"
+            )
+
+
+def check_count(count: int, limits: ArchiveLimits, label: str) -> None:
+    """Refuse an archive with too many members."""
+    if count > limits.max_members:
+        raise UnsafeArchive(
+            f"{label}: holds more than the {limits.max_members} files allowed; split it into several archives"
+        )
+
+
+def safe_name(name: str, label: str) -> str:
+    """Name of a member with its folders, joined by slashes; Windows' own separators are taken for slashes.
+
+    >>> safe_name("./plate 1\\\\HeLa.tif", "a.zip")
+    'plate 1/HeLa.tif'
+
+    Raises:
+        UnsafeArchive: the name is absolute, leads out of its folder, is empty or too long.
+    """
+    text = name.replace("\\", "/").encode("utf-8", "replace").decode("utf-8")
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or not path.parts or _DRIVE.match(text):
+        raise UnsafeArchive(f"{label}: member {text[:100]!r} leads out of its folder; pack plain files only")
+    if len(text.encode()) > _MAX_NAME_BYTES:
+        raise UnsafeArchive(f"{label}: member {text[:40] + '…'!r} has too long a name; shorten it")
+    return str(path)
+
+
+def is_junk(name: str) -> bool:
+    """Whether a member was put there by a desktop, for itself."""
+    path = PurePosixPath(name)
+    return "__MACOSX" in path.parts or path.name.startswith("._") or path.name.lower() in _JUNK
+
+
+def local_name(name: str) -> str:
+    """File name for a member on disk and in the bucket: its own, as far as that is harmless.
+
+    >>> local_name("plate 1/He:La\\n.tif")
+    'He_La_.tif'
+    """
+    kept = re.sub(r"[^\w .+()-]", "_", PurePosixPath(name).name).strip()
+    cut = kept.encode()[-_MAX_LOCAL_BYTES:].decode("utf-8", "ignore").lstrip(". ")
+    return cut or "image"
+
+
+def damaged(label: str, name: str) -> UnsafeArchive:
+    """The error for a member that can't be unpacked."""
+    return UnsafeArchive(f"{label}: member {name[:100]!r} is damaged; pack it again and upload the whole file")
+
+
+def unreadable(label: str) -> UnsafeArchive:
+    """The error for what is no archive."""
+    return UnsafeArchive(
+        f"{label}: isn't a readable archive; pack it again as zip, tar or tar.gz and upload the whole file"
+    )

@@ -1,0 +1,108 @@
+"""How do the images of a stranger's archive come out of it, one at a time?"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis_consumer.archives.entries import Entry
+from redis_consumer.archives.limits import ArchiveLimits, Meter, damaged, is_junk, local_name, safe_name, unreadable
+from redis_consumer.archives.tar_entries import tar_entries
+from redis_consumer.archives.zip_entries import zip_entries
+from redis_consumer.errors import UnsafeArchive
+
+_COPY_BYTES = 1 << 20
+_TAR_MAGIC_AT = 257
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of an archive.
+
+    Attributes:
+        name: with its folders, joined by slashes.
+        path: where it is unpacked; the taker removes it. None where it was skipped.
+        reason: why it was skipped, empty where it wasn't.
+    """
+
+    name: str
+    path: Path | None
+    reason: str = ""
+
+
+def iter_members(
+    path: str | os.PathLike[str],
+    folder: Path,
+    *,
+    label: str,
+    why_skipped: Callable[[str], str],
+    limits: ArchiveLimits | None = None,
+) -> Iterator[Member]:
+    """Unpack an archive file by file: zip, tar or tar.gz, as its first bytes say.
+
+    What was unpacked before an error stays; the taker decides what becomes of it. Folders, and what desktops put into
+    archives for themselves, are left out.
+
+    Args:
+        path: the archive.
+        folder: where to unpack; each file gets a folder of its own there.
+        label: name of the archive, for messages.
+        why_skipped: says by a member's name why it isn't unpacked, empty for one that is.
+        limits: how much it may have.
+
+    Raises:
+        UnsafeArchive: not an archive, damaged, encrypted, larger than allowed, or with a member that leads out of its
+            folder, is a link or a device, or comes twice.
+        OSError: the files can't be written.
+    """
+    archive, allowed = Path(path), limits or ArchiveLimits()
+    meter = Meter(allowed, archive.stat().st_size, label)
+    for number, entry in enumerate(_entries(archive, label, allowed)):
+        entry.check(label)
+        name = safe_name(entry.name, label)
+        meter.add_member(name)
+        if is_junk(name):
+            continue
+        reason = why_skipped(name)
+        if reason:
+            yield Member(name, None, reason)
+            continue
+        target = folder / str(number) / local_name(name)
+        if _unpack(entry, target, meter):
+            yield Member(name, target)
+        else:
+            target.unlink()
+            yield Member(name, None, "is empty")
+
+
+def _entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry]:
+    with path.open("rb") as file:
+        head = file.read(_TAR_MAGIC_AT + 5)
+    if head.startswith(b"\x1f\x8b") or head[_TAR_MAGIC_AT:] == b"ustar":
+        return tar_entries(path, label, limits)
+    if head.startswith(b"PK"):
+        return zip_entries(path, label, limits)
+    raise unreadable(label)
+
+
+def _unpack(entry: Entry, target: Path, meter: Meter) -> int:
+    """Write a file; give its size."""
+    target.parent.mkdir()
+    try:
+        with entry.open() as source, target.open("wb") as sink:
+            while chunk := source.read(_COPY_BYTES):
+                meter.add_bytes(len(chunk))
+                sink.write(chunk)
+            return sink.tell()
+    except UnsafeArchive:
+        raise
+    except OSError as error:
+        # EINVAL: an offset before the start of the file. gzip.BadGzipFile has no number.
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise damaged(meter.label, entry.name) from error
+    except Exception as error:  # zlib.error, BadZipFile, NotImplementedError, RuntimeError, EOFError, TarError
+        raise damaged(meter.label, entry.name) from error

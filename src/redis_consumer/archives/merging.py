@@ -1,0 +1,91 @@
+"""How do the files of many result zips become one zip?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+
+from redis_consumer.archives.limits import safe_name
+from redis_consumer.archives.packing import FAST_LEVEL
+from redis_consumer.errors import UnsafeArchive
+
+_COPY_BYTES = 1 << 20
+#: Bytes from which a member may need zip64 once it is packed.
+_LARGE = 1 << 30
+
+
+def check_result_zip(path: str | os.PathLike[str], label: str) -> None:
+    """Read a result zip whole, so that a damaged one is known before anything of it is taken.
+
+    Args:
+        path: the zip.
+        label: what it is the result of, for messages.
+
+    Raises:
+        UnsafeArchive: no zip, or one with a damaged or unsafe member.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                safe_name(member.filename, label)
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    raise UnsafeArchive(f"{label}: its result holds a link; submit the image again")
+                with archive.open(member) as source:
+                    while source.read(_COPY_BYTES):
+                        pass
+    except UnsafeArchive:
+        raise
+    except Exception as error:  # BadZipFile, zlib.error, EOFError, struct.error and more
+        raise UnsafeArchive(f"{label}: its result zip is damaged; submit the image again") from error
+
+
+class ResultZip:
+    """A zip that grows by the members of others, one after the other; never in memory.
+
+    Args:
+        path: the new zip.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._archive = zipfile.ZipFile(path, "w", compresslevel=FAST_LEVEL, strict_timestamps=False)
+        self._names: set[str] = set()
+
+    def __enter__(self) -> ResultZip:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._archive.close()
+
+    def add_zip(self, path: str | os.PathLike[str]) -> None:
+        """Take over all files of a zip that `check_result_zip` found sound, packed as they are there.
+
+        A name that is there already gets a number: ``HeLa_feature_0-2.tif``.
+        """
+        with zipfile.ZipFile(path) as other:
+            for member in other.infolist():
+                if member.is_dir():
+                    continue
+                is_stored = member.compress_type == zipfile.ZIP_STORED
+                self._archive.compression = zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED
+                name, is_large = self._free_name(safe_name(member.filename, member.filename)), member.file_size > _LARGE
+                with other.open(member) as source, self._archive.open(name, "w", force_zip64=is_large) as sink:
+                    shutil.copyfileobj(source, sink, _COPY_BYTES)
+                self._archive.getinfo(name).date_time = member.date_time
+
+    def add_file(self, path: Path, name: str) -> None:
+        """Pack a file."""
+        self._archive.write(path, self._free_name(name), zipfile.ZIP_DEFLATED)
+
+    def _free_name(self, name: str) -> str:
+        path, number = PurePosixPath(name), 1
+        while name in self._names:
+            number += 1
+            name = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+        self._names.add(name)
+        return name

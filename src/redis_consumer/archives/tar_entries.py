@@ -1,0 +1,119 @@
+"""Which entries has a tar archive, plain or packed by gzip? Read once from front to end."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import itertools
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from redis_consumer.archives.entries import Entry
+from redis_consumer.archives.limits import ArchiveLimits, Meter, check_count, unreadable
+from redis_consumer.errors import UnsafeArchive
+
+#: Bytes that the headers of one member may have: the library reads a long name into memory, however long.
+_MAX_HEADER_BYTES = 1 << 20
+#: Zeros that may follow the last member.
+_MAX_PADDING_BYTES = 64 << 20
+_BLOCK_BYTES = 512
+_COPY_BYTES = 1 << 20
+
+
+class _Metered:
+    """A stream that ends where more is read than was allowed at the moment."""
+
+    def __init__(self, file: BinaryIO, label: str) -> None:
+        self._file = file
+        self._label = label
+        self.left = _MAX_HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise UnsafeArchive(f"{self._label}: has a header of more than 1 MiB; pack it again with an ordinary tar")
+        return data
+
+
+def tar_entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry]:
+    """Give the files of a tar archive in its order. Each must be read before the next one is asked for.
+
+    Raises:
+        UnsafeArchive: it can't be read, is cut off, or unpacks to too much.
+    """
+    with contextlib.ExitStack() as stack:
+        file: BinaryIO = stack.enter_context(path.open("rb"))
+        is_packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = _Metered(stack.enter_context(gzip.GzipFile(fileobj=file)) if is_packed else file, label)  # type: ignore[arg-type]
+        # What is skipped is unpacked as well.
+        meter = Meter(limits, path.stat().st_size, label)
+        try:
+            yield from _entries(stream, meter, limits)
+        except UnsafeArchive:
+            raise
+        except (tarfile.TarError, EOFError, ValueError, OverflowError, OSError) as error:
+            # gzip.BadGzipFile is an OSError; others, such as a full disk, have a number.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise unreadable(label) from error
+        except Exception as error:  # zlib.error, struct.error and more
+            raise unreadable(label) from error
+
+
+def _entries(stream: _Metered, meter: Meter, limits: ArchiveLimits) -> Iterator[Entry]:
+    label = meter.label
+    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2, errors="surrogateescape") as archive:  # type: ignore[call-overload]
+        for number in itertools.count():
+            check_count(number, limits, meter.label)
+            stream.left = _MAX_HEADER_BYTES
+            member = archive.next()
+            # It remembers all of them, which nobody asks for.
+            archive.members = []
+            if member is None:
+                break
+            if member.size < 0:
+                raise unreadable(label)
+            stream.left = member.size + _MAX_HEADER_BYTES
+            if member.isdir():
+                continue
+            body = _body(archive, member)
+            yield Entry(member.name, lambda body=body: body, *_fault(member))  # type: ignore[misc]
+            if body is not None and not body.closed:
+                _skip(body, meter)
+        stream.left = _MAX_PADDING_BYTES
+        _check_end(archive, label)
+
+
+def _body(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes] | None:
+    return archive.extractfile(member) if member.isreg() else None
+
+
+def _fault(member: tarfile.TarInfo) -> tuple[str, str]:
+    if member.issym() or member.islnk():
+        return "is a link", "pack the file itself"
+    if member.issparse():
+        return "is a file with holes", "pack it without the option for sparse files"
+    if not member.isreg():
+        return "is a device", "pack plain files only"
+    return "", ""
+
+
+def _skip(body: IO[bytes], meter: Meter) -> None:
+    """Read what is left of a member that nobody wanted."""
+    while chunk := body.read(_COPY_BYTES):
+        meter.add_bytes(len(chunk))
+
+
+def _check_end(archive: tarfile.TarFile, label: str) -> None:
+    """Two blocks of zeros end an archive; a damaged header ends it for the library as well."""
+    count = 0
+    while archive.fileobj is not None and (chunk := archive.fileobj.read(_COPY_BYTES)):
+        if chunk.strip(b"\0"):
+            raise unreadable(label)
+        count += len(chunk)
+    if count < _BLOCK_BYTES:
+        raise unreadable(label)

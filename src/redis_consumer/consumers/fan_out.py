@@ -1,0 +1,144 @@
+"""How does a consumer divide a job into children, and go on once they have ended?"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from redis_consumer.consumers.in_flight import in_flight
+from redis_consumer.errors import InvalidJob
+from redis_consumer.family import CHUNK, NEXT_PHASE, Family, child_key
+from redis_consumer.job import FINAL_STATUSES, Job, JobStatus
+from redis_consumer.queue import JobQueue, timestamp
+
+_MARK = "is_second_phase"
+#: Fields that tell of a job's own life (contract, section 1.3), not of what is to be done with its input.
+_OWN = frozenset(
+    {
+        "input_file_name", "original_name", "url", "status", "progress", "reason", "last_error", "failures", "parent",
+        NEXT_PHASE, "children", "children:done", "children:failed", "children_upload_time", "total_jobs",
+        "created_at", "updated_at", "finished_at", "updated_by", "identity_upload", "identity_started",
+        "output_file_name", "output_url", "predict_retries", "objects",
+    }
+)  # fmt: skip
+
+
+class Divider(Protocol):
+    """What is needed of a `Consumer` to divide its job."""
+
+    job_queue: JobQueue
+    storage: Any
+    name: str
+    on_update: Callable[[], None] | None
+
+    def _consume(self, redis_hash: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class Child:
+    """A child that a job is to have.
+
+    Attributes:
+        queue: list that it is pushed to, in lower case.
+        name: by which the scientist knows its input; may have folders.
+        path: local file that is its input: uploaded, then removed from disk. None where the field
+            ``input_file_name`` names an object.
+        fields: what its hash holds besides.
+    """
+
+    queue: str
+    name: str
+    path: Path | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def second_phase(method: Callable[..., str]) -> Callable[..., str]:
+    """Mark a method of a consumer as one that goes on with a job once its children have ended.
+
+    It takes the key of the job's hash and returns a status, as `Consumer._consume` does. No other method can be named
+    by a job.
+    """
+    setattr(method, _MARK, True)
+    return method
+
+
+def method_of(consumer: Divider, job: Job) -> Callable[[str], str]:
+    """The method that a job goes on with.
+
+    Raises:
+        InvalidJob: the consumer has no second phase of that name.
+    """
+    name = job.get(NEXT_PHASE)
+    method: Callable[[str], str] = getattr(consumer, name, consumer._consume) if name else consumer._consume
+    if name and not getattr(method, _MARK, False):
+        raise InvalidJob(
+            f"field {NEXT_PHASE}: {name[:50]!r} is no second phase of {type(consumer).__name__}; submit the job anew",
+            job_id=job.id,
+        )
+    return method
+
+
+def inherited(job: Job) -> dict[str, str]:
+    """Fields of a job that say what is to be done with its input, for its children."""
+    return {name: text for name, text in job.fields.items() if name not in _OWN and not name.endswith("_time")}
+
+
+def run_fan_out(
+    consumer: Divider, job: Job, children: Iterable[Child], then: str, fields: Mapping[str, Any] | None
+) -> None:
+    """Upload the children's inputs, stage their hashes, and put all of them into their queues at once.
+
+    Raises:
+        LeaseLost, JobCancelled: as `Consumer.update_key`.
+        InvalidJob: there is no second phase of the name `then`.
+    """
+    method_of(consumer, Job(job.id, {NEXT_PHASE: then}))
+    started = time.monotonic()
+    family = Family(consumer.job_queue, job)
+    folder = hashlib.md5(job.id.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
+
+    def upload(numbered: tuple[int, Child]) -> dict[str, Any]:
+        index, child = numbered
+        if child.path is None:
+            return {}
+        key, url = consumer.storage.upload(str(child.path), f"{folder}/{index}")
+        child.path.unlink()
+        return {"input_file_name": key, "url": url}
+
+    chunk: list[tuple[str, Mapping[str, Any]]] = []
+    with contextlib.closing(in_flight(upload, enumerate(children))) as uploaded:
+        for (index, child), where in uploaded:
+            chunk.append((child_key(job, child.queue, child.name, index), _hash_of(child, where, consumer.name)))
+            if len(chunk) == CHUNK:
+                _stage(consumer, family, chunk)
+    if chunk:
+        _stage(consumer, family, chunk)
+    took = {"children_upload_time": f"{time.monotonic() - started:.6f}"}
+    family.fan_out(then, {**took, **(fields or {})})
+
+
+def _stage(consumer: Divider, family: Family, chunk: list[tuple[str, Mapping[str, Any]]]) -> None:
+    family.stage(chunk)
+    chunk.clear()
+    if consumer.on_update is not None:
+        consumer.on_update()
+
+
+def _hash_of(child: Child, where: Mapping[str, Any], worker: str) -> dict[str, Any]:
+    life = {"status": JobStatus.NEW.value, "created_at": timestamp(), "identity_upload": worker}
+    return {"original_name": child.name, **child.fields, **where, **life}
+
+
+def reason_of_child(child: Job) -> str:
+    """Why a child has no result, on one line; empty for one that has."""
+    if child.status == JobStatus.DONE:
+        return ""
+    if child.status not in FINAL_STATUSES:
+        return "its job expired, or was deleted, before it had ended; submit the image again"
+    lines = child.get("reason").strip().splitlines()
+    return lines[-1].strip() if lines else "its worker gave no reason"

@@ -1,0 +1,93 @@
+-- Put the children of a running job into their queues, and let the job wait for them: from claimed to waiting for
+-- children.
+--
+-- KEYS  1 processing list   2 holders   3 cancelled   4 hash of the parent   5 leases   6 given back   7 queue
+--       8 forgiven
+-- ARGV  1 holder ("<attempt> <processing list>")
+--       2 how many children are staged; -1 to take those of the field `children`, which an older worker has pushed
+--       3 bytes that the field `children` may have; without it where it would have more
+--       4 seconds that hashes of children of an earlier phase last   5… field, value, …
+-- Returns 1, also when this very call has been carried out before and its reply was lost; 0 where the job isn't ours
+--   any more; 2 where it was cancelled; 3 where staged children are missing, as after a failover.
+-- Atomic because a worker that dies in between would leave children without a parent that waits for them, or
+-- push them twice.
+
+redis.replicate_commands()
+local job = KEYS[4]
+local family, children, open = family_of .. job, children_of .. job, open_of .. job
+if redis.call("HGET", KEYS[2], job) ~= ARGV[1] or redis.call("EXISTS", job) == 0 then
+  return redis.call("HGET", family, "holder") == ARGV[1] and 1 or 0
+end
+if redis.call("SISMEMBER", KEYS[3], job) == 1 or is_unwanted(job) then
+  return 2
+end
+local is_adoption = ARGV[2] == "-1"
+if not is_adoption and redis.call("LLEN", staged_of .. job) ~= tonumber(ARGV[2]) then
+  return 3
+end
+-- As at any end of a claim: a stranger that took the key out of our list runs the job.
+if redis.call("LREM", KEYS[1], 1, job) == 0 and redis.call("LREM", KEYS[7], 1, job) == 0 then
+  return 0
+end
+redis.call("HDEL", KEYS[2], job)
+redis.call("ZREM", KEYS[5], job)
+redis.call("HDEL", KEYS[6], job)
+-- The next phase has all attempts again; their numbers go on.
+redis.call("HSET", KEYS[8], job, string.match(ARGV[1], "^%d+"))
+
+forget_family(job, ARGV[4])
+local counts = {done = 0, failed = 0}
+if is_adoption then
+  for child in string.gmatch(redis.call("HGET", job, "children") or "", "[^,]+") do
+    local status = redis.call("TYPE", child).ok == "hash" and redis.call("HGET", child, "status")
+    redis.call("RPUSH", children, child)
+    if status and status ~= "done" and status ~= "failed" then
+      redis.call("HSET", child, "parent", job)
+      redis.call("SADD", open, child)
+    else
+      local kind = status == "done" and "done" or "failed"
+      counts[kind] = counts[kind] + 1
+    end
+  end
+elseif ARGV[2] ~= "0" then
+  redis.call("RENAME", staged_of .. job, children)
+  redis.call("PERSIST", children)
+end
+
+local total, names, bytes = redis.call("LLEN", children), {}, 0
+for start = 0, total - 1, page do
+  local queues, some = {}, redis.call("LRANGE", children, start, start + page - 1)
+  if not is_adoption then
+    redis.call("SADD", open, unpack(some))
+  end
+  for _, child in ipairs(some) do
+    local queue = string.match(child, "^[^:]*")
+    queues[queue] = queues[queue] or {}
+    table.insert(queues[queue], child)
+    bytes = bytes + #child + 1
+    if bytes <= tonumber(ARGV[3]) then
+      names[#names + 1] = child
+    end
+  end
+  for queue, members in pairs(queues) do
+    if not is_adoption then
+      redis.call("LPUSH", queue, unpack(members))
+    end
+  end
+end
+
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call("HSET", family, "state", "waiting", "queue", KEYS[7], "holder", ARGV[1],
+  "total", total, "percent", 100 * (counts.done + counts.failed), "done", counts.done, "failed", counts.failed)
+redis.call("ZADD", waiting_in .. KEYS[7], now, job)
+local ended = total > 0 and math.floor(100 * (counts.done + counts.failed) / total) or 0
+tell_progress(job, ended)
+redis.call("HSET", job, "progress", ended, "total_jobs", total, unpack(ARGV, 5))
+if #names == total then
+  redis.call("HSET", job, "children", table.concat(names, ","))
+end
+if redis.call("EXISTS", open) == 0 then
+  fan_in(job)
+end
+return 1

@@ -1,0 +1,36 @@
+-- Write the hashes of some children of a running job, which aren't in their queues yet: claimed stays claimed.
+--
+-- KEYS  1 holders   2 cancelled   3 hash of the parent
+-- ARGV  1 holder ("<attempt> <processing list>")   2 how many children are staged already
+--       3 seconds that a child's hash lasts at most
+--       4… of each child: key, number of texts that follow, field, value, …
+-- Returns 1, also when this very call has been carried out before; 0 where the job isn't ours any more; 2 where it was
+--   cancelled; 3 where children that were staged before are missing, as after a failover.
+-- Atomic because a run that has lost the job would write over the children of the one that has it.
+
+local job, list = KEYS[3], staged_of .. KEYS[3]
+if redis.call("HGET", KEYS[1], job) ~= ARGV[1] or redis.call("EXISTS", job) == 0 then
+  return 0
+end
+if redis.call("SISMEMBER", KEYS[2], job) == 1 or is_unwanted(job) then
+  return 2
+end
+local before = tonumber(ARGV[2])
+if before == 0 then
+  forget_staged(job)
+end
+local staged = redis.call("LLEN", list)
+if staged ~= before then
+  return staged > before and 1 or 3
+end
+local index = 4
+while index < #ARGV do
+  local child, count = ARGV[index], tonumber(ARGV[index + 1])
+  redis.call("DEL", child)
+  redis.call("HSET", child, "parent", job, unpack(ARGV, index + 2, index + 1 + count))
+  redis.call("EXPIRE", child, ARGV[3])
+  redis.call("RPUSH", list, child)
+  index = index + 2 + count
+end
+redis.call("EXPIRE", list, kept_s)
+return 1
