@@ -18,7 +18,7 @@ COMMA := ,
 # Triton runs a system's Python, but not every other build.
 TRITON_PYTHON ?= $(or $(wildcard /usr/bin/python3),$(PYTHON))
 # What `python -m benchmarks queue` compares with: dependency groups peer-… of pyproject.toml.
-PEERS := arq dramatiq rq saq taskiq
+PEERS := arq dramatiq rq saq taskiq traccuracy
 export REDIS_SERVER
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 # Trust the certificates that the system trusts, as pip and git do: networks with a proxy of their own need it.

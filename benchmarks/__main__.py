@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import big, chaos, chaos_archives, codec, job, pickup, queue, serving, startup
+from benchmarks import big, chaos, chaos_archives, codec, job, pickup, queue, serving, startup, tracking
 from benchmarks import zip as archives
 from redis_consumer.errors import SettingsError
 
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "job": job.measure,
     "big": big.measure,
     "zip": archives.measure,
+    "tracking": tracking.measure,
 }
 
 

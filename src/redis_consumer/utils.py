@@ -1,6 +1,6 @@
 """Where are the helpers that the documentation calls ``utils``? A doorway: it holds no logic.
 
-The functions of gRPC are loaded when they are first used.
+Those of gRPC and of tracking are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from redis_consumer.storage.keys import strip_bucket_path
 
 if TYPE_CHECKING:
     from redis_consumer.grpc_clients import grpc_response_to_dict, make_tensor_proto
+    from redis_consumer.tracking.track_file import load_track_file
 
 __all__ = [
     "cd",
@@ -22,6 +23,7 @@ __all__ = [
     "get_tempdir",
     "grpc_response_to_dict",
     "iter_image_archive",
+    "load_track_file",
     "make_tensor_proto",
     "pad_image",
     "rescale",
@@ -37,4 +39,8 @@ def __getattr__(name: str) -> Any:
         from redis_consumer import grpc_clients
 
         return getattr(grpc_clients, name)
+    if name == "load_track_file":
+        from redis_consumer.tracking import track_file
+
+        return track_file.load_track_file
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from redis_consumer.consumers import Consumer, ImageFileConsumer, TensorFlowServingConsumer
+from redis_consumer.consumers import Consumer, ImageFileConsumer, TensorFlowServingConsumer, TrackingConsumer
 from redis_consumer.consumers.registry import get_consumer_class
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
@@ -136,9 +136,10 @@ def test_get_consumer_takes_any_case(script: ModuleType, redis_client: RedisClie
     assert (consumer.queue, consumer.final_status) == ("predict", "ok")
 
 
-def test_consumers_of_later_versions_refuse_to_start(script: ModuleType, redis_client: RedisClient) -> None:
-    with pytest.raises(ValueError, match="CONSUMER_TYPE=tracking: not available in this version"):
-        script.get_consumer("tracking", redis_client=redis_client, storage_client=None, queue="predict")
+@pytest.mark.parametrize("consumer_type", ["tracking", "Caliban"])
+def test_get_consumer_knows_the_trackers(script: ModuleType, redis_client: RedisClient, consumer_type: str) -> None:
+    consumer = script.get_consumer(consumer_type, redis_client=redis_client, storage_client=None, queue="track")
+    assert isinstance(consumer, TrackingConsumer)
 
 
 @pytest.mark.parametrize("queue", ["predict", "Predict-ZIP"])

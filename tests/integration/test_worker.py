@@ -141,7 +141,6 @@ def test_during_an_outage_nothing_is_claimed(redis_server: RedisServer, redis_db
         ({"CONSUMER_TYPE": "retrain"}, 'Invalid `consumer_type`: "retrain"'),
         ({"CONSUMER_TYPE": "no_such_module:Consumer"}, "No module named 'no_such_module'"),
         ({"CONSUMER_TYPE": "pathlib:Path"}, "no subclass of redis_consumer.consumers.Consumer"),
-        ({"CONSUMER_TYPE": "tracking"}, "CONSUMER_TYPE=tracking: not available in this version"),
         ({"REDIS_PORT": "many"}, "REDIS_PORT"),
         ({"MODEL_SERVER": "http://tf:8501"}, "MODEL_SERVER"),
     ],

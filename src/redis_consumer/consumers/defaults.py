@@ -25,6 +25,11 @@ def get(name: str) -> Any:
     return settings.get(name)
 
 
+def is_given(name: str) -> bool:
+    """Whether somebody set a setting, rather than leave it at its default."""
+    return settings.current().is_given(name)
+
+
 def redis_client(*, deadline_s: float | None = None) -> RedisClient:
     """Connect to Redis; waits for an absent one for `deadline_s` seconds, None for ever."""
     from redis_consumer.redis import RedisClient

@@ -18,6 +18,7 @@ BUILT_IN = {
     "image": "redis_consumer.consumers.image:ImageFileConsumer",
     "zip": "redis_consumer.consumers.zip_file:ZipFileConsumer",
     "tracking": "redis_consumer.consumers.tracking:TrackingConsumer",
+    "caliban": "redis_consumer.consumers.tracking:TrackingConsumer",
 }
 
 

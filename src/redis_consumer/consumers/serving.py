@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from redis_consumer.consumers.base import Outcome
 from redis_consumer.consumers.model import ModelConsumer
 from redis_consumer.consumers.predict import fit_input
 from redis_consumer.consumers.results import discard_zips, write_result, zip_name
-from redis_consumer.errors import InvalidJob, SettingsError
+from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job, ModelId
 
 if TYPE_CHECKING:
@@ -168,22 +168,3 @@ class TensorFlowServingConsumer(ModelConsumer):
         """Remove the zips that one run has uploaded, but never the visible one."""
         for key in discard_zips(self.storage, leftover):
             self.logger.info("Deleted %s, which attempt %d left", key, leftover.job.attempt)
-
-
-class UnavailableConsumer(TensorFlowServingConsumer):
-    """A kind of consumer that this version doesn't have: it refuses to start.
-
-    Attributes:
-        kind: its consumer type.
-        instead: what to do instead.
-    """
-
-    kind: str
-    instead: str
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        raise SettingsError(f"CONSUMER_TYPE={self.kind}: not available in this version; {self.instead}")
-
-    def _consume(self, redis_hash: str) -> str:
-        raise SettingsError(f"job {redis_hash}: consumer type {self.kind} is not available in this version")

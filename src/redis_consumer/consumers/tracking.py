@@ -1,10 +1,204 @@
-"""What a tracking movie becomes: in this version, a clear refusal to start."""
+"""What becomes of a movie: its frames are segmented by other workers, then cells are linked, and tracks uploaded."""
 
-from redis_consumer.consumers.serving import UnavailableConsumer
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from redis_consumer.consumers import defaults
+from redis_consumer.consumers.fan_out import Child, reason_of_child, second_phase
+from redis_consumer.consumers.learned import link_by_model, linking_model
+from redis_consumer.consumers.movie import SUFFIXES, Movie, natural, open_movies
+from redis_consumer.consumers.results import result_stem, shown_name
+from redis_consumer.consumers.serving import TensorFlowServingConsumer
+from redis_consumer.consumers.stages import Stages
+from redis_consumer.consumers.track_results import TrackResult, wanted_outputs, write_tracks
+from redis_consumer.errors import PermanentError
+from redis_consumer.job import Job, JobStatus, ModelId
+
+if TYPE_CHECKING:
+    from redis_consumer.serving.base import Array
+    from redis_consumer.tracking.tracks import Tracking
+
+    Frames = Callable[[int], Array]
+
+#: Pixels of the frames that go to a worker as one job: less is lost to the way there and back, and enough jobs remain.
+CHILD_PX = 4 << 20
+#: Frames of one such job at most.
+CHILD_FRAMES = 16
 
 
-class TrackingConsumer(UnavailableConsumer):
-    """Consumer of movies."""
+class TrackingConsumer(TensorFlowServingConsumer):
+    """Consumer of movies (contract, sections 5.1 and 5.7): ``.tif``, a ``.zip`` of frames, or ``.trk`` with labels.
 
-    kind = "tracking"
-    instead = "run CONSUMER_TYPE=image and submit single frames"
+    Frames go in stacks to ``SEGMENTATION_QUEUE``; meanwhile no worker is held. Cells are linked without a model,
+    unless ``TRACKING_MODEL`` is set.
+    """
+
+    def is_valid_hash(self, redis_hash: str | None) -> bool:
+        """Say whether the job's input may be a movie."""
+        if redis_hash is None:
+            return False
+        is_ours = self.job is not None and self.job.id == redis_hash
+        name = (
+            self.job.get("input_file_name") if is_ours and self.job else self.redis.hget(redis_hash, "input_file_name")
+        )
+        return str(name or "").lower().endswith(SUFFIXES)
+
+    def _consume(self, redis_hash: str) -> str:
+        """Send the frames to be segmented; a movie that has labels already is linked at once."""
+        job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
+        if job.is_final:
+            return job.status
+        wanted_outputs(job)  # before any work
+        stages = Stages(self, job)
+        stages.begin(JobStatus.STARTED, identity_started=self.name, progress=0)
+        with self._movies(job) as (movies, folder):
+            stages.begin(JobStatus.PREDICTING, ended="download_time")
+            labelled = [(movie, movie.labels) for movie in movies if movie.labels is not None]
+            if labelled:
+                return self._finish(job, stages, labelled, folder)
+            return self.fan_out(self._children(job, movies[0], folder), then="link")
+
+    @second_phase
+    def link(self, redis_hash: str) -> str:
+        """Link the cells of the segmented frames, and upload the tracks."""
+        job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
+        stages = Stages(self, job)
+        stages.begin(JobStatus.PREDICTING)
+        with self._movies(job) as (movies, folder):
+            labels = self._segmentation(job, movies[0], folder)
+            return self._finish(job, stages, [(movies[0], labels)], folder)
+
+    @contextmanager
+    def _movies(self, job: Job) -> Iterator[tuple[list[Movie], Path]]:
+        with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
+            folder = Path(name)
+            path = Path(self.storage.download(job.input_file_name, folder / "input"))
+            with open_movies(job, path, folder) as movies:
+                yield movies, folder
+
+    def _children(self, job: Job, movie: Movie, folder: Path) -> Iterator[Child]:
+        """Stacks of frames to be segmented, written when they are asked for."""
+        from tifffile import imwrite
+
+        stem = result_stem(job.original_name).name
+        for frames in stacks(movie.shape):
+            path = folder / f"{stem}-tracking-frame-{frames.start}.tif"
+            stack = np.stack([movie.read(number) for number in frames])
+            imwrite(path, stack, photometric="minisblack", metadata={"axes": "TYX"})
+            yield Child(str(defaults.get("SEGMENTATION_QUEUE")).lower(), path.name, path, fields=_child_fields(job))
+
+    def _segmentation(self, job: Job, movie: Movie, folder: Path) -> Frames:
+        """The label images that the workers made, kept in a file."""
+        labels: Array = np.lib.format.open_memmap(folder / "labels.npy", "w+", np.uint32, shape=movie.shape)
+        for frames, child in zip(stacks(movie.shape), self.child_jobs(), strict=True):
+            if child.status != JobStatus.DONE:
+                raise PermanentError(
+                    f"{shown_name(job.original_name)}: frames {frames.start} to {frames.stop - 1} could not be "
+                    f"segmented: {reason_of_child(child)}",
+                    job_id=job.id,
+                )
+            labels[frames.start : frames.stop] = self._labels_of(child, (len(frames), *movie.shape[1:]))
+        return lambda number: labels[number]
+
+    def _labels_of(self, child: Job, shape: tuple[int, ...]) -> Array:
+        """The label images in a child's result: one stack, or one file a frame as older workers write them."""
+        from redis_consumer.archives import iter_image_archive
+        from redis_consumer.images import ImageLimits, read_image
+
+        limits = ImageLimits(max_height=None, max_width=None)
+        with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
+            path = self.storage.download(child.get("output_file_name"), name)
+            files = sorted(iter_image_archive(path, Path(name, "result")), key=natural)
+            parts = [read_image(file, limits=limits).array for file in files if file.endswith("_feature_0.tif")]
+        frames = [frame for part in parts for frame in (part if part.ndim > 2 else part[np.newaxis])]
+        if [frame.shape for frame in frames] != [shape[1:]] * shape[0]:
+            shapes = ", ".join(str(part.shape) for part in parts)
+            raise PermanentError(
+                f"segmentation of {shown_name(child.original_name)}: holds label images of shape {shapes or 'none'}, "
+                f"wanted {shape}; check the workers of SEGMENTATION_QUEUE",
+                job_id=child.id,
+            )
+        return np.stack(frames)
+
+    def _finish(self, job: Job, stages: Stages, movies: Sequence[tuple[Movie, Frames]], folder: Path) -> str:
+        """Link each movie, and upload the tracks of all."""
+        from redis_consumer.archives import zip_files
+
+        results = folder / "results"
+        files: list[Path] = []
+        for number, (movie, labels) in enumerate(movies):
+            place = results if len(movies) == 1 else results / f"movie_{number}"
+            files += write_tracks(self._track(job, movie, labels, folder / f"tracked_{number}.npy"), place, job)
+        stages.begin(JobStatus.SAVING_RESULTS, ended="prediction_time", predict_retries=stages.retries)
+        key, url = self._upload_zip(zip_files(files, results, name=self._next_zip_name()))
+        stages.finish(output_file_name=key, output_url=url, progress=100)
+        return self.final_status
+
+    def _track(self, job: Job, movie: Movie, labels: Frames, scratch: Path) -> TrackResult:
+        """Link the cells of one movie."""
+        model = linking_model(job)
+        shifts = [(0, 0)] * len(movie)
+        if model is None:
+            shifts = list(_shifts(movie))
+            tracking = self._link(movie, labels, shifts)
+        else:
+            names = {spec.name for spec in self.model_server.metadata(model, on_retry=self._note_retry).inputs}
+            tracking = link_by_model(model, names, self._ask_model, movie, labels)
+        tracked: Array = np.lib.format.open_memmap(scratch, "w+", np.uint32, shape=movie.shape)
+        for number in range(len(movie)):
+            tracked[number] = tracking.relabel(number, labels(number))
+        return TrackResult(movie, tracking, tracked, shifts)
+
+    def _link(self, movie: Movie, labels: Frames, shifts: Sequence[tuple[int, int]]) -> Tracking:
+        from redis_consumer.tracking.linking import Linker, LinkOptions
+
+        linker = Linker(LinkOptions(max_distance_px=float(defaults.get("MAX_DISTANCE"))))
+        for number in range(len(movie)):
+            linker.add(labels(number), shifts[number])
+        return linker.finish()
+
+    def _ask_model(self, model: ModelId, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self.model_server.predict(model, inputs, on_retry=self._note_retry)
+
+
+def stacks(shape: tuple[int, int, int]) -> Iterator[range]:
+    """Numbers of the frames that are segmented as one job.
+
+    >>> list(stacks((5, 1024, 2048)))
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    frames, height, width = shape
+    size = min(max(CHILD_PX // (height * width), 1), CHILD_FRAMES)
+    return (range(start, min(start + size, frames)) for start in range(0, frames, size))
+
+
+def _child_fields(job: Job) -> dict[str, str]:
+    """How frames are to be segmented: as the settings say where they do, else as the queue does by default."""
+    fields = {name: job.get(name) for name in ("scale", "label") if job.get(name)}
+    fields |= {"channels": "0,,", "dimension_order": "BXY"}
+    if defaults.is_given("TRACKING_SEGMENT_MODEL"):
+        name, _, version = str(defaults.get("TRACKING_SEGMENT_MODEL")).partition(":")
+        function = str(defaults.get("TRACKING_POSTPROCESS_FUNCTION"))
+        fields |= {"model_name": name, "model_version": version, "postprocess_function": function}
+        fields["cuts"] = str(defaults.get("CUTS"))
+    return fields
+
+
+def _shifts(movie: Movie) -> Iterator[tuple[int, int]]:
+    """For each frame, by how much the scene has moved since the one before; nowhere unless drift is to be corrected."""
+    from redis_consumer.processing.drift import measure_shift
+
+    if not defaults.get("DRIFT_CORRECT_ENABLED"):
+        yield from ((0, 0) for _ in range(len(movie)))
+        return
+    before = None
+    for image in movie.images():
+        yield (0, 0) if before is None else measure_shift(before, image)
+        before = image

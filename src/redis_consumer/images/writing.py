@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,31 @@ def write_channels(array: Array, path_stem: str | os.PathLike[str], *, first: in
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_tiff(path, planes[..., channel])
     return paths
+
+
+def write_frames(labels: Array, path: Path) -> Path:
+    """Write the label images of a movie as one TIFF, frame by frame.
+
+    Args:
+        labels: (T, Y, X) integers of 0 or more; may be a memory map.
+        path: of the file; its pixels are float32, uncompressed, as those of `write_channels`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        PermanentError: labels that float32 can't tell apart.
+        OSError: the file can't be written.
+    """
+    from tifffile import imwrite
+
+    def frames() -> Iterator[Array]:
+        for frame in labels:
+            _check_exact(frame)
+            yield frame.astype(np.float32)
+
+    imwrite(path, frames(), shape=labels.shape, dtype=np.float32, photometric="minisblack")
+    return path
 
 
 def save_numpy_array(

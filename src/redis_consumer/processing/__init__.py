@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from redis_consumer.processing.drift import correct_drift
     from redis_consumer.processing.labels import deep_watershed, pixelwise, watershed
     from redis_consumer.processing.normalization import (
         histogram_normalization,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from redis_consumer.processing.resize import pad_image, rescale, reshape_matrix, resize_image, resize_labels
 
 __all__ = [
+    "correct_drift",
     "deep_watershed",
     "histogram_normalization",
     "normalize",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "drift": ("correct_drift",),
     "labels": ("deep_watershed", "pixelwise", "watershed"),
     "normalization": ("histogram_normalization", "normalize", "percentile_normalize", "percentile_threshold"),
     "resize": ("pad_image", "rescale", "reshape_matrix", "resize_image", "resize_labels"),

@@ -1,0 +1,218 @@
+"""How likely are two cells the same, by the model that ``TRACKING_MODEL`` names (contract, section 5.7)?
+
+There are two kinds of such models, which their own metadata tell apart: one that takes eight inputs of a pair of cells,
+and one that takes embeddings, which a second model (``NEIGHBORHOOD_ENCODER``) makes of all cells of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from redis_consumer.consumers import defaults
+from redis_consumer.consumers.movie import Movie
+from redis_consumer.errors import ModelMismatch
+from redis_consumer.job import Job, ModelId
+
+if TYPE_CHECKING:
+    from redis_consumer.serving.base import Array
+    from redis_consumer.tracking.features import Cells
+    from redis_consumer.tracking.learned import Place
+    from redis_consumer.tracking.tracks import Tracking
+
+Ask = Callable[[ModelId, Mapping[str, Any]], dict[str, Any]]
+"""Asks a model server: model and inputs by name; gives outputs by name."""
+
+_EMBEDDED = {"current_embeddings", "current_centroids", "future_embeddings", "future_centroids"}
+_PAIRED = {f"input{number}" for number in range(8)}
+#: Frames that the encoder is given at once.
+_ENCODED_FRAMES = 64
+
+
+def linking_model(job: Job) -> ModelId | None:
+    """The model that links cells; None where nobody has set one: then they are linked without.
+
+    It is never looked whether a model is served: that one is away for a while must not change results.
+    """
+    setting = next((name for name in ("CALIBAN_MODEL", "TRACKING_MODEL") if defaults.is_given(name)), None)
+    if setting is None:
+        return None
+    own = job.model if job.get("model_version").strip() else None
+    return own or ModelId.parse(str(defaults.get(setting)))
+
+
+def link_by_model(model: ModelId, names: set[str], ask: Ask, movie: Movie, labels: Callable[[int], Array]) -> Tracking:
+    """Link the cells of a movie by a model.
+
+    Args:
+        model: which one.
+        names: of its inputs.
+        ask: the model server.
+        movie: the images.
+        labels: gives the label image of a frame.
+
+    Raises:
+        ModelMismatch: it is no linking model.
+        ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
+    """
+    from redis_consumer.tracking.learned import LearnedOptions, link_learned
+
+    kind: type[_Paired | _Embedded] | None = _Paired if names == _PAIRED else _Embedded if names == _EMBEDDED else None
+    if kind is None:
+        raise ModelMismatch(
+            f"model {model}: takes {', '.join(sorted(names))[:200]}, which is no linking model; correct "
+            "TRACKING_MODEL, or leave it unset to link cells without a model",
+            model=str(model),
+        )
+    options = LearnedOptions(
+        birth=float(defaults.get("BIRTH")),
+        death=float(defaults.get("DEATH")),
+        division=float(defaults.get("DIVISION")),
+        track_length=int(defaults.get("TRACK_LENGTH")),
+    )
+    frames = [kind.describe(movie.read(number), labels(number)) for number in range(len(movie))]
+    return link_learned(frames, kind(model, ask, movie, frames), options, clean_up=kind is _Embedded)
+
+
+class _Embedded:
+    """The kind that takes embeddings."""
+
+    def __init__(self, model: ModelId, ask: Ask, movie: Movie, frames: Sequence[Cells]) -> None:  # noqa: ARG002
+        self.model = model
+        self.ask = ask
+        self.frames = frames
+        self.embeddings = self._encode()
+
+    @staticmethod
+    def describe(image: Array, labels: Array) -> Cells:
+        """See `redis_consumer.tracking.features.describe`."""
+        from redis_consumer.tracking.features import describe
+
+        side_px, is_fixed = int(defaults.get("APPEARANCE_DIM")), defaults.get("CROP_MODE") == "fixed"
+        return describe(labels, image, side_px=side_px, is_fixed=is_fixed, normalize=bool(defaults.get("CALIBAN_NORM")))
+
+    def __call__(self, histories: Sequence[Sequence[Place]], frame: int) -> Array:
+        """See `redis_consumer.tracking.learned.Score`."""
+        by_time = [list(places) for places in zip(*histories, strict=True)]
+        cells = self.frames[frame]
+        inputs = {
+            "current_embeddings": [[self.embeddings[at][index] for at, index in places] for places in by_time],
+            "current_centroids": [[self.frames[at].centroids_px[index] for at, index in places] for places in by_time],
+            "future_embeddings": [self.embeddings[frame][: len(cells)]],
+            "future_centroids": [cells.centroids_px],
+        }
+        outputs = self.ask(self.model, {name: np.array([rows], np.float32) for name, rows in inputs.items()})
+        (answer,) = outputs.values()
+        wanted = (len(histories), len(cells), 3)
+        return _shaped(answer, wanted, self.model)
+
+    def _encode(self) -> list[Array]:
+        encoder = ModelId.parse(str(defaults.get("NEIGHBORHOOD_ENCODER")))
+        most = max((len(cells) for cells in self.frames), default=0)
+        embeddings: list[Array] = []
+        for start in range(0, len(self.frames), _ENCODED_FRAMES):
+            outputs = self.ask(encoder, _encoder_inputs(self.frames[start : start + _ENCODED_FRAMES], most))
+            if len(outputs) < 2:
+                raise ModelMismatch(
+                    f"model {encoder}: gives {len(outputs)} output, wanted two; correct NEIGHBORHOOD_ENCODER",
+                    model=str(encoder),
+                )
+            embeddings += list(outputs[sorted(outputs)[1]])
+        return embeddings
+
+
+def _encoder_inputs(frames: Sequence[Cells], most: int) -> dict[str, Array]:
+    """The inputs of the encoder, with zeros for the cells that a frame has fewer than the fullest one."""
+    from redis_consumer.tracking.features import adjacency
+
+    reach_px = float(defaults.get("MAX_DISTANCE"))
+    parts = {
+        "encoder_app_input": [cells.appearances for cells in frames],
+        "encoder_morph_input": [cells.morphologies for cells in frames],
+        "encoder_centroid_input": [cells.centroids_px for cells in frames],
+    }
+    inputs = {
+        name: np.stack([np.pad(rows, [(0, most - len(rows)), *[(0, 0)] * (rows.ndim - 1)]) for rows in each])
+        for name, each in parts.items()
+    }
+    links = [adjacency(cells.centroids_px, reach_px) for cells in frames]
+    inputs["encoder_adj_input"] = np.stack([np.pad(link, (0, most - len(link))) for link in links])
+    return inputs
+
+
+class _Paired:
+    """The kind that takes one track and one cell."""
+
+    def __init__(self, model: ModelId, ask: Ask, movie: Movie, frames: Sequence[Cells]) -> None:
+        self.model = model
+        self.ask = ask
+        self.movie = movie
+        self.frames = frames
+        self.surroundings = [self._surroundings(number, cells.centroids_px) for number, cells in enumerate(frames)]
+
+    @staticmethod
+    def describe(image: Array, labels: Array) -> Cells:
+        """See `redis_consumer.tracking.features.describe`."""
+        from redis_consumer.tracking.features import describe
+
+        return describe(labels, _normalized(image), side_px=int(defaults.get("APPEARANCE_DIM")))
+
+    def __call__(self, histories: Sequence[Sequence[Place]], frame: int) -> Array:
+        """See `redis_consumer.tracking.learned.Score`."""
+        cells = self.frames[frame]
+        last = np.array([self.frames[at].centroids_px[index] for *_, (at, index) in histories])
+        away = cells.centroids_px[np.newaxis] - last[:, np.newaxis]
+        near = np.argwhere(np.hypot(away[..., 0], away[..., 1]) <= float(defaults.get("MAX_DISTANCE")))
+        ahead = self._surroundings(frame, last)
+        pasts = [self._past(places) for places in histories]
+        answer = np.full((len(histories), len(cells), 3), np.nan)
+        size = int(defaults.get("TF_MAX_BATCH_SIZE"))
+        for start in range(0, len(near), size):
+            pairs = near[start : start + size]
+            inputs: dict[str, Array] = {}
+            for number in range(4):
+                inputs[f"input{2 * number}"] = np.stack([pasts[track][number] for track, _ in pairs])
+            tracks, candidates = pairs.T
+            inputs["input1"] = cells.appearances[candidates][:, np.newaxis]
+            inputs["input3"] = away[tracks, candidates][:, np.newaxis]
+            inputs["input5"] = ahead[tracks][:, np.newaxis]
+            inputs["input7"] = cells.morphologies[candidates][:, np.newaxis]
+            (chances,) = self.ask(self.model, inputs).values()
+            answer[tracks, candidates] = _shaped(chances, (len(pairs), 3), self.model)
+        return answer
+
+    def _past(self, places: Sequence[Place]) -> tuple[Array, Array, Array, Array]:
+        """Appearance, distance, neighbourhood and shape of a track in its last frames."""
+        centroids = np.array([self.frames[at].centroids_px[index] for at, index in places])
+        return (
+            np.stack([self.frames[at].appearances[index] for at, index in places]),
+            np.diff(centroids, axis=0, prepend=centroids[:1]),
+            np.stack([self.surroundings[at][index] for at, index in places]),
+            np.stack([self.frames[at].morphologies[index] for at, index in places]),
+        )
+
+    def _surroundings(self, frame: int, places: Array) -> Array:
+        from redis_consumer.tracking.features import neighborhood
+
+        side_px = 2 * int(defaults.get("NEIGHBORHOOD_SCALE_SIZE")) + 1
+        image = _normalized(self.movie.read(frame))
+        cuts = [neighborhood(image, place, side_px) for place in places]
+        return np.array(cuts, np.float32).reshape(-1, side_px, side_px, 1)
+
+
+def _normalized(image: Array) -> Array:
+    if not defaults.get("NORMALIZE_TRACKING"):
+        return image
+    normal: Array = (image - image.mean()) / (image.std() or 1)
+    return normal
+
+
+def _shaped(answer: Array, wanted: tuple[int, ...], model: ModelId) -> Array:
+    if answer.size != int(np.prod(wanted)):
+        raise ModelMismatch(
+            f"model {model}: answered in shape {answer.shape}, wanted {wanted}; correct TRACKING_MODEL",
+            model=str(model),
+        )
+    return answer.reshape(wanted).astype(np.float64)

@@ -1,0 +1,126 @@
+"""Which files does the result of a movie hold? The contract's two always, others where the job asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redis_consumer.consumers.movie import Movie
+from redis_consumer.consumers.results import result_stem
+from redis_consumer.errors import InvalidJob
+from redis_consumer.job import Job
+
+if TYPE_CHECKING:
+    from redis_consumer.serving.base import Array
+    from redis_consumer.tracking.tracks import Tracking
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """A movie and what was found in it.
+
+    Attributes:
+        movie: the images.
+        tracking: its tracks.
+        labels: (T, Y, X) uint32, the label of its track in each pixel; may be a memory map.
+        shifts_px: for each frame, rows and columns by which the scene has moved since the one before.
+    """
+
+    movie: Movie
+    tracking: Tracking
+    labels: Array
+    shifts_px: list[tuple[int, int]]
+
+    @property
+    def offsets_px(self) -> list[tuple[int, int]]:
+        """For each frame, rows and columns by which the scene has moved since the first one."""
+        rows, columns = zip(*self.shifts_px, strict=True)
+        return list(zip(accumulate(rows), accumulate(columns), strict=True))
+
+
+def wanted_outputs(job: Job) -> list[str]:
+    """What the job asks for in its field ``outputs`` besides the contract's files, names joined by commas.
+
+    Raises:
+        InvalidJob: an unknown name.
+    """
+    names = [part.strip().lower() for part in job.get("outputs").split(",") if part.strip()]
+    unknown = [name for name in names if name not in (*OUTPUTS, "all")]
+    if unknown:
+        raise InvalidJob(
+            f"field outputs: {', '.join(unknown)[:50]!r} is unknown; give some of {', '.join(OUTPUTS)}, or all",
+            job_id=job.id,
+        )
+    return list(OUTPUTS) if "all" in names else names
+
+
+def write_tracks(result: TrackResult, folder: Path, job: Job) -> list[Path]:
+    """Write the files of a result.
+
+    Args:
+        result: what to write.
+        folder: where to; below it the folders of the job's ``original_name``.
+        job: its name and its ``outputs``.
+
+    Returns:
+        The files: ``<name>_feature_0.tif`` (T, Y, X) float32 and ``lineage.json``, and what else the job asks for.
+
+    Raises:
+        PermanentError: more tracks than the files can tell apart.
+        OSError: the files can't be written.
+    """
+    from redis_consumer.images.writing import write_frames
+    from redis_consumer.tracking.lineage import to_json
+
+    stem = folder / result_stem(job.original_name)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    movie = write_frames(result.labels, Path(f"{stem}_feature_0.tif"))
+    lineage = folder / "lineage.json"
+    lineage.write_text(to_json(result.tracking.tracks))
+    files = [movie, lineage]
+    for name in wanted_outputs(job):
+        files += OUTPUTS[name](result, stem)
+    return files
+
+
+def _trk(result: TrackResult, stem: Path) -> list[Path]:
+    from redis_consumer.tracking.track_file import write_track_file
+
+    path = Path(f"{stem}.trk")
+    images, tracks = result.movie.images(), result.tracking.tracks
+    write_track_file(path, images, result.labels, tracks, shape=result.movie.shape)
+    return [path]
+
+
+def _challenge(result: TrackResult, stem: Path) -> list[Path]:
+    from redis_consumer.tracking.challenge import write_challenge
+
+    return write_challenge(stem.parent / "01_RES", result.labels, result.tracking.tracks, len(result.movie))
+
+
+def _table(result: TrackResult, stem: Path) -> list[Path]:
+    from redis_consumer.tracking.table import write_table
+
+    path = stem.with_name("tracks.csv")
+    write_table(path, result.tracking, result.offsets_px)
+    return [path]
+
+
+def _preview(result: TrackResult, stem: Path) -> list[Path]:
+    from redis_consumer.tracking.preview import write_preview
+
+    path = stem.with_name("tracks.gif")
+    write_preview(path, result.movie.images(), result.tracking, result.offsets_px)
+    return [path]
+
+
+#: By the name that a job asks for them: what writes more files.
+OUTPUTS: dict[str, Callable[[TrackResult, Path], list[Path]]] = {
+    "trk": _trk,
+    "ctc": _challenge,
+    "csv": _table,
+    "preview": _preview,
+}

@@ -1,0 +1,219 @@
+"""What does a ``.trk`` or ``.trks`` file hold, and how is one written?
+
+Both are tar archives, gzipped or not, of ``raw.npy``, ``tracked.npy`` and a lineage (contract, section 5.7). Of a
+file from outside only these members are taken, each up to a limit that is checked while it is unpacked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from redis_consumer.errors import InvalidImage, UnsafeArchive
+from redis_consumer.tracking.lineage import Track, to_json
+
+Array = npt.NDArray[Any]
+
+SUFFIXES = (".trk", ".trks")
+#: 60 frames of 2048 x 2048 px as float32, twice.
+DEFAULT_MAX_BYTES = 2 << 30
+ARRAYS = ("raw.npy", "tracked.npy")
+_GZIP = b"\x1f\x8b"
+#: The fastest level: arrays of labels become 20 times smaller by it, and hardly more by others.
+_LEVEL = 1
+
+
+@dataclass(frozen=True)
+class TrackFile:
+    """What a track file holds.
+
+    Attributes:
+        raw: (T, Y, X, C) for ``.trk``, (B, T, Y, X, C) for ``.trks``; the images.
+        labels: the same shape with one channel; integers, 0 is background.
+    """
+
+    raw: Array
+    labels: Array
+
+    def movies(self) -> Iterator[tuple[Array, Array]]:
+        """Images (T, Y, X, C) and labels (T, Y, X) of each movie in it."""
+        for raw, labels in zip(self.raw, self.labels, strict=True) if self.raw.ndim == 5 else [(self.raw, self.labels)]:
+            yield raw, labels[..., 0]
+
+
+def read_track_file(path: Path, *, name: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> TrackFile:
+    """Read images and labels of a ``.trk`` or ``.trks`` file; nothing is written to disk, no pickle is loaded.
+
+    Args:
+        path: the local file.
+        name: the scientist's name of it, for messages and for its suffix; None for the file's own.
+        max_bytes: what it may unpack to.
+
+    Raises:
+        InvalidImage: no track file, damaged, without one of its arrays, or with arrays that don't belong together.
+        UnsafeArchive: it unpacks to more than `max_bytes`.
+        OSError: the local file can't be opened.
+    """
+    name = name or path.name
+    if not name.lower().endswith(SUFFIXES):
+        raise InvalidImage(f"{name}: is no track file; give it the suffix {' or '.join(SUFFIXES)}")
+    arrays: dict[str, Array] = {}
+    with path.open("rb") as file:
+        try:
+            for member, array in _arrays(file, name, max_bytes):
+                if member in arrays:
+                    raise InvalidImage(f"{name}: holds {member} twice; write the file again")
+                arrays[member] = array
+        except (InvalidImage, UnsafeArchive):
+            raise
+        except Exception as error:  # tarfile, zlib and numpy raise nearly anything for a damaged file
+            raise InvalidImage(f"{name}: isn't a readable track file; write it again and upload it whole") from error
+    missing = [member for member in ARRAYS if member not in arrays]
+    if missing:
+        raise InvalidImage(f"{name}: has no {' and no '.join(missing)}; write it with raw images and labels")
+    return _checked(TrackFile(arrays["raw.npy"], arrays["tracked.npy"]), name)
+
+
+def load_track_file(filename: str | os.PathLike[str]) -> dict[str, Array]:
+    """Read images and labels as the consumers of 2020 did (contract, section 5.7).
+
+    Returns:
+        ``X`` the images, ``y`` the labels, see `TrackFile`.
+
+    Raises:
+        InvalidImage, UnsafeArchive, OSError: as `read_track_file`.
+    """
+    file = read_track_file(Path(filename))
+    return {"X": file.raw, "y": file.labels}
+
+
+def write_track_file(
+    path: Path, raw: Iterable[Array], labels: Iterable[Array], tracks: Sequence[Track], *, shape: tuple[int, int, int]
+) -> None:
+    """Write a ``.trk`` file, frame by frame.
+
+    Args:
+        path: of the file, gzipped.
+        raw: (Y, X) images, written as float32.
+        labels: (Y, X) labels of the tracks; written as uint16 where they fit, as the contract has it.
+        tracks: of all labels.
+        shape: (T, Y, X) of the movie.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    highest = max((track.label for track in tracks), default=0)
+    kind: np.dtype[Any] = np.dtype(np.uint16 if highest <= np.iinfo(np.uint16).max else np.uint32)
+    parts: list[tuple[str, Iterable[Array], np.dtype[Any]]] = [
+        ("raw.npy", raw, np.dtype(np.float32)),
+        ("tracked.npy", labels, kind),
+    ]
+    with tarfile.open(path, "w:gz", compresslevel=_LEVEL) as archive:
+        lineage = to_json(tracks).encode()
+        _add(archive, "lineage.json", len(lineage), io.BytesIO(lineage))
+        for member, frames, dtype in parts:
+            head = io.BytesIO()
+            header = {"descr": dtype.str, "fortran_order": False, "shape": (*shape, 1)}
+            np.lib.format.write_array_header_1_0(head, header)
+            content = _Frames(head.getvalue(), iter(frames), dtype)
+            _add(archive, member, len(head.getvalue()) + prod(shape) * dtype.itemsize, content)
+
+
+def _add(archive: tarfile.TarFile, member: str, size: int, content: Any) -> None:
+    entry = tarfile.TarInfo(member)
+    entry.size = size
+    archive.addfile(entry, content)
+
+
+class _Frames:
+    """A file to read from that is made of arrays, one after the other."""
+
+    def __init__(self, head: bytes, frames: Iterator[Array], dtype: np.dtype[Any]) -> None:
+        self.frames = frames
+        self.dtype = dtype
+        self.rest = memoryview(head)
+
+    def read(self, size: int) -> bytes:
+        """Read on, as a file does."""
+        taken = bytearray()
+        while len(taken) < size:
+            if not self.rest:
+                frame = next(self.frames, None)
+                if frame is None:
+                    break
+                self.rest = memoryview(frame.astype(self.dtype).tobytes())
+            part = self.rest[: size - len(taken)]
+            taken += part
+            self.rest = self.rest[len(part) :]
+        return bytes(taken)
+
+
+def _arrays(file: BinaryIO, name: str, max_bytes: int) -> Iterator[tuple[str, Array]]:
+    """The arrays in a tar archive, by the last part of their names; what else is in it is passed over."""
+    is_zipped = file.read(2) == _GZIP
+    file.seek(0)
+    stream: Any = _Limited(cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if is_zipped else file, name, max_bytes)
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for entry in archive:
+            member = entry.name.rpartition("/")[2]
+            if member in ARRAYS and entry.isreg() and not entry.issparse():
+                yield member, _read_array(cast("IO[bytes]", archive.extractfile(entry)), entry.size)
+
+
+def _read_array(content: IO[bytes], size: int) -> Array:
+    """Read an NPY file whose header may not promise more than there is: memory is taken by it."""
+    form = np.lib.format
+    is_first = form.read_magic(content) == (1, 0)
+    shape, is_fortran, dtype = (form.read_array_header_1_0 if is_first else form.read_array_header_2_0)(content)
+    if dtype.hasobject or dtype.itemsize * prod(shape) > size:
+        raise ValueError("a pickle, or cut off")
+    array = np.frombuffer(content.read(dtype.itemsize * prod(shape)), dtype)
+    return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+class _Limited:
+    """A stream that ends in an error after a number of bytes."""
+
+    def __init__(self, stream: IO[bytes], name: str, max_bytes: int) -> None:
+        self.stream = stream
+        self.name = name
+        self.left = max_bytes
+
+    def read(self, size: int) -> bytes:
+        """Read on, as a file does."""
+        data = self.stream.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise UnsafeArchive(f"{self.name}: unpacks to more than is allowed; split the movie into several files")
+        return data
+
+
+def _checked(file: TrackFile, name: str) -> TrackFile:
+    raw, labels = file.raw, file.labels
+    if raw.ndim not in (4, 5) or labels.shape != (*raw.shape[:-1], 1) or not raw.size:
+        raise InvalidImage(
+            f"{name}: raw.npy of shape {raw.shape} and tracked.npy of {labels.shape} don't belong together; write both "
+            "as (frames, y, x, channels), the labels with one channel"
+        )
+    if raw.dtype.kind not in "buif" or labels.dtype.kind not in "buif":
+        raise InvalidImage(
+            f"{name}: {raw.dtype} and {labels.dtype} pixels aren't real numbers; write integers or floats"
+        )
+    if labels.dtype.kind not in "u":
+        whole = labels.astype(np.int64)
+        if (whole != labels).any() or whole.min() < 0 or whole.max() > np.iinfo(np.uint32).max:
+            raise InvalidImage(
+                f"{name}: tracked.npy holds numbers that are no labels; write whole numbers of 0 or more"
+            )
+        labels = whole.astype(np.uint32)
+    return TrackFile(raw, labels)
