@@ -33,7 +33,7 @@ def cancel(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> Any:
 def test_waiting_job_is_taken_out(cancel: Any, queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     result = cancel(job_id)
-    assert (result.exit_code, result.stdout) == (0, f"{job_id}: cancelled; it had not begun\n")
+    assert (result.exit_code, result.stdout) == (0, f"{job_id}: cancelled; it was not running\n")
     assert queue.claim() is None
     assert redis_db.hget(job_id, "status") == "failed"
     assert "JobCancelled" in redis_db.hget(job_id, "reason")

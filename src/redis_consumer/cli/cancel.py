@@ -10,7 +10,7 @@ from redis_consumer.cli import options
 from redis_consumer.cli.output import EXIT_FAILED, notes, printable, say, write_json
 
 WORDS = {
-    "cancelled": "cancelled; it had not begun",
+    "cancelled": "cancelled; it was not running",
     "stopping": "runs; its worker stops it at its next step",
     "final": "has ended already; `redis-consumer status JOB` shows how",
     "gone": "there is no such job, or it has expired",

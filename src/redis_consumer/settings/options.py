@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         default_factory=_host_name,
         description="Name of this worker; in a pod the pod's name. Unset: host and process id",
     )
-    interval: Timeout = Field(default=10.0, description="Seconds between two looks at child jobs")
+    interval: Timeout = Field(default=10.0, description="Former pause between two looks at child jobs; not used")
     empty_queue_timeout: Seconds = Field(
         default=5.0,
         description="Seconds that `Consumer.consume()` waits for a job, in scripts that call it; workers don't read it",
@@ -110,7 +110,10 @@ class Settings(BaseSettings):
         default=0.5,
         description="Seconds of pause after `Consumer.consume()` put a job back; 0 for none; workers don't read it",
     )
-    expire_time: Count = Field(default=3600, description="Seconds after which finished child jobs expire; 0 at once")
+    expire_time: Count = Field(
+        default=3600,
+        description="Seconds after the end of a divided job, such as an archive, when its child jobs expire; 0 at once",
+    )
     metadata_expire_time: Count = Field(
         default=30, description="Seconds for which a model's metadata is kept; 0 asks the model server each time"
     )
@@ -122,7 +125,9 @@ class Settings(BaseSettings):
         default="",
         description="Folder for downloaded models, of one bucket alone; empty: one of this worker that ends with it",
     )
-    concurrency: Size = Field(default=1, description="Slots of a worker: processes that each run one job at a time")
+    concurrency: Size = Field(
+        default=1, description="Slots of a worker for each of its queues: processes that each run one job at a time"
+    )
     threads: Size = Field(
         default=1, description="Threads of a slot that each run one job at a time, for consumers that mostly wait"
     )
