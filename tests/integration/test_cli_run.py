@@ -41,7 +41,7 @@ def test_one_worker_serves_several_queues(cli: CommandLine, redis_db: redis.Redi
     result = cli.run("run", "--burst", "--serve", "zip=Predict-Zip", "--serve", "copying:Copier=predict")
     assert result.returncode == 0, result.stderr
     assert [redis_db.hget(job_id, "status") for job_id in job_ids] == ["done", "done"]
-    with zipfile.ZipFile(cli.folder / "bucket" / (redis_db.hget(job_ids[0], "output_file_name") or "")) as archive:
+    with zipfile.ZipFile(cli.folder / "bucket" / str(redis_db.hget(job_ids[0], "output_file_name"))) as archive:
         assert sorted(archive.namelist()) == ["b.tif", "summary.csv", "x/a.tif"]
 
 

@@ -366,7 +366,7 @@ def test_cancelling_reaches_grandchildren(
 
 def test_a_loop_of_parents_ends(redis_db: Any, images: JobQueue) -> None:
     for name, parent in (("a", "images:b.tif:1"), ("b", "images:a.tif:1")):
-        redis_db.hset(submit(redis_db, name, "images"), "parent", parent)
+        redis_db.hset(submit(redis_db, name, "images"), mapping={"parent": parent, "next_phase": "x"})
         redis_db.sadd(f"redis-consumer:open:{parent}", f"images:{name}.tif:1")
         redis_db.hset(f"redis-consumer:family:{parent}", mapping={"state": "waiting", "total": 1, "queue": "images"})
     assert images.claim() is None

@@ -24,13 +24,14 @@ redis.call("SREM", KEYS[3], job)
 for index = 5, 7 do
   redis.call("HDEL", KEYS[index], job)
 end
-tell_end(job, false)
-forget_staged(job)
+local kin = families()
+kin.tell_end(job, false)
+kin.forget_staged(job)
 local state, queue = unpack(redis.call("HMGET", family_of .. job, "state", "queue"))
 if state == "waiting" then
-  disown_children(job, queue)
+  kin.disown_children(job, queue)
 else
-  forget_family(job, ARGV[4])
+  kin.forget_family(job, ARGV[4])
 end
 redis.call("HSET", job, "status", "failed", "reason", ARGV[3], "updated_at", ARGV[1], "updated_by", ARGV[2])
 return "cancelled"

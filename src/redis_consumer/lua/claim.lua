@@ -56,20 +56,23 @@ end
 if kind ~= "hash" then
   return drop("no hash", job, kind)
 end
-local status = redis.call("HGET", job, "status")
+local status, parent, phase = unpack(redis.call("HMGET", job, "status", "parent", "next_phase"))
 if status == "done" or status == "failed" then
-  tell_end(job, status == "done")
+  if parent then
+    families().tell_end(job, status == "done")
+  end
   return drop("final", job, status)
 end
-if is_unwanted(job) then
-  tell_end(job, false)
-  forget_staged(job)
-  forget_family(job, kept_s)
+local kin = parent and families()
+if kin and kin.is_unwanted(job) then
+  kin.tell_end(job, false)
+  kin.forget_staged(job)
+  kin.forget_family(job, kept_s)
   redis.call("HSET", job, "status", "failed", "updated_at", ARGV[2], "updated_by", ARGV[3], "reason",
     "JobCancelled: job " .. job .. ": its parent job was cancelled, or is gone; submit it again if it was a mistake")
   return drop("unwanted", job)
 end
-if redis.call("HGET", family_of .. job, "state") == "waiting" then
+if phase and redis.call("HGET", family_of .. job, "state") == "waiting" then
   -- Its attempts stay: they go on in its next phase.
   redis.call("LREM", processing, 1, job)
   return {"waits", job}
@@ -84,9 +87,10 @@ if runs >= tonumber(ARGV[5]) then
     .. " attempts" .. (last and " (the last time: " .. last .. ")" or "")
     .. "; look at the worker's log, then run redis-consumer dead retry"
   redis.call("HSET", job, "status", "failed", "reason", reason, "updated_at", ARGV[2], "updated_by", ARGV[3])
-  tell_end(job, false)
-  forget_staged(job)
-  keep_family(job)
+  kin = kin or families()
+  kin.tell_end(job, false)
+  kin.forget_staged(job)
+  kin.keep_family(job)
   redis.call("LPUSH", KEYS[7], job)
   for earlier = 1, attempt - 1 do
     redis.call("ZADD", KEYS[8], now + ARGV[6], earlier .. " " .. job)

@@ -17,7 +17,8 @@ local job = KEYS[4]
 if redis.call("HGET", KEYS[2], job) ~= ARGV[1] then
   return redis.call("HGET", job, "updated_at") == ARGV[3] and 1 or 0
 end
-if ARGV[2] == "done" and (redis.call("SISMEMBER", KEYS[3], job) == 1 or is_unwanted(job)) then
+local kin = redis.call("HGET", job, "parent") and families()
+if ARGV[2] == "done" and (redis.call("SISMEMBER", KEYS[3], job) == 1 or (kin and kin.is_unwanted(job))) then
   return 2
 end
 redis.call("HDEL", KEYS[2], job)
@@ -36,13 +37,18 @@ end
 if redis.call("EXISTS", job) == 0 then
   return 0
 end
-tell_end(job, ARGV[2] == "done")
+if kin then
+  kin.tell_end(job, ARGV[2] == "done")
+end
 redis.call("HSET", job, unpack(ARGV, 6))
-forget_staged(job)
-if ARGV[2] == "dead" then
-  keep_family(job)
-else
-  forget_family(job, ARGV[5])
+if redis.call("EXISTS", family_of .. job, staged_of .. job) > 0 then
+  kin = kin or families()
+  kin.forget_staged(job)
+  if ARGV[2] == "dead" then
+    kin.keep_family(job)
+  else
+    kin.forget_family(job, ARGV[5])
+  end
 end
 redis.call("INCR", KEYS[9])
 redis.call("HINCRBY", KEYS[10], string.sub(ARGV[3], 1, 16), 1)

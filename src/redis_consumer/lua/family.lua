@@ -1,4 +1,5 @@
 -- How a parent job and its children know of each other: functions that are sent before the scripts that need them.
+-- They are made only where a script asks for them, since most jobs have no family.
 --
 -- A child's hash names its parent in the field `parent`. That counts only while the parent's set of open children has
 -- it: strangers copy fields. Keys of our own, each followed by the parent's key:
@@ -20,117 +21,133 @@ local deepest = 8
 -- Seconds for which what nobody is going to need is kept all the same.
 local kept_s = 259200
 
-local function parent_of(job)
-  local parent = redis.call("HGET", job, "parent")
-  return parent and redis.call("SISMEMBER", open_of .. parent, job) == 1 and parent
-end
-
-local function percent_of(text)
-  local percent = tonumber(text or nil)
-  return percent and percent > 0 and math.floor(math.min(percent, 100)) or 0
-end
-
--- A child got on by so many percent: its parent shows the mean of its children, and is a child itself perhaps.
-local function add_progress(parent, share, depth)
-  local total = tonumber(redis.call("HGET", family_of .. parent, "total") or nil)
-  if share == 0 or not total or redis.call("EXISTS", parent) == 0 then
-    return
+local function families()
+  local function parent_of(job)
+    local parent = redis.call("HGET", job, "parent")
+    return parent and redis.call("SISMEMBER", open_of .. parent, job) == 1 and parent
   end
-  local sum = redis.call("HINCRBY", family_of .. parent, "percent", share)
-  local percent = math.floor(math.max(0, math.min(sum / total, 100)))
-  local before = percent_of(redis.call("HGET", parent, "progress"))
-  if percent ~= before then
-    redis.call("HSET", parent, "progress", percent)
-    local grandparent = (depth or 0) < deepest and parent_of(parent)
-    if grandparent then
-      add_progress(grandparent, percent - before, (depth or 0) + 1)
+
+  local function percent_of(text)
+    local percent = tonumber(text or nil)
+    return percent and percent > 0 and math.floor(math.min(percent, 100)) or 0
+  end
+
+  -- A child got on by so many percent: its parent shows the mean of its children, and is a child itself perhaps.
+  local function add_progress(parent, share, depth)
+    local total = tonumber(redis.call("HGET", family_of .. parent, "total") or nil)
+    if share == 0 or not total or redis.call("EXISTS", parent) == 0 then
+      return
+    end
+    local sum = redis.call("HINCRBY", family_of .. parent, "percent", share)
+    local percent = math.floor(math.max(0, math.min(sum / total, 100)))
+    local before = percent_of(redis.call("HGET", parent, "progress"))
+    if percent ~= before then
+      redis.call("HSET", parent, "progress", percent)
+      local grandparent = (depth or 0) < deepest and parent_of(parent)
+      if grandparent then
+        add_progress(grandparent, percent - before, (depth or 0) + 1)
+      end
     end
   end
-end
 
--- A job is about to show this progress: its parent counts it.
-local function tell_progress(job, text)
-  local parent = parent_of(job)
-  if parent then
-    add_progress(parent, percent_of(text) - percent_of(redis.call("HGET", job, "progress")))
-  end
-end
-
--- Give up what a run of a first phase has prepared and not put into queues.
-local function forget_staged(job)
-  local list = staged_of .. job
-  for start = 0, redis.call("LLEN", list) - 1, page do
-    redis.call("UNLINK", unpack(redis.call("LRANGE", list, start, start + page - 1)))
-  end
-  redis.call("UNLINK", list)
-end
-
--- A parent is over: its children's hashes last for so many seconds still.
-local function forget_family(job, expire_s)
-  local list = children_of .. job
-  for start = 0, redis.call("LLEN", list) - 1, page do
-    for _, child in ipairs(redis.call("LRANGE", list, start, start + page - 1)) do
-      redis.call("EXPIRE", child, expire_s)
+  -- A job is about to show this progress: its parent counts it.
+  local function tell_progress(job, text)
+    local parent = parent_of(job)
+    if parent then
+      add_progress(parent, percent_of(text) - percent_of(redis.call("HGET", job, "progress")))
     end
   end
-  redis.call("UNLINK", family_of .. job, list, open_of .. job)
-end
 
--- Let what is told of a family lapse by itself.
-local function keep_family(job)
-  for _, kind in ipairs({family_of, children_of, open_of}) do
-    redis.call("EXPIRE", kind .. job, kept_s)
+  -- Give up what a run of a first phase has prepared and not put into queues.
+  local function forget_staged(job)
+    local list = staged_of .. job
+    for start = 0, redis.call("LLEN", list) - 1, page do
+      redis.call("UNLINK", unpack(redis.call("LRANGE", list, start, start + page - 1)))
+    end
+    redis.call("UNLINK", list)
   end
-end
 
--- Nobody wants the children any more: each one sees it at its claim, or at its next step.
-local function disown_children(job, queue)
-  redis.call("ZREM", waiting_in .. queue, job)
-  redis.call("HSET", family_of .. job, "cancelled", 1)
-  keep_family(job)
-end
+  -- A parent is over: its children's hashes last for so many seconds still.
+  local function forget_family(job, expire_s)
+    local list = children_of .. job
+    for start = 0, redis.call("LLEN", list) - 1, page do
+      for _, child in ipairs(redis.call("LRANGE", list, start, start + page - 1)) do
+        redis.call("EXPIRE", child, expire_s)
+      end
+    end
+    redis.call("UNLINK", family_of .. job, list, open_of .. job)
+  end
 
-local function is_unwanted(job, depth)
-  local parent = (depth or 0) < deepest and parent_of(job)
-  if not parent then
-    return false
+  -- Let what is told of a family lapse by itself.
+  local function keep_family(job)
+    for _, kind in ipairs({family_of, children_of, open_of}) do
+      redis.call("EXPIRE", kind .. job, kept_s)
+    end
   end
-  return redis.call("EXISTS", parent) == 0 or redis.call("HEXISTS", family_of .. parent, "cancelled") == 1
-    or is_unwanted(parent, (depth or 0) + 1)
-end
 
--- The last child has ended: the parent is the next one in its queue.
-local function fan_in(parent)
-  local state, queue, cancelled = unpack(redis.call("HMGET", family_of .. parent, "state", "queue", "cancelled"))
-  if state ~= "waiting" then
-    return
+  -- Nobody wants the children any more: each one sees it at its claim, or at its next step.
+  local function disown_children(job, queue)
+    redis.call("ZREM", waiting_in .. queue, job)
+    redis.call("HSET", family_of .. job, "cancelled", 1)
+    keep_family(job)
   end
-  redis.call("ZREM", waiting_in .. queue, parent)
-  if cancelled or redis.call("EXISTS", parent) == 0 then
-    forget_family(parent, kept_s)
-    return
-  end
-  redis.call("HSET", family_of .. parent, "state", "gathering")
-  redis.call("RPUSH", queue, parent)
-end
 
--- A child has ended, in whatever way. It counts once: only as long as the set has it.
-local function end_child(parent, child, is_done)
-  if redis.call("SREM", open_of .. parent, child) == 0 then
-    return
+  local function is_unwanted(job, depth)
+    local parent = (depth or 0) < deepest and parent_of(job)
+    if not parent then
+      return false
+    end
+    return redis.call("EXISTS", parent) == 0 or redis.call("HEXISTS", family_of .. parent, "cancelled") == 1
+      or is_unwanted(parent, (depth or 0) + 1)
   end
-  redis.call("HINCRBY", family_of .. parent, is_done and "done" or "failed", 1)
-  add_progress(parent, 100 - percent_of(redis.call("HGET", child, "progress")))
-  if redis.call("EXISTS", open_of .. parent) == 0 then
-    fan_in(parent)
-  end
-end
 
--- A job ends: to be called before its last fields are written, since its progress so far is counted already.
-local function tell_end(job, is_done)
-  local parent = parent_of(job)
-  if parent then
-    end_child(parent, job, is_done)
+  -- The last child has ended: the parent is the next one in its queue.
+  local function fan_in(parent)
+    local state, queue, cancelled = unpack(redis.call("HMGET", family_of .. parent, "state", "queue", "cancelled"))
+    if state ~= "waiting" then
+      return
+    end
+    redis.call("ZREM", waiting_in .. queue, parent)
+    if cancelled or redis.call("EXISTS", parent) == 0 then
+      forget_family(parent, kept_s)
+      return
+    end
+    redis.call("HSET", family_of .. parent, "state", "gathering")
+    redis.call("RPUSH", queue, parent)
   end
+
+  -- A child has ended, in whatever way. It counts once: only as long as the set has it.
+  local function end_child(parent, child, is_done)
+    if redis.call("SREM", open_of .. parent, child) == 0 then
+      return
+    end
+    redis.call("HINCRBY", family_of .. parent, is_done and "done" or "failed", 1)
+    add_progress(parent, 100 - percent_of(redis.call("HGET", child, "progress")))
+    if redis.call("EXISTS", open_of .. parent) == 0 then
+      fan_in(parent)
+    end
+  end
+
+  -- A job ends: to be called before its last fields are written, since its progress so far is counted already.
+  local function tell_end(job, is_done)
+    local parent = parent_of(job)
+    if parent then
+      end_child(parent, job, is_done)
+    end
+  end
+
+  return {
+    percent_of = percent_of,
+    add_progress = add_progress,
+    tell_progress = tell_progress,
+    forget_staged = forget_staged,
+    forget_family = forget_family,
+    keep_family = keep_family,
+    disown_children = disown_children,
+    is_unwanted = is_unwanted,
+    fan_in = fan_in,
+    end_child = end_child,
+    tell_end = tell_end,
+  }
 end
 

@@ -13,12 +13,13 @@
 -- push them twice.
 
 redis.replicate_commands()
+local kin = families()
 local job = KEYS[4]
 local family, children, open = family_of .. job, children_of .. job, open_of .. job
 if redis.call("HGET", KEYS[2], job) ~= ARGV[1] or redis.call("EXISTS", job) == 0 then
   return redis.call("HGET", family, "holder") == ARGV[1] and 1 or 0
 end
-if redis.call("SISMEMBER", KEYS[3], job) == 1 or is_unwanted(job) then
+if redis.call("SISMEMBER", KEYS[3], job) == 1 or kin.is_unwanted(job) then
   return 2
 end
 local is_adoption = ARGV[2] == "-1"
@@ -35,7 +36,7 @@ redis.call("HDEL", KEYS[6], job)
 -- The next phase has all attempts again; their numbers go on.
 redis.call("HSET", KEYS[8], job, string.match(ARGV[1], "^%d+"))
 
-forget_family(job, ARGV[4])
+kin.forget_family(job, ARGV[4])
 local counts = {done = 0, failed = 0}
 if is_adoption then
   for child in string.gmatch(redis.call("HGET", job, "children") or "", "[^,]+") do
@@ -82,12 +83,12 @@ redis.call("HSET", family, "state", "waiting", "queue", KEYS[7], "holder", ARGV[
   "total", total, "percent", 100 * (counts.done + counts.failed), "done", counts.done, "failed", counts.failed)
 redis.call("ZADD", waiting_in .. KEYS[7], now, job)
 local ended = total > 0 and math.floor(100 * (counts.done + counts.failed) / total) or 0
-tell_progress(job, ended)
+kin.tell_progress(job, ended)
 redis.call("HSET", job, "progress", ended, "total_jobs", total, unpack(ARGV, 5))
 if #names == total then
   redis.call("HSET", job, "children", table.concat(names, ","))
 end
 if redis.call("EXISTS", open) == 0 then
-  fan_in(job)
+  kin.fan_in(job)
 end
 return 1

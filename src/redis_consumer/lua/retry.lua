@@ -12,6 +12,7 @@ end
 redis.call("HSET", KEYS[6], job, redis.call("HGET", KEYS[4], job) or 0)
 redis.call("HDEL", KEYS[5], job)
 redis.call("HDEL", job, "reason")
+local kin = families()
 local parent = redis.call("HGET", job, "parent")
 if parent then
   local state, cancelled = unpack(redis.call("HMGET", family_of .. parent, "state", "cancelled"))
@@ -19,7 +20,7 @@ if parent then
     -- Its parent waits for others still: it counts as open again.
     redis.call("SADD", open_of .. parent, job)
     redis.call("HINCRBY", family_of .. parent, "failed", -1)
-    add_progress(parent, percent_of(redis.call("HGET", job, "progress")) - 100)
+    kin.add_progress(parent, kin.percent_of(redis.call("HGET", job, "progress")) - 100)
   else
     redis.call("HDEL", job, "parent")
   end

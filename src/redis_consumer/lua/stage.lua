@@ -8,16 +8,17 @@
 --   cancelled; 3 where children that were staged before are missing, as after a failover.
 -- Atomic because a run that has lost the job would write over the children of the one that has it.
 
+local kin = families()
 local job, list = KEYS[3], staged_of .. KEYS[3]
 if redis.call("HGET", KEYS[1], job) ~= ARGV[1] or redis.call("EXISTS", job) == 0 then
   return 0
 end
-if redis.call("SISMEMBER", KEYS[2], job) == 1 or is_unwanted(job) then
+if redis.call("SISMEMBER", KEYS[2], job) == 1 or kin.is_unwanted(job) then
   return 2
 end
 local before = tonumber(ARGV[2])
 if before == 0 then
-  forget_staged(job)
+  kin.forget_staged(job)
 end
 local staged = redis.call("LLEN", list)
 if staged ~= before then

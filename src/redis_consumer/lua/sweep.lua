@@ -63,7 +63,7 @@ for index = 1, #seen, 2 do -- Lua unpacks some thousand values at most
 end
 
 -- Those that were looked at longest ago first; of a large family some at a time.
-local left = tonumber(ARGV[6])
+local kin, left = families(), tonumber(ARGV[6])
 for _, parent in ipairs(redis.call("ZRANGE", KEYS[14], 0, page)) do
   if left <= 0 then
     break
@@ -76,7 +76,7 @@ for _, parent in ipairs(redis.call("ZRANGE", KEYS[14], 0, page)) do
     redis.call("ZREM", KEYS[14], parent)
     redis.call("RPUSH", KEYS[1], parent)
   elseif redis.call("EXISTS", parent) == 0 then
-    disown_children(parent, KEYS[1])
+    kin.disown_children(parent, KEYS[1])
   else
     local cursor = redis.call("HGET", family, "cursor") or "0"
     local found = redis.call("SSCAN", open_of .. parent, cursor, "COUNT", page)
@@ -85,11 +85,11 @@ for _, parent in ipairs(redis.call("ZRANGE", KEYS[14], 0, page)) do
       left = left - 1
       local status = redis.call("TYPE", child).ok == "hash" and redis.call("HGET", child, "status")
       if not status or status == "done" or status == "failed" then
-        end_child(parent, child, status == "done")
+        kin.end_child(parent, child, status == "done")
       end
     end
     if redis.call("EXISTS", open_of .. parent) == 0 then
-      fan_in(parent)
+      kin.fan_in(parent)
     end
   end
 end

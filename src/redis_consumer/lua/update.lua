@@ -28,12 +28,13 @@ if redis.call("EXISTS", job) == 0 then
   end
   return 0
 end
-if redis.call("SISMEMBER", KEYS[3], job) == 1 or is_unwanted(job) then
+local kin = redis.call("HGET", job, "parent") and families()
+if redis.call("SISMEMBER", KEYS[3], job) == 1 or (kin and kin.is_unwanted(job)) then
   return 2
 end
-for index = 2, #ARGV, 2 do
+for index = 2, kin and #ARGV or 0, 2 do
   if ARGV[index] == "progress" then
-    tell_progress(job, ARGV[index + 1])
+    kin.tell_progress(job, ARGV[index + 1])
   end
 end
 redis.call("HSET", job, unpack(ARGV, 2))
