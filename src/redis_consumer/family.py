@@ -28,7 +28,7 @@ def child_key(parent: Job, queue: str, name: str, index: int) -> str:
     """Key of a child (contract, section 1.1): the same one in each run of the parent's phase.
 
     >>> child_key(Job("zip:a.zip:1"), "predict", "plate/HeLa.png", 0)
-    'predict:plate/HeLa.png:4166f4dbc8ae49ecfb1f2f0e4f5b9b9c'
+    'predict:plate/HeLa.png:4aa1e93cbb6aeef23b30e006e94de56a'
 
     Args:
         parent: the running job.
