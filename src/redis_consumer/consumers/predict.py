@@ -12,7 +12,7 @@ from redis_consumer.errors import InvalidImage, ModelMismatch
 from redis_consumer.job import ModelId
 
 if TYPE_CHECKING:
-    from redis_consumer.serving.base import Array, ModelServer, OnRetry, TensorSpec
+    from redis_consumer.serving.base import Array, ModelServer, ModelSpec, TensorSpec
 
 
 class ModelClient:
@@ -48,7 +48,7 @@ class ModelClient:
         return self.server.predict(self.model, inputs, timeout_s=request_timeout, on_retry=self.on_retry)
 
     def _only_input(self) -> str:
-        return only_input(self.server, self.model, on_retry=self.on_retry).name
+        return only_input(self.server.metadata(self.model, on_retry=self.on_retry), self.model).name
 
     def describe_inputs(self) -> list[dict[str, str]]:
         """Name, dtype and shape of each input as texts (contract, section 4.4)."""
@@ -64,22 +64,21 @@ class ModelClient:
         ]
 
 
-def only_input(server: ModelServer, model: ModelId, *, on_retry: OnRetry | None = None) -> TensorSpec:
+def only_input(spec: ModelSpec, model: ModelId) -> TensorSpec:
     """The input that takes the image: the only one, or the one that ``TF_TENSOR_NAME`` names.
 
     Raises:
         ModelMismatch: the model has several, none of that name.
     """
-    inputs = server.metadata(model, on_retry=on_retry).inputs
-    if len(inputs) == 1:
-        return inputs[0]
+    if len(spec.inputs) == 1:
+        return spec.inputs[0]
     wanted = str(defaults.get("TF_TENSOR_NAME"))
-    for spec in inputs:
-        if spec.name == wanted:
-            return spec
-    names = ", ".join(spec.name for spec in inputs)
+    for tensor in spec.inputs:
+        if tensor.name == wanted:
+            return tensor
+    names = ", ".join(tensor.name for tensor in spec.inputs)
     raise ModelMismatch(
-        f"model {model}: takes {len(inputs)} inputs ({names}), none is called {wanted!r}; set TF_TENSOR_NAME",
+        f"model {model}: takes {len(spec.inputs)} inputs ({names}), none is called {wanted!r}; set TF_TENSOR_NAME",
         model=str(model),
     )
 

@@ -186,12 +186,12 @@ def tiling_of(server: ModelServer, models: ModelStore, model: ModelId, *, on_ret
     Raises:
         ModelMismatch: the model takes no images.
     """
-    spec = only_input(server, model, on_retry=on_retry)
+    spec = server.metadata(model, on_retry=on_retry)
+    image = only_input(spec, model)
     card = models.card(model)
-    sides, has_channels, channels = _axes(spec, model)
-    pixel_bytes = _pixel_bytes(server.metadata(model, on_retry=on_retry))
-    items = spec.shape[0] if spec.shape else None
-    return Tiling(model, sides, channels, has_channels, card.tile if card else None, pixel_bytes, items)
+    sides, has_channels, channels = _axes(image, model)
+    items = image.shape[0] if image.shape else None
+    return Tiling(model, sides, channels, has_channels, card.tile if card else None, _pixel_bytes(spec), items)
 
 
 def _axes(spec: TensorSpec, model: ModelId) -> tuple[tuple[int | None, ...], bool, int | None]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from redis_consumer.errors import ConsumerError
+from redis_consumer.errors import ConsumerError, ModelServerUnavailable
 from redis_consumer.job import ModelId
 from redis_consumer.serving import faults
 from redis_consumer.serving.balance import Balance
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import tenacity
 
 _MAX_RETRY_PAUSE_S = 60.0
+_CHECK_TIMEOUT_S = 5.0
 
 # What `CallLimits.timeout_s` is meant for: a batch of 16 tiles of 512 x 512 float32 pixels.
 _TIMEOUT_BYTES = 16 * 2**20
@@ -122,6 +123,25 @@ class Channel:
             for target in self.targets
         }
         return {target: call.code().name for target, call in calls.items()}
+
+    def check(self, method: str, request: bytes, *, alive: Collection[str], advice: str) -> str:
+        """Call a method once on each server, within a few seconds, and say in words which ones answer.
+
+        Args:
+            method: as for `call`.
+            request: as for `call`.
+            alive: names of the gRPC codes by which a server answers.
+            advice: what to do where none does.
+
+        Raises:
+            ModelServerUnavailable: none answers.
+        """
+        codes = self.probe(method, request, timeout_s=_CHECK_TIMEOUT_S)
+        silent = ", ".join(f"{target} ({code})" for target, code in codes.items() if code not in alive)
+        answering = ", ".join(target for target, code in codes.items() if code in alive)
+        if not answering:
+            raise ModelServerUnavailable(f"model server: no {self.kind} answers at {silent}; {advice}")
+        return f"{self.kind} answers at {answering}" + (f", but not at {silent}" if silent else "")
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""

@@ -25,7 +25,6 @@ MODEL_METADATA = f"{_SERVICE}/ModelMetadata"
 MODEL_INFER = f"{_SERVICE}/ModelInfer"
 
 _METADATA_TIMEOUT_S = 10.0
-_CHECK_TIMEOUT_S = 5.0
 
 # What servers say while they load a model, under codes that blame the request.
 _TEXTS = {"not ready": Fault(ModelServerUnavailable, "wait until the server has loaded the model", may_pass=True)}
@@ -110,14 +109,7 @@ class OpenInferenceServer:
         Raises:
             ModelServerUnavailable: none does.
         """
-        codes = self._channel.probe(SERVER_READY, b"", timeout_s=_CHECK_TIMEOUT_S)
-        silent = ", ".join(f"{target} ({code})" for target, code in codes.items() if code != "OK")
-        alive = ", ".join(target for target, code in codes.items() if code == "OK")
-        if not alive:
-            raise ModelServerUnavailable(
-                f"model server: no Open Inference server answers at {silent}; check that it runs, and MODEL_SERVER"
-            )
-        return f"Open Inference server answers at {alive}" + (f", but not at {silent}" if silent else "")
+        return self._channel.check(SERVER_READY, b"", alive={"OK"}, advice="check that it runs, and MODEL_SERVER")
 
     def close(self) -> None:
         """Close the connections and forget metadata; a later call opens new ones."""
@@ -125,11 +117,7 @@ class OpenInferenceServer:
         self._known.clear()
 
     def _current(self, model: ModelId, on_retry: OnRetry | None) -> _Known:
-        known = self._known.get(model)
-        if known is None:
-            known = self._asked(model, on_retry)
-            self._known.put(model, known)
-        return known
+        return self._known.get_or(model, lambda: self._asked(model, on_retry))
 
     def _asked(self, model: ModelId, on_retry: OnRetry | None) -> _Known:
         version = version_text(model)

@@ -31,6 +31,14 @@ class Remembered(Generic[Key, Value]):
             value, until_s = self._values.get(key, (None, 0.0))
         return value if self._clock() < until_s else None
 
+    def get_or(self, key: Key, ask: Callable[[], Value]) -> Value:
+        """Give what is believed; where nothing is, ask and believe the answer from now on."""
+        value = self.get(key)
+        if value is None:
+            value = ask()
+            self.put(key, value)
+        return value
+
     def __contains__(self, key: Key) -> bool:
         """Whether there was ever a value, however old."""
         with self._lock:

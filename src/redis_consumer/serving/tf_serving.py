@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redis_consumer.errors import ModelServerUnavailable
 from redis_consumer.job import ModelId
 from redis_consumer.serving import tf_metadata
 from redis_consumer.serving._pb import tfs_pb2
@@ -20,7 +19,6 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 GET_MODEL_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 
 _METADATA_TIMEOUT_S = 10.0
-_CHECK_TIMEOUT_S = 5.0
 _ALIVE = frozenset({"OK", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION"})
 
 
@@ -72,16 +70,15 @@ class TFServingServer:
             ModelMismatch: the model has no signature ``serving_default``.
             ModelServerUnavailable: the server doesn't answer, after bounded retries.
         """
-        return self._asked(model, on_retry).spec
+        return self._current(model, on_retry).spec
+
+    def _current(self, model: ModelId, on_retry: OnRetry | None) -> _Known:
+        return self._known.get_or(model, lambda: self._asked(model, on_retry))
 
     def _asked(self, model: ModelId, on_retry: OnRetry | None) -> _Known:
-        known = self._known.get(model)
-        if known is None:
-            definition = tf_metadata.signature(self._metadata_response(model, on_retry=on_retry), model)
-            types = {name: int(tensor.dtype) for name, tensor in definition.inputs.items()}
-            known = _Known(tf_metadata.model_spec(definition), types)
-            self._known.put(model, known)
-        return known
+        definition = tf_metadata.signature(self._metadata_response(model, on_retry=on_retry), model)
+        types = {name: int(tensor.dtype) for name, tensor in definition.inputs.items()}
+        return _Known(tf_metadata.model_spec(definition), types)
 
     def metadata_json(self, model: ModelId, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Give a model's metadata in protobuf's JSON form (contract, section 4.4), asking the server each time."""
@@ -113,7 +110,7 @@ class TFServingServer:
             ModelMismatch: the inputs don't fit the model, or the outputs aren't what its metadata say.
             ModelServerUnavailable: the server doesn't answer, after bounded retries.
         """
-        known = self._asked(model, on_retry) if model in self._known else None
+        known = self._current(model, on_retry) if model in self._known else None
         arrays = dict(inputs) if known is None else check_inputs(known.spec, inputs, model)
         wanted = types or ({} if known is None else known.types)
         reply = self._channel.call(
@@ -128,15 +125,8 @@ class TFServingServer:
             ModelServerUnavailable: none does.
         """
         request = tfs_pb2.GetModelMetadataRequest(metadata_field=[tf_metadata.FIELD]).SerializeToString()
-        codes = self._channel.probe(GET_MODEL_METADATA, request, timeout_s=_CHECK_TIMEOUT_S)
-        silent = ", ".join(f"{target} ({code})" for target, code in codes.items() if code not in _ALIVE)
-        alive = ", ".join(target for target, code in codes.items() if code in _ALIVE)
-        if not alive:
-            raise ModelServerUnavailable(
-                f"model server: no TensorFlow Serving answers at {silent}; "
-                "check that it runs, and MODEL_SERVER or TF_HOST and TF_PORT"
-            )
-        return f"TensorFlow Serving answers at {alive}" + (f", but not at {silent}" if silent else "")
+        advice = "check that it runs, and MODEL_SERVER or TF_HOST and TF_PORT"
+        return self._channel.check(GET_MODEL_METADATA, request, alive=_ALIVE, advice=advice)
 
     def close(self) -> None:
         """Close the connection and forget metadata; a later call opens a new one."""

@@ -32,3 +32,12 @@ def test_everything_can_be_forgotten() -> None:
     remembered.put("a", 1)
     remembered.clear()
     assert remembered.get("a") is None
+
+
+def test_only_what_is_not_believed_is_asked() -> None:
+    clock = Clock()
+    remembered: Remembered[str, int] = Remembered(5, clock)
+    answers = iter([1, 2])
+    assert [remembered.get_or("a", lambda: next(answers)) for _ in range(2)] == [1, 1]
+    clock.now_s += 5
+    assert remembered.get_or("a", lambda: next(answers)) == 2
