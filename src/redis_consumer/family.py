@@ -9,7 +9,8 @@ from typing import Any
 
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job
-from redis_consumer.queue import JobQueue, flat, script_call
+from redis_consumer.queue import JobQueue
+from redis_consumer.scripts import flat, script_call
 
 #: Field of a parent with the method that goes on once its children have ended.
 NEXT_PHASE = "next_phase"

@@ -1,29 +1,8 @@
 """Who has which job: every state change of a job in Redis, one script each (``lua/``).
 
 The lists and hashes are those of the contract (sections 1.1 to 1.4), so that foreign producers, workers, the
-janitor and the autoscaler see what they always saw. Besides them are keys of our own, which all begin with
-``redis-consumer:``:
-
-================  ======  ===============================================================================
-leases            zset    running jobs by the moment (ms, the server's clock) at which their lease ends
-holders           hash    running jobs: ``<attempt> <processing list>``, the fencing token
-attempts          hash    runs of a job so far; gone with its end, but not for dead letters
-forgiven          hash    those of them that don't count against ``MAX_ATTEMPTS``
-given-back        hash    outages that a job was given back for, and ``completed`` and ``recovered`` at that time
-dead              list    dead letters, the latest first
-cancelled         set     running jobs that shall stop
-workers           zset    workers by the moment at which their registration ends
-processing        set     processing lists that may hold something
-orphans           hash    entries of processing lists without a lease, and since when they are seen
-completed         string  jobs completed or failed so far
-recovered         string  how often a worker found that answers again what was away
-rates             hash    jobs completed or failed in each minute (``2026-11-24T09:30``) of the last hour
-leftovers         zset    runs (``<attempt> <job>``) whose objects may be removed, and from when on
-registrations     hash    token of the process that is registered under a worker's name
-waiting           zset    parent jobs that wait for their children by the moment of the last look at them
-================  ======  ===============================================================================
-
-A parent's own keys are told in ``lua/family.lua``; `redis_consumer.family` has what a parent job does with them.
+janitor and the autoscaler see what they always saw. Our own keys besides them: `redis_consumer.keys`.
+`redis_consumer.family` has what a parent job does with its children.
 """
 
 from __future__ import annotations
@@ -34,13 +13,13 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from redis_consumer.errors import JobCancelled, LeaseLost
 from redis_consumer.job import Job
-from redis_consumer.redis import MAX_BLOCK_S, Call, Script, run_together
+from redis_consumer.keys import own_key, own_keys
+from redis_consumer.redis import MAX_BLOCK_S, Call, run_together
+from redis_consumer.scripts import flat, script_call
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +43,6 @@ RATES_MIN = 60
 CONFIRM_S = 1.0
 #: Seconds for which the hashes of children last after the end of their parent.
 CHILD_EXPIRE_S = 3600
-#: Scripts that call functions of ``lua/family.lua``.
-_WITH_FAMILY = frozenset({"cancel", "children", "claim", "complete", "fan_out", "retry", "stage", "sweep", "update"})
 
 
 @dataclass(frozen=True)
@@ -121,7 +98,7 @@ class JobQueue:
         #: Whether the settling of a job also takes the next one, where the caller says that it is over with it.
         self.is_chained = False
         kinds = ("leases", "holders", "attempts", "given-back", "dead", "leftovers", "cancelled", "forgiven")
-        self._claim_keys = [self.name, self.processing, *map(self.key, kinds)]
+        self._claim_keys = [self.name, self.processing, *own_keys(self.name, *kinds)]
         self._claim_limits = [self.worker, _ms(lease_s), str(max_attempts), _ms(LEFTOVER_S)]
         self._seems_empty = False
         self._claimed: list[Any] | None = None
@@ -131,8 +108,8 @@ class JobQueue:
         return f"{type(self).__name__}({self.name!r}, worker={self.worker!r})"
 
     def key(self, kind: str) -> str:
-        """Name of one of our own keys for this queue, see the table above."""
-        return f"redis-consumer:{kind}:{self.name}"
+        """Name of one of our own keys for this queue."""
+        return own_key(kind, self.name)
 
     def holder(self, job: Job) -> str:
         """The fencing token of a claim."""
@@ -232,6 +209,8 @@ class JobQueue:
             JobCancelled: somebody cancelled the job; nothing was written, and it is still ours.
         """
         stamped = self.stamp(fields)
+        if is_success:
+            stamped.setdefault("finished_at", stamped["updated_at"])
         keys = self._keys_of(job, "leases", "attempts", "given-back", "dead", "completed", "rates", "leftovers")
         how = "done" if is_success else "dead" if is_dead else "failed"
         limits = [_ms(LEFTOVER_S), str(self.child_expire_s)]
@@ -356,8 +335,7 @@ class JobQueue:
     def has_work(self, names: Sequence[str]) -> bool:
         """Whether jobs wait in one of these queues; of several, also whether one that runs may bring some."""
         for name in names:
-            own = [f"redis-consumer:{kind}:{name}" for kind in ("holders", "waiting")]
-            if self.redis.llen(name) or (len(names) > 1 and self.redis.exists(*own)):
+            if self.redis.llen(name) or (len(names) > 1 and self.redis.exists(*own_keys(name, "holders", "waiting"))):
                 return True
         return False
 
@@ -387,8 +365,8 @@ class JobQueue:
 
     def _keys_of(self, job: Job, *kinds: str) -> list[str]:
         """KEYS of the scripts that write into a running job."""
-        before, behind = map(self.key, ("holders", "cancelled")), (self.name, self.key("forgiven"))
-        return [self.processing, *before, job.id, *map(self.key, kinds), *behind]
+        before, behind = own_keys(self.name, "holders", "cancelled"), own_keys(self.name, "forgiven")
+        return [self.processing, *before, job.id, *own_keys(self.name, *kinds), self.name, *behind]
 
     def check(self, code: int, job: Job) -> None:
         """Raise what a script says by its reply: 0 for a job that isn't ours, 2 for a cancelled one."""
@@ -417,19 +395,3 @@ def _text(value: object) -> str:
 
 def _ms(seconds: float) -> str:
     return str(round(seconds * 1000))
-
-
-def flat(fields: Mapping[str, str]) -> list[str]:
-    """Names and texts in turn, as a script takes them."""
-    return [text for pair in fields.items() for text in pair]
-
-
-def script_call(name: str, keys: list[str], arguments: list[str]) -> Call:
-    """One run of a script of ``lua/``."""
-    return Call(_script(name), keys, arguments)
-
-
-@cache
-def _script(name: str) -> Script:
-    folder = Path(__file__).parent / "lua"
-    return Script(*([folder / "family.lua"] if name in _WITH_FAMILY else []), folder / f"{name}.lua")

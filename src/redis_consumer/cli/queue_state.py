@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis_consumer.cli.words import age_s
 from redis_consumer.errors import SettingsError
+from redis_consumer.keys import own_key, own_keys
 
 if TYPE_CHECKING:
     from redis_consumer.settings import Settings
@@ -141,7 +142,7 @@ def read_queues(client: Any, names: Sequence[str], *, has_foreign: bool = False)
         SettingsError: a name is that of a key that is no list.
     """
     kinds = ("holders", "processing", "dead", "workers", "completed", "rates")
-    keys = [key for name in names for key in (name, *(own_key(kind, name) for kind in kinds))]
+    keys = [key for name in names for key in (name, *own_keys(name, *kinds))]
     foreign = list(client.scan_iter(match="processing-*", count=1000)) if has_foreign else []
     rows = client.eval(_READ_QUEUES, len(keys), *keys, *foreign)
     if rows and isinstance(rows[0], str):
@@ -175,11 +176,6 @@ def jobs_per_minute(counts: Mapping[str, str], now_s: float) -> float:
     # Within its own minute, a job counts as one a minute.
     minutes = max(1.0, (now - min(recent)) / timedelta(minutes=1))
     return sum(recent.values()) / minutes
-
-
-def own_key(kind: str, queue: str) -> str:
-    """Name of one of our own keys for a queue, see `redis_consumer.queue`."""
-    return f"redis-consumer:{kind}:{queue}"
 
 
 def _view(queue: str, *row: Any) -> QueueView:

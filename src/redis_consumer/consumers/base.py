@@ -222,8 +222,6 @@ class Consumer:
             self.redis.hset(redis_hash, mapping=self.job_queue.stamp(fields))
         elif fields.get("status") in self.finished_statuses:
             is_success = fields["status"] == self.final_status
-            if is_success:
-                fields.setdefault("finished_at", timestamp())
             self.job_queue.complete(job, fields, is_success=is_success, is_dead=self._is_bug, is_last=self._is_over)
             self._is_settled = True
             self._end_renewal()

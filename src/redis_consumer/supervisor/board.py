@@ -40,6 +40,7 @@ class Board:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
+        self._noted: dict[int, tuple[str, int, float]] = {}
         # Anonymous memory is shared with processes that are forked later.
         self._memory = mmap.mmap(-1, _READY.size + threads * _CELL_BYTES)
 
@@ -58,13 +59,15 @@ class Board:
         (number,) = _SEQUENCE.unpack_from(self._memory, cell)
         at = self._half(cell, number + 1)
         if job is None:
+            self._noted.pop(thread, None)
             _RECORD.pack_into(self._memory, at, 0.0, 0.0, 0, 0)
         else:
             now = time.monotonic()
-            before = self._record(cell, number)
-            is_same = before is not None and (before.job.id, before.job.attempt) == (job.id, job.attempt)
+            *noted, started = self._noted.get(thread, ("", 0, now))
+            if noted != [job.id, job.attempt]:
+                started = now
+            self._noted[thread] = job.id, job.attempt, started
             key = job.id.encode("utf-8", "surrogateescape")[:MAX_KEY_BYTES]
-            started = before.started if before is not None and is_same else now
             _RECORD.pack_into(self._memory, at, started, now, job.attempt, len(key))
             self._memory[at + _RECORD.size : at + _RECORD.size + len(key)] = key
         _SEQUENCE.pack_into(self._memory, cell, number + 1)
