@@ -6,8 +6,6 @@ the documentation without anybody's doing.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +27,6 @@ DEPENDENT = {
     "CALIBAN_MODEL": "TRACKING_MODEL",
     "MESMER_MODEL": "MULTIPLEX_MODEL",
 }
-_HEADING = re.compile(r"^    # (?P<title>\S.*)$")
 
 
 class SettingsTable(Directive):
@@ -68,29 +65,13 @@ def rows(names: list[str]) -> Iterator[str]:
 
 
 def groups() -> dict[str, list[str]]:
-    """The settings' names under the headings that stand in the class as comments."""
+    """The settings' names by the first words of the classes that group them."""
     found: dict[str, list[str]] = {}
-    lines, _ = inspect.getsourcelines(Settings)
-    fields = _fields_by_line("".join(lines))
-    title = ""
-    for number, line in enumerate(lines, start=1):
-        heading = _HEADING.match(line)
-        if heading:
-            title = heading["title"]
-        if number in fields:
-            found.setdefault(title, []).append(fields[number].upper())
+    for each in reversed(Settings.__mro__):
+        names = [name.upper() for name in vars(each).get("__annotations__", {}) if name in Settings.model_fields]
+        if names:
+            found[str(each.__doc__).splitlines()[0].rstrip(".")] = names
     return found
-
-
-def _fields_by_line(source: str) -> dict[int, str]:
-    (definition,) = ast.parse(source).body
-    statements = definition.body if isinstance(definition, ast.ClassDef) else []
-    targets = {each.lineno: each.target for each in statements if isinstance(each, ast.AnnAssign)}
-    return {
-        line: target.id
-        for line, target in targets.items()
-        if isinstance(target, ast.Name) and target.id in Settings.model_fields
-    }
 
 
 def _default(name: str) -> str:

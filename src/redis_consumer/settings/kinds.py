@@ -12,6 +12,10 @@ BUCKET_SCHEMES = ("s3", "gs", "az", "file", "memory")
 SERVER_SCHEMES = ("tfs", "tfss", "oip", "oips", "onnx")
 
 
+CONFLICT = "conflict"
+"""Type of the error for a value that is allowed by itself; its message says what it is at odds with."""
+
+
 @dataclass(frozen=True)
 class Allowed:
     """What a kind of setting allows, in the words of an error message: "must be " + `words`."""

@@ -20,7 +20,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
 
 from redis_consumer.errors import SettingsError
-from redis_consumer.settings.options import CONFLICT, MASK, Settings, allowed_values
+from redis_consumer.settings.kinds import CONFLICT
+from redis_consumer.settings.options import MASK, Settings, allowed_values
 
 CONFIG_VARIABLE = "REDIS_CONSUMER_CONFIG"
 OLDER_NAMES = {"STORAGE_BUCKET": ("CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET"), "LOG_LEVEL": ("DEBUG",)}

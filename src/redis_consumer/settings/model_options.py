@@ -1,0 +1,170 @@
+"""Which settings say where models run, and which one is for what?"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from redis_consumer.settings.kinds import (
+    CONFLICT,
+    Compartment,
+    Compression,
+    Count,
+    CropMode,
+    Factor,
+    Fraction,
+    ModelName,
+    ModelNames,
+    Port,
+    Seconds,
+    Secret,
+    ServerUrl,
+    Size,
+    Switch,
+    TensorDtype,
+    Text,
+    Timeout,
+)
+
+
+class ServerOptions(BaseModel):
+    """The model server."""
+
+    tf_host: Text = Field(default="tf-serving", description="Host of TensorFlow Serving")
+    tf_port: Port = Field(default=8500, description="gRPC port of TensorFlow Serving")
+    model_server: ServerUrl = Field(
+        default_factory=lambda data: f"tfs://{data.get('tf_host')}:{data.get('tf_port')}",
+        description="Model server: tfs://host:port for TensorFlow Serving, oip://host:port for the Open Inference "
+        "Protocol, several hosts divided by commas, tfss:// and oips:// for TLS; onnx:// runs models in the worker; "
+        "empty: tfs://TF_HOST:TF_PORT",
+    )
+    warm_up: ModelNames = Field(
+        default="", description="Models that each slot loads, or asks the model server for, before its first job"
+    )
+    model_server_ca: str = Field(
+        default="", description="PEM file of the authorities that vouch for the model server; empty: well-known ones"
+    )
+    model_server_headers: Secret = Field(
+        default=None, description="Headers of each call of the model server, name=value,name=value; empty for none"
+    )
+    tf_tensor_name: Text = Field(
+        default="image", description="Name of the input that takes the image, for models with several"
+    )
+    tf_tensor_dtype: TensorDtype = Field(
+        default="DT_FLOAT", description="Former type of the input; not used, models say their own"
+    )
+    tf_max_batch_size: Size = Field(default=64, description="Tiles in one call of the model server at most")
+    tf_min_model_size: Size = Field(
+        default=128,
+        description="Side in pixels of the tile for which TF_MAX_BATCH_SIZE holds; larger tiles go in smaller batches",
+    )
+    max_call_bytes: Size = Field(
+        default=16 << 20,
+        description="Bytes of tiles in one call of the model server, and in its reply, at most; one tile may have more",
+    )
+    calls_in_flight: Size = Field(
+        default=4, description="Calls of the model server that one image has under way at once; 1 for one by one"
+    )
+    grpc_timeout: Timeout = Field(
+        default=30.0, description="Seconds that one call of the model server may take; more above 16 MiB"
+    )
+    grpc_compression: Compression = Field(
+        default="none", description="Compression of requests: none, gzip or deflate; costs more than it saves nearby"
+    )
+    grpc_backoff: Seconds = Field(default=3.0, description="Seconds before a failed call is tried again; 0 for none")
+    max_retry: Count = Field(default=5, description="How often one failed call is tried again; 0 for never")
+    dp_host: Text = Field(default="data-processing", description="Host of the former data-processing server; not used")
+    dp_port: Port = Field(default=8080, description="Port of the former data-processing server; not used")
+
+
+class ImageOptions(BaseModel):
+    """Models by kind of image, and detection of scale and label."""
+
+    nuclear_model: ModelName = Field(
+        default="NuclearSegmentation:6", description="Model for nuclei (label 0), and without one"
+    )
+    cytoplasm_model: ModelName = Field(default="CytoplasmSegmentation:5", description="Model for cytoplasm (label 1)")
+    phase_model: ModelName = Field(default="PhaseCytoSegmentation:0", description="Model for phase contrast (label 2)")
+    nuclear_postprocess: Text = Field(default="deep_watershed", description="Post-processing for NUCLEAR_MODEL")
+    cytoplasm_postprocess: Text = Field(default="deep_watershed", description="Post-processing for CYTOPLASM_MODEL")
+    phase_postprocess: Text = Field(default="deep_watershed", description="Post-processing for PHASE_MODEL")
+    cuts: Count = Field(default=0, description="Pieces into which a side of tracking's frames is cut; 0 for automatic")
+
+    scale_detect_enabled: Switch = Field(
+        default=False, description="Whether a model finds the scale of jobs that give none"
+    )
+    scale_detect_model: ModelName = Field(default="ScaleDetection:1", description="Model that finds the scale")
+    scale_detect_sample: Size = Field(
+        default=3, description="Every how many-th piece of the image is looked at for the scale"
+    )
+    scale_reshape_size: Size = Field(default=216, description="Side in pixels of the pieces looked at for the scale")
+    label_detect_enabled: Switch = Field(
+        default=False, description="Whether a model finds the label of jobs that give none"
+    )
+    label_detect_model: ModelName = Field(default="LabelDetection:1", description="Model that finds the label")
+    label_detect_sample: Size = Field(
+        default=3, description="Every how many-th piece of the image is looked at for the label"
+    )
+    label_reshape_size: Size = Field(default=216, description="Side in pixels of the pieces looked at for the label")
+    max_scale: Factor = Field(default=10.0, description="Largest scale that a job may ask for")
+    min_scale: Factor = Field(
+        default_factory=lambda data: 1 / data.get("max_scale", 10.0),
+        validate_default=True,
+        description="Smallest scale that a job may ask for; empty: 1 / MAX_SCALE",
+    )
+
+    @field_validator("min_scale", mode="after")
+    @classmethod
+    def _stay_below_the_largest(cls, scale: float, info: ValidationInfo) -> float:
+        largest = info.data.get("max_scale", scale)
+        if scale > largest:
+            words = "{smallest} is above MAX_SCALE, which is {largest}; let MIN_SCALE be the smaller of both"
+            raise PydanticCustomError(CONFLICT, words, {"smallest": f"{scale:g}", "largest": f"{largest:g}"})
+        return scale
+
+
+class TrackingOptions(BaseModel):
+    """Tracking."""
+
+    tracking_model: ModelName = Field(default="NuclearTrackingInf:6", description="Model that links cells")
+    tracking_segment_model: ModelName = Field(default="panoptic:3", description="Model that segments tracking's frames")
+    tracking_postprocess_function: Text = Field(
+        default="retinanet", description="Post-processing of TRACKING_SEGMENT_MODEL"
+    )
+    drift_correct_enabled: Switch = Field(default=False, description="Whether tracking removes the stage's drift first")
+    normalize_tracking: Switch = Field(default=True, description="Whether tracking normalises each frame")
+    neighborhood_scale_size: Size = Field(default=30, description="Pixels around a cell that the linking model sees")
+    max_distance: Factor = Field(default=50.0, description="Pixels that a cell may move between two frames at most")
+    track_length: Size = Field(default=8, description="Frames of a track that the linking model sees")
+    division: Fraction = Field(default=0.9, description="Probability above which a new cell is a daughter")
+    birth: Fraction = Field(default=0.99, description="Cost of a track that begins")
+    death: Fraction = Field(default=0.99, description="Cost of a track that ends")
+    caliban_model: ModelName = Field(
+        default_factory=lambda data: data.get("tracking_model"),
+        description="Model that links cells in caliban jobs; empty: TRACKING_MODEL",
+    )
+    neighborhood_encoder: ModelName = Field(
+        default="NuclearTrackingNE:6", description="Model that encodes cells for linking"
+    )
+    appearance_dim: Size = Field(default=32, description="Side in pixels of a cell's picture for the encoder")
+    crop_mode: CropMode = Field(default="resize", description="How a cell's picture is cut: resize or fixed")
+    caliban_norm: Switch = Field(default=True, description="Whether a cell's picture is normalised")
+
+
+class SpotOptions(BaseModel):
+    """Multiplexed images and spots."""
+
+    multiplex_model: ModelName = Field(default="MultiplexSegmentation:9", description="Older name of MESMER_MODEL")
+    mesmer_model: ModelName = Field(
+        default_factory=lambda data: data.get("multiplex_model"),
+        description="Model for multiplexed images; empty: MULTIPLEX_MODEL",
+    )
+    mesmer_compartment: Compartment = Field(
+        default="whole-cell", description="What is found: whole-cell, nuclear or both"
+    )
+    polaris_model: ModelName = Field(default="SpotDetection:3", description="Model that finds spots")
+    polaris_threshold: Fraction = Field(default=0.95, description="Probability above which a pixel is a spot")
+    polaris_clip: Switch = Field(
+        default=False, description="Whether the brightest and darkest pixels are clipped first"
+    )
+    polaris_scale: Factor = Field(default=0.38, description="Scale of the cell images that go with spots")

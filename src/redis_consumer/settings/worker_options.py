@@ -1,0 +1,114 @@
+"""Which settings say how a worker takes its jobs, where Redis is, and what is logged?"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from redis_consumer.settings.kinds import (
+    Count,
+    HealthAddress,
+    LogFormat,
+    LogLevel,
+    Port,
+    QueueName,
+    Seconds,
+    Secret,
+    Size,
+    Switch,
+    Text,
+    Timeout,
+    WorkerName,
+)
+
+
+def _host_name(_: dict[str, Any]) -> str:
+    return f"{socket.gethostname().replace(':', '-')}-{os.getpid()}"
+
+
+class QueueOptions(BaseModel):
+    """The queue, and how a worker serves it."""
+
+    queue: QueueName = Field(default="predict", description="Queue that is served; `zip` consumers serve <QUEUE>-zip")
+    consumer_type: Text = Field(
+        default="image", description="Consumer: a built-in name, an entry point or package.module:Class"
+    )
+    segmentation_queue: QueueName = Field(default="predict", description="Queue to which tracking sends its frames")
+    hostname: WorkerName = Field(
+        default_factory=_host_name,
+        description="Name of this worker; in a pod the pod's name. Unset: host and process id",
+    )
+    interval: Timeout = Field(default=10.0, description="Former pause between two looks at child jobs; not used")
+    empty_queue_timeout: Seconds = Field(
+        default=5.0,
+        description="Seconds that `Consumer.consume()` waits for a job, in scripts that call it; workers don't read it",
+    )
+    do_nothing_timeout: Seconds = Field(
+        default=0.5,
+        description="Seconds of pause after `Consumer.consume()` put a job back; 0 for none; workers don't read it",
+    )
+    expire_time: Count = Field(
+        default=3600,
+        description="Seconds after the end of a divided job, such as an archive, when its child jobs expire; 0 at once",
+    )
+    metadata_expire_time: Count = Field(
+        default=30, description="Seconds for which a model's metadata is kept; 0 asks the model server each time"
+    )
+    grace_period: Seconds = Field(
+        default=25.0,
+        description="Seconds a running job may take after SIGTERM before it is given back; 0 gives it back at once",
+    )
+    model_cache: str = Field(
+        default="",
+        description="Folder for downloaded models, of one bucket alone; empty: one of this worker that ends with it",
+    )
+    concurrency: Size = Field(
+        default=1, description="Slots of a worker for each of its queues: processes that each run one job at a time"
+    )
+    threads: Size = Field(
+        default=1, description="Threads of a slot that each run one job at a time, for consumers that mostly wait"
+    )
+    health_address: HealthAddress = Field(
+        default="", description="Where probes ask: host:port that answers GET /live and /ready; empty for none"
+    )
+    job_timeout: Timeout = Field(
+        default=3600.0, description="Seconds after which a running job's process is ended; the attempt counts"
+    )
+    stall_timeout: Seconds = Field(
+        default=0.0, description="Seconds without progress after which a job's process is ended; 0 for never"
+    )
+    max_attempts: Size = Field(default=5, description="Runs of a job before it is failed and listed as a dead letter")
+    max_rss_mb: Count = Field(
+        default=0, description="MB of memory above which a slot is replaced after its job; 0 for any"
+    )
+    lease_timeout: Timeout = Field(
+        default=10.0, description="Seconds after which the jobs of a worker that went silent are run elsewhere"
+    )
+    renew_interval: Timeout = Field(default=3.0, description="Seconds between two renewals of the leases of a worker")
+    sweep_interval: Timeout = Field(default=5.0, description="Seconds between two looks for jobs of dead workers")
+
+
+class RedisOptions(BaseModel):
+    """Redis."""
+
+    redis_host: Text = Field(default="redis-master", description="Host of Redis, or of its Sentinel")
+    redis_port: Port = Field(default=6379, description="Port of Redis, or of its Sentinel")
+    redis_password: Secret = Field(default=None, description="Password of Redis; empty for none")
+    redis_timeout: Seconds = Field(default=3.0, description="Seconds between two attempts to reach Redis; 0 for none")
+
+    redis_wait_replicas: Count = Field(
+        default=0, description="Replicas that must have a submission or a result before it counts as safe; 0 asks none"
+    )
+
+
+class LogOptions(BaseModel):
+    """Logs."""
+
+    debug: Switch = Field(
+        default=False, description="Older switch: true is LOG_LEVEL=DEBUG, false is INFO, unless LOG_LEVEL is set"
+    )
+    log_level: LogLevel = Field(default="DEBUG", description="Least severity that is logged")
+    log_format: LogFormat = Field(default="text", description="text: lines to read; json: one JSON object a line")
