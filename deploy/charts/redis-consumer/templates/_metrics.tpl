@@ -1,0 +1,54 @@
+{{/* Which metrics tell how many workers there should be? */}}
+
+{{/* The kiosk's own metric of each queue, in JSON: an Object that belongs to a Namespace of its name. */}}
+{{- define "redis-consumer.keyRatios" -}}
+{{- $metrics := list -}}
+{{- $target := dict "type" "Value" "value" (toString .hpa.target) -}}
+{{- range .queues -}}
+{{- $name := printf "%s_consumer_key_ratio" (replace "-" "_" .) -}}
+{{- $namespace := dict "apiVersion" "v1" "kind" "Namespace" "name" $name -}}
+{{- $object := dict "describedObject" $namespace "metric" (dict "name" $name) "target" $target -}}
+{{- $metrics = append $metrics (dict "type" "Object" "object" $object) -}}
+{{- end -}}
+{{- toJson $metrics -}}
+{{- end -}}
+
+{{/* One metric as autoscaling/v2 writes it, which is how v2beta2 wrote it; v2beta1 had other words. */}}
+{{- define "redis-consumer.metric" -}}
+{{- $key := untitle .type -}}
+{{- $source := get . $key | default dict -}}
+{{- if or (hasKey $source "targetValue") (hasKey $source "targetAverageValue") (hasKey $source "targetAverageUtilization") -}}
+{{- $source = include "redis-consumer.source" $source | fromJson -}}
+{{- end -}}
+{{- toYaml (dict "type" .type $key $source) -}}
+{{- end -}}
+
+{{/* The source of a metric of v2beta1, in the words of v2 and in JSON. */}}
+{{- define "redis-consumer.source" -}}
+{{- $source := dict -}}
+{{- if .metricName -}}
+{{- $metric := dict "name" .metricName -}}
+{{- with .metricSelector | default .selector -}}{{- $_ := set $metric "selector" . -}}{{- end -}}
+{{- $_ := set $source "metric" $metric -}}
+{{- else -}}
+{{- $_ := set $source "name" .name -}}
+{{- end -}}
+{{- with .target -}}{{- $_ := set $source "describedObject" . -}}{{- end -}}
+{{- if hasKey . "targetAverageUtilization" -}}
+{{- $_ := set $source "target" (dict "type" "Utilization" "averageUtilization" .targetAverageUtilization) -}}
+{{- else if hasKey . "targetAverageValue" -}}
+{{- $_ := set $source "target" (dict "type" "AverageValue" "averageValue" .targetAverageValue) -}}
+{{- else -}}
+{{- $_ := set $source "target" (dict "type" "Value" "value" .targetValue) -}}
+{{- end -}}
+{{- toJson $source -}}
+{{- end -}}
+
+{{/* Whether the release has an exporter: asked for, or what KEDA asks. */}}
+{{- define "redis-consumer.hasExporter" -}}
+{{- $needed := .Values.exporter.enabled -}}
+{{- range include "redis-consumer.workers" . | fromJsonArray -}}
+{{- $needed = or $needed (and .keda.enabled (not .keda.prometheusAddress)) -}}
+{{- end -}}
+{{- if $needed }}true{{ end -}}
+{{- end -}}

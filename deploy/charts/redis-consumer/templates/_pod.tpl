@@ -1,0 +1,133 @@
+{{/* A worker's pod: (root, worker). */}}
+{{- define "redis-consumer.pod" -}}
+{{- $root := index . 0 -}}
+{{- $worker := index . 1 -}}
+metadata:
+  labels:
+    {{- include "redis-consumer.workerSelector" . | nindent 4 }}
+    {{- with $worker.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  annotations:
+    {{- /* Pods are renewed where what they read at the start changes. */}}
+    checksum/secrets: {{ list $root.Values.secrets $worker.ownSecrets $worker.code | toJson | sha256sum }}
+    {{- with $worker.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  {{- include "redis-consumer.account" $root | nindent 2 }}
+  terminationGracePeriodSeconds: {{ include "redis-consumer.terminationGracePeriod" $worker }}
+  securityContext:
+    {{- toYaml $worker.podSecurityContext | nindent 4 }}
+  {{- with $worker.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- include "redis-consumer.placement" $worker | nindent 2 }}
+  containers:
+    - {{- include "redis-consumer.workerContainer" . | nindent 6 }}
+  volumes:
+    - name: tmp
+      emptyDir:
+        {{- toYaml (pick $worker.tmp "sizeLimit" "medium" | include "redis-consumer.given" | fromJson) | nindent 8 }}
+    {{- if $worker.code }}
+    - name: code
+      configMap:
+        name: {{ $worker.fullname }}-code
+    {{- end }}
+    {{- with $worker.volumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{- define "redis-consumer.workerContainer" -}}
+{{- $root := index . 0 -}}
+{{- $worker := index . 1 -}}
+name: worker
+image: {{ include "redis-consumer.image" (dict "Values" $worker "Chart" $root.Chart) }}
+imagePullPolicy: {{ $worker.image.pullPolicy }}
+{{- if $worker.serve }}
+command:
+  - redis-consumer
+  - run
+  {{- range $worker.serve }}
+  - --serve
+  - {{ . | quote }}
+  {{- end }}
+{{- end }}
+env:
+  {{- include "redis-consumer.env" $worker.variables | nindent 2 }}
+{{- $secrets := list }}
+{{- if include "redis-consumer.given" $root.Values.secrets | fromJson }}
+{{- $secrets = append $secrets (include "redis-consumer.fullname" $root) }}
+{{- end }}
+{{- if include "redis-consumer.given" $worker.ownSecrets | fromJson }}
+{{- $secrets = append $secrets (printf "%s-secrets" $worker.fullname) }}
+{{- end }}
+{{- if or $secrets $worker.envFrom }}
+envFrom:
+  {{- range $secrets }}
+  - secretRef:
+      name: {{ . }}
+  {{- end }}
+  {{- with $worker.envFrom }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- if $worker.variables.HEALTH_ADDRESS }}
+ports:
+  - name: health
+    containerPort: {{ regexFind "[0-9]+$" $worker.variables.HEALTH_ADDRESS }}
+{{- if $worker.probes.enabled }}
+startupProbe:
+  httpGet: { path: /live, port: health }
+  {{- toYaml $worker.probes.startup | nindent 2 }}
+livenessProbe:
+  httpGet: { path: /live, port: health }
+  {{- toYaml $worker.probes.liveness | nindent 2 }}
+readinessProbe:
+  httpGet: { path: /ready, port: health }
+  {{- toYaml $worker.probes.readiness | nindent 2 }}
+{{- end }}
+{{- end }}
+securityContext:
+  {{- toYaml $worker.securityContext | nindent 2 }}
+{{- with $worker.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+volumeMounts:
+  - name: tmp
+    mountPath: /tmp
+  {{- if $worker.code }}
+  - name: code
+    mountPath: /code
+    readOnly: true
+  {{- end }}
+  {{- with $worker.volumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* Who a pod of the release is to the cluster. */}}
+{{- define "redis-consumer.account" -}}
+{{- with include "redis-consumer.serviceAccount" . -}}
+serviceAccountName: {{ . }}
+{{ end -}}
+automountServiceAccountToken: {{ .Values.serviceAccount.automountServiceAccountToken }}
+{{- /* A Service called redis would set REDIS_PORT to an address. */}}
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Where a pod may run: of a worker, or of the exporter. */}}
+{{- define "redis-consumer.placement" -}}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" }}
+{{- with get $ $key }}
+{{ $key }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,104 @@
+{{/* Which workers are there, and what are they told? */}}
+
+{{/* Lays the second map over the first: maps are merged, other values replace, null removes. Sprig's own merge
+     takes neither false nor 0 nor "" for a value. */}}
+{{- define "redis-consumer.overlay" -}}
+{{- $base := index . 0 -}}
+{{- range $key, $value := index . 1 -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $base $key -}}
+{{- else if and (kindIs "map" $value) (kindIs "map" (get $base $key)) -}}
+{{- include "redis-consumer.overlay" (list (get $base $key) $value) -}}
+{{- else -}}
+{{- $_ := set $base $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* All workers as JSON: their values, with `fullname`, `variables` and `queues`. */}}
+{{- define "redis-consumer.workers" -}}
+{{- $root := . -}}
+{{- $fullname := include "redis-consumer.fullname" . -}}
+{{- $workers := list -}}
+{{- $names := list -}}
+{{- range (.Values.consumers | default (list dict)) -}}
+{{- $worker := omit (deepCopy $root.Values) "consumers" "global" "fullnameOverride" -}}
+{{- include "redis-consumer.overlay" (list $worker .) -}}
+{{- $own := ternary (printf "%s-%s" $fullname .name | trunc 63 | trimSuffix "-") $fullname (hasKey . "name") -}}
+{{- $_ := set $worker "fullname" (.fullnameOverride | default $own) -}}
+{{- $_ := set $worker "ownSecrets" (ternary (.secrets | default dict) dict (hasKey . "name")) -}}
+{{- $_ := set $worker "variables" (include "redis-consumer.variables" $worker | fromJson) -}}
+{{- $_ := set $worker "queues" (include "redis-consumer.queues" $worker | fromJsonArray) -}}
+{{- include "redis-consumer.check" $worker -}}
+{{- if has $worker.fullname $names -}}
+{{- fail (printf "consumers: two are called %s; give each a name of its own" $worker.fullname) -}}
+{{- end -}}
+{{- $names = append $names $worker.fullname -}}
+{{- $workers = append $workers $worker -}}
+{{- end -}}
+{{- toJson $workers -}}
+{{- end -}}
+
+{{- define "redis-consumer.check" -}}
+{{- if and .hpa.enabled .keda.enabled -}}
+{{- fail (printf "%s: hpa and keda both say how many workers there are; enable one" .fullname) -}}
+{{- end -}}
+{{- if and .serve (or .type .queue) -}}
+{{- fail (printf "%s: serve names consumers and queues itself; leave type and queue empty" .fullname) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Values that count, as text, in JSON: empty ones, 0 and false are left out, so that the default applies. JSON has
+     numbers of one kind only, whether they come from a file, the command line or a parent chart. */}}
+{{- define "redis-consumer.given" -}}
+{{- $given := dict -}}
+{{- range $name, $value := . | toJson | fromJson -}}
+{{- if $value -}}
+{{- $isWhole := and (kindIs "float64" $value) (eq (floor $value) (float64 $value)) -}}
+{{- $_ := set $given $name (ternary (printf "%.0f" (float64 $value)) (toString $value) $isWhole) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $given -}}
+{{- end -}}
+
+{{/* A worker's variables in JSON. */}}
+{{- define "redis-consumer.variables" -}}
+{{- $named := dict "CONSUMER_TYPE" .type "QUEUE" .queue -}}
+{{- if .code -}}
+{{- $_ := set $named "PYTHONPATH" "/code" -}}
+{{- end -}}
+{{- $variables := dict -}}
+{{- if .probes.enabled -}}
+{{- $_ := set $variables "HEALTH_ADDRESS" (printf "0.0.0.0:%v" .probes.port) -}}
+{{- end -}}
+{{- include "redis-consumer.overlay" (list $variables (include "redis-consumer.given" .env | fromJson)) -}}
+{{- include "redis-consumer.overlay" (list $variables (include "redis-consumer.given" $named | fromJson)) -}}
+{{- toJson $variables -}}
+{{- end -}}
+
+{{/* The lists in Redis that a worker takes jobs from, in JSON. */}}
+{{- define "redis-consumer.queues" -}}
+{{- $queues := list -}}
+{{- range .serve -}}
+{{- $queues = append $queues (regexReplaceAll "^.*=" . "" | lower) -}}
+{{- end -}}
+{{- if not .serve -}}
+{{- $queue := .variables.QUEUE | default "predict" | lower -}}
+{{- $isZip := eq "zip" (.variables.CONSUMER_TYPE | default "image" | lower) -}}
+{{- $queues = list (ternary (printf "%s-zip" (trimSuffix "-zip" $queue)) $queue $isZip) -}}
+{{- end -}}
+{{- toJson $queues -}}
+{{- end -}}
+
+{{/* Variables as a container's list. */}}
+{{- define "redis-consumer.env" -}}
+{{- range $name, $value := . }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Seconds between SIGTERM and SIGKILL: the grace period of jobs, five until a slot is killed, five more. */}}
+{{- define "redis-consumer.terminationGracePeriod" -}}
+{{- .terminationGracePeriodSeconds | default (add 10 (ceil (float64 (.variables.GRACE_PERIOD | default "25")))) -}}
+{{- end -}}
