@@ -109,7 +109,7 @@ class Release:
 
     def variables(self, name: str | None = None) -> dict[str, str]:
         """Variables of that container, without those of Secrets."""
-        return {each["name"]: each["value"] for each in self.container(name)["env"]}
+        return {each["name"]: each["value"] for each in self.container(name).get("env", [])}
 
 
 def check(manifest: Manifest) -> None:

@@ -54,8 +54,7 @@ command:
   - {{ . | quote }}
   {{- end }}
 {{- end }}
-env:
-  {{- include "redis-consumer.env" $worker.variables | nindent 2 }}
+{{- include "redis-consumer.env" $worker.variables }}
 {{- $secrets := list }}
 {{- if include "redis-consumer.given" $root.Values.secrets | fromJson }}
 {{- $secrets = append $secrets (include "redis-consumer.fullname" $root) }}

@@ -90,11 +90,14 @@
 {{- toJson $queues -}}
 {{- end -}}
 
-{{/* Variables as a container's list. */}}
+{{/* Variables of a container. */}}
 {{- define "redis-consumer.env" -}}
-{{- range $name, $value := . }}
-- name: {{ $name }}
-  value: {{ $value | quote }}
+{{- with . }}
+env:
+  {{- range $name, $value := . }}
+  - name: {{ $name }}
+    value: {{ $value | quote }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 

@@ -1,0 +1,134 @@
+"""Are a worker's pods safe, asked how they are, and given the time to end their jobs?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from redis_consumer.supervisor.loop import KILL_AFTER_S
+from support.charts import Chart
+
+ALL: dict[str, Any] = {"exporter": {"enabled": True}}
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [(None, 35), (60, 70), ("60", 70), (2.5, 13), ("0", 10), (0, 35)])
+def test_a_cluster_waits_for_the_grace_period(chart: Chart, grace: object, seconds: int) -> None:
+    pod = chart.render({"env": {"GRACE_PERIOD": grace}}).pod()
+    assert pod["terminationGracePeriodSeconds"] == seconds
+
+
+def test_a_cluster_waits_longer_than_a_worker_takes_to_stop(chart: Chart) -> None:
+    assert chart.render({"env": {"GRACE_PERIOD": "0"}}).pod()["terminationGracePeriodSeconds"] > KILL_AFTER_S
+
+
+def test_another_time_may_be_given(chart: Chart) -> None:
+    assert chart.render({"terminationGracePeriodSeconds": 90}).pod()["terminationGracePeriodSeconds"] == 90
+
+
+@pytest.mark.parametrize(
+    ("probe", "path"), [("startupProbe", "/live"), ("livenessProbe", "/live"), ("readinessProbe", "/ready")]
+)
+def test_probes_ask_where_the_worker_answers(chart: Chart, probe: str, path: str) -> None:
+    release = chart.render({"probes": {"port": 9000}})
+    container = release.container()
+    assert container[probe]["httpGet"] == {"path": path, "port": "health"}
+    assert container["ports"] == [{"name": "health", "containerPort": 9000}]
+    assert release.variables()["HEALTH_ADDRESS"] == "0.0.0.0:9000"
+
+
+def test_an_address_of_ones_own_is_probed(chart: Chart) -> None:
+    release = chart.render({"env": {"HEALTH_ADDRESS": "[::]:8081"}})
+    assert release.container()["ports"] == [{"name": "health", "containerPort": 8081}]
+    assert release.variables()["HEALTH_ADDRESS"] == "[::]:8081"
+
+
+def test_without_probes(chart: Chart) -> None:
+    release = chart.render({"probes": {"enabled": False}})
+    assert {"startupProbe", "livenessProbe", "readinessProbe", "ports"}.isdisjoint(release.container())
+    assert "HEALTH_ADDRESS" not in release.variables()
+
+
+@pytest.mark.parametrize("name", ["cells-redis-consumer", "cells-redis-consumer-exporter"])
+def test_pods_have_no_rights(chart: Chart, name: str) -> None:
+    release = chart.render(ALL)
+    pod, container = release.pod(name), release.container(name)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+
+
+@pytest.mark.parametrize("name", ["cells-redis-consumer", "cells-redis-consumer-exporter"])
+def test_temporary_files_have_a_place(chart: Chart, name: str) -> None:
+    release = chart.render(ALL)
+    assert {"name": "tmp", "mountPath": "/tmp"} in release.container(name)["volumeMounts"]
+    assert {"name": "tmp", "emptyDir": {}} in release.pod(name)["volumes"]
+
+
+def test_temporary_files_have_a_limit_and_a_medium(chart: Chart) -> None:
+    volumes = chart.render({"tmp": {"sizeLimit": "10Gi", "medium": "Memory"}}).pod()["volumes"]
+    assert volumes == [{"name": "tmp", "emptyDir": {"sizeLimit": "10Gi", "medium": "Memory"}}]
+
+
+def test_no_variable_comes_from_a_service_s_name(chart: Chart) -> None:
+    assert chart.render().pod()["enableServiceLinks"] is False
+
+
+def test_a_workload_s_identity(chart: Chart) -> None:
+    annotations = {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/cells"}
+    release = chart.render({"serviceAccount": {"create": True, "annotations": annotations}, **ALL})
+    account = release.one("ServiceAccount")
+    assert account["metadata"]["annotations"] == annotations
+    for name in release.all("Deployment"):
+        assert release.pod(name)["serviceAccountName"] == account["metadata"]["name"]
+
+
+def test_an_account_that_exists(chart: Chart) -> None:
+    release = chart.render({"serviceAccount": {"name": "cells"}})
+    assert release.pod()["serviceAccountName"] == "cells"
+    assert release.kinds == ["Deployment"]
+
+
+def test_what_else_a_pod_may_be_given(chart: Chart) -> None:
+    given: dict[str, Any] = {
+        "volumes": [{"name": "key", "secret": {"secretName": "gcs"}}],
+        "volumeMounts": [{"name": "key", "mountPath": "/key"}],
+        "envFrom": [{"secretRef": {"name": "redis"}}],
+        "podLabels": {"azure.workload.identity/use": "true"},
+        "podAnnotations": {"example.org/team": "cells"},
+        "priorityClassName": "low",
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}
+        ],
+        "imagePullSecrets": [{"name": "registry"}],
+    }
+    release = chart.render(given)
+    pod, container = release.pod(), release.container()
+    meta = release.one("Deployment")["spec"]["template"]["metadata"]
+    assert given["volumes"][0] in pod["volumes"]
+    assert given["volumeMounts"][0] in container["volumeMounts"]
+    assert container["envFrom"] == given["envFrom"]
+    assert meta["labels"].items() >= {"azure.workload.identity/use": "true"}.items()
+    assert meta["annotations"].items() >= {"example.org/team": "cells"}.items()
+    for key in ("priorityClassName", "topologySpreadConstraints", "imagePullSecrets"):
+        assert pod[key] == given[key]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, {"maxUnavailable": 1}),
+        ({"minAvailable": "50%"}, {"minAvailable": "50%"}),
+        ({"minAvailable": 0}, {"minAvailable": 0}),
+    ],
+)
+def test_disruptions(chart: Chart, given: dict[str, Any], kept: dict[str, Any]) -> None:
+    release = chart.render({"podDisruptionBudget": {"enabled": True, **given}})
+    spec = release.one("PodDisruptionBudget")["spec"]
+    assert spec.pop("selector") == release.one("Deployment")["spec"]["selector"]
+    assert spec == kept
