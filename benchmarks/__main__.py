@@ -42,7 +42,7 @@ def main(
         bool, typer.Option("--huge", help="big with 40,000 x 40,000 px by region, zip with 10,000 images as well.")
     ] = False,
     sentinel: Annotated[bool, typer.Option("--sentinel", help=f"{CHAOS} with a Sentinel and a failover.")] = False,
-    archive: Annotated[bool, typer.Option("--archives", help=f"{CHAOS} with archives; --jobs says how many.")] = False,
+    archive: Annotated[bool, typer.Option("--archives", help=f"{CHAOS} with archives and movies.")] = False,
 ) -> None:
     """Measure something and print its figures. Run them alone on a machine: others' load is in every figure.
 

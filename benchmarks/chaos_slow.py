@@ -1,33 +1,65 @@
-"""Consumers of archives and images that take their time in each phase, so that a kill finds them there."""
+"""Consumers of archives, movies and images that take their time in each phase, so that a kill finds them there."""
 
 from __future__ import annotations
 
+import os
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
-from redis_consumer.consumers import ImageFileConsumer, ZipFileConsumer
+from benchmarks.chaos_consumer import LEDGER_VARIABLE
+from benchmarks.chaos_ledger import Ledger
+from redis_consumer.consumers import Child, Consumer, ImageFileConsumer, TrackingConsumer, ZipFileConsumer
+from redis_consumer.consumers.base import Outcome
+from redis_consumer.job import Job
 
-PAUSE_S = 0.04
+T = TypeVar("T")
 
 
-class SlowImage(ImageFileConsumer):
+class Slow(Consumer):
+    """Waits before each child, when it makes them and when it reads them; notes which process runs which job.
+
+    Attributes:
+        pause_s: seconds for each child.
+    """
+
+    pause_s = 0.04
+
+    def run(self, job: Job) -> Outcome:
+        """As for every job."""
+        ledger = Ledger(Path(os.environ[LEDGER_VARIABLE]))
+        ledger.note("start", job=job.id)
+        ledger.close()
+        return super().run(job)
+
+    def fan_out(self, children: Iterable[Child], *, then: str, fields: Mapping[str, Any] | None = None) -> str:
+        """As for every parent."""
+        return super().fan_out(self._slowly(children), then=then, fields=fields)
+
+    def child_jobs(self) -> Iterator[Job]:
+        """As for every parent."""
+        return self._slowly(super().child_jobs())
+
+    def _slowly(self, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            time.sleep(self.pause_s)
+            yield item
+
+
+class SlowImage(Slow, ImageFileConsumer):
     """Waits before its image."""
 
     def _consume(self, redis_hash: str) -> str:
-        time.sleep(PAUSE_S)
+        time.sleep(self.pause_s)
         return super()._consume(redis_hash)
 
 
-class SlowZip(ZipFileConsumer):
-    """Waits before it takes an image out of an archive, and before it merges a result."""
+class SlowZip(Slow, ZipFileConsumer):
+    """Has many children."""
 
-    def why_skipped(self, name: str) -> str:
-        """As for every archive."""
-        time.sleep(PAUSE_S)
-        return super().why_skipped(name)
 
-    def child_jobs(self) -> Any:
-        """As for every parent."""
-        for child in super().child_jobs():
-            time.sleep(PAUSE_S)
-            yield child
+class SlowTracking(Slow, TrackingConsumer):
+    """Has few children."""
+
+    pause_s = 0.15

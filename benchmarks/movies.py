@@ -8,6 +8,7 @@ are in pixels, times in frames.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -156,6 +157,13 @@ def simulate(scene: Scene) -> Movie:
         living = [each for each in after if _is_inside(each.cell, scene.side_px)]
     steps = dice.normal(scale=scene.drift_px, size=(scene.frames, 2)) if scene.drift_px else np.zeros((scene.frames, 2))
     return Movie(scene, frames, parents, np.cumsum(steps, axis=0) - steps[0])
+
+
+def shuffled(labels: npt.NDArray[Any], seed: int) -> npt.NDArray[Any]:
+    """The same regions with labels that tell nothing from frame to frame, as a segmentation gives them."""
+    order = np.random.default_rng(seed).permutation(int(labels.max())) + 1
+    mixed: npt.NDArray[Any] = np.concatenate([[0], order]).astype(labels.dtype)[labels]
+    return mixed
 
 
 def _places(scene: Scene, dice: np.random.Generator) -> Floats:

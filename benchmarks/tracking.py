@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.movies import Movie, Scene, simulate
+from benchmarks.movies import Movie, Scene, shuffled, simulate
 from benchmarks.track_scores import Scores, score
 from benchmarks.track_segment import segment
 from redis_consumer.tracking import Linker, Track, Tracking, write_challenge
@@ -100,8 +100,7 @@ def _true_labels(movie: Movie, *, is_shuffled: bool = True) -> Iterator[Labels]:
     """True label images; shuffled, their labels tell nothing, as those of a segmentation."""
     for number in range(movie.scene.frames):
         labels = movie.labels(number)
-        order = np.random.default_rng(number).permutation(int(labels.max())) + 1
-        yield np.concatenate([[0], order]).astype(labels.dtype)[labels] if is_shuffled else labels
+        yield shuffled(labels, number) if is_shuffled else labels
 
 
 def _linked(images: Iterable[Labels]) -> _Run:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from benchmarks.movies import shuffled
 
 from redis_consumer import settings
 from redis_consumer.consumers import ImageFileConsumer, TrackingConsumer
@@ -139,7 +140,7 @@ def test_a_track_file_is_linked_anew_by_its_own_labels(run: Callable[..., Result
     path = tmp_path / "uploads" / "cells.trk"
     path.parent.mkdir()
     images = [MOVIE.image(number) for number in range(len(TRUTH))]
-    mixed = [movies.shuffled(labels, number) for number, labels in enumerate(TRUTH)]
+    mixed = [shuffled(labels, number) for number, labels in enumerate(TRUTH)]
     write_track_file(path, images, mixed, [], shape=SHAPE)
     after, files = run("cells.trk", original_name="cells.trk")
     assert after["status"] == "done", after.get("reason")
@@ -281,18 +282,19 @@ def test_a_zip_that_is_no_movie_is_refused_in_words(
     assert message in after["reason"]
 
 
+@pytest.mark.parametrize("function", ["deep_watershed", ""])
 def test_frames_get_the_model_that_the_settings_name(
-    run: Callable[..., Result], redis_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Result], redis_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     monkeypatch.setenv("TRACKING_SEGMENT_MODEL", "NuclearSegmentation:1")
-    monkeypatch.setenv("TRACKING_POSTPROCESS_FUNCTION", "deep_watershed")
+    monkeypatch.setenv("TRACKING_POSTPROCESS_FUNCTION", function)
     settings.use(None)
     movies.write_tiff(MOVIE, tmp_path / "uploads" / "cells.tif")
     after, _ = run("cells.tif", original_name="cells.tif")
     assert after["status"] == "done", after.get("reason")
     (child,) = redis_db.keys("predict:*")
     names = ["model_name", "model_version", "postprocess_function", "cuts"]
-    assert redis_db.hmget(child, names) == ["NuclearSegmentation", "1", "deep_watershed", "0"]
+    assert redis_db.hmget(child, names) == ["NuclearSegmentation", "1", function or None, "0"]
 
 
 def test_a_segmentation_of_another_size_is_refused_in_words(

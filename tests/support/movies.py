@@ -43,9 +43,3 @@ def write_zip(movie: Movie, path: Path) -> None:
 def true_labels(movie: Movie) -> list[Array]:
     """The true label images, frame by frame."""
     return [movie.labels(number) for number in range(movie.scene.frames)]
-
-
-def shuffled(labels: Array, seed: int) -> Array:
-    """The same regions with labels that tell nothing, as a segmentation gives them."""
-    order = np.random.default_rng(seed).permutation(int(labels.max())) + 1
-    return np.concatenate([[0], order]).astype(labels.dtype)[labels]

@@ -185,9 +185,10 @@ def _child_fields(job: Job) -> dict[str, str]:
     fields |= {"channels": "0,,", "dimension_order": "BXY"}
     if defaults.is_given("TRACKING_SEGMENT_MODEL"):
         name, _, version = str(defaults.get("TRACKING_SEGMENT_MODEL")).partition(":")
-        function = str(defaults.get("TRACKING_POSTPROCESS_FUNCTION"))
-        fields |= {"model_name": name, "model_version": version, "postprocess_function": function}
-        fields["cuts"] = str(defaults.get("CUTS"))
+        fields |= {"model_name": name, "model_version": version, "cuts": str(defaults.get("CUTS"))}
+        # Else the model's card says it: the default is of the contract's model.
+        if defaults.is_given("TRACKING_POSTPROCESS_FUNCTION"):
+            fields["postprocess_function"] = str(defaults.get("TRACKING_POSTPROCESS_FUNCTION"))
     return fields
 
 

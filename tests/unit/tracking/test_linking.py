@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.movies import Movie, Scene, simulate
+from benchmarks.movies import Movie, Scene, shuffled, simulate
 from benchmarks.track_scores import Scores, score
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from redis_consumer.tracking.lineage import check
 from redis_consumer.tracking.linking import Linker, LinkOptions, link_movie
 from redis_consumer.tracking.tracks import Tracking
-from support.movies import shuffled, true_labels
+from support.movies import true_labels
 
 Disc = tuple[float, float, float]
 SIDE = 96
