@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,9 +33,9 @@ class Slow(Consumer):
         ledger.close()
         return super().run(job)
 
-    def fan_out(self, children: Iterable[Child], *, then: str, fields: Mapping[str, Any] | None = None) -> str:
+    def fan_out(self, children: Iterable[Child], **options: Any) -> str:
         """As for every parent."""
-        return super().fan_out(self._slowly(children), then=then, fields=fields)
+        return super().fan_out(self._slowly(children), **options)
 
     def child_jobs(self) -> Iterator[Job]:
         """As for every parent."""

@@ -73,25 +73,26 @@ class Family:
         self._check(self.queue.run(script_call("stage", keys, arguments)))
         self._staged += len(children)
 
-    def fan_out(self, then: str, fields: Mapping[str, Any]) -> None:
+    def fan_out(self, then: str, fields: Mapping[str, Any], *, share: int = 100) -> None:
         """Put what was staged into its queues, and let the parent wait for it; the claim ends.
 
         Args:
             then: method that goes on with the parent once all children have ended; at once where there are none.
             fields: what to write to the parent.
+            share: percent of the parent's progress that the children stand for.
         """
-        self._wait(str(self._staged), then, fields)
+        self._wait(str(self._staged), then, fields, share)
 
     def adopt(self, then: str, fields: Mapping[str, Any]) -> None:
         """Let the parent wait for the children of its field ``children``, which an older worker has pushed."""
-        self._wait("-1", then, fields)
+        self._wait("-1", then, fields, 100)
 
-    def _wait(self, count: str, then: str, fields: Mapping[str, Any]) -> None:
+    def _wait(self, count: str, then: str, fields: Mapping[str, Any], share: int) -> None:
         queue = self.queue
         kinds = ("leases", "given-back")
         keys = [queue.processing, queue.key("holders"), queue.key("cancelled"), self.parent.id, *map(queue.key, kinds)]
         stamped = queue.stamp({**fields, "status": "waiting", NEXT_PHASE: then})
-        limits = [str(MAX_LIST_BYTES), str(queue.child_expire_s)]
+        limits = [str(MAX_LIST_BYTES), str(queue.child_expire_s), str(share)]
         arguments = [queue.holder(self.parent), count, *limits, *flat(stamped)]
         call = script_call("fan_out", [*keys, queue.name, queue.key("forgiven")], arguments)
         self._check(queue.run(call))

@@ -115,7 +115,7 @@ def test_a_parent_without_children_goes_on_at_once(fanned: Fanned, zips: JobQueu
     assert claimed(zips).get("next_phase") == "gather"
 
 
-def test_progress_is_the_mean_of_the_children(fanned: Fanned, images: JobQueue, redis_db: Any) -> None:
+def test_progress_is_the_mean_of_the_children_and_never_falls(fanned: Fanned, images: JobQueue, redis_db: Any) -> None:
     fanned(4)
     seen = []
     job = claimed(images)
@@ -125,7 +125,17 @@ def test_progress_is_the_mean_of_the_children(fanned: Fanned, images: JobQueue, 
     images.complete(job, {"status": "done", "progress": 100})
     seen.append(redis_db.hget(PARENT, "progress"))
     end(images, "failed")
-    assert [*seen, redis_db.hget(PARENT, "progress")] == ["12", "7", "24", "25", "50"]
+    assert [*seen, redis_db.hget(PARENT, "progress")] == ["12", "12", "24", "25", "50"]
+
+
+def test_children_may_stand_for_a_share_of_the_progress(zips: JobQueue, images: JobQueue, redis_db: Any) -> None:
+    submit(redis_db, "a", "zips")
+    stage(zips, claimed(zips), 2).fan_out("gather", {}, share=90)
+    seen = []
+    for _ in range(2):
+        end(images)
+        seen.append(redis_db.hget(PARENT, "progress"))
+    assert seen == ["45", "90"]
 
 
 @pytest.mark.parametrize("odd", ["", "half", "-5", "nan", "1e999"])
@@ -407,7 +417,6 @@ def test_a_retried_child_is_waited_for_again(fanned: Fanned, zips: JobQueue, ima
     dead = claimed(images)
     images.complete(dead, {"status": "failed", "reason": "bug"}, is_dead=True)
     assert images.retry(dead.id)
-    assert redis_db.hget(PARENT, "progress") == "0"
     end(images)
     assert not redis_db.exists("zips")
     end(images)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from redis_consumer.consumers import Child, Consumer, second_phase
+from redis_consumer.consumers import base as base_module
 from redis_consumer.consumers.base import Interrupted, Outcome
 from redis_consumer.consumers.fan_out import inherited, reason_of_child
+from redis_consumer.consumers.in_flight import AT_ONCE
 from redis_consumer.errors import InvalidImage, InvalidJob, StorageUnavailable
 from redis_consumer.job import Job
 from redis_consumer.redis import RedisClient
@@ -166,6 +168,26 @@ def test_an_outage_in_the_middle_gives_the_job_back_and_makes_the_same_children(
     assert len(after) == len(set(after)) == 250
     assert before <= set(after)
     assert len(redis_db.keys("words:*")) == 250
+
+
+def test_a_job_that_is_cancelled_while_it_makes_children_stops_there(
+    make: Make, submit: Submit, redis_db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Watched(Words):
+        def _children(self, job: Job) -> Iterator[Child]:
+            for child in super()._children(job):
+                made.append(child)
+                self.job_queue.cancel(job.id)
+                yield child
+
+    monkeypatch.setattr(base_module, "PROGRESS_S", 0.0)
+    submit(" ".join(f"w{number}" for number in range(90)))
+    run(make(Watched, "movies"))
+    assert redis_db.hget(PARENT, "reason").startswith("JobCancelled: ")
+    assert len(made) <= 2 * AT_ONCE
+    assert redis_db.keys("words*") == []
 
 
 @pytest.mark.parametrize("error", [StorageUnavailable("away"), Interrupted()])

@@ -17,12 +17,13 @@ from benchmarks.movies import shuffled
 
 from redis_consumer import settings
 from redis_consumer.consumers import ImageFileConsumer, TrackingConsumer
+from redis_consumer.consumers import base as base_module
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving import open_model_server
 from redis_consumer.storage import Storage
-from redis_consumer.tracking import write_track_file
+from redis_consumer.tracking import Linker, linking, write_track_file
 from support import movies
 
 JOB = "track:cells.tif:1"
@@ -112,6 +113,42 @@ def test_frames_go_out_in_stacks_with_the_contracts_fields(
     assert (fields["channels"], fields["dimension_order"], fields["scale"]) == ("0,,", "BXY", "1")
     assert "model_name" not in fields
     assert 0 < redis_db.ttl(child) <= 3600
+
+
+def test_progress_rises_to_the_end_through_both_phases(
+    run: Callable[..., Result], consumers: dict[str, Consumer], redis_db: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    shown: list[int] = []
+    monkeypatch.setattr(base_module, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(consumers["track"], "on_update", lambda: shown.append(int(redis_db.hget(JOB, "progress"))))
+    movies.write_tiff(MOVIE, tmp_path / "uploads" / "cells.tif")
+    after, _ = run("cells.tif", original_name="cells.tif", outputs="all", progress="70")
+    assert (after["status"], after["progress"]) == ("done", "100")
+    # What an earlier run has shown is gone, and the second phase begins where the children ended.
+    assert shown == sorted(shown)
+    assert shown[0] == 0
+    assert {90, 91, 92, 93, 94, 95, 96, 97, 98} <= set(shown)
+
+
+@pytest.mark.parametrize("last", [2, 5])
+def test_a_movie_that_is_cancelled_while_cells_are_linked_goes_no_further(
+    run: Callable[..., Result], consumers: dict[str, Consumer], tmp_path: Path, monkeypatch: Any, last: int
+) -> None:
+    linked: list[int] = []
+
+    class Watched(Linker):
+        def add(self, labels: Any, shift_px: tuple[int, int] = (0, 0)) -> None:
+            linked.append(len(linked))
+            if linked[-1] == last:
+                consumers["track"].job_queue.cancel(JOB)
+            super().add(labels, shift_px)
+
+    monkeypatch.setattr(base_module, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(linking, "Linker", Watched)
+    movies.write_tiff(MOVIE, tmp_path / "uploads" / "cells.tif")
+    after, _ = run("cells.tif", original_name="cells.tif")
+    assert (after["status"], after["reason"].partition(":")[0]) == ("failed", "JobCancelled")
+    assert linked == list(range(last + 1))
 
 
 def test_every_output_is_there_where_it_is_asked_for(run: Callable[..., Result], tmp_path: Path) -> None:

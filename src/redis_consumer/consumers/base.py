@@ -14,10 +14,13 @@ from redis_consumer.consumers.fan_out import Child, method_of, run_fan_out
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError, SettingsError
-from redis_consumer.family import Family
+from redis_consumer.family import NEXT_PHASE, Family
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.logs import job_context
 from redis_consumer.queue import JobQueue, Leftover, timestamp
+
+#: Seconds between two reports of a job's progress, or looks whether it is wanted, at least.
+PROGRESS_S = 1.0
 
 
 class Outcome(str, Enum):
@@ -90,6 +93,8 @@ class Consumer:
         self._is_bug = False
         self._is_over = False
         self._renewal: Renewal | None = None
+        self._percent = 0
+        self._look_at = 0.0
 
     def _consume(self, redis_hash: str) -> str:
         """Do the work of one job and return its status; the only method that a plug-in must implement.
@@ -129,12 +134,16 @@ class Consumer:
 
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it: complete, fail or give back, exactly one of these."""
-        self.job, self._is_settled, self._is_bug, self._is_over = job, False, False, False
+        self._open(job)
         try:
             with job_context(job_id=job.id, attempt=job.attempt):
                 return self._run(job)
         finally:
             self.job = None
+
+    def _open(self, job: Job | None) -> None:
+        self.job, self._is_settled, self._is_bug, self._is_over = job, False, False, False
+        self._percent, self._look_at = 0, time.monotonic() + PROGRESS_S
 
     def _run(self, job: Job) -> Outcome:
         started = time.monotonic()
@@ -170,6 +179,8 @@ class Consumer:
                 f"{name or job.id}: not a file for queue {self.queue!r}; submit it to a queue that takes this type",
                 job_id=job.id,
             )
+        if job.get("progress", "0") != "0" and not job.get(NEXT_PHASE) and job.status != JobStatus.WAITING:
+            self.update_key(job.id, {"progress": 0})  # an earlier run got so far
         return method_of(self, job)(job.id)
 
     def _settle(self, job: Job, status: str) -> Outcome:
@@ -230,7 +241,34 @@ class Consumer:
             if self.on_update is not None:
                 self.on_update()
 
-    def fan_out(self, children: Iterable[Child], *, then: str, fields: Mapping[str, Any] | None = None) -> str:
+    def report_progress(self, done: int, total: int) -> None:
+        """Write how much of the running job is done, in percent; at most once a second, so it may be told often.
+
+        What is shown never falls in one run.
+
+        Raises:
+            JobCancelled, LeaseLost: as `update_key`.
+        """
+        self._percent = min(max(self._percent, 100 * done // total), 100)
+        self._look({"progress": self._percent})
+
+    def check_wanted(self) -> None:
+        """Go on only if the running job is wanted and ours still; asks once a second at most, so call it often.
+
+        Raises:
+            JobCancelled, LeaseLost: as `update_key`.
+        """
+        self._look({})
+
+    def _look(self, fields: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if self.job is not None and not self._is_settled and now >= self._look_at:
+            self._look_at = now + PROGRESS_S
+            self.update_key(self.job.id, fields)
+
+    def fan_out(
+        self, children: Iterable[Child], *, then: str, fields: Mapping[str, Any] | None = None, share: int = 100
+    ) -> str:
         """Divide the running job into children; it waits for them, and no worker is held meanwhile.
 
         Nothing is pushed before the last child is known. A run that is repeated makes the same children.
@@ -240,6 +278,7 @@ class Consumer:
             then: method, marked by `second_phase`, that goes on with the job once all of them have ended, in whatever
                 way; `child_jobs` gives them there. At once where there are none.
             fields: what to write to the job; short texts that the second phase needs.
+            share: percent of the job's progress that the children stand for; the rest is the second phase's to report.
 
         Returns:
             The status to return from `_consume`; the claim has ended, so nothing more can be written.
@@ -248,7 +287,7 @@ class Consumer:
             LeaseLost, JobCancelled: as `update_key`; nothing was pushed.
         """
         job = self._claimed()
-        run_fan_out(self, job, children, then, fields)
+        run_fan_out(self, job, children, then=then, fields=fields, share=share)
         return self._end_phase()
 
     def adopt(self, *, then: str) -> str:
@@ -314,7 +353,7 @@ class Consumer:
         self._end_renewal()
         self.purge_processing_queue()
         job = self.job_queue.claim()
-        self.job, self._is_settled = job, False
+        self._open(job)
         if job is None:
             return None
         self._renewal = Renewal(self.job_queue, job)

@@ -34,9 +34,11 @@ class Divider(Protocol):
     job_queue: JobQueue
     storage: Any
     name: str
-    on_update: Callable[[], None] | None
 
     def _consume(self, redis_hash: str) -> str: ...
+
+    def check_wanted(self) -> None:
+        """See `Consumer`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def inherited(job: Job) -> dict[str, str]:
 
 
 def run_fan_out(
-    consumer: Divider, job: Job, children: Iterable[Child], then: str, fields: Mapping[str, Any] | None
+    consumer: Divider, job: Job, children: Iterable[Child], *, then: str, fields: Mapping[str, Any] | None, share: int
 ) -> None:
     """Upload the children's inputs, stage their hashes, and put all of them into their queues at once.
 
@@ -113,20 +115,15 @@ def run_fan_out(
     chunk: list[tuple[str, Mapping[str, Any]]] = []
     with contextlib.closing(in_flight(upload, enumerate(children))) as uploaded:
         for (index, child), where in uploaded:
+            consumer.check_wanted()
             chunk.append((child_key(job, child.queue, child.name, index), _hash_of(child, where, consumer.name)))
             if len(chunk) == CHUNK:
-                _stage(consumer, family, chunk)
+                family.stage(chunk)
+                chunk.clear()
     if chunk:
-        _stage(consumer, family, chunk)
+        family.stage(chunk)
     took = {"children_upload_time": f"{time.monotonic() - started:.6f}"}
-    family.fan_out(then, {**took, **(fields or {})})
-
-
-def _stage(consumer: Divider, family: Family, chunk: list[tuple[str, Mapping[str, Any]]]) -> None:
-    family.stage(chunk)
-    chunk.clear()
-    if consumer.on_update is not None:
-        consumer.on_update()
+    family.fan_out(then, {**took, **(fields or {})}, share=share)
 
 
 def _hash_of(child: Child, where: Mapping[str, Any], worker: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from redis_consumer.models import ModelStore
     from redis_consumer.processing.tiled import Planned
     from redis_consumer.serving.base import Array, ModelServer, OnRetry
-
-#: Seconds between two reports of a job's progress at least.
-PROGRESS_S = 1.0
 
 
 class ModelConsumer(Consumer):
@@ -52,7 +48,6 @@ class ModelConsumer(Consumer):
     ) -> None:
         super().__init__(redis_client, storage_client, queue, final_status, **kwargs)
         self.predict_retries = 0
-        self._report_at = 0.0
         if model_server is not None:
             self.model_server = model_server
         if models is not None:
@@ -72,7 +67,6 @@ class ModelConsumer(Consumer):
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it, see `Consumer.run`."""
         self.predict_retries = 0
-        self._report_at = time.monotonic() + PROGRESS_S
         return super().run(job)
 
     def prepare(self) -> None:
@@ -205,17 +199,6 @@ class ModelConsumer(Consumer):
         """
         tiling = self._tiling(model)
         yield from self._run_tiles(tiling, map(tiling.planned, images))
-
-    def report_progress(self, done: int, total: int) -> None:
-        """Write how much of the running job is done, in percent; at most once a second, so it may be told often.
-
-        Raises:
-            JobCancelled, LeaseLost: as `update_key`.
-        """
-        now = time.monotonic()
-        if self.job is not None and now >= self._report_at:
-            self._report_at = now + PROGRESS_S
-            self.update_key(self.job.id, {"progress": 100 * done // total})
 
     def _tiling(self, model: ModelId) -> Tiling:
         return tiling_of(self.model_server, self.models, model, on_retry=self._note_retry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from redis_consumer.consumers.movie import Movie
 from redis_consumer.consumers.results import result_stem
+from redis_consumer.consumers.steps import Steps
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job
 
@@ -27,12 +28,18 @@ class TrackResult:
         tracking: its tracks.
         labels: (T, Y, X) uint32, the label of its track in each pixel; may be a memory map.
         shifts_px: for each frame, rows and columns by which the scene has moved since the one before.
+        steps: told of each frame that is written.
     """
 
     movie: Movie
     tracking: Tracking
     labels: Array
     shifts_px: list[tuple[int, int]]
+    steps: Steps
+
+    def frames(self) -> Iterator[Array]:
+        """The labels, frame by frame."""
+        return self.steps.counted(self.labels)
 
     @property
     def offsets_px(self) -> list[tuple[int, int]]:
@@ -77,7 +84,7 @@ def write_tracks(result: TrackResult, folder: Path, job: Job) -> list[Path]:
 
     stem = folder / result_stem(job.original_name)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    movie = write_frames(result.labels, Path(f"{stem}_feature_0.tif"))
+    movie = write_frames(result.frames(), result.labels.shape, Path(f"{stem}_feature_0.tif"))
     lineage = folder / "lineage.json"
     lineage.write_text(to_json(result.tracking.tracks))
     files = [movie, lineage]
@@ -91,14 +98,14 @@ def _trk(result: TrackResult, stem: Path) -> list[Path]:
 
     path = Path(f"{stem}.trk")
     images, tracks = result.movie.images(), result.tracking.tracks
-    write_track_file(path, images, result.labels, tracks, shape=result.movie.shape)
+    write_track_file(path, images, result.frames(), tracks, shape=result.movie.shape)
     return [path]
 
 
 def _challenge(result: TrackResult, stem: Path) -> list[Path]:
     from redis_consumer.tracking.challenge import write_challenge
 
-    return write_challenge(stem.parent / "01_RES", result.labels, result.tracking.tracks, len(result.movie))
+    return write_challenge(stem.parent / "01_RES", result.frames(), result.tracking.tracks, len(result.movie))
 
 
 def _table(result: TrackResult, stem: Path) -> list[Path]:
@@ -106,6 +113,7 @@ def _table(result: TrackResult, stem: Path) -> list[Path]:
 
     path = stem.with_name("tracks.csv")
     write_table(path, result.tracking, result.offsets_px)
+    result.steps.take(len(result.movie))
     return [path]
 
 
@@ -113,7 +121,7 @@ def _preview(result: TrackResult, stem: Path) -> list[Path]:
     from redis_consumer.tracking.preview import write_preview
 
     path = stem.with_name("tracks.gif")
-    write_preview(path, result.movie.images(), result.tracking, result.offsets_px)
+    write_preview(path, result.steps.counted(result.movie.images()), result.tracking, result.offsets_px)
     return [path]
 
 

@@ -17,8 +17,10 @@ from redis_consumer.consumers.movie import SUFFIXES, Movie, natural, open_movies
 from redis_consumer.consumers.results import result_stem, shown_name
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Stages
+from redis_consumer.consumers.steps import Steps
 from redis_consumer.consumers.track_results import TrackResult, wanted_outputs, write_tracks
 from redis_consumer.errors import PermanentError
+from redis_consumer.family import NEXT_PHASE
 from redis_consumer.job import Job, JobStatus, ModelId
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 CHILD_PX = 4 << 20
 #: Frames of one such job at most.
 CHILD_FRAMES = 16
+#: Percent of a job's progress that these jobs stand for.
+CHILDREN_SHARE = 90
+#: How often a frame is gone through: its labels are read, it is linked, gets the labels of the tracks, and is written.
+_PASSES = 4
 
 
 class TrackingConsumer(TensorFlowServingConsumer):
@@ -60,20 +66,18 @@ class TrackingConsumer(TensorFlowServingConsumer):
         stages.begin(JobStatus.STARTED, identity_started=self.name, progress=0)
         with self._movies(job) as (movies, folder):
             stages.begin(JobStatus.PREDICTING, ended="download_time")
-            labelled = [(movie, movie.labels) for movie in movies if movie.labels is not None]
-            if labelled:
-                return self._finish(job, stages, labelled, folder)
-            return self.fan_out(self._children(job, movies[0], folder), then="link")
+            if movies[0].labels is not None:
+                return self._finish(job, stages, movies, folder)
+            return self.fan_out(self._children(job, movies[0], folder), then="link", share=CHILDREN_SHARE)
 
     @second_phase
     def link(self, redis_hash: str) -> str:
         """Link the cells of the segmented frames, and upload the tracks."""
         job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
         stages = Stages(self, job)
-        stages.begin(JobStatus.PREDICTING)
+        stages.begin(JobStatus.PREDICTING, progress=CHILDREN_SHARE)
         with self._movies(job) as (movies, folder):
-            labels = self._segmentation(job, movies[0], folder)
-            return self._finish(job, stages, [(movies[0], labels)], folder)
+            return self._finish(job, stages, movies, folder)
 
     @contextmanager
     def _movies(self, job: Job) -> Iterator[tuple[list[Movie], Path]]:
@@ -94,7 +98,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
             imwrite(path, stack, photometric="minisblack", metadata={"axes": "TYX"})
             yield Child(str(defaults.get("SEGMENTATION_QUEUE")).lower(), path.name, path, fields=_child_fields(job))
 
-    def _segmentation(self, job: Job, movie: Movie, folder: Path) -> Frames:
+    def _segmentation(self, job: Job, movie: Movie, folder: Path, steps: Steps) -> Frames:
         """The label images that the workers made, kept in a file."""
         labels: Array = np.lib.format.open_memmap(folder / "labels.npy", "w+", np.uint32, shape=movie.shape)
         for frames, child in zip(stacks(movie.shape), self.child_jobs(), strict=True):
@@ -105,6 +109,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
                     job_id=job.id,
                 )
             labels[frames.start : frames.stop] = self._labels_of(child, (len(frames), *movie.shape[1:]))
+            steps.take(len(frames))
         return lambda number: labels[number]
 
     def _labels_of(self, child: Job, shape: tuple[int, ...]) -> Array:
@@ -127,26 +132,31 @@ class TrackingConsumer(TensorFlowServingConsumer):
             )
         return np.stack(frames)
 
-    def _finish(self, job: Job, stages: Stages, movies: Sequence[tuple[Movie, Frames]], folder: Path) -> str:
+    def _finish(self, job: Job, stages: Stages, movies: Sequence[Movie], folder: Path) -> str:
         """Link each movie, and upload the tracks of all."""
         from redis_consumer.archives import zip_files
 
+        passes = _PASSES + len(wanted_outputs(job))
+        first = CHILDREN_SHARE if job.get(NEXT_PHASE) else 0
+        steps = Steps(self, passes * sum(map(len, movies)), first=first)
         results = folder / "results"
         files: list[Path] = []
-        for number, (movie, labels) in enumerate(movies):
+        for number, movie in enumerate(movies):
             place = results if len(movies) == 1 else results / f"movie_{number}"
-            files += write_tracks(self._track(job, movie, labels, folder / f"tracked_{number}.npy"), place, job)
+            labels = movie.labels or self._segmentation(job, movie, folder, steps)
+            result = self._track(job, movie, steps.reading(labels), folder / f"tracked_{number}.npy", steps)
+            files += write_tracks(result, place, job)
         stages.begin(JobStatus.SAVING_RESULTS, ended="prediction_time", predict_retries=stages.retries)
         key, url = self._upload_zip(zip_files(files, results, name=self._next_zip_name()))
         stages.finish(output_file_name=key, output_url=url, progress=100)
         return self.final_status
 
-    def _track(self, job: Job, movie: Movie, labels: Frames, scratch: Path) -> TrackResult:
+    def _track(self, job: Job, movie: Movie, labels: Frames, scratch: Path, steps: Steps) -> TrackResult:
         """Link the cells of one movie."""
         model = linking_model(job)
         shifts = [(0, 0)] * len(movie)
         if model is None:
-            shifts = list(_shifts(movie))
+            shifts = list(self._shifts(movie))
             tracking = self._link(movie, labels, shifts)
         else:
             names = {spec.name for spec in self.model_server.metadata(model, on_retry=self._note_retry).inputs}
@@ -154,7 +164,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         tracked: Array = np.lib.format.open_memmap(scratch, "w+", np.uint32, shape=movie.shape)
         for number in range(len(movie)):
             tracked[number] = tracking.relabel(number, labels(number))
-        return TrackResult(movie, tracking, tracked, shifts)
+        return TrackResult(movie, tracking, tracked, shifts, steps)
 
     def _link(self, movie: Movie, labels: Frames, shifts: Sequence[tuple[int, int]]) -> Tracking:
         from redis_consumer.tracking.linking import Linker, LinkOptions
@@ -164,7 +174,21 @@ class TrackingConsumer(TensorFlowServingConsumer):
             linker.add(labels(number), shifts[number])
         return linker.finish()
 
+    def _shifts(self, movie: Movie) -> Iterator[tuple[int, int]]:
+        """For each frame, by how much the scene has moved since the one before; nowhere unless that is asked for."""
+        from redis_consumer.processing.drift import measure_shift
+
+        if not defaults.get("DRIFT_CORRECT_ENABLED"):
+            yield from ((0, 0) for _ in range(len(movie)))
+            return
+        before = None
+        for image in movie.images():
+            self.check_wanted()
+            yield (0, 0) if before is None else measure_shift(before, image)
+            before = image
+
     def _ask_model(self, model: ModelId, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self.check_wanted()
         return self.model_server.predict(model, inputs, on_retry=self._note_retry)
 
 
@@ -190,16 +214,3 @@ def _child_fields(job: Job) -> dict[str, str]:
         if defaults.is_given("TRACKING_POSTPROCESS_FUNCTION"):
             fields["postprocess_function"] = str(defaults.get("TRACKING_POSTPROCESS_FUNCTION"))
     return fields
-
-
-def _shifts(movie: Movie) -> Iterator[tuple[int, int]]:
-    """For each frame, by how much the scene has moved since the one before; nowhere unless drift is to be corrected."""
-    from redis_consumer.processing.drift import measure_shift
-
-    if not defaults.get("DRIFT_CORRECT_ENABLED"):
-        yield from ((0, 0) for _ in range(len(movie)))
-        return
-    before = None
-    for image in movie.images():
-        yield (0, 0) if before is None else measure_shift(before, image)
-        before = image

@@ -36,8 +36,6 @@ SUMMARY = "summary.csv"
 _SKIPPED = "skipped.csv"
 #: Field of the parent with the object that lists what was skipped.
 _SKIPPED_FIELD = "skipped_file_name"
-#: Seconds between two looks whether the job is wanted still.
-_LOOK_S = 1.0
 
 
 class ZipFileConsumer(Consumer):
@@ -112,6 +110,7 @@ class ZipFileConsumer(Consumer):
             for member in iter_members(
                 path, folder / "images", label=label, why_skipped=self.why_skipped, limits=limits
             ):
+                self.check_wanted()
                 if member.path is None:
                     rows.writerow((member.name, member.reason))
                 else:
@@ -134,7 +133,7 @@ class ZipFileConsumer(Consumer):
             folder = Path(name)
             result = folder / zip_name(job)
             with Summary(folder / SUMMARY, int(job.get("total_jobs") or 0)) as summary, ResultZip(result) as archive:
-                self._merge(job, summary, archive, folder)
+                self._merge(summary, archive, folder)
                 self._list_skipped(job, summary, folder)
                 summary.close()
                 archive.add_file(folder / SUMMARY, SUMMARY)
@@ -151,14 +150,13 @@ class ZipFileConsumer(Consumer):
         self.update_key(redis_hash, {**fields, **end, "cleanup_time": f"{time.monotonic() - started:.6f}"})
         return self.final_status
 
-    def _merge(self, job: Job, summary: Summary, archive: ResultZip, folder: Path) -> None:
+    def _merge(self, summary: Summary, archive: ResultZip, folder: Path) -> None:
         """Take over the result of each child, some of them downloaded ahead."""
 
         def fetch(numbered: tuple[int, Job]) -> Path | str:
             index, child = numbered
             return self._fetch(child, folder / str(index))
 
-        look_at = time.monotonic() + _LOOK_S
         with contextlib.closing(in_flight(fetch, enumerate(self.child_jobs()))) as fetched:
             for (_, child), found in fetched:
                 if isinstance(found, Path):
@@ -167,9 +165,7 @@ class ZipFileConsumer(Consumer):
                     summary.add_done(child)
                 else:
                     summary.add_failed(child, found, child.get("original_name") or child.id)
-                if time.monotonic() > look_at:
-                    look_at = time.monotonic() + _LOOK_S
-                    self.update_key(job.id)
+                self.check_wanted()
 
     def _fetch(self, child: Job, folder: Path) -> Path | str:
         """Download the result of a child; the reason where there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,12 @@ def write_channels(array: Array, path_stem: str | os.PathLike[str], *, first: in
     return paths
 
 
-def write_frames(labels: Array, path: Path) -> Path:
+def write_frames(labels: Iterable[Array], shape: tuple[int, ...], path: Path) -> Path:
     """Write the label images of a movie as one TIFF, frame by frame.
 
     Args:
-        labels: (T, Y, X) integers of 0 or more; may be a memory map.
+        labels: (Y, X) integers of 0 or more, frame by frame; taken one at a time.
+        shape: (T, Y, X) of all.
         path: of the file; its pixels are float32, uncompressed, as those of `write_channels`.
 
     Returns:
@@ -67,7 +68,7 @@ def write_frames(labels: Array, path: Path) -> Path:
             _check_exact(frame)
             yield frame.astype(np.float32)
 
-    imwrite(path, frames(), shape=labels.shape, dtype=np.float32, photometric="minisblack")
+    imwrite(path, frames(), shape=shape, dtype=np.float32, photometric="minisblack")
     return path
 
 

@@ -4,8 +4,8 @@
 -- A child's hash names its parent in the field `parent`. That counts only while the parent's set of open children has
 -- it: strangers copy fields. Keys of our own, each followed by the parent's key:
 --   family    hash: state ("waiting" for its children, or "gathering" what they gave), queue of the parent, holder
---             (who fanned out), total, done, failed, percent (sum of the children's progress), cursor of the sweep,
---             cancelled
+--             (who fanned out), total, done, failed, percent (sum of the children's progress), share (percent of the
+--             parent's progress that they stand for), cursor of the sweep, cancelled
 --   children  list: the children in order
 --   open      set: those that haven't ended
 --   staged    list: children that aren't in their queues yet
@@ -32,16 +32,17 @@ local function families()
     return percent and percent > 0 and math.floor(math.min(percent, 100)) or 0
   end
 
-  -- A child got on by so many percent: its parent shows the mean of its children, and is a child itself perhaps.
-  local function add_progress(parent, share, depth)
-    local total = tonumber(redis.call("HGET", family_of .. parent, "total") or nil)
-    if share == 0 or not total or redis.call("EXISTS", parent) == 0 then
+  -- A child got on by so many percent: its parent shows the mean of its children, never less than before, and is a
+  -- child itself perhaps.
+  local function add_progress(parent, gain, depth)
+    local total, share = unpack(redis.call("HMGET", family_of .. parent, "total", "share"))
+    if gain == 0 or not total or redis.call("EXISTS", parent) == 0 then
       return
     end
-    local sum = redis.call("HINCRBY", family_of .. parent, "percent", share)
-    local percent = math.floor(math.max(0, math.min(sum / total, 100)))
+    local sum = redis.call("HINCRBY", family_of .. parent, "percent", gain)
+    local percent = math.floor(math.max(0, math.min(sum / total, 100)) * (share or 100) / 100)
     local before = percent_of(redis.call("HGET", parent, "progress"))
-    if percent ~= before then
+    if percent > before then
       redis.call("HSET", parent, "progress", percent)
       local grandparent = (depth or 0) < deepest and parent_of(parent)
       if grandparent then

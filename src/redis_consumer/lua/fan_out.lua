@@ -6,7 +6,8 @@
 -- ARGV  1 holder ("<attempt> <processing list>")
 --       2 how many children are staged; -1 to take those of the field `children`, which an older worker has pushed
 --       3 bytes that the field `children` may have; without it where it would have more
---       4 seconds that hashes of children of an earlier phase last   5… field, value, …
+--       4 seconds that hashes of children of an earlier phase last
+--       5 percent of the parent's progress that its children stand for   6… field, value, …
 -- Returns 1, also when this very call has been carried out before and its reply was lost; 0 where the job isn't ours
 --   any more; 2 where it was cancelled; 3 where staged children are missing, as after a failover.
 -- Atomic because a worker that dies in between would leave children without a parent that waits for them, or
@@ -80,11 +81,12 @@ end
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call("HSET", family, "state", "waiting", "queue", KEYS[7], "holder", ARGV[1],
-  "total", total, "percent", 100 * (counts.done + counts.failed), "done", counts.done, "failed", counts.failed)
+  "total", total, "percent", 100 * (counts.done + counts.failed), "done", counts.done, "failed", counts.failed,
+  "share", ARGV[5])
 redis.call("ZADD", waiting_in .. KEYS[7], now, job)
-local ended = total > 0 and math.floor(100 * (counts.done + counts.failed) / total) or 0
+local ended = total > 0 and math.floor(ARGV[5] * (counts.done + counts.failed) / total) or 0
 kin.tell_progress(job, ended)
-redis.call("HSET", job, "progress", ended, "total_jobs", total, unpack(ARGV, 5))
+redis.call("HSET", job, "progress", ended, "total_jobs", total, unpack(ARGV, 6))
 if #names == total then
   redis.call("HSET", job, "children", table.concat(names, ","))
 end
