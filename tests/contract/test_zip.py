@@ -157,7 +157,9 @@ def test_a_tar_is_taken_too(
     ]  # fmt: skip
 
 
-def test_all_bad_is_failed(redis_db: Any, frontend: Frontend, upload: Upload, workers: Workers, tmp_path: Path) -> None:
+def test_all_bad_is_failed_and_told_in_a_table(
+    redis_db: Any, frontend: Frontend, bucket: Path, upload: Upload, workers: Workers, tmp_path: Path
+) -> None:
     upload(make_zip({"a.tif": b"x", "b.tif": b"y"}))
     key = frontend.predict(BODY)
     with workers(TOGETHER):
@@ -165,6 +167,10 @@ def test_all_bad_is_failed(redis_db: Any, frontend: Frontend, upload: Upload, wo
     assert fields["status"] == "failed"
     assert "none of its 2 images has a result; the first one is a.tif: InvalidImage: a.tif: " in fields["reason"]
     assert len(parse_qs(fields["failures"])) == 2
+    archive = result_of(bucket, fields)
+    assert archive.namelist() == ["summary.csv"]
+    assert [(row["image"], row["status"]) for row in table_of(archive)] == [("a.tif", "failed"), ("b.tif", "failed")]
+    assert fields["output_url"].endswith(fields["output_file_name"])
 
 
 @pytest.mark.parametrize(

@@ -137,17 +137,17 @@ class ZipFileConsumer(Consumer):
                 self._list_skipped(job, summary, folder)
                 summary.close()
                 archive.add_file(folder / SUMMARY, SUMMARY)
-            fields = summary.fields()
-            if not summary.done:
-                self.update_key(redis_hash, fields)
-                raise InvalidJob(
-                    f"{shown_name(job.original_name)}: none of its {summary.failed} images has a result; "
-                    f"the first one is {summary.first_reason or 'gone'}",
-                    job_id=job.id,
-                )
             key, url = self.storage.upload(str(result))
-        end = {"status": self.final_status, "output_file_name": key, "output_url": url, "progress": 100}
-        self.update_key(redis_hash, {**fields, **end, "cleanup_time": f"{time.monotonic() - started:.6f}"})
+        fields = {**summary.fields(), "output_file_name": key, "output_url": url, "progress": 100}
+        fields["cleanup_time"] = f"{time.monotonic() - started:.6f}"
+        if not summary.done:
+            self.update_key(redis_hash, fields)
+            raise InvalidJob(
+                f"{shown_name(job.original_name)}: none of its {summary.failed} images has a result; "
+                f"the first one is {summary.first_reason or 'gone'}",
+                job_id=job.id,
+            )
+        self.update_key(redis_hash, {**fields, "status": self.final_status})
         return self.final_status
 
     def _merge(self, summary: Summary, archive: ResultZip, folder: Path) -> None:
