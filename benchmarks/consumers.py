@@ -1,6 +1,10 @@
-"""Consumers that do nothing, for what is measured around them."""
+"""Consumers for measurements: one that does nothing, and one that counts what its stages cost."""
 
-from redis_consumer.consumers import TensorFlowServingConsumer
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from redis_consumer.consumers import ImageFileConsumer, TensorFlowServingConsumer
 
 
 class NoOp(TensorFlowServingConsumer):
@@ -9,3 +13,15 @@ class NoOp(TensorFlowServingConsumer):
     def _consume(self, redis_hash: str) -> str:
         self.update_key(redis_hash, {"status": "started"})
         return self.final_status
+
+
+class Clocked(ImageFileConsumer):
+    """Writes, next to a stage's ``…_time``, the seconds of the processor that this process used in it: ``…_cpu``."""
+
+    def update_key(self, redis_hash: str, data: Mapping[str, Any] | None = None) -> None:
+        """As of every consumer."""
+        fields = dict(data or {})
+        now = time.process_time()
+        used_s, self._used = now - getattr(self, "_used", now), now
+        stages = [name.removesuffix("_time") for name in fields if name.endswith("_time") and name != "total_time"]
+        super().update_key(redis_hash, {**fields, **{f"{stage}_cpu": f"{used_s:.6f}" for stage in stages}})

@@ -41,12 +41,19 @@ class Echo:
     def reset(self) -> None:
         """Begin to count anew."""
         self._busy_s = 0.0
-        self._tiles = 0
+        self._tiles = self._calls = 0
+        self._cpu_since = time.process_time()
         self._first = self._last = 0.0
 
     def figures(self) -> dict[str, Any]:
-        """Seconds of work, seconds from the first call to the last answer, and tiles, since `reset`."""
-        return {"busy_s": self._busy_s, "span_s": self._last - self._first, "tiles": self._tiles}
+        """Fields of `benchmarks.model_server.Activity`, since `reset`."""
+        return {
+            "busy_s": self._busy_s,
+            "span_s": self._last - self._first,
+            "tiles": self._tiles,
+            "calls": self._calls,
+            "cpu_s": time.process_time() - self._cpu_since,
+        }
 
     def predict(self, request: Any) -> bytes:
         """Give the only input back, after the time that its tiles take."""
@@ -64,6 +71,7 @@ class Echo:
             self._last = time.perf_counter()
             self._busy_s += self._last - started
             self._tiles += tiles
+            self._calls += 1
         return answer
 
     def metadata(self, request: Any) -> bytes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from benchmarks.model_server import ModelServer
 from benchmarks.worker import ROOT, connect, idle_worker
@@ -32,11 +33,20 @@ class Run:
 
     Attributes:
         jobs_per_s: from the first look that found completed ones, which don't count, to the last.
-        stages_ms: for each stage the median of all jobs.
+        jobs: the fields of each at its end.
     """
 
     jobs_per_s: float
-    stages_ms: dict[str, float]
+    jobs: list[dict[str, str]]
+
+    @property
+    def stages_ms(self) -> dict[str, float]:
+        """For each stage the median of all jobs."""
+        return {name: round(1e3 * statistics.median(self.seconds(f"{name}_time")), 2) for name in STAGES}
+
+    def seconds(self, field: str) -> list[float]:
+        """A field of each job that holds a time."""
+        return [float(job[field]) for job in self.jobs]
 
 
 def photograph(height: int, width: int) -> Plane:
@@ -54,12 +64,20 @@ def photograph(height: int, width: int) -> Plane:
 
 
 class ImageWorker:
-    """A worker that waits for jobs, and its bucket."""
+    """Workers that wait for jobs, and their bucket.
 
-    def __init__(self, client: RedisClient, folder: Path) -> None:
+    Attributes:
+        folder: what is theirs alone, such as ``bucket``.
+        processes: the workers' own, whose children are the slots.
+        redis_pid: the process of their Redis.
+    """
+
+    def __init__(self, client: RedisClient, folder: Path, processes: Sequence[psutil.Process], redis_pid: int) -> None:
         self._client = client
+        self.folder = folder
+        self.processes = processes
+        self.redis_pid = redis_pid
         self._uploads = folder / "bucket/uploads"
-        self._log = folder / "worker.log"
         self._jobs = 0
 
     def run(self, image: Plane, jobs: int) -> Run:
@@ -88,11 +106,7 @@ class ImageWorker:
         for values in done:
             if values["status"] != "done":
                 raise RuntimeError(f"a job failed: {values.get('reason')}")
-        stages = {name: [1e3 * float(values[f"{name}_time"]) for values in done] for name in STAGES}
-        return Run(
-            (before + jobs - first) / (ended - started),
-            {name: round(statistics.median(times), 2) for name, times in stages.items()},
-        )
+        return Run((before + jobs - first) / (ended - started), done)
 
     def _completed(self) -> int:
         return int(self._client.get("redis-consumer:completed:predict") or 0)
@@ -102,21 +116,27 @@ class ImageWorker:
         deadline = time.monotonic() + TIMEOUT_S
         while (count := self._completed()) < jobs:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{count} of {jobs} jobs completed: {embedded.tail(self._log)}")
+                raise RuntimeError(f"{count} of {jobs} jobs completed: {embedded.tail(self.folder / 'worker.log')}")
             time.sleep(POLL_S)
         return count, time.monotonic()
 
 
 @contextmanager
-def image_worker(model_server: ModelServer, *, slots: int = 1) -> Iterator[ImageWorker]:
-    """Run a worker until the block ends: an empty Redis, a local bucket, the usual consumer, no functions."""
+def image_worker(
+    model_server: ModelServer, *, slots: int = 1, workers: int = 1, **settings: str
+) -> Iterator[ImageWorker]:
+    """Run workers until the block ends: an empty Redis, a local bucket, the usual consumer, no functions."""
     variables = {
         "MODEL_SERVER": f"tfs://{model_server.address}",
         "CONCURRENCY": str(slots),
         "LOG_LEVEL": "WARNING",
+        **settings,
     }
-    with embedded.run_redis() as server, tempfile.TemporaryDirectory() as name:
+    with embedded.run_redis() as server, tempfile.TemporaryDirectory() as name, ExitStack() as running:
         client = connect(server)
-        with idle_worker(server, Path(name), TMPDIR=name, **variables):
-            yield ImageWorker(client, Path(name))
+        processes = []
+        for _ in range(workers):
+            process, _ = running.enter_context(idle_worker(server, Path(name), TMPDIR=name, **variables))
+            processes.append(process)
+        yield ImageWorker(client, Path(name), processes, server.pid)
         client.close()

@@ -20,11 +20,15 @@ class Activity:
         busy_s: seconds of work.
         span_s: seconds from its first call to its last answer.
         tiles: how many it was given.
+        calls: in how many calls.
+        cpu_s: seconds of the processor, for calls and replies.
     """
 
     busy_s: float
     span_s: float
     tiles: int
+    calls: int
+    cpu_s: float
 
     @property
     def busy_pct(self) -> float:

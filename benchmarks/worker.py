@@ -41,17 +41,26 @@ def environment(server: embedded.RedisServer, folder: Path, **settings: str) -> 
 
 @contextmanager
 def idle_worker(server: embedded.RedisServer, folder: Path, **settings: str) -> Iterator[tuple[psutil.Process, float]]:
-    """Run a worker until the block ends; give its process and the seconds until it waited for jobs."""
+    """Run a worker until the block ends; give its process and the seconds until its slots waited for jobs.
+
+    Its log is ``worker.log``, or where others run on this Redis and folder already, ``worker-2.log`` and so on.
+    """
     (folder / "bucket").mkdir(exist_ok=True)
     client = connect(server)
     command = [sys.executable, "-m", "redis_consumer", "run"]
+    waiting = _waiting(client) + int(settings.get("CONCURRENCY", "1"))
+    number = len(list(folder.glob("worker*.log")))
+    log = folder / (f"worker-{number + 1}.log" if number else "worker.log")
     started = time.perf_counter()
-    with embedded.run_process(
-        command, log=folder / "worker.log", environment=environment(server, folder, **settings)
-    ) as process:
-        while not any(entry["cmd"] == "blmove" for entry in client.client_list()):
+    with embedded.run_process(command, log=log, environment=environment(server, folder, **settings)) as process:
+        while _waiting(client) < waiting:
             if process.poll() is not None or time.perf_counter() - started > READY_TIMEOUT_S:
-                raise RuntimeError(f"the worker doesn't start: {embedded.tail(folder / 'worker.log')}")
+                raise RuntimeError(f"the worker doesn't start: {embedded.tail(log)}")
             time.sleep(0.002)
         yield psutil.Process(process.pid), time.perf_counter() - started
     client.close()
+
+
+def _waiting(client: RedisClient) -> int:
+    """How many slots wait for a job."""
+    return sum(entry["cmd"] == "blmove" for entry in client.client_list())
