@@ -19,7 +19,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "port": {"networkPolicy": {"redis": {"port": 6379}}},
     "limit": {"resources": {"limit": {}}},
     "size": {"tmp": {"size": "1Gi"}},
-    "readyness": {"probes": {"readyness": {}}},
+    "ready": {"probes": {"ready": {}}},
     "period": {"probes": {"liveness": {"period": 3}}},
     "annotation": {"serviceAccount": {"annotation": {}}},
     "envs": {"consumers": [{"name": "image", "envs": {}}]},
