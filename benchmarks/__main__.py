@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import big, chaos, chaos_archives, codec, job, pickup, queue, serving, startup, tracking
+from benchmarks import big, chaos, chaos_archives, codec, job, pickup, queue, scaling, serving, startup, tracking
 from benchmarks import zip as archives
 from redis_consumer.errors import SettingsError
 
@@ -25,8 +25,11 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "big": big.measure,
     "zip": archives.measure,
     "tracking": tracking.measure,
+    "scaling": scaling.measure,
 }
 
+#: Whose figures are too many for a list.
+SHOWN = {"scaling": scaling.show}
 
 #: Not among them: it judges, by exit code 1, and takes options of its own.
 CHAOS = "chaos"
@@ -36,12 +39,23 @@ def main(
     name: Annotated[str, typer.Argument(help=f"Which one: {', '.join(BENCHMARKS)}, all of these, or {CHAOS}.")],
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on a line.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help=f"Jobs of {CHAOS}.")] = 100,
-    seed: Annotated[int | None, typer.Option(help=f"Seed of {CHAOS}; a random one where none is given.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help=f"Seed of {CHAOS}, a random one where none is given, and of scaling, {scaling.SEED}."),
+    ] = None,
     seconds: Annotated[float | None, typer.Option(min=10, help=f"Length of {CHAOS}; 0.22 for each job.")] = None,
     huge: Annotated[
         bool, typer.Option("--huge", help="big with 40,000 x 40,000 px by region, zip with 10,000 images as well.")
     ] = False,
     sentinel: Annotated[bool, typer.Option("--sentinel", help=f"{CHAOS} with a Sentinel and a failover.")] = False,
+    images: Annotated[int, typer.Option(min=20, help="scaling: images of a simulation.")] = scaling.IMAGES,
+    side: Annotated[int, typer.Option(min=16, help="scaling: sides of the image in pixels.")] = scaling.SIDE_PX,
+    tile_ms: Annotated[
+        float, typer.Option(min=0, help="scaling: time of a GPU for a tile of 512 x 512 px.")
+    ] = scaling.TILE_MS,
+    call_ms: Annotated[
+        float, typer.Option(min=0, help="scaling: time of a GPU for a call, beside its tiles.")
+    ] = scaling.CALL_MS,
     archive: Annotated[bool, typer.Option("--archives", help=f"{CHAOS} with archives and movies.")] = False,
 ) -> None:
     """Measure something and print its figures. Run them alone on a machine: others' load is in every figure.
@@ -55,19 +69,27 @@ def main(
     elif name == CHAOS:
         figures = {CHAOS: chaos.measure(jobs=jobs, seed=seed, seconds=seconds, is_sentinel=sentinel)}
     else:
-        figures = _measure(list(BENCHMARKS) if name == "all" else [name], is_huge=huge)
+        runs = BENCHMARKS | {
+            "scaling": partial(
+                scaling.measure,
+                images=images,
+                seed=scaling.SEED if seed is None else seed,
+                tile_ms=tile_ms,
+                call_ms=call_ms,
+                side_px=side,
+            )
+        }
+        if huge:
+            runs |= {"big": partial(big.measure, is_huge=True), "zip": partial(archives.measure, is_huge=True)}
+        figures = _measure(runs if name == "all" else {name: runs[name]})
     _show(name, figures, as_json=as_json)
     if figures.get(CHAOS, {}).get("broken"):
         raise typer.Exit(1)
 
 
-def _measure(names: list[str], *, is_huge: bool) -> dict[str, dict[str, Any]]:
-    runs = dict(BENCHMARKS)
-    if is_huge:
-        runs["big"] = partial(big.measure, is_huge=True)
-        runs["zip"] = partial(archives.measure, is_huge=True)
+def _measure(runs: dict[str, Callable[[], dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     try:
-        return {each: runs[each]() for each in names}
+        return {name: run() for name, run in runs.items()}
     except SettingsError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error
@@ -79,6 +101,9 @@ def _show(name: str, figures: dict[str, dict[str, Any]], *, as_json: bool) -> No
         return
     for each, values in figures.items():
         print(each)
+        if each in SHOWN:
+            SHOWN[each](values)
+            continue
         for key, value in values.items():
             print(f"  {key:<14} {value}")
 

@@ -63,29 +63,59 @@ def photograph(height: int, width: int) -> Plane:
     return np.asarray(ndimage.gaussian_filter(pixels, 1.0) / 255, np.float32)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What was done so far, in seconds of the processor.
+
+    Attributes:
+        slots_s: of all slots.
+        redis_s: of Redis.
+        redis_trips: how often a worker waited for Redis.
+        slot_bytes: memory that the largest slot has for itself; not what was done, but what it takes.
+    """
+
+    slots_s: float
+    redis_s: float
+    redis_trips: int
+    slot_bytes: int
+
+
 class ImageWorker:
     """Workers that wait for jobs, and their bucket.
 
     Attributes:
-        folder: what is theirs alone, such as ``bucket``.
-        processes: the workers' own, whose children are the slots.
-        redis_pid: the process of their Redis.
+        bucket: its folder.
     """
 
-    def __init__(self, client: RedisClient, folder: Path, processes: Sequence[psutil.Process], redis_pid: int) -> None:
-        self._client = client
-        self.folder = folder
-        self.processes = processes
-        self.redis_pid = redis_pid
-        self._uploads = folder / "bucket/uploads"
+    def __init__(
+        self,
+        client: RedisClient,
+        folder: Path,
+        workers: Sequence[psutil.Process],
+        redis: psutil.Process,
+        *,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self.bucket = folder / "bucket"
+        self._client, self._log, self._poll_s = client, folder / "worker.log", poll_s
+        self._slots = [slot for worker in workers for slot in worker.children(recursive=True)]
+        self._redis = redis
         self._jobs = 0
+
+    def work(self) -> Work:
+        """Look at what slots and Redis have done."""
+        commands = self._client.info("commandstats")
+        trips = sum(commands.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "blmove"))
+        memory = max(slot.memory_full_info().uss for slot in self._slots)
+        return Work(sum(map(_cpu_s, self._slots)), _cpu_s(self._redis), trips, memory)
 
     def run(self, image: Plane, jobs: int) -> Run:
         """Put that many jobs with an image into the queue, all at once, and wait until they are done."""
         from tifffile import imwrite
 
-        self._uploads.mkdir(exist_ok=True)
-        imwrite(self._uploads / "image.tif", image)
+        uploads = self.bucket / "uploads"
+        uploads.mkdir(exist_ok=True)
+        imwrite(uploads / "image.tif", image)
         before = self._completed()
         job_ids = [f"predict:image.tif:{self._jobs + number}" for number in range(jobs)]
         self._jobs += jobs
@@ -116,14 +146,19 @@ class ImageWorker:
         deadline = time.monotonic() + TIMEOUT_S
         while (count := self._completed()) < jobs:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{count} of {jobs} jobs completed: {embedded.tail(self.folder / 'worker.log')}")
-            time.sleep(POLL_S)
+                raise RuntimeError(f"{count} of {jobs} jobs completed: {embedded.tail(self._log)}")
+            time.sleep(self._poll_s)
         return count, time.monotonic()
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 @contextmanager
 def image_worker(
-    model_server: ModelServer, *, slots: int = 1, workers: int = 1, **settings: str
+    model_server: ModelServer, *, slots: int = 1, workers: int = 1, poll_s: float = POLL_S, **settings: str
 ) -> Iterator[ImageWorker]:
     """Run workers until the block ends: an empty Redis, a local bucket, the usual consumer, no functions."""
     variables = {
@@ -138,5 +173,5 @@ def image_worker(
         for _ in range(workers):
             process, _ = running.enter_context(idle_worker(server, Path(name), TMPDIR=name, **variables))
             processes.append(process)
-        yield ImageWorker(client, Path(name), processes, server.pid)
+        yield ImageWorker(client, Path(name), processes, psutil.Process(server.pid), poll_s=poll_s)
         client.close()

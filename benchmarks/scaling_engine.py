@@ -166,10 +166,12 @@ class Line:
         self.things: deque[Any] = deque()
         self._takers: deque[Step] = deque()
 
-    def put(self, thing: Any) -> None:
-        """Give it to who waits longest, or keep it."""
+    def put(self, thing: Any, *, is_next: bool = False) -> None:
+        """Give it to who waits longest, or keep it, at the end or as the next one."""
         if self._takers:
             self._takers.popleft()(thing)
+        elif is_next:
+            self.things.appendleft(thing)
         else:
             self.things.append(thing)
 
