@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -29,6 +30,7 @@ class Seen:
         activity: of the model server.
         work: of slots and Redis.
         all_work_s: of the whole machine, other people's too.
+        span_s: seconds in which all of this was seen.
         read_bytes: of an image.
         written_bytes: of a result.
         objects: in which a result is.
@@ -38,6 +40,7 @@ class Seen:
     activity: Activity
     work: Work
     all_work_s: float
+    span_s: float
     read_bytes: float
     written_bytes: float
     objects: float
@@ -46,7 +49,7 @@ class Seen:
     def others_cores(self) -> float:
         """How many of the machine's cores others used meanwhile, and the tools of the benchmark."""
         ours_s = self.work.slots_s + self.work.redis_s + self.activity.cpu_s
-        return (self.all_work_s - ours_s) / (len(self.run.jobs) / self.run.jobs_per_s)
+        return max(0.0, (self.all_work_s - ours_s) / self.span_s)
 
 
 def watch(server: ModelServer, image: Plane, *, workers: int, jobs: int) -> Seen:
@@ -59,9 +62,9 @@ def watch(server: ModelServer, image: Plane, *, workers: int, jobs: int) -> Seen
     with image_worker(server, workers=workers, poll_s=POLL_S, CONSUMER_TYPE=consumer) as group:
         group.run(image, WARM_UP * workers)
         server.activity()
-        before, machine_s = group.work(), _machine_s()
+        before, machine_s, began = group.work(), _machine_s(), time.perf_counter()
         run = group.run(image, jobs)
-        machine_s, after = _machine_s() - machine_s, group.work()
+        span_s, machine_s, after = time.perf_counter() - began, _machine_s() - machine_s, group.work()
         results = [path for path in (group.bucket / "output").rglob("*") if path.is_file()]
         made = jobs + WARM_UP * workers
         return Seen(
@@ -69,35 +72,28 @@ def watch(server: ModelServer, image: Plane, *, workers: int, jobs: int) -> Seen
             server.activity(),
             _difference(before, after),
             machine_s,
+            span_s,
             _size(group.bucket / "uploads/image.tif"),
             sum(map(_size, results)) / made,
             len(results) / made,
         )
 
 
-def costs_of(seen: Sequence[Seen], redis_s: float | None = None) -> Costs:
-    """What an image costs, from runs with one worker and one slot, where nobody waits for anybody.
-
-    Args:
-        seen: runs, all with the same image and the same time of a tile.
-        redis_s: work of Redis for a job; what was seen where None is given.
-    """
-    jobs = sum(len(each.run.jobs) for each in seen)
-    calls = sum(each.activity.calls for each in seen)
-    tiles = sum(each.activity.tiles for each in seen)
-    costs = Costs(
-        [sample for each in seen for sample in _samples(each)],
-        sum(each.work.redis_s for each in seen) / jobs,
-        sum(each.work.redis_trips for each in seen) / jobs,
-        round(calls / jobs),
-        round(tiles / jobs),
-        sum(each.activity.cpu_s for each in seen) / calls,
-        seen[0].read_bytes,
-        fmean(each.written_bytes for each in seen),
-        fmean(each.objects for each in seen),
-        max(each.work.slot_bytes for each in seen),
+def costs_of(seen: Seen) -> Costs:
+    """What an image costs, from a run with one worker and one slot, where nobody waits for anybody."""
+    jobs, work, activity = len(seen.run.jobs), seen.work, seen.activity
+    return Costs(
+        samples=_samples(seen),
+        redis_s=work.redis_s / jobs,
+        redis_trips=work.redis_trips / jobs,
+        calls=round(activity.calls / jobs),
+        tiles=round(activity.tiles / jobs),
+        server_s=activity.cpu_s / activity.calls,
+        read_bytes=seen.read_bytes,
+        written_bytes=seen.written_bytes,
+        objects=seen.objects,
+        slot_bytes=work.slot_bytes,
     )
-    return costs if redis_s is None else replace(costs, redis_s=redis_s)
 
 
 def redis_work_s(server: ModelServer, image: Plane) -> float:
