@@ -32,6 +32,9 @@ PATTERN_GPUS = 16
 TABLE_PART = 20
 STEADY_LOAD = 0.8
 
+#: Says what is done, how many of its images, and of how many.
+Tell = Callable[[str, int, int], None]
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -74,32 +77,38 @@ def measure(
         ``bottleneck``, ``next_bottleneck``; ``recommended``, settings by the number of GPUs; ``assumed``.
     """
     image = photograph(side_px, side_px)
-    fleet = Fleet(tile_s=tile_ms / 1e3, call_s=call_ms / 1e3)
     with _progress() as tell:
         runs = run_real(image, tell=lambda text: tell(text, 0, 1))
         here = learned(runs)
         checked = compare(here, runs, seed=seed)
         tell("Redis alone", 0, 1)
         costs = replace(here, redis_s=_redis_s(image))
-        advice = {gpus: advise(costs, replace(fleet, gpus=gpus), seed=seed) for gpus in GPUS}
-        table = [
-            Scenario("burst", replace(fleet, gpus=gpus, workers=workers), burst(max(1, images // TABLE_PART)))
-            for gpus in GPUS
-            for workers in WORKERS
-        ]
-        advised = advice[PATTERN_GPUS]
-        best = replace(fleet, gpus=PATTERN_GPUS, workers=advised.workers, slots=advised.concurrency)
+        fleet = Fleet(tile_s=tile_ms / 1e3, call_s=call_ms / 1e3)
         return {
             "costs": _shown(costs),
             "checked": checked,
             "worst_error_pct": max(abs(each["error_pct"]) for each in checked),
-            "table": [_row(each, costs, seed, tell) for each in table],
-            "patterns": [_row(each, costs, seed, tell) for each in patterns(costs, best, images, seed)],
-            "recommended": {str(gpus): asdict(each) for gpus, each in advice.items()},
-            "assumed": {key: value for key, value in asdict(best).items() if key not in ("workers", "slots", "gpus")},
-            "images": images,
-            "seed": seed,
+            **simulate_fleets(costs, fleet, images=images, seed=seed, tell=tell),
         }
+
+
+def simulate_fleets(costs: Costs, fleet: Fleet, *, images: int, seed: int, tell: Tell) -> dict[str, Any]:
+    """Send images through fleets of 1 to 1,000 workers and 1 to 64 GPUs; see `measure`."""
+    advice = {gpus: advise(costs, replace(fleet, gpus=gpus), seed=seed) for gpus in GPUS}
+    some = burst(max(1, images // TABLE_PART))
+    table = [
+        Scenario("burst", replace(fleet, gpus=gpus, workers=workers), some) for gpus in GPUS for workers in WORKERS
+    ]
+    advised = advice[PATTERN_GPUS]
+    best = replace(fleet, gpus=PATTERN_GPUS, workers=advised.workers, slots=advised.concurrency)
+    return {
+        "table": [_row(each, costs, seed, tell) for each in table],
+        "patterns": [_row(each, costs, seed, tell) for each in patterns(costs, best, images, seed)],
+        "recommended": {str(gpus): asdict(each) for gpus, each in advice.items()},
+        "assumed": _assumed(fleet),
+        "images": images,
+        "seed": seed,
+    }
 
 
 def patterns(costs: Costs, fleet: Fleet, images: int, seed: int) -> Iterator[Scenario]:
@@ -117,6 +126,12 @@ def _redis_s(image: Plane) -> float:
         return redis_work_s(server, image)
 
 
+def _assumed(fleet: Fleet) -> dict[str, Any]:
+    chosen = ("workers", "slots", "gpus", "is_one_machine")
+    values = {name: value for name, value in asdict(fleet).items() if name not in chosen}
+    return values | {"autoscaler": asdict(Autoscaler())}
+
+
 def _shown(costs: Costs) -> dict[str, float]:
     return {
         "work_ms": round(1e3 * costs.work_s, 2),
@@ -131,9 +146,6 @@ def _shown(costs: Costs) -> dict[str, float]:
         "slot_mb": round(costs.slot_bytes / 1e6),
         "samples": len(costs.samples),
     }
-
-
-Tell = Callable[[str, int, int], None]
 
 
 def _row(scenario: Scenario, costs: Costs, seed: int, tell: Tell) -> dict[str, Any]:
