@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -164,6 +165,8 @@ def _row(scenario: Scenario, costs: Costs, seed: int, tell: Tell) -> dict[str, A
         "drain_s": round(outcome.drain_s, 1),
         "wait_p50_s": round(outcome.wait_p50_s, 3),
         "wait_p99_s": round(outcome.wait_p99_s, 3),
+        "result_p50_s": round(outcome.result_p50_s, 3),
+        "result_p99_s": round(outcome.result_p99_s, 3),
         "worker_hours": round(outcome.worker_hours, 2),
         "used_pct": outcome.used_pct,
         "limits_images_per_s": most,
@@ -183,7 +186,7 @@ def _progress() -> Iterator[Tell]:
 
 def show(figures: dict[str, Any]) -> None:
     """Print the figures as tables."""
-    console = Console(width=140, soft_wrap=True)
+    console = Console(width=150)
     console.print("An image costs", figures["costs"])
     _print(console, "Real and simulated workers on this machine", figures["checked"])
     _print(console, "Fleets", [_flat(row) for row in (*figures["table"], *figures["patterns"])])
@@ -193,16 +196,15 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    used = row["used_pct"]
-    left = ("used_pct", "limits_images_per_s", "worker_hours")
+    left = ("worker_hours", "wait_p50_s", "result_p50_s", "used_pct", "limits_images_per_s")
     kept = {key: value for key, value in row.items() if key not in left}
-    return kept | {f"{name}_pct": round(used[name]) for name in ("gpus", "slots", "redis", "bucket_writes")}
+    return kept | {f"{name}_pct": round(row["used_pct"][name]) for name in ("gpus", "slots", "redis")}
 
 
 def _print(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for name in rows[0]:
-        table.add_column(name.replace("_", " "))
+        table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     console.print(table)

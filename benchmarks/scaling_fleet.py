@@ -23,6 +23,8 @@ class Outcome:
         drain_s: the same time, in seconds.
         wait_p50_s: from arrival to claim, half of the images.
         wait_p99_s: 99 of 100.
+        result_p50_s: from arrival to result, half of the images.
+        result_p99_s: 99 of 100.
         used_pct: part of its time in which each station worked, by name.
         worker_hours: time that workers were there.
     """
@@ -31,6 +33,8 @@ class Outcome:
     drain_s: float
     wait_p50_s: float
     wait_p99_s: float
+    result_p50_s: float
+    result_p99_s: float
     used_pct: dict[str, float]
     worker_hours: float
 
@@ -72,7 +76,7 @@ class _Run:
         self._reads, self._writes = Servers(clock, after_s=latency_s), Servers(clock, after_s=latency_s)
         self._bytes_in, self._bytes_out = Servers(clock), Servers(clock)
         self._work: list[Cores | Pause] = []
-        self._waits, self._done, self._ended = array("d"), 0, 0.0
+        self._waits, self._results, self._done, self._ended = array("d"), array("d"), 0, 0.0
         #: Slots that are there, and seconds of those that were, less the moments at which all came.
         self._slots, self._slot_s, self._busy_slot_s = 0, 0.0, 0.0
 
@@ -86,14 +90,17 @@ class _Run:
         self._clock.run()
         span_s = self._ended - self._arrivals[0]
         slot_s = self._slot_s + self._slots * self._ended
-        median, most = np.percentile(self._waits, [50, 99])
+        wait_p50_s, wait_p99_s = np.percentile(self._waits, [50, 99]).tolist()
+        result_p50_s, result_p99_s = np.percentile(self._results, [50, 99]).tolist()
         return Outcome(
-            len(self._arrivals) / span_s,
-            span_s,
-            float(median),
-            float(most),
-            self._used_pct(span_s, slot_s),
-            slot_s / self._fleet.slots / 3600,
+            images_per_s=len(self._arrivals) / span_s,
+            drain_s=span_s,
+            wait_p50_s=wait_p50_s,
+            wait_p99_s=wait_p99_s,
+            result_p50_s=result_p50_s,
+            result_p99_s=result_p99_s,
+            used_pct=self._used_pct(span_s, slot_s),
+            worker_hours=slot_s / self._fleet.slots / 3600,
         )
 
     def _used_pct(self, span_s: float, slot_s: float) -> dict[str, float]:
@@ -146,6 +153,7 @@ class _Run:
             claimed = clock.now
             self._waits.append(claimed - arrived)
             yield from self._job(work, samples[int(self._dice.random() * len(samples))])
+            self._results.append(clock.now - arrived)
             self._busy_slot_s += clock.now - claimed
             self._done += 1
             if self._done % TELL_EVERY == 0:

@@ -18,7 +18,7 @@ MIXED = replace(COSTS, samples=[Sample(0.1 * number, 0.0, 0.2, 0.1, 0.3, 0.0) fo
 def test_one_slot_takes_the_sum_of_all_stages() -> None:
     outcome = simulate(COSTS, FLEET, burst(3), seed=0)
     assert outcome.drain_s == pytest.approx(3 * 5.5)
-    assert outcome.wait_p50_s == pytest.approx(5.5)
+    assert (outcome.wait_p50_s, outcome.result_p50_s) == pytest.approx((5.5, 11))
     assert outcome.used_pct == {"gpus": 45.45, "slots": 100.0, "cores": 27.27, "redis": 0.0}
 
 
