@@ -206,5 +206,5 @@ def _print(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(str(value).replace("_", " ") for value in row.values()))
     console.print(table)
