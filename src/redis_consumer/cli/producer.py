@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import uuid
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from redis_consumer.digest import file_digest
 
 if TYPE_CHECKING:
     from redis_consumer.redis import RedisClient
@@ -102,11 +103,7 @@ def push_job(
 
 def upload_key(path: Path) -> str:
     """Give the object key of a file: its content's digest, so that the same file is stored once."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return f"uploads/{digest.hexdigest()}{as_text(path.suffix.lower())}"
+    return f"uploads/{file_digest(path, 'md5')}{as_text(path.suffix.lower())}"
 
 
 def as_text(name: str | Path) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-SUMS_FILE = "SHA256SUMS"
+from redis_consumer.digest import file_digest
 
-_CHUNK_BYTES = 2**20
+SUMS_FILE = "SHA256SUMS"
 
 
 def write_sums(folder: Path) -> None:
     """Note the SHA-256 of each file of a folder in it, as the command ``sha256sum`` would."""
-    lines = [f"{_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    lines = [f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
     (folder / SUMS_FILE).write_text("".join(lines))
 
 
@@ -21,14 +20,6 @@ def is_intact(folder: Path) -> bool:
     try:
         lines = (folder / SUMS_FILE).read_text().splitlines()
         noted = [line.partition("  ") for line in lines]
-        return bool(noted) and all(_digest(folder / name) == digest for digest, _, name in noted)
+        return bool(noted) and all(file_digest(folder / name) == digest for digest, _, name in noted)
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -16,6 +16,7 @@ import numpy as np
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
 from redis_consumer.serving.base import Array, ModelSpec, OnRetry, TensorSpec, check_inputs, check_outputs
+from redis_consumer.serving.identity import ModelIdentity
 from redis_consumer.serving.onnx_file import check_file, checksum
 from redis_consumer.serving.onnx_session import (
     arena_bytes_for,
@@ -51,6 +52,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 class _Loaded:
     session: Any
     spec: ModelSpec
+    checksum: str
 
 
 # For all servers of the process, so that the threads of a slot share the memory and the CPUs of a model even where each
@@ -103,6 +105,11 @@ class OnnxServer:
         """
         return self._loaded(model).spec
 
+    def identity(self, model: ModelId) -> ModelIdentity:
+        """Say which file a model is, see `redis_consumer.serving.identity.identify`."""
+        version = self._find_model(model).resolve().parent.name
+        return ModelIdentity(int(version) if version.isdecimal() else None, self._loaded(model).checksum, "model file")
+
     def predict(
         self,
         model: ModelId,
@@ -154,24 +161,25 @@ class OnnxServer:
     def _load(self, path: Path, model: ModelId) -> _Loaded:
         check_file(path)
         threads = self._cpus()
-        key = (checksum(path), threads)
+        digest = checksum(path)
+        key = (digest, threads)
         with _loading:
             loaded = _alive.get(key)
             if loaded is None:
                 limit_arena(self._arena_bytes or arena_bytes_for(self._slots))
-                loaded = _alive[key] = _new(path, model, threads)
+                loaded = _alive[key] = _new(path, model, threads, digest)
         return loaded
 
     def _cpus(self) -> int:
         return self._threads or threads_for(self._slots)
 
 
-def _new(path: Path, model: ModelId, threads: int) -> _Loaded:
+def _new(path: Path, model: ModelId, threads: int, digest: str) -> _Loaded:
     with errors_in_words(model):
         session = new_session(path, threads=threads)
     logger.info("model %s: onnxruntime runs it by %s on %d CPUs", model, _providers(session), threads)
     inputs = _specs(session.get_inputs(), model)
-    return _Loaded(session, ModelSpec(inputs=inputs, outputs=_specs(session.get_outputs(), model)))
+    return _Loaded(session, ModelSpec(inputs=inputs, outputs=_specs(session.get_outputs(), model)), digest)
 
 
 def _providers(session: Any) -> str:

@@ -12,6 +12,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from redis_consumer.digest import file_digest
 from redis_consumer.errors import ModelMismatch, ModelNotFound
 from redis_consumer.serving.fields import Buffer, fields
 
@@ -35,7 +36,6 @@ MESSAGES: dict[str, dict[int, str]] = {
 }
 _ENTRY = "StringStringEntryProto"
 _MAX_DEPTH = 100
-_CHUNK_BYTES = 2**20
 
 
 def check_file(path: Path) -> None:
@@ -77,20 +77,15 @@ def external_locations(path: Path) -> set[str]:
 def checksum(path: Path) -> str:
     """Give one SHA-256 of an ONNX file and its external data, as hexadecimal digits.
 
+    That of a model in one file is the file's own, as ``sha256sum`` gives it; else that of the digests of all files.
+
     Raises:
         OSError: a file can't be read.
         ValueError: it isn't made of protobuf fields.
     """
     parts = [path, *(path.parent / location for location in sorted(external_locations(path)))]
-    return hashlib.sha256(b"".join(_digest(part) for part in parts)).hexdigest()
-
-
-def _digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.digest()
+    digests = [file_digest(part) for part in parts]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _problem(folder: Path, location: str) -> str | None:

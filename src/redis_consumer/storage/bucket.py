@@ -9,8 +9,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound
-from redis_consumer.storage import transfer
+from redis_consumer.storage import transfer, transfers
 from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import as_ours, local_disk, refuses_access_rules
 from redis_consumer.storage.keys import OUTPUT_DIR, check_key, local_path, output_key
@@ -114,8 +115,15 @@ class Storage:
         key = self._links.key_of(filepath, _INPUT_FIELD)
         incoming = transfer.start(self._stores.reader(), self._address, key, self._options.max_download_bytes)
         path = self._download_path(key, download_dir)
-        incoming.save(path)
+        self._save(incoming, path)
         return path
+
+    @staticmethod
+    def _save(incoming: transfer.Incoming, path: str) -> None:
+        digest = transfers.new_digest()
+        incoming.save(path, digest)
+        if (noted := transfers.noted()) is not None:
+            noted.add(transfers.Moved(incoming.key, incoming.size, digest.hexdigest()))
 
     def download_folder(self, filepath: str, download_dir: str | os.PathLike[str] | None = None) -> str:
         """Download every object below a key and give the local folder, laid out as `download` does.
@@ -129,7 +137,7 @@ class Storage:
         folder = self._links.key_of(filepath.rstrip("/"), _INPUT_FIELD)
         store, left = self._stores.reader(), self._options.max_download_bytes
         pages = iter(obstore.list(store, f"{folder}/"))
-        found = 0
+        found, parts = 0, []
         while True:
             with as_ours(self._address, "list", folder):
                 page = next(pages, None)
@@ -144,11 +152,16 @@ class Storage:
                         "write it with larger chunks",
                         key=folder,
                     )
-                incoming.save(self._download_path(entry["path"], download_dir))
+                digest = transfers.new_digest()
+                incoming.save(self._download_path(entry["path"], download_dir), digest)
+                if digest is not None:
+                    parts.append(transfers.Moved(entry["path"], incoming.size, digest.hexdigest()))
         if not found:
             raise ObjectNotFound(
                 f"object {folder}/ in {self._address.label}: there is none; upload it first", key=folder
             )
+        if (noted := transfers.noted()) is not None:
+            noted.add(transfers.folder_of(folder, parts))
         return os.path.dirname(self._download_path(f"{folder}/x", download_dir))
 
     def download_file(self, key: str, path: str | os.PathLike[str]) -> None:
@@ -188,6 +201,8 @@ class Storage:
         """
         key = check_key(key)
         self._write(key, os.fspath(path))
+        if (noted := transfers.noted()) is not None:
+            noted.add(transfers.Moved(key, os.path.getsize(path), file_digest(path)), is_upload=True)
         return self.get_public_url(key)
 
     def write_bytes(self, key: str, data: bytes) -> None:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis_consumer.errors import InvalidJob, StorageUnavailable
 from redis_consumer.storage.address import BucketAddress
@@ -45,8 +45,12 @@ class Incoming:
         with as_ours(self.address, "download", self.key):
             return self.result.bytes().to_bytes()
 
-    def save(self, path: str) -> None:
+    def save(self, path: str, digest: Any = None) -> None:
         """Stream the object to a file that appears only once it is complete.
+
+        Args:
+            path: of the file.
+            digest: of `hashlib`, told of each byte on its way; None for none.
 
         The store's ETag isn't compared: it is the MD5 of the bytes only for some uploads, and nothing tells which.
         That no byte is missing is checked by the size, that none is wrong by TLS.
@@ -54,7 +58,11 @@ class Incoming:
         part = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.part"
         try:
             with local_disk(path), open(part, "xb") as file:
-                size = sum(file.write(chunk) for chunk in self._chunks())
+                size = 0
+                for chunk in self._chunks():
+                    size += file.write(chunk)
+                    if digest is not None:
+                        digest.update(chunk)
             if size != self.size:
                 raise StorageUnavailable(
                     f"object {self.key} in {self.address.label}: {size} of {self.size} bytes came; try again later",

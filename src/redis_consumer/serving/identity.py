@@ -1,0 +1,44 @@
+"""Which model was it that answered?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from redis_consumer.job import ModelId
+from redis_consumer.serving.base import ModelServer, ModelSpec
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What tells a model from others.
+
+    Attributes:
+        version: the number of the version that answers, None where the server doesn't tell.
+        sha256: digest of what `digest_of` says.
+        digest_of: ``model file``, whose weights decide the pixels; or ``metadata``: only names, types and shapes of the
+            model's tensors, which is all that a remote server shows. Another model of the same tensors has the same.
+    """
+
+    version: int | None
+    sha256: str
+    digest_of: str
+
+
+def identify(server: ModelServer, model: ModelId) -> ModelIdentity:
+    """Ask a model server which model it is; servers that remember metadata aren't asked again.
+
+    Raises:
+        ModelNotFound, ModelMismatch, ModelServerUnavailable: as `ModelServer.metadata`.
+    """
+    if hasattr(server, "identity"):
+        found: ModelIdentity = server.identity(model)
+        return found
+    return ModelIdentity(model.version or None, spec_digest(server.metadata(model)), "metadata")
+
+
+def spec_digest(spec: ModelSpec) -> str:
+    """Give the SHA-256 of names, types and shapes of all tensors."""
+    text = json.dumps(asdict(spec), default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
