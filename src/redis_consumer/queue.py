@@ -52,10 +52,12 @@ class Leftover:
     Attributes:
         job: the job with the number of that run.
         visible: ``output_file_name`` of the run that counts, empty for none.
+        record: ``provenance_file_name`` of that run, empty for none.
     """
 
     job: Job
     visible: str
+    record: str = ""
 
 
 def timestamp() -> str:
@@ -312,8 +314,10 @@ class JobQueue:
     def leftovers(self) -> list[Leftover]:
         """Give runs whose objects may be removed now; the same ones again after some minutes, until `forget`."""
         reply = self.run(script_call("leftovers", [self.key("leftovers")], [str(LEFTOVERS_LIMIT), _ms(LEFTOVER_S)]))
-        runs = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
-        return [Leftover(Job(job_id, attempt=int(attempt)), visible) for attempt, job_id, visible in runs]
+        runs = zip(*(reply[number::4] for number in range(4)), strict=True)
+        return [
+            Leftover(Job(job_id, attempt=int(attempt)), visible, record) for attempt, job_id, visible, record in runs
+        ]
 
     def forget(self, leftover: Leftover) -> None:
         """Note that the objects of a run are removed."""

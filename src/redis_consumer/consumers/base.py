@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
@@ -11,8 +12,10 @@ from typing import Any
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.fan_out import Child, method_of, run_fan_out
+from redis_consumer.consumers.provenance import Provenance
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.renewal import Renewal
+from redis_consumer.consumers.results import discard_record
 from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError, SettingsError
 from redis_consumer.family import NEXT_PHASE, Family
 from redis_consumer.job import Job, JobStatus
@@ -56,6 +59,7 @@ class Consumer:
         processing_queue: the list in Redis that holds the running job.
         job: the running job, None between jobs.
         on_update: called after each write of progress; the supervisor watches it.
+        provenance: takes notes of the running job; they are written as an object beside its result.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Consumer:
         self.processing_queue = self.job_queue.processing
         self.job: Job | None = None
         self.on_update: Callable[[], None] | None = None
+        self.provenance = Provenance(self)
         self._is_settled = False
         self._is_bug = False
         self._is_over = False
@@ -135,10 +140,12 @@ class Consumer:
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it: complete, fail or give back, exactly one of these."""
         self._open(job)
+        self.provenance.begin(job)
         try:
             with job_context(job_id=job.id, attempt=job.attempt):
                 return self._run(job)
         finally:
+            self.provenance.end()
             self.job = None
 
     def _open(self, job: Job | None) -> None:
@@ -229,10 +236,14 @@ class Consumer:
             raise ValueError(f"update_key: data is a {type(data).__name__}, wanted a dictionary of fields")
         fields = dict(data or {})
         job = self.job
+        if job is not None and redis_hash == job.id:
+            self.provenance.note_fields(fields)
         if job is None or redis_hash != job.id or self._is_settled:
             self.redis.hset(redis_hash, mapping=self.job_queue.stamp(fields))
         elif fields.get("status") in self.finished_statuses:
             is_success = fields["status"] == self.final_status
+            if is_success:
+                fields.update(self.provenance.closing_fields(fields))
             self.job_queue.complete(job, fields, is_success=is_success, is_dead=self._is_bug, is_last=self._is_over)
             self._is_settled = True
             self._end_renewal()
@@ -297,7 +308,17 @@ class Consumer:
 
     def child_jobs(self) -> Iterator[Job]:
         """Give the children of the running job as they are now, in order; without fields those that are gone."""
-        return Family(self.job_queue, self._claimed()).children()
+        for child in Family(self.job_queue, self._claimed()).children():
+            self.provenance.note_child(child)
+            yield child
+
+    def upload_result(self, path: str | os.PathLike[str]) -> tuple[str, str]:
+        """Upload a zip with results of the running job, and how they came about; give key and URL of the zip.
+
+        Raises:
+            StorageUnavailable, FileNotFoundError: as `Storage.upload`.
+        """
+        return self.provenance.upload(os.fspath(path))
 
     def _claimed(self) -> Job:
         if self.job is None or self._is_settled:
@@ -313,6 +334,7 @@ class Consumer:
         """Remove from the bucket what runs uploaded whose result doesn't count; a worker calls it now and then."""
         for leftover in self.job_queue.leftovers():
             self.discard(leftover)
+            discard_record(self.storage, leftover)
             self.job_queue.forget(leftover)
 
     def discard(self, leftover: Leftover) -> None:
@@ -356,6 +378,7 @@ class Consumer:
         self._open(job)
         if job is None:
             return None
+        self.provenance.begin(job)
         self._renewal = Renewal(self.job_queue, job)
         return job.id
 

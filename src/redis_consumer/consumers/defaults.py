@@ -6,6 +6,7 @@ to ``settings.NAME``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,12 @@ def get(name: str) -> Any:
 def is_given(name: str) -> bool:
     """Whether somebody set a setting, rather than leave it at its default."""
     return settings.current().is_given(name)
+
+
+def effective(names: Iterable[str]) -> dict[str, Any]:
+    """Values of settings by their names, as they are now; none of them may be a secret."""
+    now = settings.current()
+    return {name: getattr(now, name.lower()) for name in names}
 
 
 def redis_client(*, deadline_s: float | None = None) -> RedisClient:

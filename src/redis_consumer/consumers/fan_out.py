@@ -23,9 +23,16 @@ _OWN = frozenset(
         "input_file_name", "original_name", "url", "status", "progress", "reason", "last_error", "failures", "parent",
         NEXT_PHASE, "children", "children:done", "children:failed", "children_upload_time", "total_jobs",
         "created_at", "updated_at", "finished_at", "updated_by", "identity_upload", "identity_started",
-        "output_file_name", "output_url", "predict_retries", "objects",
+        "output_file_name", "output_url", "provenance_file_name", "input_digest", "predict_retries", "objects",
     }
 )  # fmt: skip
+
+
+class Noting(Protocol):
+    """Who takes notes of the job."""
+
+    def input_fields(self) -> dict[str, str]:
+        """What the job keeps of its input for its second phase."""
 
 
 class Divider(Protocol):
@@ -34,6 +41,7 @@ class Divider(Protocol):
     job_queue: JobQueue
     storage: Any
     name: str
+    provenance: Noting
 
     def _consume(self, redis_hash: str) -> str: ...
 
@@ -123,7 +131,7 @@ def run_fan_out(
     if chunk:
         family.stage(chunk)
     took = {"children_upload_time": f"{time.monotonic() - started:.6f}"}
-    family.fan_out(then, {**took, **(fields or {})}, share=share)
+    family.fan_out(then, {**consumer.provenance.input_fields(), **took, **(fields or {})}, share=share)
 
 
 def _hash_of(child: Child, where: Mapping[str, Any], worker: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,8 +209,15 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     ) -> Any:
         from redis_consumer.processing import registry
 
-        own = defaults.get("PROCESSING_FUNCTIONS").get(process_type, {}).get(name)
+        self.note_functions(process_type, [name], options or {})
+        own = _own_function(process_type, name)
         return own(data) if own else registry.apply(process_type, [name], data, options or {})
+
+    def note_functions(self, process_type: str, names: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note for the record of the result that functions are run; arguments as for `run_functions`."""
+        for name in filter(None, names):
+            describe = partial(_describe_function, process_type, name, options.get(name.strip().lower(), {}))
+            self.provenance.note_function(process_type, name, describe)
 
     def process(self, image: Array, key: str, process_type: str) -> Any:
         """Run one function by its name; an empty name leaves the image as it is.
@@ -226,6 +234,24 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     def postprocess(self, image: Array | list[Array], keys: Iterable[str]) -> Any:
         """Run the functions that go after the model, by their names."""
         return self.run_functions("post", [key for key in keys if key], image, {})
+
+
+def _own_function(process_type: str, name: str) -> Callable[..., Any] | None:
+    """The function that a script of the user's has put in by this name."""
+    found: Callable[..., Any] | None = defaults.get("PROCESSING_FUNCTIONS").get(process_type, {}).get(name)
+    return found
+
+
+def _describe_function(process_type: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    from redis_consumer.consumers import conditions
+    from redis_consumer.processing import registry
+
+    own = _own_function(process_type, name)
+    if own is not None:
+        return {**conditions.origin(own), "options": {}}
+    function = registry.get_function(process_type, name)
+    origin = conditions.origin(function, registry.GROUPS[process_type])
+    return {**origin, "options": conditions.options_of(function, given)}
 
 
 def _squeeze(result: Array) -> Array:

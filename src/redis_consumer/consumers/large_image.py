@@ -69,6 +69,9 @@ class Segmenter(Protocol):
     def run_functions(self, process_type: str, names: Iterable[str], data: Any, options: Options) -> Any:
         """See `ImageFileConsumer`."""
 
+    def note_functions(self, process_type: str, names: Iterable[str], options: Options) -> None:
+        """See `ImageFileConsumer`."""
+
 
 class LargeImage:
     """One image, larger than memory, and what a job wants of it.
@@ -92,6 +95,7 @@ class LargeImage:
     def fit(self) -> list[Change]:
         """Take the numbers of the functions before the model from each whole frame, at the file's pixel size."""
         frames, height, width, channels = self._image.shape
+        self._consumer.note_functions("pre", self._plan.preprocess, self._plan.options)
         changes = []
         for frame in range(frames):
             sampler = Sampler((height, width, channels))

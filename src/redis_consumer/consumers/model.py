@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,13 @@ import numpy as np
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer, Outcome
 from redis_consumer.consumers.predict import ModelClient, keep_predictions
+from redis_consumer.consumers.reasons import describe
 from redis_consumer.consumers.tiling import Tiling, tiling_of
 from redis_consumer.errors import ConsumerError
 from redis_consumer.job import Job, ModelId
 
 if TYPE_CHECKING:
-    from redis_consumer.models import ModelStore
+    from redis_consumer.models import Card, ModelStore
     from redis_consumer.processing.tiled import Planned
     from redis_consumer.serving.base import Array, ModelServer, OnRetry
 
@@ -106,7 +107,9 @@ class ModelConsumer(Consumer):
         Raises:
             InvalidJob: the version is no whole number. Also a ValueError.
         """
-        return ModelClient(self.model_server, ModelId.numbered(model_name, model_version), on_retry=self._note_retry)
+        model = ModelId.numbered(model_name, model_version)
+        self._note_model(model)
+        return ModelClient(self.model_server, model, on_retry=self._note_retry)
 
     def grpc_image(self, img: Array, model_name: str, model_version: int | str) -> Array | list[Array]:
         """Send one image to a model (contract, section 4.3).
@@ -203,6 +206,23 @@ class ModelConsumer(Consumer):
     def _tiling(self, model: ModelId) -> Tiling:
         return tiling_of(self.model_server, self.models, model, on_retry=self._note_retry)
 
+    def _note_model(self, model: ModelId) -> None:
+        self.provenance.note_model(str(model), partial(self._describe_model, model))
+
+    def _describe_model(self, model: ModelId) -> dict[str, Any]:
+        """What is known of a model that was asked, for the record of the result."""
+        from redis_consumer.serving.identity import identify
+
+        found: dict[str, Any] = {"version_served": None, "sha256": None, "digest_of": "unknown: asked by own code"}
+        try:
+            if not self._has_own_client:
+                identity = identify(self.model_server, model)
+                found = {"version_served": identity.version, "sha256": identity.sha256, "digest_of": identity.digest_of}
+            card = self.models.card(model)
+        except ConsumerError as error:
+            return {**found, "card": None, "digest_of": f"unknown: {describe(error)}"}
+        return {**found, "card": None if card is None else _as_data(card)}
+
     def _run_one(self, tiling: Tiling, planned: Planned) -> list[Array]:
         (outputs,) = self._run_tiles(tiling, [planned], lambda done: self.report_progress(done, planned.tiles))
         return outputs
@@ -214,6 +234,7 @@ class ModelConsumer(Consumer):
         from redis_consumer.processing.tiled import run_each
 
         model = tiling.model
+        self._note_model(model)
         if self._has_own_client:
             # It takes one image, and may not be fit for several threads.
             one_by_one = (replace(planned, batch_size=1) for planned in images)
@@ -231,6 +252,7 @@ class ModelConsumer(Consumer):
 
     def _ask(self, image: Array, model: ModelId) -> list[Array]:
         """Run a model on one image without batch axis, by a plug-in's own method where there is one."""
+        self._note_model(model)
         if not self._has_own_client:
             return self._ask_server(model, image[np.newaxis], self._note_retry)
         reply = self.grpc_image(image, model.name, model.label or model.version)
@@ -245,3 +267,9 @@ class ModelConsumer(Consumer):
         if self.job is not None:
             fields = {"status": f"retry-predicting - {count} - {code}", "predict_retries": self.predict_retries}
             self.update_key(self.job.id, fields)
+
+
+def _as_data(card: Card) -> dict[str, Any]:
+    """What a card says of how images go through its model."""
+    tile = None if card.tile is None else asdict(card.tile)
+    return {"pixel_size_um": card.pixel_size_um, "tile": tile}

@@ -56,6 +56,22 @@ def zip_name(job: Job, number: int = 0) -> str:
     return hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest() + ".zip"
 
 
+def record_key(job: Job) -> str:
+    """Key of the provenance record of one run of a job: beside its zip, and as its own as that.
+
+    >>> record_key(Job("predict:a.tif:1"))
+    'output/f7ed7baaf8b638c92af6e3e2d5462f94.provenance.json'
+    """
+    return output_key(zip_name(job).removesuffix(".zip") + ".provenance.json")
+
+
+def discard_record(storage: Any, leftover: Leftover) -> None:
+    """Remove the provenance record of one run, but never the visible one."""
+    key = record_key(leftover.job)
+    if hasattr(storage, "delete") and key != leftover.record:
+        storage.delete(key)
+
+
 def discard_zips(storage: Any, leftover: Leftover) -> list[str]:
     """Remove the zips that one run has uploaded, but never the visible one; give the keys that were removed."""
     if not hasattr(storage, "delete"):

@@ -161,8 +161,7 @@ class TensorFlowServingConsumer(ModelConsumer):
         return name
 
     def _upload_zip(self, path: str) -> tuple[str, str]:
-        key, url = self.storage.upload(path)
-        return str(key), str(url)
+        return self.upload_result(path)
 
     def discard(self, leftover: Leftover) -> None:
         """Remove the zips that one run has uploaded, but never the visible one."""

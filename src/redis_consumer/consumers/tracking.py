@@ -189,6 +189,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
 
     def _ask_model(self, model: ModelId, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.check_wanted()
+        self._note_model(model)
         return self.model_server.predict(model, inputs, on_retry=self._note_retry)
 
 

@@ -137,11 +137,11 @@ class ZipFileConsumer(Consumer):
                 self._list_skipped(job, summary, folder)
                 summary.close()
                 archive.add_file(folder / SUMMARY, SUMMARY)
-            key, url = self.storage.upload(str(result))
+            key, url = self.upload_result(result)
         fields = {**summary.fields(), "output_file_name": key, "output_url": url, "progress": 100}
         fields["cleanup_time"] = f"{time.monotonic() - started:.6f}"
         if not summary.done:
-            self.update_key(redis_hash, fields)
+            self.update_key(redis_hash, {**fields, **self.provenance.closing_fields(fields)})
             raise InvalidJob(
                 f"{shown_name(job.original_name)}: none of its {summary.failed} images has a result; "
                 f"the first one is {summary.first_reason or 'gone'}",

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 leftovers
 -- ARGV  1 runs at most   2 ms after which one that isn't removed is given again
--- Returns {attempt, key of the job, its output_file_name or "", …}.
+-- Returns {attempt, key of the job, its output_file_name or "", its provenance_file_name or "", …}.
 -- Atomic because two workers that look at once would do the same work; a worker that dies over it loses none.
 
 redis.replicate_commands()
@@ -12,15 +12,16 @@ local reply = {}
 for _, run in ipairs(redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 0, ARGV[1])) do
   redis.call("ZADD", KEYS[1], now + ARGV[2], run)
   local attempt, job = string.match(run, "^(%d+) (.+)$")
-  local status, visible, is_over = false, false, true
+  local status, visible, record, is_over = false, false, false, true
   if redis.call("TYPE", job).ok == "hash" then
-    status, visible = unpack(redis.call("HMGET", job, "status", "output_file_name"))
+    status, visible, record = unpack(redis.call("HMGET", job, "status", "output_file_name", "provenance_file_name"))
     is_over = status == "done" or status == "failed"
   end
   if is_over then
     reply[#reply + 1] = attempt
     reply[#reply + 1] = job
     reply[#reply + 1] = visible or ""
+    reply[#reply + 1] = record or ""
   end
 end
 return reply

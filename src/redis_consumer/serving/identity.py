@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from redis_consumer.job import ModelId
 from redis_consumer.serving.base import ModelServer, ModelSpec
 
+#: What a digest is of: the weights, which decide the pixels; or only what a remote server shows of a model.
+FILE, METADATA = "model file", "metadata"
+
 
 @dataclass(frozen=True)
 class ModelIdentity:
@@ -17,8 +20,7 @@ class ModelIdentity:
     Attributes:
         version: the number of the version that answers, None where the server doesn't tell.
         sha256: digest of what `digest_of` says.
-        digest_of: ``model file``, whose weights decide the pixels; or ``metadata``: only names, types and shapes of the
-            model's tensors, which is all that a remote server shows. Another model of the same tensors has the same.
+        digest_of: `FILE`, or `METADATA`: names, types and shapes of the model's tensors, which other weights may share.
     """
 
     version: int | None
@@ -35,7 +37,7 @@ def identify(server: ModelServer, model: ModelId) -> ModelIdentity:
     if hasattr(server, "identity"):
         found: ModelIdentity = server.identity(model)
         return found
-    return ModelIdentity(model.version or None, spec_digest(server.metadata(model)), "metadata")
+    return ModelIdentity(model.version or None, spec_digest(server.metadata(model)), METADATA)
 
 
 def spec_digest(spec: ModelSpec) -> str:

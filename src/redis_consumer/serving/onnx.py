@@ -16,7 +16,7 @@ import numpy as np
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
 from redis_consumer.serving.base import Array, ModelSpec, OnRetry, TensorSpec, check_inputs, check_outputs
-from redis_consumer.serving.identity import ModelIdentity
+from redis_consumer.serving.identity import FILE, ModelIdentity
 from redis_consumer.serving.onnx_file import check_file, checksum
 from redis_consumer.serving.onnx_session import (
     arena_bytes_for,
@@ -108,7 +108,7 @@ class OnnxServer:
     def identity(self, model: ModelId) -> ModelIdentity:
         """Say which file a model is, see `redis_consumer.serving.identity.identify`."""
         version = self._find_model(model).resolve().parent.name
-        return ModelIdentity(int(version) if version.isdecimal() else None, self._loaded(model).checksum, "model file")
+        return ModelIdentity(int(version) if version.isdecimal() else None, self._loaded(model).checksum, FILE)
 
     def predict(
         self,

@@ -12,6 +12,7 @@ from redis_consumer.serving._pb import tfs_pb2
 from redis_consumer.serving.base import Array, ModelSpec, OnRetry, check_inputs, check_outputs
 from redis_consumer.serving.channel import CallLimits, Channel
 from redis_consumer.serving.connection import ConnectionOptions
+from redis_consumer.serving.identity import METADATA, ModelIdentity, spec_digest
 from redis_consumer.serving.remembered import Remembered
 from redis_consumer.serving.tf_messages import predict_outputs, predict_request, wire_spec
 
@@ -28,6 +29,7 @@ class _Known:
 
     spec: ModelSpec
     types: Mapping[str, int]
+    version: int
 
 
 class TFServingServer:
@@ -72,13 +74,19 @@ class TFServingServer:
         """
         return self._current(model, on_retry).spec
 
+    def identity(self, model: ModelId) -> ModelIdentity:
+        """Say which version answers, see `redis_consumer.serving.identity.identify`."""
+        known = self._current(model, None)
+        return ModelIdentity(known.version or None, spec_digest(known.spec), METADATA)
+
     def _current(self, model: ModelId, on_retry: OnRetry | None) -> _Known:
         return self._known.get_or(model, lambda: self._asked(model, on_retry))
 
     def _asked(self, model: ModelId, on_retry: OnRetry | None) -> _Known:
-        definition = tf_metadata.signature(self._metadata_response(model, on_retry=on_retry), model)
+        response = self._metadata_response(model, on_retry=on_retry)
+        definition = tf_metadata.signature(response, model)
         types = {name: int(tensor.dtype) for name, tensor in definition.inputs.items()}
-        return _Known(tf_metadata.model_spec(definition), types)
+        return _Known(tf_metadata.model_spec(definition), types, int(response.model_spec.version.value))
 
     def metadata_json(self, model: ModelId, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Give a model's metadata in protobuf's JSON form (contract, section 4.4), asking the server each time."""

@@ -1,0 +1,122 @@
+"""Under which conditions is a result made: by which software, libraries, settings and functions?"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import platform
+import sys
+from collections.abc import Hashable, Mapping
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import redis_consumer
+from redis_consumer.consumers import defaults
+from redis_consumer.digest import file_digest
+
+DISTRIBUTION = "kiosk-redis-consumer"
+#: Distributions whose version can decide a pixel: by reading it, by computing with it or by writing it.
+LIBRARIES = (
+    "numpy", "scipy", "scikit-image", "tifffile", "imagecodecs", "pillow", "tensorstore", "onnxruntime", "grpcio",
+    "protobuf",
+)  # fmt: skip
+#: Settings that can decide a pixel. Whoever can read a result can read its record: no addresses, no secrets.
+SETTINGS = (
+    "TF_TENSOR_NAME", "TF_MAX_BATCH_SIZE", "TF_MIN_MODEL_SIZE", "MAX_CALL_BYTES",
+    "NUCLEAR_MODEL", "CYTOPLASM_MODEL", "PHASE_MODEL",
+    "NUCLEAR_POSTPROCESS", "CYTOPLASM_POSTPROCESS", "PHASE_POSTPROCESS",
+    "SCALE_DETECT_ENABLED", "SCALE_DETECT_MODEL", "SCALE_DETECT_SAMPLE", "SCALE_RESHAPE_SIZE",
+    "LABEL_DETECT_ENABLED", "LABEL_DETECT_MODEL", "LABEL_DETECT_SAMPLE", "LABEL_RESHAPE_SIZE",
+    "MAX_SCALE", "MIN_SCALE", "MAX_IMAGE_HEIGHT", "MAX_IMAGE_WIDTH", "MAX_IMAGE_FRAMES",
+    "MAX_ARCHIVE_BYTES", "MAX_ARCHIVE_MEMBERS", "CUTS",
+    "TRACKING_MODEL", "TRACKING_SEGMENT_MODEL", "TRACKING_POSTPROCESS_FUNCTION", "DRIFT_CORRECT_ENABLED",
+    "NORMALIZE_TRACKING", "NEIGHBORHOOD_SCALE_SIZE", "MAX_DISTANCE", "TRACK_LENGTH", "DIVISION", "BIRTH", "DEATH",
+    "CALIBAN_MODEL", "NEIGHBORHOOD_ENCODER", "APPEARANCE_DIM", "CROP_MODE", "CALIBAN_NORM",
+    "MESMER_MODEL", "MESMER_COMPARTMENT", "POLARIS_MODEL", "POLARIS_THRESHOLD", "POLARIS_CLIP", "POLARIS_SCALE",
+)  # fmt: skip
+
+
+@cache
+def software() -> dict[str, Any]:
+    """Name and version of this package, its commit where it was installed from one, Python's and the libraries'."""
+    return {
+        "name": DISTRIBUTION,
+        "version": redis_consumer.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": f"{sys.platform} {platform.machine()}",
+        "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
+    }
+
+
+def settings_now() -> dict[str, Any]:
+    """What holds now of `SETTINGS`, whether given or by default, and under ``given`` the names that were given."""
+    values = defaults.effective(SETTINGS)
+    return {**values, "given": [name for name in SETTINGS if defaults.is_given(name)]}
+
+
+def model_server_kind() -> str:
+    """Scheme of the model server's URL: what it speaks, not where it is."""
+    return str(defaults.get("MODEL_SERVER")).partition("://")[0]
+
+
+@cache
+def origin(thing: Hashable, group: str = "") -> dict[str, Any]:
+    """Where a class or function comes from.
+
+    Args:
+        thing: a class or a function.
+        group: of entry points that may offer it.
+
+    Returns:
+        ``origin``, its import path; ``distribution`` and ``version`` where they are known; else ``source_sha256``,
+        the digest of the file that it stands in, None where there is none.
+    """
+    path = f"{thing.__module__}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+    if path.startswith("redis_consumer."):
+        return {"origin": path, "distribution": DISTRIBUTION, "version": redis_consumer.__version__}
+    for point in metadata.entry_points(group=group) if group else ():
+        if point.value.replace(" ", "") == path and point.dist is not None:
+            return {"origin": path, "distribution": point.dist.name, "version": point.dist.version}
+    return {"origin": path, "distribution": None, "version": None, "source_sha256": _source_digest(thing)}
+
+
+def options_of(function: Any, given: Mapping[str, object]) -> dict[str, Any]:
+    """Every option of a function as it holds: what was given, else its default; functions of images take no others."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return plain(given)
+    found = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+    return plain({**found, **given})
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values as JSON has them; as texts what it hasn't."""
+    loaded: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
+    return loaded
+
+
+def _source_digest(thing: Any) -> str | None:
+    try:
+        return file_digest(inspect.getfile(thing))
+    except (TypeError, OSError):
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """What pip notes of an installation from a repository (PEP 610)."""
+    try:
+        text = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return None
+    commit = json.loads(text or "{}").get("vcs_info", {}).get("commit_id")
+    return str(commit) if commit else None

@@ -1,0 +1,208 @@
+"""How did a result come about? Written down for each one, as a small object beside its zip."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import zipfile
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from redis_consumer.consumers import conditions
+from redis_consumer.consumers.fan_out import inherited
+from redis_consumer.consumers.results import record_key
+from redis_consumer.digest import file_digest
+from redis_consumer.errors import ConsumerError
+from redis_consumer.job import Job
+from redis_consumer.queue import timestamp
+from redis_consumer.storage import transfers
+from redis_consumer.storage.keys import output_key
+
+logger = logging.getLogger(__name__)
+
+#: Version of the record's form; it changes when a reader of the older one would misunderstand it.
+FORMAT = 1
+#: Field of a job with the key of its record.
+FIELD = "provenance_file_name"
+#: Field of a divided job: digest, bytes and key of its input, which its second phase doesn't download again.
+INPUT_FIELD = "input_digest"
+#: Children that a record lists; of more it tells the number.
+MOST_CHILDREN = 10_000
+#: Fields that a run finds out and writes to its job.
+_DETECTED = ("scale", "label")
+_GROUP = "redis_consumer.consumers"
+
+
+@dataclass
+class _Notes:
+    """What is known of one run."""
+
+    job: Job
+    started: str = field(default_factory=timestamp)
+    since: float = field(default_factory=time.monotonic)
+    transfers: transfers.Transfers = field(default_factory=transfers.Transfers)
+    models: dict[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)
+    functions: dict[tuple[str, str], Callable[[], dict[str, Any]]] = field(default_factory=dict)
+    detected: dict[str, str] = field(default_factory=dict)
+    children: list[dict[str, str]] = field(default_factory=list)
+    children_left_out: int = 0
+    children_outputs: set[str] = field(default_factory=set)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    key: str = ""
+
+
+class Provenance:
+    """Takes notes of the running job of one consumer, and writes its record.
+
+    Notes may come from several threads.
+
+    Args:
+        consumer: whose class and queue are noted.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._notes: _Notes | None = None
+
+    def begin(self, job: Job) -> None:
+        """Start anew: this job begins, in this thread."""
+        self._notes = _Notes(job)
+        transfers.note(self._notes.transfers)
+
+    def end(self) -> None:
+        """The job is over; nothing more is noted."""
+        self._notes = None
+        transfers.note(None)
+
+    def note_model(self, name: str, describe: Callable[[], dict[str, Any]]) -> None:
+        """Note that a model was asked; `describe` is called once, when the record is written."""
+        if self._notes is not None:
+            self._notes.models.setdefault(name, describe)
+
+    def note_function(self, kind: str, name: str, describe: Callable[[], dict[str, Any]]) -> None:
+        """Note that a function of images was run, of the kind ``pre`` or ``post``; `describe` as for models."""
+        if self._notes is not None:
+            self._notes.functions.setdefault((kind, name), describe)
+
+    def note_fields(self, fields: Mapping[str, Any]) -> None:
+        """Note what a run writes to its job, where that is something it found out."""
+        if self._notes is not None:
+            self._notes.detected |= {name: str(fields[name]) for name in _DETECTED if name in fields}
+
+    def note_child(self, child: Job) -> None:
+        """Note a child whose result goes into this one."""
+        notes = self._notes
+        if notes is None:
+            return
+        if len(notes.children) == MOST_CHILDREN:
+            notes.children_left_out += 1
+            return
+        notes.children_outputs.add(child.get("output_file_name"))
+        notes.children.append({"job": child.id, "status": child.status, "record": child.get(FIELD)})
+
+    def input_fields(self) -> dict[str, str]:
+        """What a job that is divided keeps of its input for its second phase."""
+        downloads = self._notes.transfers.downloads if self._notes is not None else []
+        return {INPUT_FIELD: f"{downloads[0].sha256} {downloads[0].size} {downloads[0].key}"} if downloads else {}
+
+    def upload(self, path: str | Path) -> tuple[str, str]:
+        """Upload a zip of the running job and, meanwhile, the record; give key and URL of the zip.
+
+        Raises:
+            StorageUnavailable, FileNotFoundError: as `Storage.upload`.
+        """
+        storage = self._consumer.storage
+        if self._notes is None or not hasattr(storage, "write_bytes"):
+            key, url = storage.upload(str(path))
+            return str(key), str(url)
+        with ThreadPoolExecutor(1, thread_name_prefix="upload") as pool:
+            uploading = pool.submit(storage.upload, str(path))
+            self._notes.outputs.append(_described(Path(path)))
+            self._write(self._notes)
+            key, url = uploading.result()
+        return str(key), str(url)
+
+    def closing_fields(self, fields: Mapping[str, Any]) -> dict[str, str]:
+        """The field that names the record, to be written together with a job's end; empty where there is none.
+
+        A consumer that uploads its result by itself gets its record here.
+
+        Args:
+            fields: the last ones of the job.
+        """
+        notes, result = self._notes, str(fields.get("output_file_name") or "")
+        if notes is None:
+            return {}
+        if not notes.key and result and hasattr(self._consumer.storage, "write_bytes"):
+            notes.outputs = [_moved(each) for each in notes.transfers.uploads] or [{"key": result}]
+            self._write(notes)
+        return {FIELD: notes.key} if notes.key else {}
+
+    def _write(self, notes: _Notes) -> None:
+        try:
+            text = json.dumps(self._record(notes), indent=1, ensure_ascii=False)
+        except ConsumerError:
+            raise
+        except Exception:
+            # What a plug-in's function or server says of itself must not cost the result.
+            logger.exception("Job %s gets no provenance record", notes.job.id)
+            return
+        key = record_key(notes.job)
+        self._consumer.storage.write_bytes(key, text.encode("utf-8", "replace"))
+        notes.key = key
+
+    def _record(self, notes: _Notes) -> dict[str, Any]:
+        own = conditions.origin(cast(Hashable, type(self._consumer)), _GROUP)
+        functions = [{"kind": kind, "name": name, **tell()} for (kind, name), tell in notes.functions.items()]
+        return {
+            "format": FORMAT,
+            "job": _job(notes, self._consumer.queue),
+            "consumer": {"class": own.pop("origin"), **own},
+            "software": conditions.software(),
+            "settings": conditions.settings_now(),
+            "model_server": conditions.model_server_kind(),
+            "models": [{"model": name, **tell()} for name, tell in notes.models.items()],
+            "functions": functions,
+            "detected": notes.detected,
+            "inputs": _inputs(notes),
+            "outputs": notes.outputs,
+            "children": notes.children,
+            "left_out": {"children": notes.children_left_out, "objects": notes.transfers.left_out},
+            "started": notes.started,
+            "finished": timestamp(),
+            "seconds": round(time.monotonic() - notes.since, 6),
+        }
+
+
+def _job(notes: _Notes, queue: str) -> dict[str, Any]:
+    job = notes.job
+    fields = {**inherited(job), "original_name": job.get("original_name")}
+    return {"id": job.id, "attempt": job.attempt, "queue": queue, "fields": fields}
+
+
+def _inputs(notes: _Notes) -> list[dict[str, Any]]:
+    """What was downloaded but the results of children, the job's own input first."""
+    own = notes.transfers.downloads
+    before = notes.job.get(INPUT_FIELD).split(" ", 2)
+    if len(before) == 3 and before[2] not in {each.key for each in own}:
+        own = [transfers.Moved(before[2], int(before[1]), before[0]), *own]
+    return [_moved(each) for each in own if each.key not in notes.children_outputs]
+
+
+def _moved(moved: transfers.Moved) -> dict[str, Any]:
+    named = asdict(moved)
+    return {"key": named["key"], "bytes": named["size"], "sha256": named["sha256"]}
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """A zip, and what is in it; the checksums of its files are those of the zip's own directory."""
+    with zipfile.ZipFile(path) as archive:
+        files = [
+            {"name": entry.filename, "bytes": entry.file_size, "crc32": f"{entry.CRC:08x}"}
+            for entry in archive.infolist()
+        ]
+    return {"key": output_key(path), "bytes": path.stat().st_size, "sha256": file_digest(path), "files": files}
