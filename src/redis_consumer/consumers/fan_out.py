@@ -41,7 +41,10 @@ class Divider(Protocol):
     job_queue: JobQueue
     storage: Any
     name: str
-    provenance: Noting
+
+    @property
+    def provenance(self) -> Noting:
+        """Its notes."""
 
     def _consume(self, redis_hash: str) -> str: ...
 

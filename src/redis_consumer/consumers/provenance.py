@@ -150,18 +150,18 @@ class Provenance:
         except Exception:
             # What a plug-in's function or server says of itself must not cost the result.
             logger.exception("Job %s gets no provenance record", notes.job.id)
+            self._notes = None
             return
         key = record_key(notes.job)
         self._consumer.storage.write_bytes(key, text.encode("utf-8", "replace"))
         notes.key = key
 
     def _record(self, notes: _Notes) -> dict[str, Any]:
-        own = conditions.origin(cast(Hashable, type(self._consumer)), _GROUP)
         functions = [{"kind": kind, "name": name, **tell()} for (kind, name), tell in notes.functions.items()]
         return {
             "format": FORMAT,
             "job": _job(notes, self._consumer.queue),
-            "consumer": {"class": own.pop("origin"), **own},
+            "consumer": conditions.origin(cast(Hashable, type(self._consumer)), _GROUP),
             "software": conditions.software(),
             "settings": conditions.settings_now(),
             "model_server": conditions.model_server_kind(),
