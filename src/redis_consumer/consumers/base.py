@@ -303,12 +303,12 @@ class Consumer:
 
     def adopt(self, *, then: str) -> str:
         """Let the running job wait for the children of its field ``children``, which an older worker has pushed."""
-        Family(self.job_queue, self._claimed()).adopt(then, {})
+        self._family(self._claimed()).adopt(then, {})
         return self._end_phase()
 
     def child_jobs(self) -> Iterator[Job]:
         """Give the children of the running job as they are now, in order; without fields those that are gone."""
-        for child in Family(self.job_queue, self._claimed()).children():
+        for child in self._family(self._claimed()).children():
             self.provenance.note_child(child)
             yield child
 
@@ -319,6 +319,9 @@ class Consumer:
             StorageUnavailable, FileNotFoundError: as `Storage.upload`.
         """
         return self.provenance.upload(os.fspath(path))
+
+    def _family(self, parent: Job) -> Family:
+        return Family(self.job_queue, parent)
 
     def _claimed(self) -> Job:
         if self.job is None or self._is_settled:

@@ -36,6 +36,9 @@ SETTINGS = (
     "MESMER_MODEL", "MESMER_COMPARTMENT", "POLARIS_MODEL", "POLARIS_THRESHOLD", "POLARIS_CLIP", "POLARIS_SCALE",
 )  # fmt: skip
 
+#: Those of them that decide by being given at all.
+DECIDE_BY_BEING_GIVEN = frozenset({"TRACKING_MODEL", "CALIBAN_MODEL", "TRACKING_SEGMENT_MODEL"})
+
 
 @cache
 def software() -> dict[str, Any]:

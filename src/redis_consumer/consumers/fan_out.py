@@ -51,6 +51,8 @@ class Divider(Protocol):
     def check_wanted(self) -> None:
         """See `Consumer`."""
 
+    def _family(self, parent: Job) -> Family: ...
+
 
 @dataclass(frozen=True)
 class Child:
@@ -112,7 +114,7 @@ def run_fan_out(
     """
     method_of(consumer, Job(job.id, {NEXT_PHASE: then}))
     started = time.monotonic()
-    family = Family(consumer.job_queue, job)
+    family = consumer._family(job)
     folder = hashlib.md5(job.id.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
 
     def upload(numbered: tuple[int, Child]) -> dict[str, Any]:

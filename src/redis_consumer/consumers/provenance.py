@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -160,7 +161,7 @@ class Provenance:
         functions = [{"kind": kind, "name": name, **tell()} for (kind, name), tell in notes.functions.items()]
         return {
             "format": FORMAT,
-            "job": _job(notes, self._consumer.queue),
+            "job": self._job(notes.job),
             "consumer": conditions.origin(cast(Hashable, type(self._consumer)), _GROUP),
             "software": conditions.software(),
             "settings": conditions.settings_now(),
@@ -177,11 +178,13 @@ class Provenance:
             "seconds": round(time.monotonic() - notes.since, 6),
         }
 
-
-def _job(notes: _Notes, queue: str) -> dict[str, Any]:
-    job = notes.job
-    fields = {**inherited(job), "original_name": job.get("original_name")}
-    return {"id": job.id, "attempt": job.attempt, "queue": queue, "fields": fields}
+    def _job(self, job: Job) -> dict[str, Any]:
+        """A job and its fields, but those that tell of its life, and links: they may hold a signature."""
+        fields = {**inherited(job), "original_name": job.get("original_name")}
+        key = None
+        with contextlib.suppress(ConsumerError, AttributeError):
+            key = self._consumer.storage.key_of(job.get("input_file_name").rstrip("/"))
+        return {"id": job.id, "attempt": job.attempt, "queue": self._consumer.queue, "input": key, "fields": fields}
 
 
 def _inputs(notes: _Notes) -> list[dict[str, Any]]:

@@ -64,6 +64,11 @@ def make_consumer(consumer_type: str, **kwargs: Any) -> Consumer:
         ) from error
 
 
+def is_offered(path: str) -> bool:
+    """Whether an import path is that of a built-in consumer, or of one that an installed package offers."""
+    return path in BUILT_IN.values() or path in {entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
 def names() -> list[str]:
     """All names that a consumer type may have, besides import paths."""
     return sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})

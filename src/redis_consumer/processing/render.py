@@ -12,6 +12,8 @@ Array = npt.NDArray[Any]
 Picture = npt.NDArray[np.uint8]
 
 YELLOW = (255, 214, 10)
+BLUE = (64, 156, 255)
+RED = (255, 40, 40)
 #: Percentiles of the image that become black and white: hot pixels don't darken the rest.
 STRETCH = (0.5, 99.7)
 #: Power of the grey levels; below 1 it lifts dim cells next to bright ones.
@@ -39,6 +41,27 @@ def overlay_outlines(
         raise ValueError(f"image of shape {image.shape} and labels of {labels.shape}: need two (y, x) of one size")
     picture = np.repeat(stretch(image)[..., np.newaxis], 3, axis=-1)
     picture[_outlines(labels, thickness)] = color
+    return picture
+
+
+def show_difference(image: Array, before: Array, after: Array) -> Picture:
+    """Draw two label images of one scene over its image: outlines of both, and in red where the labels differ.
+
+    Args:
+        image: (Y, X) of any real dtype.
+        before: (Y, X) labels, 0 is background; outlined in yellow.
+        after: the same; outlined in blue, over the yellow.
+
+    Returns:
+        (Y, X, 3) uint8.
+
+    Raises:
+        ValueError: as `overlay_outlines`.
+    """
+    picture = overlay_outlines(image, before)
+    differs = before != after
+    picture[differs] = (picture[differs].astype(np.uint16) + RED) // 2
+    picture[_outlines(after, 1)] = BLUE
     return picture
 
 

@@ -77,6 +77,14 @@ class Storage:
         """Address of the bucket in the contract's form, without a scheme for clouds."""
         return self._links.bucket_url
 
+    def key_of(self, key_or_url: str) -> str:
+        """Key of an object that is named by it or by one of its URLs.
+
+        Raises:
+            InvalidJob: it isn't one of this bucket.
+        """
+        return self._links.key_of(key_or_url, _INPUT_FIELD)
+
     def get_storage_client(self) -> Any:
         """The connection itself, an ``obstore`` store."""
         return self._stores.reader()

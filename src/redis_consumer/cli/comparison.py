@@ -1,0 +1,135 @@
+"""Are two results the same, and if not, how much do they differ?"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+#: Files whose bytes hold times or such: they tell nothing about pixels.
+_NOT_COMPARED = ("summary.csv", ".gif", ".trk", ".trks")
+#: Images of more pixels are told apart by their checksums alone.
+MOST_PX = 1 << 28
+
+
+@dataclass(frozen=True)
+class FileDifference:
+    """How one file of two results compares.
+
+    Attributes:
+        name: within the zip.
+        is_identical: whether each byte, or each pixel, is the same.
+        note: why no pixels were counted, empty where they were or all are the same.
+        pixels: that differ, None where they weren't counted.
+        total: pixels of the image.
+        largest: the largest difference of two pixels.
+        objects: labels before and now, None for an image that holds no labels.
+    """
+
+    name: str
+    is_identical: bool
+    note: str = ""
+    pixels: int | None = None
+    total: int | None = None
+    largest: float | None = None
+    objects: tuple[int, int] | None = None
+
+    def in_words(self) -> str:
+        """One line for people."""
+        if self.is_identical:
+            return f"{self.name}: identical" + (f", {self.objects[1]} objects" if self.objects else "")
+        if self.pixels is None:
+            return f"{self.name}: {self.note}"
+        words = f"{self.name}: {self.pixels} of {self.total} pixels differ"
+        if self.objects:
+            return f"{words}; {self.objects[0]} objects before, {self.objects[1]} now"
+        return f"{words}, by {self.largest:g} at most"
+
+    def as_data(self) -> dict[str, Any]:
+        """The same for scripts."""
+        return asdict(self)
+
+
+def compare_zips(before: Path, after: Path) -> list[FileDifference]:
+    """Compare the files of two result zips, but those that hold times.
+
+    Raises:
+        zipfile.BadZipFile: one of them is damaged.
+    """
+    with zipfile.ZipFile(before) as old, zipfile.ZipFile(after) as new:
+        sums = [{entry.filename: (entry.file_size, entry.CRC) for entry in each.infolist()} for each in (old, new)]
+        names = _compared(sums)
+        return [_compare_file(name, old, new, sums) for name in names]
+
+
+def compare_sums(recorded: Sequence[Mapping[str, Any]], after: Path) -> list[FileDifference]:
+    """Compare a result zip with what a record says of the files of one that is gone.
+
+    Args:
+        recorded: ``name``, ``bytes`` and ``crc32`` of each file.
+        after: the new zip.
+    """
+    with zipfile.ZipFile(after) as archive:
+        new = {entry.filename: (entry.file_size, f"{entry.CRC:08x}") for entry in archive.infolist()}
+    old = {each["name"]: (each["bytes"], each["crc32"]) for each in recorded}
+    note = "differs by its checksum; the recorded result is gone, so pixels can't be counted"
+    return [
+        FileDifference(
+            name, is_identical=old.get(name) == new.get(name), note="" if old.get(name) == new.get(name) else note
+        )
+        for name in _compared([old, new])
+    ]
+
+
+def _compared(sums: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = dict.fromkeys(name for each in sums for name in each)
+    return [name for name in names if not name.lower().endswith(_NOT_COMPARED)]
+
+
+def _compare_file(
+    name: str, old: zipfile.ZipFile, new: zipfile.ZipFile, sums: Sequence[Mapping[str, tuple[int, int]]]
+) -> FileDifference:
+    if any(name not in each for each in sums):
+        return FileDifference(name, is_identical=False, note="is new" if name not in sums[0] else "is missing now")
+    is_same = sums[0][name] == sums[1][name]
+    is_image = name.lower().endswith(".tif") and max(each[name][0] for each in sums) <= MOST_PX * 4
+    if not is_image:
+        return FileDifference(name, is_identical=is_same, note="" if is_same else "differs by its checksum")
+    return compare_images(name, read_member(old, name), read_member(new, name))
+
+
+def read_member(archive: zipfile.ZipFile, name: str) -> Array:
+    """Read a TIFF of a result zip, of any shape."""
+    import tifffile
+
+    with tifffile.TiffFile(BytesIO(archive.read(name))) as file:
+        array: Array = file.asarray()
+    return array
+
+
+def compare_images(name: str, before: Array, after: Array) -> FileDifference:
+    """Compare two images of any shape, pixel by pixel; those of whole numbers count as label images."""
+    if before.shape != after.shape:
+        return FileDifference(name, is_identical=False, note=f"has the shape {after.shape} now, {before.shape} before")
+    differs = before != after
+    pixels = int(np.count_nonzero(differs))
+    largest = float(np.abs(before[differs].astype(np.float64) - after[differs]).max(initial=0))
+    counts = [count_labels(each) for each in (before, after)]
+    objects = None if None in counts else (counts[0] or 0, counts[1] or 0)
+    return FileDifference(name, pixels == 0, "", pixels, before.size, largest, objects)
+
+
+def count_labels(image: Array) -> int | None:
+    """Number of objects in a label image (Y, X), of a stack in all its images; None where it holds no labels."""
+    if image.min(initial=0) < 0 or (image.dtype.kind == "f" and not np.array_equal(image, np.rint(image))):
+        return None
+    planes = image.reshape(-1, *image.shape[-2:]) if image.ndim >= 2 else image[np.newaxis]
+    return sum(int(np.count_nonzero(np.unique(plane))) for plane in planes)

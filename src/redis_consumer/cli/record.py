@@ -1,0 +1,164 @@
+"""Where is the provenance record of a job, and what does it say?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from redis_consumer.consumers.provenance import FIELD, FORMAT
+from redis_consumer.errors import InvalidJob, ObjectNotFound, PermanentError
+from redis_consumer.job import FINAL_STATUSES
+
+ENDING = ".provenance.json"
+#: A record of 10,000 children has 2 MB.
+_MOST_BYTES = 64 << 20
+_PARTS: Mapping[str, type] = {
+    "job": dict, "consumer": dict, "software": dict, "settings": dict, "models": list, "functions": list,
+    "inputs": list, "outputs": list, "children": list,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """A provenance record.
+
+    Attributes:
+        name: what it was asked for by.
+        data: what it says.
+        result_key: key of the visible result, the first one of the record where the job's hash is gone.
+    """
+
+    name: str
+    data: Mapping[str, Any] = field(repr=False)
+    result_key: str
+
+    @property
+    def job_id(self) -> str:
+        """Key of the job."""
+        return str(self.data["job"]["id"])
+
+    @property
+    def input_key(self) -> str:
+        """Key of the job's own input.
+
+        Raises:
+            InvalidJob: the record doesn't know it.
+        """
+        key = self.data["job"].get("input")
+        if not key:
+            raise InvalidJob(f"{self.name}: its record doesn't know the input; the job can't be run again")
+        return str(key)
+
+    @property
+    def output(self) -> Mapping[str, Any]:
+        """What the record says of the visible result."""
+        found = [each for each in self.data["outputs"] if each.get("key") == self.result_key]
+        return found[0] if found else {"key": self.result_key}
+
+
+def find_record(name: str, bucket: Any, open_redis: Callable[[], Any]) -> Record:
+    """Find a record by a local file, by the key of its object or of the result zip, or by the key of its job.
+
+    Args:
+        name: any of these.
+        bucket: a `Storage`.
+        open_redis: connects to Redis; called for the key of a job only.
+
+    Raises:
+        PermanentError: there is none; says which of them is missing.
+    """
+    if Path(name).is_file():
+        return parse(name, Path(name).read_bytes())
+    if name.endswith((ENDING, ".zip")) and ":" not in name:
+        return parse(name, _read(bucket, name.removesuffix(".zip").removesuffix(ENDING) + ENDING))
+    fields = open_redis().hgetall(name)
+    if not fields:
+        raise InvalidJob(
+            f"{name}: there is no such job, or it has expired; name its record instead, output/….provenance.json in "
+            "the bucket"
+        )
+    if fields.get("status") not in FINAL_STATUSES:
+        raise InvalidJob(f"{name}: is {fields.get('status')}; wait for its result")
+    if not fields.get(FIELD):
+        raise InvalidJob(f"{name}: has no provenance record: it failed, or an older worker ran it")
+    return parse(name, _read(bucket, fields[FIELD]), result_key=fields.get("output_file_name", ""))
+
+
+def parse(name: str, content: bytes, *, result_key: str = "") -> Record:
+    """Check a record's form.
+
+    Raises:
+        InvalidJob: it isn't a record that this version can read.
+    """
+    try:
+        data = json.loads(content)
+        wrong = [part for part, kind in _PARTS.items() if not isinstance(data[part], kind)]
+        is_known = data["format"] == FORMAT and not wrong
+        first = data["outputs"][0]["key"]
+        _ = data["job"]["id"], data["job"]["attempt"], data["job"]["fields"], data["consumer"]["origin"]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise InvalidJob(f"{name}: is no provenance record ({type(error).__name__}: {error})") from error
+    if not is_known:
+        raise InvalidJob(f"{name}: has the format {data['format']!r}, known is {FORMAT}; use a newer redis-consumer")
+    return Record(name, data, result_key or str(first))
+
+
+def pinned(record: Record) -> Record:
+    """Give a record that asks for the versions that answered, where it asks for the latest ones."""
+    latest = {each["model"]: each for each in record.data["models"] if each["model"].endswith(":0")}
+    served = {
+        name: f"{name.removesuffix('0')}{each['version_served']}"
+        for name, each in latest.items()
+        if each.get("version_served")
+    }
+    fields = dict(record.data["job"]["fields"])
+    asked = served.get(f"{fields.get('model_name')}:{fields.get('model_version') or 0}")
+    if asked:
+        fields["model_version"] = asked.rpartition(":")[2]
+    changed = {
+        "job": {**record.data["job"], "fields": fields},
+        "settings": {
+            name: served.get(value, value) if isinstance(value, str) else value
+            for name, value in record.data["settings"].items()
+        },
+        "models": [{**each, "model": served.get(each["model"], each["model"])} for each in record.data["models"]],
+    }
+    return replace(record, data={**record.data, **changed})
+
+
+def _read(bucket: Any, key: str) -> bytes:
+    try:
+        content: bytes = bucket.read_bytes(key, max_bytes=_MOST_BYTES)
+    except ObjectNotFound as error:
+        raise PermanentError(
+            f"record {key}: is gone from the bucket; results may be deleted after some days"
+        ) from error
+    return content
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Say in which conditions two records differ: ``field``, ``recorded`` and ``now`` of each; None for none."""
+    old, new = _conditions(before), _conditions(after)
+    names = list(dict.fromkeys([*old, *new]))
+    return [
+        {"field": name, "recorded": old.get(name), "now": new.get(name)}
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _conditions(record: Mapping[str, Any]) -> dict[str, Any]:
+    parts = ("software", "consumer", "settings", "model_server", "models", "functions", "detected", "inputs")
+    found = {name: value for part in parts for name, value in _flat(part, record.get(part))}
+    return {**found, **dict(_flat("job.fields", record["job"]["fields"]))}
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        return [pair for key, each in value.items() for pair in _flat(f"{name}.{key}", each)]
+    if isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+        return [pair for number, each in enumerate(value) for pair in _flat(f"{name}[{number}]", each)]
+    return [(name, value)]

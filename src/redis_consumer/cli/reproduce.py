@@ -1,0 +1,208 @@
+"""``redis-consumer reproduce``: does a job, run again, give the same labels?"""
+
+from __future__ import annotations
+
+import json as json_library
+import shutil
+import tempfile
+import time
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from redis_consumer.cli import options
+from redis_consumer.cli.output import EXIT_FAILED, EXIT_USAGE, console, fail, notes, printable, say, write_json
+from redis_consumer.errors import ObjectNotFound, PermanentError
+
+if TYPE_CHECKING:
+    from redis_consumer.cli.comparison import FileDifference
+    from redis_consumer.cli.record import Record
+    from redis_consumer.job import Job
+    from redis_consumer.storage import Storage
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came out.
+
+    Attributes:
+        job: key of the job.
+        files: how each file of the result compares.
+        differences: ``field``, ``recorded`` and ``now`` of each condition that is another one now.
+        note: what was odd about the recorded result, empty for nothing.
+        seconds: that the job took now.
+    """
+
+    job: str
+    files: list[FileDifference]
+    differences: list[dict[str, Any]] = field(default_factory=list)
+    note: str = ""
+    seconds: float = 0.0
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether all labels, tracks and other outputs are the same."""
+        return all(each.is_identical for each in self.files)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=notes(
+            "redis-consumer reproduce predict:cells.tif:0a1b2c3d-0000-4000-8000-000000000000",
+            "redis-consumer reproduce output/d41d8cd98f00b204e9800998ecf8427e.provenance.json --keep build/again",
+            "redis-consumer reproduce predict:cells.tif:1 --model NuclearSegmentation:2 --json",
+        )
+    )(reproduce)
+
+
+def reproduce(
+    job: Annotated[
+        str,
+        typer.Argument(
+            help="Key of a job; or, where that has expired, its provenance record: a file, or a key in the bucket.",
+            metavar="JOB",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model, instead of the recorded one.", metavar="NAME:VERSION"),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            "--keep", file_okay=False, help="Folder for both results and records, and pictures of what differs."
+        ),
+    ] = None,
+    consumer: Annotated[
+        str | None,
+        typer.Option("--consumer", "-c", help="Consumer, where the recorded one isn't installed.", metavar="TYPE"),
+    ] = None,
+    redis: options.Redis = None,
+    bucket: options.Bucket = None,
+    model_server: options.ModelServer = None,
+    json: options.Json = False,
+) -> None:
+    """Run a finished job again as its record says, and compare: 0 identical labels, 1 different, 2 can't be run.
+
+    It runs here, without the queue; neither the job nor its result is touched.
+    What differs between the record and now is listed: software, libraries,
+    settings, model, functions, input.
+    """
+    from redis_consumer.cli import connect
+    from redis_consumer.cli.submit import job_fields
+
+    connect.read_settings(redis=redis, bucket=bucket, model_server=model_server)
+    fields = job_fields(model, {}, [])
+    try:
+        with tempfile.TemporaryDirectory(prefix="redis-consumer-reproduce-") as name:
+            found = _run_and_compare(job, connect.open_bucket(), Path(name), fields, consumer, keep)
+    except PermanentError as error:
+        fail(f"can't reproduce: {error}", EXIT_USAGE)
+    if json:
+        write_json({**asdict(found), "identical": found.is_identical})
+    else:
+        _write(found)
+    if not found.is_identical:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _run_and_compare(
+    name: str, bucket: Storage, folder: Path, fields: dict[str, str], consumer: str | None, keep: Path | None
+) -> Reproduction:
+    from redis_consumer.cli import connect
+    from redis_consumer.cli.record import differences, find_record, pinned
+    from redis_consumer.cli.rerun import Rerun
+
+    record = find_record(name, bucket, connect.open_redis)
+    (folder / "run").mkdir()
+    progress = _Progress(record.job_id)
+    rerun = Rerun(record, bucket, folder / "run", fields=fields, consumer=consumer, on_write=progress.show)
+    say(f"{record.job_id}: checking its input")
+    rerun.check_input()
+    started = time.monotonic()
+    new = rerun.run()
+    seconds = time.monotonic() - started
+    before, after = folder / "recorded.zip", folder / "reproduced.zip"
+    rerun.overlay.download_file(new.result_key, after)
+    files, note = _compare(record, bucket, before, after)
+    found = Reproduction(record.job_id, files, differences(pinned(record).data, new.data), note, round(seconds, 3))
+    if keep is not None:
+        _keep(keep, found, {"recorded": record, "reproduced": new}, folder, rerun.input_path)
+    return found
+
+
+def _compare(record: Record, bucket: Storage, before: Path, after: Path) -> tuple[list[FileDifference], str]:
+    from redis_consumer.cli.comparison import compare_sums, compare_zips
+    from redis_consumer.digest import file_digest
+
+    recorded = record.output
+    try:
+        bucket.download_file(record.result_key, before)
+    except ObjectNotFound as error:
+        if not recorded.get("files"):
+            raise PermanentError(
+                f"result {record.result_key}: is gone, and its record doesn't know its files"
+            ) from error
+        return compare_sums(recorded["files"], after), "the recorded result is gone; its files' checksums were compared"
+    is_changed = recorded.get("sha256") not in (None, file_digest(before))
+    note = "the recorded result has changed since it was recorded; compared is what it is now" if is_changed else ""
+    try:
+        return compare_zips(before, after), note
+    except zipfile.BadZipFile as error:
+        raise PermanentError(f"result {record.result_key}: is no zip, or a damaged one; nothing to compare") from error
+
+
+class _Progress:
+    """A line for each stage of the job, and for each child."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+        self._said = ""
+
+    def show(self, job: Job) -> None:
+        """Say what the job is at, once."""
+        child = "" if job.id == self._job_id else f" ({job.get('original_name')})"
+        line = f"{self._job_id}: {job.status.replace('-', ' ')}{child}"
+        if line != self._said:
+            self._said = line
+            say(line)
+
+
+def _write(found: Reproduction) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    screen = console()
+    verdict = "identical" if found.is_identical else "different"
+    screen.print(Text(f"{verdict}: {printable(found.job)}, run again in {found.seconds:.1f} s", style="bold"))
+    for each in found.files:
+        screen.print(Text(printable(f"  {each.in_words()}")))
+    if found.note:
+        screen.print(Text(printable(f"  note: {found.note}")))
+    if not found.differences:
+        screen.print("Everything that is recorded is the same now.")
+        return
+    table = Table("What differs", "Recorded", "Now", box=None, pad_edge=False, header_style="bold")
+    for row in found.differences:
+        table.add_row(*(Text(printable(str(row[key]))) for key in ("field", "recorded", "now")))
+    screen.print(table)
+
+
+def _keep(keep: Path, found: Reproduction, records: dict[str, Record], folder: Path, image: Path | None) -> None:
+    """Write both results and records, and a picture for each label image that differs."""
+    from redis_consumer.cli.difference import draw_difference
+
+    keep.mkdir(parents=True, exist_ok=True)
+    for name, record in records.items():
+        text = json_library.dumps(record.data, indent=1, ensure_ascii=False)
+        (keep / f"{name}.json").write_text(text, encoding="utf-8")
+        if (folder / f"{name}.zip").exists():
+            shutil.copyfile(folder / f"{name}.zip", keep / f"{name}.zip")
+    for each in found.files:
+        if each.pixels and each.objects:
+            picture = draw_difference(each.name, folder / "recorded.zip", folder / "reproduced.zip", image)
+            (keep / f"difference-{PurePosixPath(each.name).stem}.png").write_bytes(picture)

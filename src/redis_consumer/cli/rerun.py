@@ -1,0 +1,160 @@
+"""How is a job run once more as its record says, without a trace in Redis or bucket?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from redis_consumer import settings as settings_module
+from redis_consumer.cli.record import Record, parse, pinned
+from redis_consumer.consumers import conditions, registry
+from redis_consumer.consumers.in_process import Desk, run_to_its_end, seat
+from redis_consumer.consumers.provenance import FIELD
+from redis_consumer.digest import file_digest
+from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound, PermanentError
+from redis_consumer.job import Job, JobStatus
+from redis_consumer.settings.sources import build
+from redis_consumer.storage.overlay import Overlay
+
+if TYPE_CHECKING:
+    from redis_consumer.consumers.base import Consumer
+    from redis_consumer.settings import Settings
+    from redis_consumer.storage import Storage
+
+_IMAGE = registry.BUILT_IN["image"]
+
+
+class Rerun:
+    """One job that is run again.
+
+    Where the job asked for the latest version of a model, it gets the one that answered then.
+
+    Args:
+        record: of the job.
+        bucket: holds input, results and models; nothing is written into it.
+        folder: an empty one, for what the run downloads and writes.
+        fields: of the job, in place of those that the record says.
+        consumer: the consumer's type, where the record names one that isn't installed.
+        on_write: told of a job, its own or a child, after each write to its hash.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        bucket: Storage,
+        folder: Path,
+        *,
+        fields: Mapping[str, str],
+        consumer: str | None = None,
+        on_write: Callable[[Job], None] | None = None,
+    ) -> None:
+        self._record = pinned(record)
+        self._bucket = bucket
+        self.overlay = Overlay(bucket, folder)
+        self._fields = fields
+        self._own = settings_module.current()
+        self._desk = Desk(on_write)
+        self._ways = {True: (self._record, consumer)}
+        self._consumers: dict[bool, Consumer] = {}
+        #: Local copy of the input, once it was checked; None for a folder.
+        self.input_path: Path | None = None
+
+    def check_input(self) -> None:
+        """Fetch the input and look whether it is what it was.
+
+        Raises:
+            PermanentError: it is gone, or another one.
+        """
+        key = self._record.input_key
+        known = {each["key"]: each for each in self._record.data["inputs"]}
+        if f"{key}/" in known:
+            return  # a folder, which is compared after the run
+        try:
+            path = self.input_path = self.overlay.keep(key)
+        except ObjectNotFound as error:
+            raise PermanentError(f"input {key}: is gone from the bucket; put it there again") from error
+        noted = known.get(key, {}).get("sha256")
+        if noted and file_digest(path) != noted:
+            raise PermanentError(
+                f"input {key}: has changed since: its SHA-256 is {file_digest(path)}, recorded is {noted}; "
+                "put the original there again"
+            )
+
+    def run(self) -> Record:
+        """Run the job; give the record of the new result, which lies in `overlay`.
+
+        Raises:
+            PermanentError: it fails now; says why.
+            RetryableError: something outside is away.
+            SettingsError: its consumer isn't here, or the record's settings are wrong.
+        """
+        job = self._record.data["job"]
+        fields = {**job["fields"], **self._fields, "input_file_name": self._record.input_key, "status": "new"}
+        try:
+            ended = run_to_its_end(
+                Job(self._record.job_id, fields, int(job["attempt"])), self._desk, self._consumer_for
+            )
+        finally:
+            settings_module.use(self._own)
+            for consumer in self._consumers.values():
+                consumer.close()
+        if ended.status != JobStatus.DONE:
+            reason = ended.get("reason").strip().splitlines() or [f"ended {ended.status}"]
+            raise PermanentError(f"job {ended.id}: fails now: {reason[-1]}", job_id=ended.id)
+        if not ended.get(FIELD):
+            raise PermanentError(f"job {ended.id}: gives no result now", job_id=ended.id)
+        content = self.overlay.read_bytes(ended.get(FIELD))
+        return parse("the new record", content, result_key=ended.get("output_file_name"))
+
+    def _consumer_for(self, job: Job) -> Consumer:
+        is_own = job.id == self._record.job_id
+        record, named = self._ways.get(is_own) or self._ways.setdefault(is_own, (self._childs_record(), None))
+        settings_module.use(recorded_settings(record.data["settings"], self._own))
+        if is_own not in self._consumers:
+            kind = _class_of(record, named)
+            queue = str(record.data["job"]["queue"])
+            self._consumers[is_own] = seat(
+                kind(redis_client=self._desk, storage_client=self.overlay, queue=queue), self._desk
+            )
+        return self._consumers[is_own]
+
+    def _childs_record(self) -> Record:
+        """How children were run, by the first one that has a record; like images by these settings where none has."""
+        for child in self._record.data["children"]:
+            if child.get("record"):
+                return pinned(parse(child["record"], self._bucket.read_bytes(child["record"])))
+        as_image = {**self._record.data, "consumer": {"origin": _IMAGE}}
+        return Record(self._record.name, as_image, "")
+
+
+def recorded_settings(recorded: Mapping[str, Any], own: Settings) -> Settings:
+    """Settings as they are, with those that decide pixels as a record says.
+
+    Raises:
+        SettingsError: the record gives a value that can't be.
+    """
+    values = {name: recorded[name] for name in conditions.SETTINGS if name in recorded}
+    given = {name: values[name] for name in recorded.get("given", []) if name in values}
+    kept = {name.upper(): getattr(own, name) for name in own.model_fields_set if name.upper() not in values}
+    settings = build([("the record", given), ("settings", kept)])
+    changed = {
+        name: value
+        for name, value in values.items()
+        if name not in conditions.DECIDE_BY_BEING_GIVEN and getattr(settings, name.lower()) != value
+    }
+    return build([("the record", {**given, **changed}), ("settings", kept)]) if changed else settings
+
+
+def _class_of(record: Record, named: str | None) -> Any:
+    """The class of a record's consumer. One that a stranger's record might name is imported only where asked to be."""
+    origin = str(record.data["consumer"]["origin"])
+    if named is None and not registry.is_offered(origin) and origin != settings_module.get("CONSUMER_TYPE"):
+        raise InvalidJob(
+            f"consumer {origin}: is no built-in one, and no installed package offers it; "
+            f"if you trust the record, add --consumer {origin}"
+        )
+    try:
+        return registry.get_consumer_class(named or origin)
+    except ConsumerError as error:
+        raise PermanentError(f"consumer {origin}: {error}") from error
