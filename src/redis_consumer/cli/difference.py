@@ -21,7 +21,7 @@ def draw_difference(name: str, before: Path, after: Path, image: Path | None) ->
     Args:
         name: of the file in both zips.
         before: one zip; its outlines are yellow.
-        after: the other one; its outlines are blue. Pixels that differ are tinted red.
+        after: the other one; its outlines are blue. Pixels that differ are red.
         image: what was segmented, drawn below where it can be read and has the same size.
     """
     from redis_consumer.processing.render import show_difference, to_png_bytes

@@ -59,9 +59,8 @@ def show_difference(image: Array, before: Array, after: Array) -> Picture:
         ValueError: as `overlay_outlines`.
     """
     picture = overlay_outlines(image, before)
-    differs = before != after
-    picture[differs] = (picture[differs].astype(np.uint16) + RED) // 2
     picture[_outlines(after, 1)] = BLUE
+    picture[before != after] = RED
     return picture
 
 

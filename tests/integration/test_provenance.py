@@ -1,0 +1,238 @@
+"""What is written down about each result: real Redis, real buckets, real models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import redis_consumer
+from fixtures_serving import serve_models
+from fixtures_storage import BucketForTests
+from redis_consumer import settings
+from redis_consumer.consumers import provenance
+from redis_consumer.consumers.base import Outcome
+from redis_consumer.models.store import PACKAGED
+from redis_consumer.redis import RedisClient
+from redis_consumer.storage import Storage
+from support import onnx_models
+from support.provenance import IMAGE, MODEL, Site, write_crop
+from support.queues import claimed
+from support.worker import ROOT
+
+SECRETS = {
+    "REDIS_PASSWORD": "s3cret-redis",
+    "AWS_ACCESS_KEY_ID": "s3cret-id",
+    "AWS_SECRET_ACCESS_KEY": "s3cret-key",
+    "AZURE_STORAGE_ACCOUNT_KEY": "s3cretaz==",
+    "MODEL_SERVER_HEADERS": "authorization=s3cret-token",
+}
+MakeSite = Callable[..., Site]
+
+
+@pytest.fixture
+def make_site(
+    redis_client: RedisClient, redis_db: Any, file_bucket: BucketForTests, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakeSite]:
+    """Makes a site on a bucket, with settings by the environment."""
+    made: list[Site] = []
+
+    def make(bucket: BucketForTests = file_bucket, **variables: str) -> Site:
+        for name, text in {"MODEL_SERVER": "onnx://", **variables}.items():
+            monkeypatch.setenv(name, text)
+        settings.use(None)
+        made.append(Site(redis_client, redis_db, bucket.open()))
+        return made[0]
+
+    yield make
+    for site in made:
+        site.close()
+
+
+def put_crop(storage: Storage, folder: Path, key: str = IMAGE) -> bytes:
+    write_crop(folder / "crop.tif")
+    storage.upload_file(folder / "crop.tif", key)
+    return (folder / "crop.tif").read_bytes()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["file_bucket", "s3_bucket"])
+def test_a_record_says_what_made_a_result(
+    make_site: MakeSite, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    site = make_site(request.getfixturevalue(kind), MAX_IMAGE_HEIGHT="4000")
+    content = put_crop(site.storage, tmp_path)
+    site.consumer()
+    after = site.run(model_version="0")
+    record = site.record(after)
+    assert after["provenance_file_name"] == after["output_file_name"].removesuffix(".zip") + ".provenance.json"
+    assert (record["format"], record["job"]["id"], record["job"]["attempt"]) == (1, "predict:a.tif:1", 1)
+    assert record["job"]["fields"]["scale"] == "0.5"
+    assert record["consumer"]["origin"] == "redis_consumer.consumers.image:ImageFileConsumer"
+    assert record["software"]["version"] == redis_consumer.__version__
+    assert record["software"]["libraries"]["numpy"] == np.__version__
+    assert (record["settings"]["MAX_IMAGE_HEIGHT"], record["settings"]["given"]) == (4000, ["MAX_IMAGE_HEIGHT"])
+    [model] = record["models"]
+    file = PACKAGED / MODEL / "1" / "model.onnx"
+    assert (model["model"], model["version_served"]) == (f"{MODEL}:0", 1)
+    assert (model["sha256"], model["digest_of"]) == (sha256(file.read_bytes()), "model file")
+    assert [each["name"] for each in record["functions"]] == ["percentile_normalize", "deep_watershed"]
+    assert record["functions"][0]["options"] == {"low": 1.0, "high": 99.8}
+    assert record["inputs"] == [{"key": IMAGE, "bytes": len(content), "sha256": sha256(content)}]
+    result = site.storage.read_bytes(after["output_file_name"])
+    [output] = record["outputs"]
+    assert (output["key"], output["sha256"]) == (after["output_file_name"], sha256(result))
+    assert [each["name"] for each in output["files"]] == zipfile.ZipFile(BytesIO(result)).namelist()
+    assert record["started"] < record["finished"]
+
+
+def test_what_a_run_found_out_is_noted(make_site: MakeSite, tmp_path: Path) -> None:
+    site = make_site()
+    put_crop(site.storage, tmp_path)
+    site.consumer()
+    assert site.record(site.run(scale=""))["detected"] == {"scale": "1"}
+
+
+def test_a_record_holds_no_secrets(make_site: MakeSite, tmp_path: Path) -> None:
+    site = make_site(**SECRETS)
+    put_crop(site.storage, tmp_path)
+    site.consumer()
+    link = f"{site.storage.get_public_url(IMAGE)}?X-Amz-Signature=s3cret-signature"
+    after = site.run(url=link)
+    text = site.storage.read_bytes(after["provenance_file_name"]).decode()
+    assert "s3cret" not in text
+    assert "MODEL_SERVER_HEADERS" not in text
+
+
+def test_a_remote_server_tells_its_version_and_metadata_only(make_site: MakeSite, tmp_path: Path) -> None:
+    with serve_models(PACKAGED) as address:
+        site = make_site(MODEL_SERVER=f"tfs://{address}")
+        put_crop(site.storage, tmp_path)
+        site.consumer()
+        record = site.record(site.run(model_version=""))
+    [model] = record["models"]
+    assert record["model_server"] == "tfs"
+    assert (model["model"], model["version_served"], model["digest_of"]) == (f"{MODEL}:0", 1, "metadata")
+    assert re.fullmatch(r"[0-9a-f]{64}", model["sha256"])
+    assert address not in json.dumps(record)
+
+
+def test_an_image_by_region_has_one_too(make_site: MakeSite, tmp_path: Path) -> None:
+    site = make_site(MAX_IMAGE_HEIGHT="128", MAX_IMAGE_WIDTH="128")
+    content = put_crop(site.storage, tmp_path)
+    site.consumer()
+    record = site.record(site.run())
+    assert record["inputs"][0]["sha256"] == sha256(content)
+    assert [(each["kind"], each["name"]) for each in record["functions"]] == [
+        ("pre", "percentile_normalize"),
+        ("post", "deep_watershed"),
+    ]
+
+
+def test_a_consumer_that_uploads_by_itself_has_one_too(
+    make_site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
+    site = make_site()
+    onnx_models.save(Path(site.storage.bucket) / "models", "Scaling", 1, onnx_models.scaling(2.0))
+    np.save(tmp_path / "one.npy", np.arange(72, dtype=np.float32).reshape(8, 9, 1))
+    site.storage.upload_file(tmp_path / "one.npy", "uploads/one.npy")
+    site.consumer("my_consumer:MyConsumer")
+    after = site.run(key="uploads/one.npy", model_name="Scaling")
+    record = site.record(after)
+    assert record["consumer"]["origin"] == "my_consumer:MyConsumer"
+    source = (ROOT / "docs" / "examples" / "my_consumer.py").read_bytes()
+    assert record["consumer"]["source_sha256"] == sha256(source)
+    assert [each["model"] for each in record["models"]] == ["Scaling:1"]
+    [output] = record["outputs"]
+    assert output["key"] == after["output_file_name"]
+    assert output["sha256"] == sha256(site.storage.read_bytes(after["output_file_name"]))
+
+
+def test_a_record_that_can_not_be_made_costs_no_result(
+    make_site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site()
+    put_crop(site.storage, tmp_path)
+    site.consumer()
+    monkeypatch.setattr(provenance, "_inputs", lambda notes: {1, 2})
+    after = site.run()
+    assert (after["status"], after.get("provenance_file_name")) == ("done", None)
+
+
+def test_an_archive_lists_the_records_of_its_images(make_site: MakeSite, tmp_path: Path) -> None:
+    site = make_site()
+    write_crop(tmp_path / "a.tif")
+    with zipfile.ZipFile(tmp_path / "plate.zip", "w") as archive:
+        archive.write(tmp_path / "a.tif", "well/a.tif")
+        archive.writestr("bad.tif", b"no image")
+    site.storage.upload_file(tmp_path / "plate.zip", "uploads/plate.zip")
+    site.consumer("zip", "predict-zip")
+    site.consumer()
+    after = site.run("predict-zip:plate.zip:1", "uploads/plate.zip", original_name="plate.zip")
+    record = site.record(after)
+    assert [each["status"] for each in record["children"]] == ["done", "failed"]
+    child = json.loads(site.storage.read_bytes(record["children"][0]["record"]))
+    assert child["job"]["id"] == record["children"][0]["job"]
+    assert "provenance_file_name" not in child["job"]["fields"]
+    assert record["inputs"][0]["sha256"] == sha256((tmp_path / "plate.zip").read_bytes())
+    assert site.db.hget(child["job"]["id"], "input_digest") is None
+
+
+def test_the_record_of_a_late_run_goes_and_the_visible_one_stays(make_site: MakeSite, tmp_path: Path) -> None:
+    site = make_site()
+    put_crop(site.storage, tmp_path)
+    consumer = site.consumer()
+    site.db.hset("predict:a.tif:1", mapping={"status": "new", "input_file_name": IMAGE, "model_name": MODEL})
+    site.db.lpush("predict", "predict:a.tif:1")
+    late = claimed(consumer.job_queue)
+    _lose(consumer, site.db)
+    upload = consumer.upload_result
+    uploaded = []
+    consumer.update_key = lambda *_: None  # type: ignore[method-assign,assignment] - it hears of nothing before its end
+    consumer.upload_result = lambda path: uploaded.append(upload(path)) or uploaded[-1]  # type: ignore[method-assign]
+    consumer.run(late)
+    del consumer.update_key, consumer.upload_result
+    assert consumer.run(claimed(consumer.job_queue)) is Outcome.SETTLED
+    records = sorted(path.name for path in Path(site.storage.bucket).rglob("*.provenance.json"))
+    assert len(records) == 2
+    consumer.job_queue.leave(late)
+    leftovers = "redis-consumer:leftovers:predict"
+    site.db.zadd(leftovers, dict.fromkeys(site.db.zrange(leftovers, 0, -1), 1))
+    consumer.clean_up()
+    visible = Path(site.db.hget("predict:a.tif:1", "provenance_file_name")).name
+    assert [path.name for path in Path(site.storage.bucket).rglob("*.provenance.json")] == [visible]
+
+
+def _lose(consumer: Any, db: Any) -> None:
+    """Let the lease of the running job end, and sweep it."""
+    leases = consumer.job_queue.key("leases")
+    db.zadd(leases, dict.fromkeys(db.zrange(leases, 0, -1), 1))
+    db.delete(consumer.job_queue.key("sweep"))
+    assert consumer.job_queue.sweep()
+
+
+def test_a_folder_has_one_digest_of_all_its_objects(file_bucket: BucketForTests, tmp_path: Path) -> None:
+    from redis_consumer.storage import transfers
+
+    storage, notes = file_bucket.open(), transfers.Transfers()
+    for name in ("b", "a"):
+        storage.write_bytes(f"uploads/x.zarr/{name}", name.encode())
+    transfers.note(notes)
+    try:
+        storage.download_folder("uploads/x.zarr", tmp_path / "here")
+    finally:
+        transfers.note(None)
+    lines = "".join(sorted(f"{sha256(name.encode())}  uploads/x.zarr/{name}\n" for name in ("a", "b")))
+    assert notes.downloads == [transfers.Moved("uploads/x.zarr/", 2, sha256(lines.encode()))]
