@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from redis_consumer.consumers.results import count_objects
+
 Array = npt.NDArray[Any]
 
 #: Files whose bytes hold times or such: they tell nothing about pixels.
@@ -131,5 +133,5 @@ def count_labels(image: Array) -> int | None:
     """Number of objects in a label image (Y, X), of a stack in all its images; None where it holds no labels."""
     if image.min(initial=0) < 0 or (image.dtype.kind == "f" and not np.array_equal(image, np.rint(image))):
         return None
-    planes = image.reshape(-1, *image.shape[-2:]) if image.ndim >= 2 else image[np.newaxis]
-    return sum(int(np.count_nonzero(np.unique(plane))) for plane in planes)
+    stack = image.astype(np.int64).reshape(-1, *image.shape[-2:], 1)
+    return count_objects(stack)["objects"]

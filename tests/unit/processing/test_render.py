@@ -8,7 +8,7 @@ import pytest
 from PIL import Image as Pillow
 
 from redis_consumer.images import read_image
-from redis_consumer.processing.render import overlay_outlines, stretch, thumbnail, to_png_bytes
+from redis_consumer.processing.render import overlay_outlines, show_difference, stretch, thumbnail, to_png_bytes
 
 NUCLEI = Path(__file__).parents[3] / "data" / "nuclei.tif"
 RED = (255, 0, 0)
@@ -83,3 +83,13 @@ def test_png_and_thumbnail_of_the_real_image() -> None:
 
 def test_thumbnail_never_enlarges() -> None:
     assert thumbnail(np.zeros((5, 8, 3), np.uint8), 100).shape == (5, 8, 3)
+
+
+def test_pixels_that_differ_are_red_and_the_outlines_of_both_are_seen() -> None:
+    before, after = np.zeros((2, 12, 12), np.int32)
+    before[1:6, 1:6] = 1
+    after[1:6, 1:8] = 1
+    picture = show_difference(np.zeros((12, 12)), before, after)
+    assert np.array_equal(np.all(picture == (255, 40, 40), axis=-1), before != after)
+    assert tuple(picture[1, 1]) == (64, 156, 255)
+    assert tuple(picture[3, 5]) == (255, 214, 10)

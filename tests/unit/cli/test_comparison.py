@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from redis_consumer.cli.comparison import compare_images, compare_sums, compare_zips, count_labels
+
+LABELS = np.array([[0, 1, 1], [0, 0, 2]], np.float32)
+
+
+def pack(path: Path, **files: Any) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            if isinstance(content, np.ndarray):
+                buffer = io.BytesIO()
+                tifffile.imwrite(buffer, content)
+                archive.writestr(f"{name}.tif", buffer.getvalue())
+            else:
+                archive.writestr(name.replace("_", "."), content)
+    return path
+
+
+def test_the_same_pixels_are_identical_whatever_the_zip_says_of_times(tmp_path: Path) -> None:
+    old = pack(tmp_path / "a.zip", labels=LABELS, summary_csv=b"1 s", x_gif=b"a", lineage_json=b"{}")
+    new = pack(tmp_path / "b.zip", labels=LABELS, summary_csv=b"2 s", x_gif=b"b", lineage_json=b"{}")
+    assert [(each.name, each.is_identical) for each in compare_zips(old, new)] == [
+        ("labels.tif", True),
+        ("lineage.json", True),
+    ]
+
+
+def test_pixels_and_objects_that_differ_are_counted() -> None:
+    other = LABELS.copy()
+    other[0, 1:] = 0
+    found = compare_images("a.tif", LABELS, other)
+    assert (found.is_identical, found.pixels, found.total, found.objects) == (False, 2, 6, (2, 1))
+    assert found.in_words() == "a.tif: 2 of 6 pixels differ; 2 objects before, 1 now"
+
+
+def test_of_probabilities_the_largest_difference_is_told() -> None:
+    found = compare_images("a.tif", LABELS / 4, LABELS / 4 + 0.125)
+    assert (found.objects, found.largest) == (None, 0.125)
+    assert found.in_words() == "a.tif: 6 of 6 pixels differ, by 0.125 at most"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ({"a": LABELS}, {"a": LABELS[:1]}, "a.tif: has the shape (1, 3) now, (2, 3) before"),
+        ({"a": LABELS}, {}, "a.tif: is missing now"),
+        ({}, {"a": LABELS}, "a.tif: is new"),
+        ({"a_json": b"1"}, {"a_json": b"2"}, "a.json: differs by its checksum"),
+    ],
+)
+def test_what_can_not_be_counted_is_said(tmp_path: Path, old: Any, new: Any, words: str) -> None:
+    (found,) = compare_zips(pack(tmp_path / "a.zip", **old), pack(tmp_path / "b.zip", **new))
+    assert (found.is_identical, found.in_words()) == (False, words)
+
+
+def test_checksums_tell_where_the_recorded_result_is_gone(tmp_path: Path) -> None:
+    new = pack(tmp_path / "b.zip", a_json=b"1", b_json=b"2")
+    entry = zipfile.ZipFile(new).getinfo("a.json")
+    recorded = [
+        {"name": "a.json", "bytes": 1, "crc32": f"{entry.CRC:08x}"},
+        {"name": "b.json", "bytes": 1, "crc32": "00000000"},
+    ]
+    assert [each.is_identical for each in compare_sums(recorded, new)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("image", "count"),
+    [(LABELS, 2), (np.stack([LABELS, LABELS]), 4), (LABELS / 2, None), (-LABELS, None), (np.zeros((1, 2)), 0)],
+)
+def test_labels_are_whole_numbers(image: Any, count: int | None) -> None:
+    assert count_labels(image) == count
