@@ -15,10 +15,9 @@ from redis_consumer.job import FINAL_STATUSES
 ENDING = ".provenance.json"
 #: A record of 10,000 children has 2 MB.
 _MOST_BYTES = 64 << 20
-_PARTS: Mapping[str, type] = {
-    "job": dict, "consumer": dict, "software": dict, "settings": dict, "models": list, "functions": list,
-    "inputs": list, "outputs": list, "children": list,
-}  # fmt: skip
+#: Keys that each table, and each entry of each list, must have.
+_TABLES = {"job": {"id", "attempt", "queue", "fields"}, "consumer": {"origin"}, "software": set(), "settings": set()}
+_LISTS = {"models": {"model"}, "functions": {"name"}, "inputs": {"key"}, "outputs": {"key"}, "children": {"job"}}
 
 
 @dataclass(frozen=True)
@@ -95,14 +94,21 @@ def parse(name: str, content: bytes, *, result_key: str = "") -> Record:
     """
     try:
         data = json.loads(content)
-        wrong = [part for part, kind in _PARTS.items() if not isinstance(data[part], kind)]
-        is_known = data["format"] == FORMAT and not wrong
-        first = data["outputs"][0]["key"]
-        _ = data["job"]["id"], data["job"]["attempt"], data["job"]["fields"], data["consumer"]["origin"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+        if data["format"] != FORMAT:
+            raise InvalidJob(
+                f"{name}: has the format {data['format']!r}, known is {FORMAT}; use a newer redis-consumer"
+            )
+        wrong = [part for part, keys in _LISTS.items() if not all(keys <= each.keys() for each in data[part])]
+        wrong += [part for part, keys in _TABLES.items() if not keys <= data[part].keys()]
+        first, fields = data["outputs"][0]["key"], dict(data["job"]["fields"])
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        if isinstance(error, InvalidJob):
+            raise
         raise InvalidJob(f"{name}: is no provenance record ({type(error).__name__}: {error})") from error
-    if not is_known:
-        raise InvalidJob(f"{name}: has the format {data['format']!r}, known is {FORMAT}; use a newer redis-consumer")
+    if wrong or not all(isinstance(text, str) for text in fields.values()):
+        raise InvalidJob(
+            f"{name}: is no provenance record (part {', '.join(wrong) or 'job.fields'} isn't as it should be)"
+        )
     return Record(name, data, result_key or str(first))
 
 

@@ -78,8 +78,13 @@ def reproduce(
         ),
     ] = None,
     consumer: Annotated[
-        str | None,
-        typer.Option("--consumer", "-c", help="Consumer, where the recorded one isn't installed.", metavar="TYPE"),
+        list[str] | None,
+        typer.Option(
+            "--consumer",
+            "-c",
+            help="Consumer of the record that may be imported, though no installed package offers it; repeatable.",
+            metavar="MODULE:CLASS",
+        ),
     ] = None,
     redis: options.Redis = None,
     bucket: options.Bucket = None,
@@ -99,7 +104,7 @@ def reproduce(
     fields = job_fields(model, {}, [])
     try:
         with tempfile.TemporaryDirectory(prefix="redis-consumer-reproduce-") as name:
-            found = _run_and_compare(job, connect.open_bucket(), Path(name), fields, consumer, keep)
+            found = _run_and_compare(job, connect.open_bucket(), Path(name), fields, consumer or [], keep)
     except PermanentError as error:
         fail(f"can't reproduce: {error}", EXIT_USAGE)
     if json:
@@ -111,7 +116,7 @@ def reproduce(
 
 
 def _run_and_compare(
-    name: str, bucket: Storage, folder: Path, fields: dict[str, str], consumer: str | None, keep: Path | None
+    name: str, bucket: Storage, folder: Path, fields: dict[str, str], trusted: list[str], keep: Path | None
 ) -> Reproduction:
     from redis_consumer.cli import connect
     from redis_consumer.cli.record import differences, find_record, pinned
@@ -120,7 +125,7 @@ def _run_and_compare(
     record = find_record(name, bucket, connect.open_redis)
     (folder / "run").mkdir()
     progress = _Progress(record.job_id)
-    rerun = Rerun(record, bucket, folder / "run", fields=fields, consumer=consumer, on_write=progress.show)
+    rerun = Rerun(record, bucket, folder / "run", fields=fields, trusted=trusted, on_write=progress.show)
     say(f"{record.job_id}: checking its input")
     rerun.check_input()
     started = time.monotonic()

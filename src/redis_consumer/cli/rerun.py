@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ class Rerun:
         bucket: holds input, results and models; nothing is written into it.
         folder: an empty one, for what the run downloads and writes.
         fields: of the job, in place of those that the record says.
-        consumer: the consumer's type, where the record names one that isn't installed.
+        trusted: import paths of consumers that may be imported although no installed package offers them.
         on_write: told of a job, its own or a child, after each write to its hash.
     """
 
@@ -46,7 +46,7 @@ class Rerun:
         folder: Path,
         *,
         fields: Mapping[str, str],
-        consumer: str | None = None,
+        trusted: Sequence[str] = (),
         on_write: Callable[[Job], None] | None = None,
     ) -> None:
         self._record = pinned(record)
@@ -55,7 +55,8 @@ class Rerun:
         self._fields = fields
         self._own = settings_module.current()
         self._desk = Desk(on_write)
-        self._ways = {True: (self._record, consumer)}
+        self._trusted = {*trusted, str(settings_module.get("CONSUMER_TYPE"))}
+        self._ways = {True: self._record}
         self._consumers: dict[bool, Consumer] = {}
         #: Local copy of the input, once it was checked; None for a folder.
         self.input_path: Path | None = None
@@ -109,17 +110,17 @@ class Rerun:
 
     def _consumer_for(self, job: Job) -> Consumer:
         is_own = job.id == self._record.job_id
-        record, named = self._ways.get(is_own) or self._ways.setdefault(is_own, (self._childs_record(), None))
+        record = self._ways.get(is_own) or self._ways.setdefault(is_own, self._record_of_children())
         settings_module.use(recorded_settings(record.data["settings"], self._own))
         if is_own not in self._consumers:
-            kind = _class_of(record, named)
+            kind = _class_of(record, self._trusted)
             queue = str(record.data["job"]["queue"])
             self._consumers[is_own] = seat(
                 kind(redis_client=self._desk, storage_client=self.overlay, queue=queue), self._desk
             )
         return self._consumers[is_own]
 
-    def _childs_record(self) -> Record:
+    def _record_of_children(self) -> Record:
         """How children were run, by the first one that has a record; like images by these settings where none has."""
         for child in self._record.data["children"]:
             if child.get("record"):
@@ -146,15 +147,15 @@ def recorded_settings(recorded: Mapping[str, Any], own: Settings) -> Settings:
     return build([("the record", {**given, **changed}), ("settings", kept)]) if changed else settings
 
 
-def _class_of(record: Record, named: str | None) -> Any:
+def _class_of(record: Record, trusted: Collection[str]) -> Any:
     """The class of a record's consumer. One that a stranger's record might name is imported only where asked to be."""
     origin = str(record.data["consumer"]["origin"])
-    if named is None and not registry.is_offered(origin) and origin != settings_module.get("CONSUMER_TYPE"):
+    if origin not in trusted and not registry.is_offered(origin):
         raise InvalidJob(
             f"consumer {origin}: is no built-in one, and no installed package offers it; "
             f"if you trust the record, add --consumer {origin}"
         )
     try:
-        return registry.get_consumer_class(named or origin)
+        return registry.get_consumer_class(origin)
     except ConsumerError as error:
         raise PermanentError(f"consumer {origin}: {error}") from error

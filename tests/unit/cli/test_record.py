@@ -34,6 +34,15 @@ def test_what_is_no_record_is_refused(content: bytes) -> None:
         parse("record.json", content)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"models": [{}]}, {"inputs": ["a"]}, {"job": {"id": "a"}}, {"job": {**RECORD["job"], "fields": {"a": 1}}}],
+)
+def test_a_record_with_a_wrong_part_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidJob, match="is no provenance record"):
+        parsed(**changes)
+
+
 def test_a_record_of_another_format_is_refused() -> None:
     with pytest.raises(InvalidJob, match="has the format 2, known is 1"):
         parsed(format=2)
