@@ -94,22 +94,24 @@ def parse(name: str, content: bytes, *, result_key: str = "") -> Record:
     """
     try:
         data = json.loads(content)
-        if data["format"] != FORMAT:
-            raise InvalidJob(
-                f"{name}: has the format {data['format']!r}, known is {FORMAT}; use a newer redis-consumer"
-            )
-        wrong = [part for part, keys in _LISTS.items() if not all(keys <= each.keys() for each in data[part])]
-        wrong += [part for part, keys in _TABLES.items() if not keys <= data[part].keys()]
-        first, fields = data["outputs"][0]["key"], dict(data["job"]["fields"])
+        is_known = data["format"] == FORMAT
+        wrong = _wrong_part(data) if is_known else ""
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        if isinstance(error, InvalidJob):
-            raise
         raise InvalidJob(f"{name}: is no provenance record ({type(error).__name__}: {error})") from error
-    if wrong or not all(isinstance(text, str) for text in fields.values()):
-        raise InvalidJob(
-            f"{name}: is no provenance record (part {', '.join(wrong) or 'job.fields'} isn't as it should be)"
-        )
-    return Record(name, data, result_key or str(first))
+    if not is_known:
+        raise InvalidJob(f"{name}: has the format {data['format']!r}, known is {FORMAT}; use a newer redis-consumer")
+    if wrong:
+        raise InvalidJob(f"{name}: is no provenance record (its part {wrong} isn't as it should be)")
+    return Record(name, data, result_key or str(data["outputs"][0]["key"]))
+
+
+def _wrong_part(data: Any) -> str:
+    """Name of the first part that lacks something, empty for none."""
+    wrong = [part for part, keys in _TABLES.items() if not keys <= data[part].keys()]
+    wrong += [part for part, keys in _LISTS.items() if not all(keys <= each.keys() for each in data[part])]
+    if not all(isinstance(text, str) for text in data["job"]["fields"].values()):
+        wrong.append("job.fields")
+    return next(iter(wrong), "" if data["outputs"] else "outputs")
 
 
 def pinned(record: Record) -> Record:

@@ -55,8 +55,9 @@ def software() -> dict[str, Any]:
 
 def settings_now() -> dict[str, Any]:
     """What holds now of `SETTINGS`, whether given or by default, and under ``given`` the names that were given."""
-    values = defaults.effective(SETTINGS)
-    return {**values, "given": [name for name in SETTINGS if defaults.is_given(name)]}
+    found = defaults.effective(SETTINGS)
+    values = {name: value for name, (value, _) in found.items()}
+    return {**values, "given": [name for name, (_, is_given) in found.items() if is_given]}
 
 
 def model_server_kind() -> str:

@@ -31,10 +31,10 @@ def is_given(name: str) -> bool:
     return settings.current().is_given(name)
 
 
-def effective(names: Iterable[str]) -> dict[str, Any]:
-    """Values of settings by their names, as they are now; none of them may be a secret."""
+def effective(names: Iterable[str]) -> dict[str, tuple[Any, bool]]:
+    """Value of each setting by its name, and whether somebody set it, as they are now; none of them may be a secret."""
     now = settings.current()
-    return {name: getattr(now, name.lower()) for name in names}
+    return {name: (getattr(now, name.lower()), now.is_given(name)) for name in names}
 
 
 def redis_client(*, deadline_s: float | None = None) -> RedisClient:
