@@ -13,6 +13,30 @@ from redis_consumer.errors import InvalidJob
 
 T = TypeVar("T")
 
+#: What a producer writes for every job, filled in or not.
+EMPTY_FIELDS = {
+    "model_name": "",
+    "model_version": "",
+    "preprocess_function": "",
+    "postprocess_function": "",
+    "cuts": "0",
+    "url": "",
+    "label": "",
+    "scale": "",
+    "channels": "",
+    "dimension_order": "",
+}
+
+#: Fields that tell of a job's own life (contract, section 1.3), not of what is to be done with its input.
+OWN_FIELDS = frozenset(
+    {
+        "input_file_name", "original_name", "url", "status", "progress", "reason", "last_error", "failures", "parent",
+        "next_phase", "children", "children:done", "children:failed", "children_upload_time", "total_jobs",
+        "created_at", "updated_at", "finished_at", "updated_by", "identity_upload", "identity_started",
+        "output_file_name", "output_url", "provenance_file_name", "input_digest", "predict_retries", "objects",
+    }
+)  # fmt: skip
+
 # A folder's name takes no more, on disks and in buckets.
 _LONGEST_NAME_BYTES = 255
 

@@ -11,25 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redis_consumer.digest import file_digest
+from redis_consumer.job import EMPTY_FIELDS
 
 if TYPE_CHECKING:
     from redis_consumer.redis import RedisClient
     from redis_consumer.storage import Storage
-
-#: What the web server writes for every job, filled in or not.
-EMPTY_FIELDS = {
-    "model_name": "",
-    "model_version": "",
-    "preprocess_function": "",
-    "postprocess_function": "",
-    "cuts": "0",
-    "url": "",
-    "label": "",
-    "scale": "",
-    "channels": "",
-    "dimension_order": "",
-}
-
 
 #: Ends of archives' names. The web server knows the first one only.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from redis_consumer.consumers.base import Consumer
     from redis_consumer.consumers.fan_out import Child, second_phase
     from redis_consumer.consumers.image import ImageFileConsumer
+    from redis_consumer.consumers.options import ConsumerOptions
     from redis_consumer.consumers.serving import TensorFlowServingConsumer
     from redis_consumer.consumers.tracking import TrackingConsumer
     from redis_consumer.consumers.zip_file import ZipFileConsumer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Child",
     "Consumer",
+    "ConsumerOptions",
     "ImageFileConsumer",
     "TensorFlowServingConsumer",
     "TrackingConsumer",
@@ -26,6 +28,7 @@ __all__ = [
 _MODULES = {
     "Child": "fan_out",
     "Consumer": "base",
+    "ConsumerOptions": "options",
     "ImageFileConsumer": "image",
     "TensorFlowServingConsumer": "serving",
     "TrackingConsumer": "tracking",

@@ -8,11 +8,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.fan_out import Child, method_of, run_fan_out
 from redis_consumer.consumers.provenance import Provenance
+from redis_consumer.consumers.options import ConsumerOptions, options_for, read_variables
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.consumers.results import discard_record
@@ -62,6 +63,9 @@ class Consumer:
         provenance: takes notes of the running job; they are written as an object beside its result.
     """
 
+    #: Its options, see `redis_consumer.consumers.options`; a plug-in declares a class of this name with theirs.
+    Options: ClassVar[type[ConsumerOptions]] = ConsumerOptions
+
     def __init__(
         self,
         redis_client: Any,
@@ -94,6 +98,7 @@ class Consumer:
         self.job: Job | None = None
         self.on_update: Callable[[], None] | None = None
         self.provenance = Provenance(self)
+        self._variables = read_variables(self.Options)
         self._is_settled = False
         self._is_bug = False
         self._is_over = False
@@ -111,6 +116,15 @@ class Consumer:
             `final_status` or `failed_status`; any other status puts the job back into its queue.
         """
         raise NotImplementedError(f"{type(self).__name__} has no method _consume(redis_hash)")
+
+    @property
+    def options(self) -> Any:
+        """Options of the running job, an instance of `Options`.
+
+        Raises:
+            InvalidJob: a field of the job is wrong or missing.
+        """
+        return options_for(self.Options, self._variables, self.job or Job(""))
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:
         """Say whether this consumer can work on a job; one that it can't ends ``failed``."""
@@ -180,6 +194,7 @@ class Consumer:
         return outcome
 
     def _work(self, job: Job) -> str:
+        _ = self.options  # a job with a wrong one ends before any work
         if not self.is_valid_hash(job.id):
             name = job.get("original_name") or job.get("input_file_name")
             raise InvalidJob(

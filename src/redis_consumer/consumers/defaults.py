@@ -7,6 +7,7 @@ to ``settings.NAME``.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,19 @@ def effective(names: Iterable[str]) -> dict[str, tuple[Any, bool]]:
     """Value of each setting by its name, and whether somebody set it, as they are now; none of them may be a secret."""
     now = settings.current()
     return {name: (getattr(now, name.lower()), now.is_given(name)) for name in names}
+def is_setting(name: str) -> bool:
+    """Whether there is a setting of this name."""
+    return settings.is_setting(name)
+
+
+def variables(names: Iterable[str]) -> dict[str, settings.Variable]:
+    """Give variables that aren't settings, by name, where they are set."""
+    return settings.read_variables(names)
+
+
+def read_anew() -> AbstractContextManager[None]:
+    """Within the block, let settings be loaded anew when they are first asked for."""
+    return settings.read_anew()
 
 
 def redis_client(*, deadline_s: float | None = None) -> RedisClient:

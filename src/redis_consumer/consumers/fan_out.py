@@ -13,19 +13,10 @@ from typing import Any, Protocol
 from redis_consumer.consumers.in_flight import in_flight
 from redis_consumer.errors import InvalidJob
 from redis_consumer.family import CHUNK, NEXT_PHASE, Family, child_key
-from redis_consumer.job import FINAL_STATUSES, Job, JobStatus
+from redis_consumer.job import FINAL_STATUSES, OWN_FIELDS, Job, JobStatus
 from redis_consumer.queue import JobQueue, timestamp
 
 _MARK = "is_second_phase"
-#: Fields that tell of a job's own life (contract, section 1.3), not of what is to be done with its input.
-_OWN = frozenset(
-    {
-        "input_file_name", "original_name", "url", "status", "progress", "reason", "last_error", "failures", "parent",
-        NEXT_PHASE, "children", "children:done", "children:failed", "children_upload_time", "total_jobs",
-        "created_at", "updated_at", "finished_at", "updated_by", "identity_upload", "identity_started",
-        "output_file_name", "output_url", "provenance_file_name", "input_digest", "predict_retries", "objects",
-    }
-)  # fmt: skip
 
 
 class Noting(Protocol):
@@ -100,7 +91,7 @@ def method_of(consumer: Divider, job: Job) -> Callable[[str], str]:
 
 def inherited(job: Job) -> dict[str, str]:
     """Fields of a job that say what is to be done with its input, for its children."""
-    return {name: text for name, text in job.fields.items() if name not in _OWN and not name.endswith("_time")}
+    return {name: text for name, text in job.fields.items() if name not in OWN_FIELDS and not name.endswith("_time")}
 
 
 def run_fan_out(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
-from importlib.metadata import entry_points
+import traceback
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from redis_consumer.consumers.base import Consumer
+from redis_consumer.consumers.fitness import check_class
 from redis_consumer.errors import SettingsError
 
 ENTRY_POINT_GROUP = "redis_consumer.consumers"
@@ -30,38 +35,27 @@ def get_consumer_class(consumer_type: str) -> type[Consumer]:
             ``redis_consumer.consumers``, or ``package.module:Class``, looked for in the working directory too.
 
     Raises:
-        SettingsError: there is none, or it can't be imported, or it is no consumer. Also a ValueError.
+        SettingsError: there is none, or it can't be imported, or it is none that a worker can run. Also a ValueError.
     """
     text = str(consumer_type)
-    path = BUILT_IN.get(text.lower()) or _entry_point(text) or (text if ":" in text else None)
-    if path is None:
-        raise SettingsError(
-            f'Invalid `consumer_type`: "{text}"; known are {", ".join(names())}, or package.module:Class'
-        )
-    found = _import(path)
-    if not (isinstance(found, type) and issubclass(found, Consumer)):
-        raise SettingsError(
-            f'Invalid `consumer_type`: "{text}": {path} is no subclass of redis_consumer.consumers.Consumer'
-        )
-    if found._consume is Consumer._consume:
-        raise SettingsError(f'Invalid `consumer_type`: "{text}": {path} has no method _consume(self, redis_hash)')
-    return found
+    path = path_of(text)
+    try:
+        if path is None:
+            raise SettingsError(f"known are {', '.join(names())}, or package.module:Class{_hint(text, names())}")
+        return check_class(_import(path), path)
+    except SettingsError as error:
+        raise SettingsError(f'Invalid `consumer_type`: "{text}": {error}') from error.__cause__
 
 
-def make_consumer(consumer_type: str, **kwargs: Any) -> Consumer:
-    """Make the consumer for a type, with the arguments of its constructor.
+def make_consumer(consumer_type: str | type[Consumer], **kwargs: Any) -> Consumer:
+    """Make the consumer for a type, or for a class, with the arguments of its constructor.
 
     Raises:
-        SettingsError: as `get_consumer_class`, or this version can't run it.
+        SettingsError: as `get_consumer_class`, or a variable of one of its options is wrong.
     """
-    found = get_consumer_class(consumer_type)
-    try:
-        return found(**kwargs)
-    except TypeError as error:
-        raise SettingsError(
-            f'Invalid `consumer_type`: "{consumer_type}" can\'t be made: {error}; its constructor must take '
-            f"the arguments {', '.join(kwargs)}"
-        ) from error
+    if isinstance(consumer_type, type):
+        return check_class(consumer_type, consumer_type.__qualname__)(**kwargs)
+    return get_consumer_class(consumer_type)(**kwargs)
 
 
 def is_offered(path: str) -> bool:
@@ -71,12 +65,19 @@ def is_offered(path: str) -> bool:
 
 def names() -> list[str]:
     """All names that a consumer type may have, besides import paths."""
-    return sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
+    return sorted({*BUILT_IN, *plugins()})
 
 
-def _entry_point(name: str) -> str | None:
-    found = {entry.name.lower(): entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
-    return found.get(name.lower())
+def plugins() -> dict[str, EntryPoint]:
+    """Entry points of installed packages by name, in lower case; a built-in name wins over one of these."""
+    return {entry.name.lower(): entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def path_of(consumer_type: str) -> str | None:
+    """The import path that a consumer type stands for, None where it is no known name."""
+    name = consumer_type.lower()
+    entry = plugins().get(name)
+    return BUILT_IN.get(name) or (entry.value if entry else None) or (consumer_type if ":" in consumer_type else None)
 
 
 def _import(path: str) -> object:
@@ -85,8 +86,36 @@ def _import(path: str) -> object:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
     except Exception as error:
+        where = _where(error)
+        raise SettingsError(f"{path} can't be imported: {type(error).__name__}: {error}{where}") from error
+    found = getattr(module, attribute, None)
+    if found is None:
         raise SettingsError(
-            f'Invalid `consumer_type`: "{path}" can\'t be imported: {type(error).__name__}: {error}'
-        ) from error
+            f"{path} can't be imported: module {module_name!r} has no attribute {attribute!r}"
+            f"{_hint(attribute, _classes_in(module))}"
+        )
+    return found
+
+
+def _where(error: Exception) -> str:
+    """File and line where the import of an author's module failed; empty where it wasn't found at all."""
+    if isinstance(error, SyntaxError):
+        return ""  # its text says so itself
+    frames = traceback.extract_tb(error.__traceback__)
+    authors = [frame for frame in frames if not frame.filename.startswith(("<", str(Path(__file__).parent)))]
+    own = [frame for frame in authors if frame.filename != importlib.__file__]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+def _classes_in(module: ModuleType) -> list[str]:
+    found = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, Consumer)]
+    return [name for name in found if not vars(module)[name].__module__.startswith("redis_consumer.")] or found
+
+
+def _hint(text: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(text, known, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; it has {', '.join(known)}" if known and ":" not in text and known != names() else ""

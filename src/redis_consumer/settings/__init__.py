@@ -8,16 +8,30 @@ a name that somebody assigns (``settings.QUEUE = "track"``) wins from then on, i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
 from redis_consumer.settings.options import MASK, Setting, Settings
-from redis_consumer.settings.sources import build, load_settings
+from redis_consumer.settings.sources import Variable, build, load_settings, read_variables
 
-__all__ = ["MASK", "PROCESSING_FUNCTIONS", "Setting", "Settings", "current", "get", "load_settings", "use"]
+__all__ = [
+    "MASK",
+    "PROCESSING_FUNCTIONS",
+    "Setting",
+    "Settings",
+    "Variable",
+    "current",
+    "get",
+    "is_setting",
+    "load_settings",
+    "read_anew",
+    "read_variables",
+    "use",
+]
 
 PROCESSING_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {"pre": {}, "post": {}}
 """Functions of users, by the name that a job asks for; looked at before the built-in ones."""
@@ -38,8 +52,24 @@ def current() -> Settings:
     """
     if not _in_use:
         use(load_settings())
-    assigned = {name: value for name, value in globals().items() if name.isupper() and _is_setting(name)}
+    assigned = {name: value for name, value in globals().items() if name.isupper() and is_setting(name)}
     return _with_assigned(_in_use[0], assigned) if assigned else _in_use[0]
+
+
+@contextmanager
+def read_anew() -> Iterator[None]:
+    """Within the block, let settings be loaded anew when they are first asked for; afterwards they are what they were."""
+    before = _in_use[:]
+    use(None)
+    try:
+        yield
+    finally:
+        _in_use[:] = before
+
+
+def is_setting(name: str) -> bool:
+    """Whether there is a setting of this name, in upper or lower case."""
+    return name.lower() in Settings.model_fields
 
 
 def get(name: str) -> Any:
@@ -55,7 +85,7 @@ def get(name: str) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    if name.isupper() and _is_setting(name):
+    if name.isupper() and is_setting(name):
         value = getattr(current(), name.lower())
         return value.get_secret_value() if isinstance(value, SecretStr) else value
     if name in _DERIVED:
@@ -66,10 +96,6 @@ def __getattr__(name: str) -> Any:
 def _strip(path: str) -> str:
     """Join repeated slashes of a bucket path into one and drop those at its ends."""
     return re.sub(r"/+", "/", path).strip("/")
-
-
-def _is_setting(name: str) -> bool:
-    return name.lower() in Settings.model_fields
 
 
 def _with_assigned(settings: Settings, assigned: dict[str, object]) -> Settings:

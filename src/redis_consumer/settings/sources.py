@@ -11,13 +11,14 @@ import configparser
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError, create_model
 from pydantic_core import ErrorDetails
-from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
 
 from redis_consumer.errors import SettingsError
 from redis_consumer.settings.kinds import CONFLICT
@@ -43,9 +44,9 @@ def load_settings(**overrides: object) -> Settings:
     unknown = sorted(given.keys() - _names())
     if unknown:
         raise TypeError(f"no settings of the name {', '.join(unknown)}")
-    return build(
-        [("command line", given), ("environment", _environment()), (".env file", _dot_env()), _ini_file(), _toml_file()]
-    )
+    names = _names()
+    layers = [("environment", _environment(Settings, names)), (".env file", _dot_env(Settings, names))]
+    return build([("command line", given), *layers, _ini_file(names), _toml_file()])
 
 
 def build(layers: list[Layer]) -> Settings:
@@ -67,33 +68,57 @@ def build(layers: list[Layer]) -> Settings:
     return settings
 
 
+@dataclass(frozen=True)
+class Variable:
+    """A variable that is no setting: its text and where it came from."""
+
+    text: str
+    source: str
+
+
+def read_variables(names: Iterable[str]) -> dict[str, Variable]:
+    """Give variables that aren't settings, such as options of consumers: those that the environment, ``.env`` or
+    ``settings.ini`` give, the first of these that does.
+    """
+    wanted = set(names)
+    fields: dict[str, Any] = {name: (str | None, None) for name in wanted}
+    model = create_model("Variables", __base__=BaseSettings, **fields)
+    layers = [("environment", _environment(model, wanted)), (".env file", _dot_env(model, wanted)), _ini_file(wanted)]
+    found: dict[str, Variable] = {}
+    for source, layer in layers:
+        for name, text in layer.items():
+            if text:
+                found.setdefault(name, Variable(str(text), source))
+    return found
+
+
 def _names() -> set[str]:
     return {field.upper() for field in Settings.model_fields}
 
 
-def _environment() -> Mapping[str, Any]:
-    values = EnvSettingsSource(Settings, case_sensitive=True, env_ignore_empty=True)()
+def _environment(model: type[BaseSettings], names: set[str]) -> Mapping[str, Any]:
+    values = EnvSettingsSource(model, case_sensitive=True, env_ignore_empty=True)()
     # pydantic also finds the fields' own names, but a shell's `queue` isn't our QUEUE.
-    return {name: text for name, text in values.items() if name in _names()}
+    return {name: text for name, text in values.items() if name in names}
 
 
-def _dot_env() -> Mapping[str, Any]:
+def _dot_env(model: type[BaseSettings], names: set[str]) -> Mapping[str, Any]:
     def read() -> Mapping[str, Any]:
         source = DotEnvSettingsSource(
-            Settings, env_file=".env", env_file_encoding="utf-8", case_sensitive=True, env_ignore_empty=True
+            model, env_file=".env", env_file_encoding="utf-8", case_sensitive=True, env_ignore_empty=True
         )
         # What else stands in the file is for other programs.
-        return {name: text for name, text in source().items() if name in _names()}
+        return {name: text for name, text in source().items() if name in names}
 
     return _read(Path(".env"), read)
 
 
-def _ini_file() -> Layer:
+def _ini_file(names: set[str]) -> Layer:
     def read() -> Mapping[str, Any]:
         parser = configparser.ConfigParser()
         parser.read("settings.ini", encoding="utf-8")
         section = parser["settings"] if parser.has_section("settings") else {}
-        return {name.upper(): text for name, text in section.items() if name.upper() in _names()}
+        return {name.upper(): text for name, text in section.items() if name.upper() in names}
 
     return "settings.ini", _read(Path("settings.ini"), read)
 

@@ -1,0 +1,55 @@
+"""Is a class one that a worker can run, and if not, why not?"""
+
+from __future__ import annotations
+
+import inspect
+
+from redis_consumer.consumers.base import Consumer
+from redis_consumer.consumers.options import ConsumerOptions, check_names
+from redis_consumer.errors import SettingsError
+
+#: How workers call the constructor (contract, section 6).
+ARGUMENTS = ("redis_client", "storage_client", "queue")
+
+
+def check_class(found: object, path: str) -> type[Consumer]:
+    """Give a class back if a worker can run it.
+
+    Args:
+        found: what a consumer type names.
+        path: where it was found, for messages.
+
+    Raises:
+        SettingsError: it can't: no class of consumers, no `_consume`, signatures that don't fit, or options whose names
+            mean something else.
+    """
+    if not (isinstance(found, type) and issubclass(found, Consumer)):
+        raise SettingsError(f"{path} is no subclass of redis_consumer.consumers.Consumer; derive it from that class")
+    method = found._consume
+    if method is Consumer._consume:
+        raise SettingsError(f"{path} has no method _consume(self, redis_hash); add it, or take another base class")
+    if inspect.iscoroutinefunction(method):
+        raise SettingsError(f"{path}: its _consume is async; write it as def _consume(self, redis_hash)")
+    if not _takes(method, "self", "key"):
+        raise SettingsError(
+            f"{path}: its _consume takes {inspect.signature(method)}; write it as def _consume(self, redis_hash)"
+        )
+    if not _takes(found, **dict.fromkeys(ARGUMENTS, "")):
+        raise SettingsError(
+            f"{path} can't be made: its constructor must take the arguments {', '.join(ARGUMENTS)}; "
+            "pass on what it doesn't know by **kwargs"
+        )
+    if not (isinstance(found.Options, type) and issubclass(found.Options, ConsumerOptions)):
+        raise SettingsError(f"{path}: its Options is no subclass of redis_consumer.consumers.ConsumerOptions")
+    check_names(found.Options, path)
+    return found
+
+
+def _takes(function: object, *args: object, **kwargs: object) -> bool:
+    try:
+        inspect.signature(function).bind(*args, **kwargs)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    except ValueError:  # of a class or function that Python can't look into
+        return True
+    return True

@@ -1,0 +1,183 @@
+"""Which options does a consumer have, and which values for a job?
+
+An option is a field of the consumer's class ``Options``. Its value is that of the job's field of the same name, else of
+the variable of the same name in upper case (environment, ``.env``, ``settings.ini``), else its default. An empty text is
+no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from redis_consumer.consumers import defaults
+from redis_consumer.errors import InvalidJob, SettingsError
+from redis_consumer.job import OWN_FIELDS, Job
+
+_LISTS = (list, tuple, set, frozenset)
+_SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_LONGEST_VALUE = 50
+
+
+class ConsumerOptions(BaseModel):
+    """Base of a consumer's ``Options``: a frozen pydantic model whose values come from texts.
+
+    A field of several values (list, tuple, set) takes them joined by commas.
+
+    >>> class Options(ConsumerOptions):
+    ...     channels: list[int] = []
+    >>> Options.model_validate({"channels": "0,2"}).channels
+    [0, 2]
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {name: _parts(cls.model_fields.get(name), value) for name, value in values.items()}
+
+
+Options = TypeVar("Options", bound=ConsumerOptions)
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option as people see it.
+
+    Attributes:
+        name: which is also the job's field.
+        kind: what values it takes, in words.
+        default: text of its default, None where it must be given.
+        variable: the environment variable.
+        description: what it means.
+    """
+
+    name: str
+    kind: str
+    default: str | None
+    variable: str
+    description: str
+
+
+def describe_options(options: type[ConsumerOptions]) -> list[Option]:
+    """List the options of a consumer in the order of their declaration."""
+    return [
+        Option(
+            name,
+            _kind(info),
+            None if info.is_required() else _shown(info.get_default(call_default_factory=True)),
+            name.upper(),
+            info.description or "",
+        )
+        for name, info in options.model_fields.items()
+    ]
+
+
+def check_names(options: type[ConsumerOptions], owner: str) -> None:
+    """Refuse options whose names mean something else already.
+
+    Args:
+        options: the consumer's.
+        owner: the consumer, for messages.
+
+    Raises:
+        SettingsError: which one does, and what to do.
+    """
+    for name in options.model_fields:
+        taken = "a setting" if defaults.is_setting(name) else "a field that workers write" if name in OWN_FIELDS else ""
+        if taken or not name.islower():
+            why = f"is the name of {taken}" if taken else "isn't in lower case"
+            raise SettingsError(f"{owner}: its option {name!r} {why}; call it otherwise, e.g. my_{name.lower()}")
+
+
+def read_variables(options: type[ConsumerOptions]) -> dict[str, str]:
+    """Give the options that variables set, as texts.
+
+    Raises:
+        SettingsError: names each one that is wrong: what was seen, where it came from, what is allowed.
+    """
+    if not options.model_fields:
+        return {}
+    found = defaults.variables([name.upper() for name in options.model_fields])
+    texts = {name: found[name.upper()].text for name in options.model_fields if name.upper() in found}
+    try:
+        options.model_validate(texts)
+    except ValidationError as error:
+        wrong = [problem for problem in error.errors(include_url=False) if problem["type"] != "missing"]
+        lines = [
+            f"{name.upper()} = {_cut(texts[name])} ({found[name.upper()].source}): {_wanted(problem)}"
+            for problem in wrong
+            if (name := _name_of(problem)) in texts
+        ]
+        if wrong:
+            raise SettingsError("\n".join(lines) or f"options: {_wanted(wrong[0])}") from error
+    return texts
+
+
+def options_for(options: type[Options], variables: Mapping[str, str], job: Job) -> Options:
+    """Give the options of a job.
+
+    Args:
+        options: the consumer's.
+        variables: what `read_variables` gave.
+        job: whose fields win.
+
+    Raises:
+        InvalidJob: names the field that is wrong or missing: what was seen, what is allowed.
+    """
+    given = {name: text for name in options.model_fields if (text := job.get(name).strip())}
+    values = {**variables, **given}
+    try:
+        return options.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = _name_of(problem)
+        if problem["type"] == "missing":
+            text = f"field {name}: missing; give it, or set the variable {name.upper()} of the worker"
+        else:
+            text = f"field {name}: {_cut(values[name])}: {_wanted(problem)}" if name in values else _wanted(problem)
+        raise InvalidJob(text, job_id=job.id) from error
+
+
+def _name_of(problem: ErrorDetails) -> str:
+    return str(problem["loc"][0]) if problem["loc"] else ""
+
+
+def _wanted(problem: ErrorDetails) -> str:
+    message = problem["msg"].split(", unable to parse")[0]
+    return message.replace("Input should be", "must be").removeprefix("Value error, ")
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…")
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, _LISTS) else str(value)
+
+
+def _parts(info: FieldInfo | None, value: object) -> object:
+    """Split the text of a field that takes several values."""
+    kind = None if info is None else info.annotation
+    if not isinstance(value, str) or (get_origin(kind) or kind) not in _LISTS:
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _kind(info: FieldInfo) -> str:
+    """Say in words what values a field takes, e.g. ``int, at least 0``."""
+    kind = info.annotation
+    choices = [str(choice) for choice in get_args(kind)] if str(get_origin(kind)).endswith("Literal") else []
+    name = " or ".join(choices) or (str(kind) if get_origin(kind) else getattr(kind, "__name__", str(kind)))
+    bounds = [
+        f"{words} {getattr(mark, sign)}" for mark in info.metadata for sign, words in _SIGNS.items() if hasattr(mark, sign)
+    ]
+    return ", ".join([name, *bounds])

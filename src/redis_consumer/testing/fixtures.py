@@ -1,0 +1,36 @@
+"""Which fixtures does pytest find wherever this package is installed? Each imports what it needs when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from redis_consumer.images.image import Array
+    from redis_consumer.testing.job_run import JobRun
+
+
+@pytest.fixture
+def run_consumer() -> Callable[..., JobRun]:
+    """`redis_consumer.testing.run`: run a job through a consumer with no Redis, bucket or model server."""
+    from redis_consumer.testing.workbench import run
+
+    return run
+
+
+@pytest.fixture
+def example_image() -> Array:
+    """`redis_consumer.testing.example_image`: (128, 128, 1) uint16 with 9 bright nuclei."""
+    from redis_consumer.testing import images
+
+    return images.example_image()
+
+
+@pytest.fixture
+def fake_model() -> Callable[[Array], Array]:
+    """`redis_consumer.testing.fake_model`: a model that says where something bright is."""
+    from redis_consumer.testing import images
+
+    return images.fake_model

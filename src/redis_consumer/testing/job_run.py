@@ -1,0 +1,106 @@
+"""What became of a job that ran in a test?"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from redis_consumer.consumers.base import Outcome
+from redis_consumer.errors import InvalidImage
+from redis_consumer.job import Job
+
+if TYPE_CHECKING:
+    from redis_consumer.images.image import Array
+
+_NUMBER = re.compile(r"\d+(\.\d*)?")
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """A job as it is at the end of its run.
+
+    Attributes:
+        job: its key, the fields of its hash and the attempt.
+        statuses: all that it had, in order; ``new`` is the first.
+        outcome: how its claim ended.
+        result: bytes of the object that ``output_file_name`` names, empty for none.
+        elapsed_s: seconds that it took, with its children.
+        children: those of a divided job in the order of their runs; for a folder, a job for each of its files.
+    """
+
+    job: Job
+    statuses: tuple[str, ...]
+    outcome: Outcome
+    result: bytes = field(default=b"", repr=False)
+    elapsed_s: float = 0.0
+    children: tuple[JobRun, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """The last status: ``done``, ``failed``, or another one where it was given back or lost."""
+        return self.job.status
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, empty where it didn't; the last line is ``ErrorType: what is wrong``."""
+        return self.job.get("reason")
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """All fields of its hash."""
+        return self.job.fields
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of each stage: the fields that end in ``_time`` and hold a number."""
+        texts = {name: text for name, text in self.fields.items() if name.endswith("_time")}
+        return {name: float(text) for name, text in texts.items() if _NUMBER.fullmatch(text)}
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """Bytes of each file of the result by its name there; the result itself where it is no zip."""
+        if not zipfile.is_zipfile(io.BytesIO(self.result)):
+            name = PurePosixPath(self.job.get("output_file_name")).name
+            return {name: self.result} if name and self.result else {}
+        with zipfile.ZipFile(io.BytesIO(self.result)) as archive:
+            return {entry.filename: archive.read(entry) for entry in archive.infolist() if not entry.is_dir()}
+
+    @cached_property
+    def outputs(self) -> dict[str, Array]:
+        """Each file of the result that is an image, as an array of its own dtype and axes."""
+        read = {name: _read(name, content) for name, content in self.files.items()}
+        return {name: array for name, array in read.items() if array is not None}
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the files of the result below a folder, to look at them; give their paths.
+
+        Raises:
+            ValueError: the name of a file leads out of the folder.
+        """
+        root = Path(folder).resolve()
+        paths = [(root / name).resolve() for name in self.files]
+        for path, content in zip(paths, self.files.values(), strict=True):
+            if root not in path.parents:
+                raise ValueError(f"{path.name}: lies outside of {root}; give the files of the result plain names")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return paths
+
+
+def _read(name: str, content: bytes) -> Any:
+    from redis_consumer.images.reading import NO_SIDE_LIMITS, read_image
+
+    with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
+        path = Path(folder, PurePosixPath(name).name)
+        path.write_bytes(content)
+        try:
+            return read_image(path, limits=NO_SIDE_LIMITS).array
+        except InvalidImage:
+            return None

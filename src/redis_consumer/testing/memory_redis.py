@@ -1,0 +1,76 @@
+"""How is there a Redis without a server? One in this process runs the queue's own scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from redis_consumer.errors import SettingsError
+from redis_consumer.redis import RedisClient
+
+if TYPE_CHECKING:
+    from fakeredis import FakeRedis
+
+#: The one thing that the scripts ask for and that it lacks; it has no replicas.
+_LACKING = "redis.replicate_commands = redis.replicate_commands or function() return true end"
+
+
+class MemoryRedis(RedisClient):
+    """A `RedisClient` of a Redis that lives in this process and ends with this object; nothing is ever away.
+
+    Attributes:
+        on_command: called after each command; it may run commands itself.
+
+    Raises:
+        SettingsError: the extra ``testing`` isn't installed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("memory", 0)
+        self.on_command: Callable[[], None] | None = None
+        self._is_telling = False
+
+    @cached_property
+    def fake(self) -> FakeRedis:
+        """The plain client behind it; `on_command` isn't told of its commands."""
+        try:
+            import fakeredis
+            import lupa  # noqa: F401 - it runs the scripts
+        except ImportError as error:
+            raise SettingsError(
+                "redis_consumer.testing: fakeredis or lupa is missing; "
+                "install them by: pip install 'kiosk-redis-consumer[testing]'"
+            ) from error
+        fake = fakeredis.FakeRedis(decode_responses=True, encoding_errors="surrogateescape")
+        fake.eval(_LACKING, 0)
+        return fake
+
+    @property
+    def _redis_master(self) -> FakeRedis:
+        return self.fake
+
+    def batch(self, *commands: Sequence[Any]) -> list[Any]:
+        """Run commands one after the other and give their replies, see `RedisClient.batch`."""
+        return [self._retried("batch", lambda _, command=command: self._reply_to(*command)) for command in commands]
+
+    def close(self) -> None:
+        """Keep what it holds: nothing of it is outside of this object."""
+
+    def _reply_to(self, *command: Any) -> Any:
+        from redis.exceptions import NoScriptError
+
+        try:
+            return self.fake.execute_command(*command)
+        except NoScriptError as error:
+            return error
+
+    def _retried(self, name: str, send: Callable[[Any], Any]) -> Any:
+        reply = super()._retried(name, send)
+        if self.on_command is not None and not self._is_telling:
+            self._is_telling = True
+            try:
+                self.on_command()
+            finally:
+                self._is_telling = False
+        return reply

@@ -1,0 +1,120 @@
+"""Who answers for a model in a test: a function, a file, or the model that comes with the package?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+import numpy as np
+
+from redis_consumer.errors import ModelMismatch
+from redis_consumer.job import ModelId
+from redis_consumer.models import packaged_models
+from redis_consumer.serving.base import Array, ModelServer, ModelSpec, OnRetry, TensorSpec, check_inputs, check_outputs
+
+if TYPE_CHECKING:
+    from redis_consumer.storage import Storage
+
+Function = Callable[[Array], Union[Array, Mapping[str, Array]]]
+
+Model = Union[Function, str, "os.PathLike[str]", bytes]
+"""A function from (N, y, x, C) float32 to an array of N items or to several by name; or an ONNX model: path or bytes."""
+
+#: Version of every model that a test gives.
+VERSION = 1
+#: Name of a model that a test gives without one.
+NAME = "Fake"
+
+_SPEC = ModelSpec((TensorSpec("image", np.dtype(np.float32), (None, None, None, None)),), ())
+
+
+def named(model: Model | Mapping[str, Model] | None) -> dict[str, Model]:
+    """Give each model a name; none for None, which stands for the packaged ones."""
+    if model is None:
+        return {}
+    return dict(model) if isinstance(model, Mapping) else {NAME: model}
+
+
+def fields_of(models: Mapping[str, Model]) -> dict[str, str]:
+    """Fields by which a job asks for the first of these models, or for the packaged one."""
+    packaged = packaged_models()[0]
+    name, version = (next(iter(models)), VERSION) if models else (packaged.name, packaged.version)
+    return {"model_name": name, "model_version": str(version)}
+
+
+def store(models: Mapping[str, Model], bucket: Storage) -> dict[str, Function]:
+    """Put models of files into a bucket, each with the card beside it; give the functions that are left.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    functions: dict[str, Function] = {}
+    for name, model in models.items():
+        if isinstance(model, bytes):
+            bucket.write_bytes(f"models/{name}/{VERSION}/model.onnx", model)
+        elif isinstance(model, (str, os.PathLike)):
+            path = Path(model)
+            bucket.upload_file(path, f"models/{name}/{VERSION}/model.onnx")
+            for beside in (path.with_name(f"{path.name}.data"), path.with_name("card.toml")):
+                if beside.is_file():
+                    kept = "card.toml" if beside.name == "card.toml" else "model.onnx.data"
+                    bucket.upload_file(beside, f"models/{name}/{VERSION}/{kept}")
+        else:
+            functions[name] = model
+    return functions
+
+
+class FakeServer:
+    """A `ModelServer` of functions; it passes models that it doesn't know on to another one.
+
+    Args:
+        functions: by the name of their model, for any version.
+        others: where all other models are served.
+    """
+
+    def __init__(self, functions: Mapping[str, Function], others: ModelServer) -> None:
+        self._functions = functions
+        self._others = others
+
+    def metadata(self, model: ModelId, *, on_retry: OnRetry | None = None) -> ModelSpec:
+        """Say which tensors a model takes and gives, see `ModelServer.metadata`; a function takes an image alone."""
+        return _SPEC if model.name in self._functions else self._others.metadata(model, on_retry=on_retry)
+
+    def predict(
+        self,
+        model: ModelId,
+        inputs: Mapping[str, Array],
+        *,
+        timeout_s: float | None = None,
+        on_retry: OnRetry | None = None,
+    ) -> dict[str, Array]:
+        """Run a model on one batch, see `ModelServer.predict`.
+
+        Raises:
+            ModelMismatch: a function gave something else than an array of as many items as it got, or several by name.
+        """
+        function = self._functions.get(model.name)
+        if function is None:
+            return self._others.predict(model, inputs, timeout_s=timeout_s, on_retry=on_retry)
+        (batch,) = check_inputs(_SPEC, inputs, model).values()
+        answer = function(batch)
+        outputs = dict(answer) if isinstance(answer, Mapping) else {"prediction": answer}
+        for name, output in outputs.items():
+            if not isinstance(output, np.ndarray) or output.shape[:1] != batch.shape[:1]:
+                seen = output.shape if isinstance(output, np.ndarray) else type(output).__name__
+                raise ModelMismatch(
+                    f"fake model {model.name}, output {name!r}: it gave {seen} for {batch.shape}; "
+                    f"let the function return an array whose first axis is {len(batch)}",
+                    model=str(model),
+                )
+        return check_outputs(None, outputs, model)
+
+    def check(self) -> str:
+        """Say what answers."""
+        return f"functions answer for {', '.join(self._functions)}" if self._functions else self._others.check()
+
+    def close(self) -> None:
+        """Give back what the other server holds."""
+        self._others.close()

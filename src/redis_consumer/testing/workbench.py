@@ -1,0 +1,210 @@
+"""How do jobs run through a consumer, claimed and settled as by a worker, all in this process?"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from redis_consumer.consumers import defaults
+from redis_consumer.consumers.base import Consumer, Outcome
+from redis_consumer.consumers.model import ModelConsumer
+from redis_consumer.consumers.registry import get_consumer_class, make_consumer
+from redis_consumer.consumers.zip_file import ZipFileConsumer
+from redis_consumer.job import EMPTY_FIELDS, Job
+from redis_consumer.models import ModelStore
+from redis_consumer.queue import timestamp
+from redis_consumer.serving import open_model_server
+from redis_consumer.storage import Storage
+from redis_consumer.testing.inputs import Input, Uploaded, files_in, is_plain_folder, packed, uploaded
+from redis_consumer.testing.job_run import JobRun
+from redis_consumer.testing.memory_redis import MemoryRedis
+from redis_consumer.testing.models import FakeServer, Model, fields_of, named, store
+
+QUEUE = "predict"
+
+
+def run(
+    consumer: type[Consumer] | str,
+    image: Input,
+    *,
+    model: Model | Mapping[str, Model] | None = None,
+    children: Mapping[str, type[Consumer] | str] | None = None,
+    **job_fields: object,
+) -> JobRun:
+    """Run one job through a consumer, by the code that runs in a worker: claim, work, settle.
+
+    Args:
+        consumer: the class, or what ``CONSUMER_TYPE`` may say.
+        image: path of a file or of an OME-Zarr; path of a folder, whose files are a job each, or for an archive's
+            consumer one archive; an array, which becomes an NPY file; or the bytes of a file.
+        model: what answers for the model: a function from (N, y, x, C) float32 to an array of N items or to several
+            by name; path or bytes of an ONNX model (with the ``card.toml`` beside it); several by their name; the model
+            that comes with the package by default.
+        children: consumer of each queue that the job's children go to; `ImageFileConsumer` by default, and for its own
+            queue the consumer itself.
+        job_fields: fields of the job. Without ``model_name`` it asks for the first model.
+
+    Returns:
+        What became of it. Nothing is raised for a job that failed.
+
+    Raises:
+        SettingsError: the consumer can't be made: what is wrong with it, or with a variable.
+        FileNotFoundError: there is no such image or model.
+    """
+    with Workbench(consumer, model=model, children=children) as bench:
+        return bench.run(image, **job_fields)
+
+
+class Workbench:
+    """Runs jobs through one instance of a consumer; close it, or use it as a context.
+
+    Settings are read anew from the environment, as by a worker that starts.
+
+    Args:
+        consumer: as for `run`.
+        model: as for `run`.
+        children: as for `run`.
+
+    Attributes:
+        consumer: the instance.
+        redis: its Redis, in this process.
+        storage: its bucket, in memory.
+        on_status: called with the key and the new status of a job, before anything else happens.
+    """
+
+    def __init__(
+        self,
+        consumer: type[Consumer] | str,
+        *,
+        model: Model | Mapping[str, Model] | None = None,
+        children: Mapping[str, type[Consumer] | str] | None = None,
+    ) -> None:
+        self.redis = MemoryRedis()
+        self.redis.on_command = self._look
+        self.storage = Storage("memory://")
+        self.on_status: Callable[[str, str], None] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="redis-consumer-models-")
+        self._children = dict(children or {})
+        self._statuses: dict[str, list[str]] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._attempts: dict[str, int] = {}
+        self._numbers = itertools.count(1)
+        models = named(model)
+        self._model_fields = fields_of(models)
+        with defaults.read_anew():
+            self._models = ModelStore(self.storage, Path(self._folder.name))
+            onnx = open_model_server("onnx://", find_model=self._models.find)
+            self._server = FakeServer(store(models, self.storage), onnx)
+            self.consumer = self._make(consumer, QUEUE)
+            self.consumer.prepare()
+        self._consumers = {self.consumer.queue: self.consumer}
+
+    def __enter__(self) -> Workbench:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back what consumers and models hold."""
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._server.close()
+        self._models.close()
+        self._folder.cleanup()
+
+    def run(self, image: Input, **job_fields: object) -> JobRun:
+        """Run one job, or one for each file of a folder, see `redis_consumer.testing.run`."""
+        if not is_plain_folder(image):
+            return self.run_again(self.submit(uploaded(image, str(job_fields.get("original_name", ""))), **job_fields))
+        assert isinstance(image, (str, Path))
+        if isinstance(self.consumer, ZipFileConsumer):
+            return self.run(packed(image), **{"original_name": f"{Path(image).name}.zip", **job_fields})
+        return _together(Path(image), [self.run(path, **job_fields) for path in files_in(image)])
+
+    def submit(self, uploaded: Uploaded, **job_fields: object) -> dict[str, str]:
+        """Put an input into the bucket and give the hash of a job for it; see `run_again`."""
+        uploaded.write(self.storage.write_bytes)
+        where = {"original_name": uploaded.name, "input_file_name": uploaded.key}
+        life = {"status": "new", "created_at": timestamp(), "identity_upload": "test"}
+        given = {name: str(value) for name, value in job_fields.items()}
+        return {**EMPTY_FIELDS, **self._model_fields, **where, **life, **given}
+
+    def run_again(self, fields: Mapping[str, str], *, job_id: str = "", attempt: int = 1) -> JobRun:
+        """Run the job of a hash.
+
+        Args:
+            fields: the whole hash.
+            job_id: its key; a new one by default.
+            attempt: which run of the job this is to be.
+        """
+        queue = self.consumer.job_queue
+        job_id = job_id or f"{queue.name}:{fields['original_name']}:{next(self._numbers)}"
+        started = time.perf_counter()
+        self.redis.delete(job_id, *self._queues())
+        self.redis.hset(job_id, mapping=dict(fields))
+        if attempt > 1:
+            self.redis.hset(queue.key("attempts"), job_id, attempt - 1)
+        self._statuses, self._outcomes = {job_id: [fields["status"]]}, {}
+        self.redis.lpush(queue.name, job_id)
+        with defaults.read_anew():
+            while self._run_next():
+                pass
+        elapsed_s = time.perf_counter() - started
+        children = tuple(self._run_of(key) for key in self._outcomes if key != job_id)
+        return self._run_of(job_id, elapsed_s, children)
+
+    def _run_next(self) -> bool:
+        """Run the next job of the first queue that has one; whether all went on as it should."""
+        names = [name for name in (*self._consumers, *self._queues()) if self.redis.llen(name)]
+        if not names:
+            return False
+        consumer = self._consumer_of(names[0])
+        job = consumer.job_queue.claim()
+        if job is None:
+            return True
+        self._statuses.setdefault(job.id, [job.status])
+        self._attempts[job.id] = job.attempt
+        self._outcomes[job.id] = outcome = consumer.run(job)
+        return outcome is Outcome.SETTLED
+
+    def _queues(self) -> list[str]:
+        """Queues besides our own that have jobs: children went there."""
+        names = [name for name in self.redis.keys() if not name.startswith(("redis-consumer:", "processing-"))]
+        return sorted(name for name in names if self.redis.type(name) == "list")
+
+    def _consumer_of(self, queue: str) -> Consumer:
+        if queue not in self._consumers:
+            self._consumers[queue] = self._make(self._children.get(queue, "image"), queue)
+        return self._consumers[queue]
+
+    def _make(self, kind: type[Consumer] | str, queue: str) -> Consumer:
+        arguments = {"redis_client": self.redis, "storage_client": self.storage, "queue": queue}
+        consumer = make_consumer(kind, **arguments)
+        if isinstance(consumer, ModelConsumer):
+            consumer.model_server, consumer.models = self._server, self._models
+        return consumer
+
+    def _look(self) -> None:
+        """Note the status of each job that runs here, where it is another one."""
+        for job_id, statuses in list(self._statuses.items()):
+            status = self.redis.fake.hget(job_id, "status")
+            if status and status != statuses[-1]:
+                statuses.append(status)
+                if self.on_status is not None:
+                    self.on_status(job_id, status)
+
+    def _run_of(self, job_id: str, elapsed_s: float = 0.0, children: tuple[JobRun, ...] = ()) -> JobRun:
+        fields: dict[str, Any] = self.redis.hgetall(job_id)
+        key = fields.get("output_file_name", "")
+        result = self.storage.read_bytes(key) if key and self.storage.exists(key) else b""
+        job = Job(job_id, fields, self._attempts.get(job_id, 1))
+        outcome = self._outcomes.get(job_id, Outcome.LOST)
+        return JobRun(job, tuple(self._statuses[job_id]), outcome, result, elapsed_s, children)
