@@ -1,8 +1,8 @@
 """Which options does a consumer have, and which values for a job?
 
-An option is a field of the consumer's class ``Options``. Its value is that of the job's field of the same name, else of
-the variable of the same name in upper case (environment, ``.env``, ``settings.ini``), else its default. An empty text is
-no value.
+An option is a field of the consumer's class ``Options``. Its value is that of the job's field of the same name, else
+of the variable of the same name in upper case (environment, ``.env``, ``settings.ini``), else its default. An empty
+text is no value.
 """
 
 from __future__ import annotations
@@ -178,6 +178,9 @@ def _kind(info: FieldInfo) -> str:
     choices = [str(choice) for choice in get_args(kind)] if str(get_origin(kind)).endswith("Literal") else []
     name = " or ".join(choices) or (str(kind) if get_origin(kind) else getattr(kind, "__name__", str(kind)))
     bounds = [
-        f"{words} {getattr(mark, sign)}" for mark in info.metadata for sign, words in _SIGNS.items() if hasattr(mark, sign)
+        f"{words} {getattr(mark, sign)}"
+        for mark in info.metadata
+        for sign, words in _SIGNS.items()
+        if hasattr(mark, sign)
     ]
     return ", ".join([name, *bounds])

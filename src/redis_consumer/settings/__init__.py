@@ -58,7 +58,7 @@ def current() -> Settings:
 
 @contextmanager
 def read_anew() -> Iterator[None]:
-    """Within the block, let settings be loaded anew when they are first asked for; afterwards they are what they were."""
+    """Within the block, let settings be loaded anew when first asked for; afterwards they are what they were."""
     before = _in_use[:]
     use(None)
     try:

@@ -81,7 +81,7 @@ def read_variables(names: Iterable[str]) -> dict[str, Variable]:
     ``settings.ini`` give, the first of these that does.
     """
     wanted = set(names)
-    fields: dict[str, Any] = {name: (str | None, None) for name in wanted}
+    fields: dict[str, Any] = dict.fromkeys(wanted, (str | None, None))
     model = create_model("Variables", __base__=BaseSettings, **fields)
     layers = [("environment", _environment(model, wanted)), (".env file", _dot_env(model, wanted)), _ini_file(wanted)]
     found: dict[str, Variable] = {}

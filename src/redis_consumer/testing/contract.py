@@ -1,30 +1,37 @@
-"""Does a consumer keep the promises that all consumers make? An author derives a test class and gets the checks free."""
+"""Does a consumer keep the promises that all consumers make? Its author derives a test class and has the checks."""
 
 from __future__ import annotations
 
-import contextlib
+import inspect
+import io
 import os
-import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+import zipfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import pytest
+
 from redis_consumer.consumers.base import Consumer, Outcome
-from redis_consumer.errors import ModelServerUnavailable
-from redis_consumer.job import FINAL_STATUSES, JobStatus
+from redis_consumer.consumers.fitness import check_class
+from redis_consumer.consumers.options import describe_options, options_for
+from redis_consumer.errors import InvalidJob, ModelServerUnavailable
+from redis_consumer.job import FINAL_STATUSES, Job, JobStatus
 from redis_consumer.testing.images import example_image, fake_model
-from redis_consumer.testing.inputs import Input, uploaded
+from redis_consumer.testing.inputs import Input
 from redis_consumer.testing.job_run import JobRun
-from redis_consumer.testing.models import Model
+from redis_consumer.testing.models import fields_of, named
+from redis_consumer.testing.verdicts import check, failed_in_words, is_safe, own_folder, same, take_away
 from redis_consumer.testing.workbench import Workbench
 
 if TYPE_CHECKING:
     from redis_consumer.images.image import Array
 
+_RESULT_FIELDS = ("output_file_name", "output_url", "finished_at", "updated_at", "updated_by")
+_WRONG = "no such value \N{CROSS MARK}"
 _ORDER = [status.value for status in JobStatus]
-_REASON = re.compile(r"\w+: \S.*")
-_MACHINE_PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\"]+/)+[^\s/'\"]+")
 #: What isn't what most consumers take: bytes by a name for the file.
 _BAD_INPUTS = {
     "garbage.tif": bytes(range(7, 256)) * 8,
@@ -54,3 +61,220 @@ class ConsumerContract:
     children: ClassVar[Mapping[str, type[Consumer] | str]] = {}
     bad_inputs: ClassVar[Mapping[str, bytes]] = _BAD_INPUTS
     own_statuses: ClassVar[Sequence[str]] = ()
+    _good: ClassVar[JobRun]
+
+    # The usual way of a job.
+
+    def test_a_worker_can_run_it(self) -> None:
+        """It is a class with `_consume`, and its constructor takes what a worker gives."""
+        check_class(self.consumer, self.consumer.__qualname__)
+
+    def test_a_job_ends_done(self) -> None:
+        """A job on `image` has a result."""
+        run = self.good_run()
+        check(
+            run.status == "done" and run.outcome is Outcome.SETTLED,
+            f"the job ended {run.status!r} ({run.outcome.value}): {run.reason or 'without a reason'}; "
+            "return self.final_status, and give the test an image, a model and job_fields that fit",
+        )
+
+    def test_its_statuses_are_known_and_in_order(self) -> None:
+        """Clients show the status: it never goes back, and nothing follows the last one."""
+        known = [status for status in self.good_run().statuses if status not in self.own_statuses]
+        strange = [status for status in known if status not in _ORDER and not status.startswith("retry-predicting")]
+        check(not strange, f"statuses {strange} are unknown; write those of JobStatus, or name them in own_statuses")
+        order = [_ORDER.index(status) for status in known if status in _ORDER and status != JobStatus.WAITING]
+        check(order == sorted(order), f"the statuses go back: {' -> '.join(known)}; write each when its stage begins")
+
+    def test_it_writes_the_fields_of_a_result(self) -> None:
+        """Clients read where the result is, and when the job ended."""
+        run = self.good_run()
+        missing = [name for name in _RESULT_FIELDS if not run.fields.get(name)]
+        check(not missing, f"fields {missing} are missing; write output_file_name and output_url by self.update_key")
+        key, url = run.fields["output_file_name"], run.fields["output_url"]
+        check(url.endswith(key), f"output_url {url!r} isn't that of {key!r}; write what self.storage.upload returns")
+
+    def test_its_result_is_a_zip_that_opens(self) -> None:
+        """Clients save what `output_url` leads to as a zip archive."""
+        run = self.good_run()
+        key = run.fields.get("output_file_name", "")
+        check(run.result, f"the bucket has no object {key!r}; upload the result before the final status is written")
+        is_whole = zipfile.is_zipfile(io.BytesIO(run.result))
+        check(is_whole, f"{key} is no zip archive; pack the files by utils.zip_files")
+        with zipfile.ZipFile(io.BytesIO(run.result)) as archive:
+            check(archive.testzip() is None, f"{key} is damaged; close the archive before it is uploaded")
+            check(archive.namelist(), f"{key} is empty; pack at least one file")
+
+    def test_names_in_its_result_are_safe(self) -> None:
+        """Whoever unpacks the result gets files in one folder, and each once."""
+        with zipfile.ZipFile(io.BytesIO(self.good_run().result)) as archive:
+            names = archive.namelist()
+        check(len(names) == len(set(names)), f"names come twice: {sorted(names)}; give each file its own")
+        unsafe = [name for name in names if not is_safe(name)]
+        check(not unsafe, f"names {unsafe} lead out of the result or can't be written; name files relative to it")
+
+    # What a job leaves behind.
+
+    def test_it_removes_its_temporary_files(self) -> None:
+        """A worker runs for weeks: what each job leaves fills its disk."""
+        with self._bench() as bench, own_folder() as folder:
+            previous, tempfile.tempdir = tempfile.tempdir, str(folder)
+            try:
+                self._run(bench)
+            finally:
+                tempfile.tempdir = previous
+            left = sorted(path.name for path in folder.rglob("*"))
+        check(not left, f"temporary files are left: {left}; work in `with utils.get_tempdir() as folder:`")
+
+    def test_it_leaves_the_working_directory_alone(self) -> None:
+        """Other jobs run in the same process, and the directory may be read-only."""
+        before = Path.cwd()
+        with self._bench() as bench, own_folder() as folder:
+            os.chdir(folder)
+            try:
+                self._run(bench)
+                after = Path.cwd()
+            finally:
+                os.chdir(before)
+            left = sorted(path.name for path in folder.rglob("*"))
+        check(after == folder, "it changed the working directory; join paths to a folder instead of os.chdir")
+        check(not left, f"files are left in the working directory: {left}; write into utils.get_tempdir()")
+
+    def test_it_leaves_its_input_alone(self) -> None:
+        """The same object may be the input of other jobs, or of a second run of this one."""
+        with self._bench() as bench:
+            self._run(bench)
+            kept = {key: bench.storage.exists(key) and bench.storage.read_bytes(key) for key in bench.inputs}
+            changed = [key for key, content in bench.inputs.items() if kept[key] != content]
+        check(not changed, f"it changed or deleted {changed}; leave inputs as they are, upload results by other keys")
+
+    def test_a_second_run_gives_the_same(self) -> None:
+        """A worker may die after the upload: the job runs again, and nobody must see a difference."""
+        self._need_done()
+        with self._bench() as bench:
+            first = self._run(bench)
+            again = bench.run_again(first)
+        check(again.status == "done", f"the second run ended {again.status!r}: {again.reason}; let runs be repeated")
+        same(first, again, "a second run of the same job")
+        check(
+            first.fields["output_file_name"] != again.fields["output_file_name"],
+            "both runs wrote the same object, so a late one would overwrite the result; "
+            "name the zip by utils.zip_files or self._next_zip_name()",
+        )
+
+    def test_one_job_leaves_nothing_to_the_next(self) -> None:
+        """One instance runs job after job: what it keeps on `self` gets into other people's results."""
+        self._need_done()
+        with self._bench() as bench:
+            self._run(bench)
+            for name, content in self.bad_inputs.items():
+                bench.run(content, **{**self.job_fields, "original_name": name})
+            last = self._run(bench)
+        same(self.good_run(), last, "a job after others")
+
+    # What goes wrong.
+
+    def test_bad_input_fails_in_words(self) -> None:
+        """A file that is no input of this consumer ends its job with a reason that a scientist can read."""
+        if not self.bad_inputs:
+            pytest.skip("bad_inputs is empty")
+        with self._bench() as bench:
+            for name, content in self.bad_inputs.items():
+                failed_in_words(bench.run(content, **{**self.job_fields, "original_name": name}), name)
+
+    def test_a_missing_input_fails_in_words(self) -> None:
+        """An object that is gone, or was never there, ends the job with a reason."""
+        with self._bench() as bench:
+            name = Path(self._name()).name
+            fields = {**self.job_fields, "original_name": name, "input_file_name": f"uploads/missing/{name}"}
+            failed_in_words(bench.run(b"", **fields), "a missing object")
+
+    def test_wrong_options_are_refused(self) -> None:
+        """A field of the job that isn't what an option takes ends the job, and the reason names it."""
+        options = describe_options(self.consumer.Options)
+        if not options:
+            pytest.skip("it has no options")
+        for option in options:
+            check(option.description, f"option {option.name} has no description; give it Field(description=…)")
+            wrong = {**self.job_fields, option.name: _WRONG}
+            try:
+                options_for(self.consumer.Options, {}, Job("", {name: str(value) for name, value in wrong.items()}))
+            except InvalidJob:
+                with self._bench() as bench:
+                    run = self._run(bench, **{option.name: _WRONG})
+                failed_in_words(run, f"{option.name}={_WRONG!r}")
+                check(option.name in run.reason, f"the reason doesn't name the field {option.name}: {run.reason}")
+
+    def test_a_cancelled_job_ends(self) -> None:
+        """A job that nobody wants any more gets no result."""
+        with self._bench() as bench:
+            bench.on_claim = bench.cancel
+            run = self._run(bench)
+        check(
+            run.status == "failed" and "JobCancelled" in run.reason,
+            f"a cancelled job ended {run.status!r}: {run.reason or 'without a reason'}; "
+            "write fields by self.update_key, and let JobCancelled pass",
+        )
+        check(not run.fields.get("output_url"), "a cancelled job shows a result; write it with the final status")
+
+    def test_a_lost_job_shows_nothing(self) -> None:
+        """Where another worker has got the job meanwhile, this run must not touch its fields."""
+        with self._bench() as bench:
+            bench.on_claim = partial(take_away, bench)
+            run = self._run(bench)
+        shown = [name for name in ("output_url", "output_file_name", "reason") if run.fields.get(name)]
+        check(
+            run.outcome is Outcome.LOST and run.status == "new" and not shown,
+            f"a run that lost its job wrote status {run.status!r} and {shown}; "
+            "write fields by self.update_key instead of self.redis, and let LeaseLost pass",
+        )
+
+    def test_a_model_server_that_is_away_gives_the_job_back(self) -> None:
+        """An outage is no fault of the job: it waits for its next run."""
+        asked: list[str] = []
+
+        def away(_batch: Array) -> Array:
+            asked.append("")
+            raise ModelServerUnavailable("model server: away; this is a test")
+
+        names = list(named(self._model())) or [fields_of({})["model_name"]]
+        with self._bench(model=dict.fromkeys(names, away)) as bench:
+            run = self._run(bench)
+        if not asked:
+            pytest.skip("it asks no model")
+        outcomes = {one.outcome for one in (run, *run.children)}
+        check(
+            Outcome.GIVEN_BACK in outcomes and run.status not in FINAL_STATUSES,
+            f"the job ended {run.status!r}: {run.reason}; let ModelServerUnavailable pass, so that it runs again",
+        )
+
+    # How the checks run jobs.
+
+    def good_run(self) -> JobRun:
+        """A job on `image`, run once for all checks of the class."""
+        cls = type(self)
+        if "_good" not in cls.__dict__:
+            with self._bench() as bench:
+                cls._good = self._run(bench)
+        return cls._good
+
+    def _need_done(self) -> None:
+        if self.good_run().status != "done":
+            pytest.skip("jobs don't end done; test_a_job_ends_done says why")
+
+    def _bench(self, **parts: Any) -> Workbench:
+        return Workbench(self.consumer, **{"model": self._model(), "children": self.children, **parts})
+
+    def _run(self, bench: Workbench, **fields: object) -> JobRun:
+        return bench.run(self._image(), **{**self.job_fields, **fields})
+
+    def _image(self) -> Input:
+        return Path(self.image).resolve() if isinstance(self.image, (str, Path)) else self.image
+
+    def _name(self) -> str:
+        return str(self.job_fields.get("original_name") or self.good_run().fields["original_name"])
+
+    def _model(self) -> Any:
+        # As it stands in the class: a function would be bound to this object.
+        model = inspect.getattr_static(type(self), "model")
+        return model.__func__ if isinstance(model, staticmethod) else model

@@ -1,4 +1,4 @@
-"""Which fixtures does pytest find wherever this package is installed? Each imports what it needs when it is asked for."""
+"""Which fixtures does pytest find wherever this package is installed? They import nothing before they are asked for."""
 
 from __future__ import annotations
 

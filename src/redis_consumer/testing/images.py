@@ -21,13 +21,14 @@ def example_image() -> Array:
     random = np.random.default_rng(7)
     centres = (np.arange(_ROWS) + 0.5) * _SIDE_PX / _ROWS
     y, x = np.mgrid[:_SIDE_PX, :_SIDE_PX]
-    image = random.normal(500, 40, (_SIDE_PX, _SIDE_PX))
+    image: Array = random.normal(500, 40, (_SIDE_PX, _SIDE_PX))
     for row in centres:
         for column in centres:
             top, left = random.uniform(-4, 4, 2)
             distance = np.hypot(y - row - top, x - column - left)
             image += random.uniform(3000, 6000) / (1 + np.exp((distance - _RADIUS_PX) / 1.5))
-    return image.round().clip(0, 65535).astype(np.uint16)[..., np.newaxis]
+    pixels: Array = image.round().clip(0, 65535).astype(np.uint16)
+    return pixels[..., np.newaxis]
 
 
 def fake_model(batch: Array) -> Array:
@@ -48,4 +49,5 @@ def fake_model(batch: Array) -> Array:
 
     grey = batch.mean(axis=-1, keepdims=True)
     low, high = (bound(grey, axis=(1, 2, 3), keepdims=True) for bound in (np.min, np.max))
-    return (grey > (low + high) / 2).astype(np.float32)
+    is_bright: Array = grey > (low + high) / 2
+    return is_bright.astype(np.float32)

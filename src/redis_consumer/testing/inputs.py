@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -23,25 +22,17 @@ _ARRAY, _BYTES = "image.npy", "input.bin"
 
 @dataclass(frozen=True)
 class Uploaded:
-    """An input in the bucket.
+    """An input as it is in the bucket.
 
     Attributes:
         name: by which the scientist knows it.
-        objects: what belongs to it: bytes by the rest of the key, empty for a single object.
+        key: object key of it; of an OME-Zarr, its folder's.
+        objects: bytes of each object by key.
     """
 
     name: str
+    key: str
     objects: dict[str, bytes]
-
-    @property
-    def key(self) -> str:
-        """Object key of a single object, or of the folder."""
-        return f"uploads/{self.name}"
-
-    def write(self, write: Callable[[str, bytes], None]) -> None:
-        """Write all objects by a function that takes key and bytes."""
-        for rest, content in self.objects.items():
-            write(f"{self.key}/{rest}" if rest else self.key, content)
 
 
 def is_plain_folder(image: Input) -> bool:
@@ -61,7 +52,7 @@ def files_in(folder: str | Path) -> list[Path]:
     return paths
 
 
-def packed(folder: str | Path) -> Path | bytes:
+def packed(folder: str | Path) -> bytes:
     """Pack a folder into a zip archive."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -81,14 +72,22 @@ def uploaded(image: Input, name: str = "") -> Uploaded:
     Raises:
         FileNotFoundError: there is no such file.
     """
+    if isinstance(image, (str, Path)) and Path(image).is_dir():
+        key = f"uploads/{name or Path(image).name}"
+        files = [file for file in sorted(Path(image).rglob("*")) if file.is_file()]
+        objects = {f"{key}/{file.relative_to(image).as_posix()}": file.read_bytes() for file in files}
+        return Uploaded(name or Path(image).name, key, objects)
+    own, content = _file(image)
+    key = f"uploads/{name or own}"
+    return Uploaded(name or own, key, {key: content})
+
+
+def _file(image: Input) -> tuple[str, bytes]:
+    """Name and bytes of an input that is one file."""
+    if isinstance(image, (str, Path)):
+        return Path(image).name, Path(image).read_bytes()
     if isinstance(image, bytes):
-        return Uploaded(name or _BYTES, {"": image})
-    if isinstance(image, np.ndarray):
-        buffer = io.BytesIO()
-        np.save(buffer, image, allow_pickle=False)
-        return Uploaded(name or _ARRAY, {"": buffer.getvalue()})
-    path = Path(image)
-    if path.is_dir():
-        files = (file for file in sorted(path.rglob("*")) if file.is_file())
-        return Uploaded(name or path.name, {file.relative_to(path).as_posix(): file.read_bytes() for file in files})
-    return Uploaded(name or path.name, {"": path.read_bytes()})
+        return _BYTES, image
+    buffer = io.BytesIO()
+    np.save(buffer, image, allow_pickle=False)
+    return _ARRAY, buffer.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer.errors import SettingsError
@@ -52,16 +52,16 @@ class MemoryRedis(RedisClient):
 
     def batch(self, *commands: Sequence[Any]) -> list[Any]:
         """Run commands one after the other and give their replies, see `RedisClient.batch`."""
-        return [self._retried("batch", lambda _, command=command: self._reply_to(*command)) for command in commands]
+        return [self._retried("batch", partial(self._reply_to, command)) for command in commands]
 
     def close(self) -> None:
         """Keep what it holds: nothing of it is outside of this object."""
 
-    def _reply_to(self, *command: Any) -> Any:
+    def _reply_to(self, command: Sequence[Any], fake: Any) -> Any:
         from redis.exceptions import NoScriptError
 
         try:
-            return self.fake.execute_command(*command)
+            return fake.execute_command(*command)
         except NoScriptError as error:
             return error
 

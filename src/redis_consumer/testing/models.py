@@ -17,10 +17,10 @@ from redis_consumer.serving.base import Array, ModelServer, ModelSpec, OnRetry, 
 if TYPE_CHECKING:
     from redis_consumer.storage import Storage
 
-Function = Callable[[Array], Union[Array, Mapping[str, Array]]]
+Function = Callable[[Array], Array | Mapping[str, Array]]
 
 Model = Union[Function, str, "os.PathLike[str]", bytes]
-"""A function from (N, y, x, C) float32 to an array of N items or to several by name; or an ONNX model: path or bytes."""
+"""A function from (N, y, x, C) float32 to an array of N items, or to several by name; or an ONNX model: path, bytes."""
 
 #: Version of every model that a test gives.
 VERSION = 1

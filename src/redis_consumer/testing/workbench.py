@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +15,7 @@ from typing import Any
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer, Outcome
 from redis_consumer.consumers.model import ModelConsumer
-from redis_consumer.consumers.registry import get_consumer_class, make_consumer
+from redis_consumer.consumers.registry import make_consumer
 from redis_consumer.consumers.zip_file import ZipFileConsumer
 from redis_consumer.job import EMPTY_FIELDS, Job
 from redis_consumer.models import ModelStore
@@ -26,6 +28,8 @@ from redis_consumer.testing.memory_redis import MemoryRedis
 from redis_consumer.testing.models import FakeServer, Model, fields_of, named, store
 
 QUEUE = "predict"
+#: How lists that are no queues begin.
+_OURS = ("redis-consumer:", "processing-")
 
 
 def run(
@@ -74,7 +78,8 @@ class Workbench:
         consumer: the instance.
         redis: its Redis, in this process.
         storage: its bucket, in memory.
-        on_status: called with the key and the new status of a job, before anything else happens.
+        inputs: what `run` has put there, bytes by key.
+        on_claim: called with each job that is claimed, before its run.
     """
 
     def __init__(
@@ -87,9 +92,11 @@ class Workbench:
         self.redis = MemoryRedis()
         self.redis.on_command = self._look
         self.storage = Storage("memory://")
-        self.on_status: Callable[[str, str], None] | None = None
+        self.inputs: dict[str, bytes] = {}
+        self.on_claim: Callable[[Job], None] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="redis-consumer-models-")
         self._children = dict(children or {})
+        self._submitted: dict[str, dict[str, str]] = {}
         self._statuses: dict[str, list[str]] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._attempts: dict[str, int] = {}
@@ -123,37 +130,43 @@ class Workbench:
     def run(self, image: Input, **job_fields: object) -> JobRun:
         """Run one job, or one for each file of a folder, see `redis_consumer.testing.run`."""
         if not is_plain_folder(image):
-            return self.run_again(self.submit(uploaded(image, str(job_fields.get("original_name", ""))), **job_fields))
-        assert isinstance(image, (str, Path))
+            return self._run(self._submit(uploaded(image, str(job_fields.get("original_name", ""))), job_fields))
+        folder = Path(str(image))
         if isinstance(self.consumer, ZipFileConsumer):
-            return self.run(packed(image), **{"original_name": f"{Path(image).name}.zip", **job_fields})
-        return _together(Path(image), [self.run(path, **job_fields) for path in files_in(image)])
+            return self.run(packed(folder), **{"original_name": f"{folder.name}.zip", **job_fields})
+        return _together(folder.name, [self.run(path, **job_fields) for path in files_in(folder)])
 
-    def submit(self, uploaded: Uploaded, **job_fields: object) -> dict[str, str]:
-        """Put an input into the bucket and give the hash of a job for it; see `run_again`."""
-        uploaded.write(self.storage.write_bytes)
+    def run_again(self, run: JobRun) -> JobRun:
+        """Run a job once more, as after a worker that died when it had uploaded the result and not said so yet."""
+        if run.job.id not in self._submitted:
+            return _together(run.job.id, [self.run_again(each) for each in run.children])
+        self.redis.hset(self.consumer.job_queue.key("attempts"), run.job.id, run.job.attempt)
+        return self._run(run.job.id)
+
+    def cancel(self, job: Job) -> None:
+        """Cancel a job, as `redis-consumer cancel` does."""
+        self.consumer.job_queue.cancel(job.id)
+
+    def _submit(self, uploaded: Uploaded, job_fields: Mapping[str, object]) -> str:
+        """Put an input into the bucket and give the key of a job for it."""
+        for key, content in uploaded.objects.items():
+            self.storage.write_bytes(key, content)
+        self.inputs.update(uploaded.objects)
         where = {"original_name": uploaded.name, "input_file_name": uploaded.key}
         life = {"status": "new", "created_at": timestamp(), "identity_upload": "test"}
         given = {name: str(value) for name, value in job_fields.items()}
-        return {**EMPTY_FIELDS, **self._model_fields, **where, **life, **given}
+        job_id = f"{self.consumer.queue}:{uploaded.name}:{next(self._numbers)}"
+        self._submitted[job_id] = {**EMPTY_FIELDS, **self._model_fields, **where, **life, **given}
+        return job_id
 
-    def run_again(self, fields: Mapping[str, str], *, job_id: str = "", attempt: int = 1) -> JobRun:
-        """Run the job of a hash.
-
-        Args:
-            fields: the whole hash.
-            job_id: its key; a new one by default.
-            attempt: which run of the job this is to be.
-        """
-        queue = self.consumer.job_queue
-        job_id = job_id or f"{queue.name}:{fields['original_name']}:{next(self._numbers)}"
+    def _run(self, job_id: str) -> JobRun:
+        """Push a job and run it, and the children that it makes, to the end."""
         started = time.perf_counter()
+        fields = self._submitted[job_id]
         self.redis.delete(job_id, *self._queues())
-        self.redis.hset(job_id, mapping=dict(fields))
-        if attempt > 1:
-            self.redis.hset(queue.key("attempts"), job_id, attempt - 1)
+        self.redis.hset(job_id, mapping=fields)
         self._statuses, self._outcomes = {job_id: [fields["status"]]}, {}
-        self.redis.lpush(queue.name, job_id)
+        self.redis.lpush(self.consumer.queue, job_id)
         with defaults.read_anew():
             while self._run_next():
                 pass
@@ -172,13 +185,15 @@ class Workbench:
             return True
         self._statuses.setdefault(job.id, [job.status])
         self._attempts[job.id] = job.attempt
+        if self.on_claim is not None:
+            self.on_claim(job)
         self._outcomes[job.id] = outcome = consumer.run(job)
         return outcome is Outcome.SETTLED
 
     def _queues(self) -> list[str]:
         """Queues besides our own that have jobs: children went there."""
-        names = [name for name in self.redis.keys() if not name.startswith(("redis-consumer:", "processing-"))]
-        return sorted(name for name in names if self.redis.type(name) == "list")
+        names = [name for name in map(str, self.redis.fake.scan_iter(_type="list")) if not name.startswith(_OURS)]
+        return sorted(names)
 
     def _consumer_of(self, queue: str) -> Consumer:
         if queue not in self._consumers:
@@ -195,11 +210,9 @@ class Workbench:
     def _look(self) -> None:
         """Note the status of each job that runs here, where it is another one."""
         for job_id, statuses in list(self._statuses.items()):
-            status = self.redis.fake.hget(job_id, "status")
+            status = str(self.redis.fake.hget(job_id, "status") or "")
             if status and status != statuses[-1]:
                 statuses.append(status)
-                if self.on_status is not None:
-                    self.on_status(job_id, status)
 
     def _run_of(self, job_id: str, elapsed_s: float = 0.0, children: tuple[JobRun, ...] = ()) -> JobRun:
         fields: dict[str, Any] = self.redis.hgetall(job_id)
@@ -208,3 +221,18 @@ class Workbench:
         job = Job(job_id, fields, self._attempts.get(job_id, 1))
         outcome = self._outcomes.get(job_id, Outcome.LOST)
         return JobRun(job, tuple(self._statuses[job_id]), outcome, result, elapsed_s, children)
+
+
+def _together(name: str, runs: list[JobRun]) -> JobRun:
+    """Make one of the jobs of a folder's files: done where all are, with the outputs of all, each in its own folder."""
+    failed = [run for run in runs if run.status != "done"]
+    reason = "\n".join(f"{run.fields['original_name']}: {run.reason or run.status}" for run in failed)
+    fields = {"original_name": name, "status": "failed" if failed else "done", "reason": reason}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for run in runs:
+            for file, content in run.files.items():
+                archive.writestr(f"{run.fields['original_name']}/{file}", content)
+    elapsed_s = sum(run.elapsed_s for run in runs)
+    job = Job(name, fields)
+    return JobRun(job, ("new", job.status), Outcome.SETTLED, buffer.getvalue(), elapsed_s, tuple(runs))

@@ -1,0 +1,88 @@
+"""When does a job's run keep a promise, and what is to be done where it doesn't?"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from redis_consumer.job import Job
+from redis_consumer.queue import JobQueue
+from redis_consumer.testing.job_run import JobRun
+from redis_consumer.testing.workbench import Workbench
+
+if TYPE_CHECKING:
+    from redis_consumer.images.image import Array
+
+_REASON = re.compile(r"\w+: \S.*")
+_MACHINE_PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\"]+/)+[^\s/'\"]+")
+
+
+def check(condition: object, message: str) -> None:
+    """Fail a test with a message that says what to do."""
+    __tracebackhide__ = True
+    if not condition:
+        raise AssertionError(message)
+
+
+def is_safe(name: str) -> bool:
+    """Whether a file of an archive can be unpacked anywhere, below the folder that is meant."""
+    parts = PurePosixPath(name).parts
+    plain = all(part not in ("..", "/") and len(part.encode()) <= 255 for part in parts)
+    return bool(parts) and plain and name.isprintable() and not any(character in name for character in "\\:")
+
+
+def failed_in_words(run: JobRun, what: str) -> None:
+    """Check that a job failed by its own fault, with a reason on one line."""
+    __tracebackhide__ = True
+    check(
+        run.status == "failed",
+        f"{what}: the job ended {run.status!r} ({run.outcome.value}), not failed; raise InvalidImage or InvalidJob for "
+        "what can't be used, or leave it out of bad_inputs",
+    )
+    *before, last = run.reason.strip().splitlines() or [""]
+    check(
+        _REASON.fullmatch(last) and not before,
+        f"{what}: the reason isn't one line of 'ErrorType: what is wrong': {run.reason!r}; "
+        "raise an error of redis_consumer.errors in place of this one",
+    )
+    paths = _MACHINE_PATH.findall(last)
+    check(not paths, f"{what}: the reason holds paths of the machine: {paths}; name the job's file instead")
+
+
+def same(first: JobRun, second: JobRun, what: str) -> None:
+    """Check that two results are the same: images by their pixels, other files by their bytes."""
+    __tracebackhide__ = True
+    check(
+        sorted(first.files) == sorted(second.files),
+        f"{what} gave the files {sorted(second.files)} in place of {sorted(first.files)}; "
+        "name them after the job's original_name only",
+    )
+    for name, content in first.files.items():
+        image = first.outputs.get(name)
+        is_same = content == second.files[name] if image is None else _equal(image, second.outputs[name])
+        check(is_same, f"{what} gave another {name}; seed what is random, and keep nothing on self")
+
+
+def _equal(first: Array, second: Array) -> bool:
+    import numpy as np
+
+    return first.dtype == second.dtype and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
+
+
+def take_away(bench: Workbench, job: Job) -> None:
+    """Let the lease of a running job lapse, and another worker claim it."""
+    queue = bench.consumer.job_queue
+    bench.redis.zadd(queue.key("leases"), {job.id: 0})
+    bench.redis.lpush(queue.name, job.id)
+    JobQueue(bench.redis, queue.name, "another").claim()
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """Give an empty folder that is gone after the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder).resolve()
