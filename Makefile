@@ -89,6 +89,10 @@ docs: setup ## Build the documentation into build/docs, warnings are errors
 build: setup ## Build wheel and source distribution into dist/
 	$(UV) build
 
+.PHONY: image-test
+image-test: setup ## Build the container image and run a job in it; needs root, buildah and debootstrap
+	$(BIN)/python -m tools.check_image $(ARGS)
+
 .PHONY: protos
 protos: $(UV) ## Generate the model server's messages anew from their .proto files
 	$(UV) run --no-project --isolated --python 3.11 --with "grpcio-tools==1.62.3" --with "setuptools<81" python tools/generate_protos.py

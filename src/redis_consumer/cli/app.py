@@ -7,7 +7,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from redis_consumer.cli import cancel, dead, demo, doctor, queues, reproduce, run, show_settings, status, submit, sweep
+from redis_consumer.cli import (
+    cancel,
+    dead,
+    demo,
+    doctor,
+    health,
+    queues,
+    reproduce,
+    run,
+    show_settings,
+    status,
+    submit,
+    sweep,
+)
 from redis_consumer.cli.output import exit_codes, notes
 
 
@@ -45,5 +58,5 @@ def _root(
     """Turn microscopy images in a bucket into label images, at the scale of a Redis queue."""
 
 
-for module in (run, submit, status, reproduce, cancel, queues, dead, sweep, show_settings, doctor, demo):
+for module in (run, submit, status, reproduce, cancel, queues, dead, sweep, show_settings, doctor, health, demo):
     module.register(app)

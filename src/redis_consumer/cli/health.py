@@ -1,0 +1,54 @@
+"""``redis-consumer health``: does the worker of this machine live?"""
+
+from __future__ import annotations
+
+import http.client
+from typing import Annotated
+
+import typer
+
+from redis_consumer.cli.output import EXIT_FAILED, EXIT_USAGE, fail, notes
+
+TIMEOUT_S = 5.0
+#: Where a worker that listens everywhere is asked.
+LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens there
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=notes("redis-consumer health", "redis-consumer health --ready"))(health)
+
+
+def health(
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Ask whether it takes jobs, not only whether it lives.")
+    ] = False,
+) -> None:
+    """Ask the worker at HEALTH_ADDRESS how it is: for containers, whose health checks are commands.
+
+    Writes its state as JSON. Exit code 1 where it doesn't answer, or isn't ready.
+    """
+    from redis_consumer.cli import connect
+
+    address = connect.read_settings().health_address
+    if not address:
+        fail("HEALTH_ADDRESS is empty; give worker and command the same, e.g. 127.0.0.1:8080", EXIT_USAGE)
+    status, text = _ask(address, "/ready" if ready else "/live")
+    typer.echo(text)
+    if status != http.client.OK:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _ask(address: str, path: str) -> tuple[int, str]:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    connection = http.client.HTTPConnection(LOOPBACK.get(host, host), int(port), timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        reply = connection.getresponse()
+        return reply.status, reply.read().decode().strip()
+    except (OSError, http.client.HTTPException) as error:
+        fail(f"HEALTH_ADDRESS={address}: no worker answers there ({error or type(error).__name__})", EXIT_FAILED)
+        raise AssertionError from error
+    finally:
+        connection.close()
