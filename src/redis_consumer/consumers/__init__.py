@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from redis_consumer.consumers.analysis import Analysis
     from redis_consumer.consumers.base import Consumer
     from redis_consumer.consumers.fan_out import Child, second_phase
     from redis_consumer.consumers.image import ImageFileConsumer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from redis_consumer.consumers.zip_file import ZipFileConsumer
 
 __all__ = [
+    "Analysis",
     "Child",
     "Consumer",
     "ConsumerOptions",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Analysis": "analysis",
     "Child": "fan_out",
     "Consumer": "base",
     "ConsumerOptions": "options",

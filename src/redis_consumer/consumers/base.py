@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.fan_out import Child, method_of, run_fan_out
-from redis_consumer.consumers.provenance import Provenance
 from redis_consumer.consumers.options import ConsumerOptions, options_for, read_variables
+from redis_consumer.consumers.provenance import Provenance
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.consumers.results import discard_record

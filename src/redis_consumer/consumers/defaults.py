@@ -36,6 +36,8 @@ def effective(names: Iterable[str]) -> dict[str, tuple[Any, bool]]:
     """Value of each setting by its name, and whether somebody set it, as they are now; none of them may be a secret."""
     now = settings.current()
     return {name: (getattr(now, name.lower()), now.is_given(name)) for name in names}
+
+
 def is_setting(name: str) -> bool:
     """Whether there is a setting of this name."""
     return settings.is_setting(name)

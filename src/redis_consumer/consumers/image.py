@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from redis_consumer.consumers import defaults
+from redis_consumer.consumers.analysis import LABELS, Analysis, write_analysis
 from redis_consumer.consumers.large_image import run_large_image
-from redis_consumer.consumers.results import count_objects, shown_name, write_result
+from redis_consumer.consumers.results import shown_name
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Plan, Stages
 from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch
 from redis_consumer.job import Job, JobStatus
 
 if TYPE_CHECKING:
+    from redis_consumer.job import ModelId
     from redis_consumer.serving.base import Array
 
 
 class ImageFileConsumer(TensorFlowServingConsumer):
     """Consumer of single images (contract, sections 5.1 and 5.2): everything that isn't a zip."""
+
+    _stages: Stages | None = None
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:
         """Say whether the job's input may be an image, or a zipped OME-Zarr; other archives go to the zip consumer."""
@@ -43,35 +48,98 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             return job.status
         from redis_consumer.archives import zip_files
 
-        stages = Stages(self, job)
-        with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
+        with self._staged(job) as stages, tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
             stages.begin(JobStatus.STARTED, identity_started=self.name)
             is_folder = job.input_file_name.rstrip("/").lower().endswith(".zarr")
             download = self.storage.download_folder if is_folder else self.storage.download
             path = Path(download(job.input_file_name, Path(folder, "input")))
             image = self._load(job, path)
-            found: dict[str, int] = {}
+            found: dict[str, Any] = {}
             if image is None:
                 files = run_large_image(self, job, stages, path, Path(folder))
             else:
-                files, found = self._run_in_memory(job, image, stages, Path(folder))
+                stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
+                analysis = self.analyze(image, job)
+                stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
+                files, found = write_analysis(analysis, Path(folder, "results"), job.original_name)
             name = self._next_zip_name()
             key, url = self._upload_zip(zip_files(files, Path(folder, "results"), name=name))
-        stages.finish(output_file_name=key, output_url=url, progress=100, **found)
+            stages.finish(output_file_name=key, output_url=url, progress=100, **found)
         return self.final_status
 
-    def _run_in_memory(self, job: Job, image: Array, stages: Stages, folder: Path) -> tuple[list[Path], dict[str, int]]:
-        """Do a job up to the files of its result, and say what was found."""
-        stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
+    @contextlib.contextmanager
+    def _staged(self, job: Job) -> Iterator[Stages]:
+        """Let the calls of a model within the block be stages of a job."""
+        self._stages = Stages(self, job)
+        try:
+            yield self._stages
+        finally:
+            self._stages = None
+
+    # The method that a plug-in overrides, and what it may call in it.
+
+    def analyze(self, image: Array, job: Job) -> Analysis:
+        """Say what is found in an image: here, what the job's model and functions make of it.
+
+        Args:
+            image: (B, Y, X, C) float32, as it is in the file, with the channels that the job names.
+            job: the running job.
+
+        Returns:
+            By name what goes into the result, see `redis_consumer.consumers.analysis.write_analysis`. ``labels`` are
+            the images that every client knows.
+        """
+        return {LABELS: self.apply_model(image, job)}
+
+    def segment(self, image: Array, job: Job) -> Array:
+        """Find cells, by the model and the functions that a job names, else those of the settings and the model's card.
+
+        Args:
+            image: (B, Y, X, C) float32. It is resized by the job's scale, and the labels are brought back.
+            job: the running job.
+
+        Returns:
+            (B, Y, X, 1) integers; 0 is background, each cell of a frame has a number of its own.
+
+        Raises:
+            ModelMismatch: what they make is no label image.
+            InvalidJob, ModelNotFound, ModelServerUnavailable: as `predict`.
+        """
+        first, *_ = self.apply_model(image, job)
+        if first.dtype.kind not in "iu" or first.ndim != 4 or first.shape[-1] != 1:
+            raise ModelMismatch(
+                f"{shown_name(job.original_name)}: model and functions make {first.dtype} of shape {first.shape}, "
+                "which is no label image; name a function that makes one in postprocess_function, e.g. deep_watershed",
+                job_id=job.id,
+            )
+        return first
+
+    def apply_model(self, image: Array, job: Job) -> list[Array]:
+        """Run model and functions as `segment` does, whatever they make: (B, Y, X, C) each.
+
+        Raises:
+            InvalidJob, ModelNotFound, ModelMismatch, ModelServerUnavailable: as `predict`.
+        """
         plan = self._plan(job, image)
-        prepared = self._prepare(job, plan, image)
-        stages.begin(JobStatus.PREDICTING, ended="preprocess_time")
-        outputs = self._predict(job, plan, prepared)
-        stages.begin(JobStatus.POST_PROCESSING, ended="prediction_time", predict_retries=stages.retries)
+        outputs = self._predict(job, plan, self._prepare(job, plan, image))
         results = self.run_functions("post", plan.postprocess, outputs, plan.options)
-        stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
-        files = self._write(job, results, image.shape[1:3], folder / "results")
-        return files, count_objects(results)
+        arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
+        return [self._restore(array, image.shape[1:3]) for array in arrays]
+
+    def predict(self, image: Array, model: ModelId) -> list[Array]:
+        """Run a model as it is, without scale and functions, see `TensorFlowServingConsumer.predict`."""
+        with self._predicting():
+            return super().predict(image, model)
+
+    @contextlib.contextmanager
+    def _predicting(self) -> Iterator[None]:
+        """The job is predicting in the first such block, and post-processing after it."""
+        stages = self._stages
+        if stages is not None:
+            stages.begin(JobStatus.PREDICTING, ended="preprocess_time")
+        yield
+        if stages is not None:
+            stages.begin(JobStatus.POST_PROCESSING, ended="prediction_time", predict_retries=stages.retries)
 
     def _load(self, job: Job, path: Path) -> Array | None:
         """Read an image as (B, Y, X, C) float32, with the channels that the job names.
@@ -92,14 +160,24 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         )
         try:
             image = read_image(path, limits=limits, name=name)
-        except (InvalidImage, IsADirectoryError):
-            if is_large(path, limits):
+        except (InvalidImage, IsADirectoryError) as error:
+            if self._takes_parts and is_large(path, limits):
                 return None
+            if isinstance(error, IsADirectoryError):
+                raise InvalidImage(
+                    f"{name}: is an OME-Zarr, which this consumer can't take; save it as TIFF"
+                ) from error
             raise
         batch: Array = to_batch(image, order)
         check_frames(len(batch), max_frames, name)
         indices = self._channels(job)
         return batch if indices is None else select_channels(batch, indices, name)
+
+    @property
+    def _takes_parts(self) -> bool:
+        """Whether an image may be done part by part: not where a plug-in wants to see it whole."""
+        methods = ("analyze", "apply_model", "predict")
+        return all(getattr(type(self), name) is getattr(ImageFileConsumer, name) for name in methods)
 
     @staticmethod
     def _channels(job: Job) -> list[int] | None:
@@ -166,17 +244,14 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         try:
             if job.cuts == 0 or (card is not None and card.tile is not None):
                 return self.predict(image, model)
-            outputs = self.process_big_image(job.cuts, image, job.field_size, model.name, model.label or model.version)
+            with self._predicting():
+                outputs = self.process_big_image(
+                    job.cuts, image, job.field_size, model.name, model.label or model.version
+                )
         except ModelMismatch as error:
             message = f"{shown_name(job.original_name)}: {str(error).removeprefix('image: ')}"
             raise ModelMismatch(message, job_id=job.id, model=str(model)) from error
         return outputs if isinstance(outputs, list) else [outputs]
-
-    def _write(self, job: Job, results: Array | Sequence[Array], shape_yx: tuple[int, int], folder: Path) -> list[Path]:
-        """Write the results at the image's own size."""
-        arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
-        restored = (_squeeze(self._restore(result, shape_yx)) for result in arrays)
-        return write_result(restored, folder, job.original_name)
 
     @staticmethod
     def _restore(result: Array, shape_yx: tuple[int, int]) -> Array:
@@ -252,11 +327,6 @@ def _describe_function(process_type: str, name: str, given: Mapping[str, Any]) -
     function = registry.get_function(process_type, name)
     origin = conditions.origin(function, registry.GROUPS[process_type])
     return {**origin, "options": conditions.options_of(function, given)}
-
-
-def _squeeze(result: Array) -> Array:
-    """Drop a batch axis of 1, as the contract's files have it."""
-    return result[0] if result.ndim == 4 and result.shape[0] == 1 else result
 
 
 def _role(job: Job) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -130,6 +130,29 @@ class ModelConsumer(Consumer):
         batch = np.asarray(img)[np.newaxis]
         outputs = keep_predictions(client.predict([{"data": batch}], float(defaults.get("GRPC_TIMEOUT"))))
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def predict_batch(self, items: Array, model: ModelId) -> list[Array]:
+        """Run a model on many items of one size, such as the crops of cells; it may answer with anything for each.
+
+        Args:
+            items: (N, Y, X, C), N at least 1; sent in batches as tiles are.
+            model: which model.
+
+        Returns:
+            The model's predictions in the order of their names, N items each.
+
+        Raises:
+            ModelNotFound, ModelMismatch, ModelServerUnavailable: as `ModelServer.predict`.
+        """
+        from redis_consumer.serving.batches import predict_in_batches
+
+        client = self._get_predict_client(model.name, model.label or model.version)
+        size = self._tiling(model).batch_size(items.shape[1:-1], items)
+
+        def ask(inputs: Mapping[str, Array]) -> list[Array]:
+            return keep_predictions(client.predict([{"data": inputs["items"]}]))
+
+        return predict_in_batches(ask, {"items": items}, size)
 
     def process_big_image(
         self, cuts: int | str, img: Array, field: int | str, model_name: str, model_version: int | str

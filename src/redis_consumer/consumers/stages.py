@@ -28,6 +28,10 @@ class Plan:
     options: Mapping[str, Mapping[str, Any]]
 
 
+#: Statuses only go forward.
+_ORDER = list(JobStatus)
+
+
 class Stages:
     """Writes a job's status at the start of each stage, together with the time that the stage before took."""
 
@@ -35,6 +39,7 @@ class Stages:
         self.consumer = consumer
         self.job = job
         self.started = self.began = time.monotonic()
+        self._reached = JobStatus.NEW
 
     @property
     def retries(self) -> int:
@@ -42,7 +47,10 @@ class Stages:
         return self.consumer.predict_retries
 
     def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
-        """Begin a stage; `ended` names the field for the seconds of the one before."""
+        """Begin a stage, unless the job is beyond; `ended` names the field for the seconds of the one before."""
+        if _ORDER.index(status) <= _ORDER.index(self._reached):
+            return
+        self._reached = status
         self.consumer.update_key(self.job.id, {**self._time(ended), "status": status.value, **fields})
 
     def finish(self, **fields: Any) -> None:

@@ -20,12 +20,15 @@ logger = logging.getLogger(__name__)
 MAX_EXACT = 1 << 24
 
 
-def write_channels(array: Array, path_stem: str | os.PathLike[str], *, first: int = 0) -> list[Path]:
-    """Write one TIFF a channel: ``<path_stem>_feature_<c>.tif`` (contract, section 5.1).
+def write_channels(
+    array: Array, path_stem: str | os.PathLike[str], *, word: str = "feature", first: int = 0
+) -> list[Path]:
+    """Write one TIFF a channel: ``<path_stem>_<word>_<c>.tif`` (contract, section 5.1).
 
     Args:
         array: (..., Y, X, C) of any real dtype; rank 2 is one channel. Leading axes become pages.
         path_stem: folder and name without extension; missing folders are made.
+        word: for the file names.
         first: number of the first channel in the file names.
 
     Returns:
@@ -39,7 +42,7 @@ def write_channels(array: Array, path_stem: str | os.PathLike[str], *, first: in
         raise PermanentError(f"result of shape {array.shape}: has no image plane; save arrays of rank 2 or more")
     planes = array[..., np.newaxis] if array.ndim == 2 else array
     _check_exact(planes)
-    paths = [Path(f"{os.fspath(path_stem)}_feature_{first + channel}.tif") for channel in range(planes.shape[-1])]
+    paths = [Path(f"{os.fspath(path_stem)}_{word}_{first + channel}.tif") for channel in range(planes.shape[-1])]
     for channel, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_tiff(path, planes[..., channel])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from redis_consumer.processing.drift import correct_drift
     from redis_consumer.processing.labels import deep_watershed, pixelwise, watershed
+    from redis_consumer.processing.measure import measure_labels
     from redis_consumer.processing.normalization import (
         histogram_normalization,
         normalize,
@@ -21,6 +22,7 @@ __all__ = [
     "correct_drift",
     "deep_watershed",
     "histogram_normalization",
+    "measure_labels",
     "normalize",
     "pad_image",
     "percentile_normalize",
@@ -37,6 +39,7 @@ __all__ = [
 _MODULES = {
     "drift": ("correct_drift",),
     "labels": ("deep_watershed", "pixelwise", "watershed"),
+    "measure": ("measure_labels",),
     "normalization": ("histogram_normalization", "normalize", "percentile_normalize", "percentile_threshold"),
     "resize": ("pad_image", "rescale", "reshape_matrix", "resize_image", "resize_labels"),
 }

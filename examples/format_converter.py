@@ -1,0 +1,60 @@
+"""How does an image become a file that other programs open? No model: pixels in, a file out."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Literal
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from pydantic import Field
+
+from redis_consumer.consumers import Analysis, ConsumerOptions, ImageFileConsumer
+from redis_consumer.job import Job
+
+
+class FormatConverter(ImageFileConsumer):
+    """Converts images of any format that workers read to OME-TIFF, ImageJ TIFF or NPY."""
+
+    class Options(ConsumerOptions):
+        """What a job may ask for."""
+
+        target: Literal["ome.tif", "imagej.tif", "npy"] = Field(default="ome.tif", description="Format of the result")
+
+    def analyze(self, image: NDArray[Any], job: Job) -> Analysis:  # noqa: ARG002
+        """Write the image; 8 and 16 bit where all pixels fit."""
+        return {f"converted.{self.options.target}": WRITERS[self.options.target](smallest(image))}
+
+
+def smallest(image: NDArray[Any]) -> NDArray[Any]:
+    """The same pixels as uint8 or uint16 where these hold them all, else float32."""
+    for dtype in (np.uint8, np.uint16):
+        kept = image.astype(dtype)
+        if np.array_equal(kept, image):
+            return kept
+    return image
+
+
+def to_ome(image: NDArray[Any]) -> bytes:
+    """(B, Y, X, C) as OME-TIFF, in which frames are time points."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.moveaxis(image, -1, 1), ome=True, metadata={"axes": "TCYX"}, photometric="minisblack")
+    return file.getvalue()
+
+
+def to_imagej(image: NDArray[Any]) -> bytes:
+    """(B, Y, X, C) as a hyperstack of ImageJ."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.moveaxis(image, -1, 1), imagej=True, metadata={"axes": "TCYX"})
+    return file.getvalue()
+
+
+def to_npy(image: NDArray[Any]) -> bytes:
+    """(B, Y, X, C) as numpy's own file."""
+    file = io.BytesIO()
+    np.save(file, image, allow_pickle=False)
+    return file.getvalue()
+
+
+WRITERS = {"ome.tif": to_ome, "imagej.tif": to_imagej, "npy": to_npy}

@@ -1,0 +1,98 @@
+"""What becomes of that which a consumer found in an image: files of its result, and fields of its job."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+
+from redis_consumer.consumers.results import count_objects, result_stem
+from redis_consumer.job import OWN_FIELDS
+
+if TYPE_CHECKING:
+    from redis_consumer.serving.base import Array
+
+#: By name: images (B, Y, X, C), of which integers are labels; files as bytes; numbers and texts.
+Analysis = Mapping[str, Union["Array", Sequence["Array"], bytes, str, float]]
+
+#: Of the images that every client knows, and the name that these know their files by (contract, section 5.1).
+LABELS, FEATURE = "labels", "feature"
+VALUES = "values.csv"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+def write_analysis(found: Analysis, folder: Path, original_name: str) -> tuple[list[Path], dict[str, Any]]:
+    """Write what was found.
+
+    Args:
+        found: images become ``<stem>_<name>_<c>.tif``, a file for each channel, and ``labels`` become
+            ``<stem>_feature_<c>.tif``; bytes become ``<stem>_<name>``; numbers and texts become fields of the job,
+            and lines of ``<stem>_values.csv``.
+        folder: for the files; made here.
+        original_name: of the image, see `result_stem`.
+
+    Returns:
+        The files, and the fields; ``objects`` among them is the number of labels in the first image.
+
+    Raises:
+        ValueError: a name can't be one of a file, or is that of a field that workers write.
+        TypeError: a value is none of these.
+        PermanentError: as `redis_consumer.images.write_channels`.
+    """
+    stem = folder / result_stem(original_name)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    images: list[Array] = []
+    values: dict[str, Any] = {}
+    for name, value in found.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"analyze: {name!r} can't be part of a file's name; give letters, digits, '.', '_', '-'")
+        if isinstance(value, bytes):
+            path = stem.with_name(f"{stem.name}_{name}")
+            path.write_bytes(value)
+            files.append(path)
+        elif isinstance(value, (str, Real)):
+            values[_field(name)] = value
+        else:
+            arrays = _arrays(name, value)
+            images += arrays
+            files += _write_images(arrays, stem, FEATURE if name == LABELS else name)
+    files += _write_values(values, stem) if values else []
+    return files, {**values, **count_objects(images)}
+
+
+def _field(name: str) -> str:
+    if name in OWN_FIELDS:
+        raise ValueError(f"analyze: {name!r} is a field that workers write; call it otherwise, e.g. my_{name}")
+    return name
+
+
+def _arrays(name: str, value: object) -> list[Array]:
+    arrays = [value] if isinstance(value, np.ndarray) else value
+    if not (isinstance(arrays, Sequence) and all(isinstance(each, np.ndarray) for each in arrays)):
+        kind = type(value).__name__
+        raise TypeError(f"analyze: {name!r} is a {kind}; give an array, a list of arrays, bytes, a number or a text")
+    return list(arrays)
+
+
+def _write_images(arrays: list[Array], stem: Path, word: str) -> list[Path]:
+    from redis_consumer.images import write_channels
+
+    files: list[Path] = []
+    for array in arrays:
+        # The contract's files have no batch axis of 1.
+        image = array[0] if array.ndim == 4 and array.shape[0] == 1 else array
+        files += write_channels(image, stem, word=word, first=len(files))
+    return files
+
+
+def _write_values(values: Mapping[str, object], stem: Path) -> list[Path]:
+    path = stem.with_name(f"{stem.name}_{VALUES}")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("name", "value"), *values.items()])
+    return [path]

@@ -1,0 +1,127 @@
+"""Does what a consumer finds in an image become files and fields, and its calls of models stages of the job?"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from redis_consumer import testing
+from redis_consumer.consumers import Analysis, ImageFileConsumer
+from redis_consumer.consumers.analysis import write_analysis
+from redis_consumer.job import Job, ModelId
+from support import ome_zarr
+
+LABELS = np.array([[0, 3], [7, 7]], np.int32).reshape(1, 2, 2, 1)
+
+
+def names(files: list[Path]) -> list[str]:
+    return [file.name for file in files]
+
+
+def test_images_are_named_and_labels_as_every_client_knows_them(tmp_path: Path) -> None:
+    found: Analysis = {"labels": LABELS, "depth": [LABELS / 2, np.zeros((1, 2, 2, 2))]}
+    files, fields = write_analysis(found, tmp_path / "results", "plate/cells.tif")
+    assert names(files) == ["cells_feature_0.tif", "cells_depth_0.tif", "cells_depth_1.tif", "cells_depth_2.tif"]
+    assert {file.parent for file in files} == {tmp_path / "results" / "plate"}
+    np.testing.assert_array_equal(tifffile.imread(files[0]), LABELS[0, ..., 0])
+    assert fields == {"objects": 2}
+
+
+def test_bytes_are_files(tmp_path: Path) -> None:
+    files, fields = write_analysis({"table.csv": b"a,b\n"}, tmp_path, "cells.tif")
+    assert (names(files), files[0].read_bytes(), fields) == (["cells_table.csv"], b"a,b\n", {})
+
+
+def test_numbers_and_texts_are_fields_and_lines_of_a_table(tmp_path: Path) -> None:
+    found: Analysis = {"sharpness": np.float32(0.5), "count": 3, "kind": "a,b"}
+    (table,), fields = write_analysis(found, tmp_path, "cells.tif")
+    assert fields == found
+    with table.open(newline="") as file:
+        assert list(csv.reader(file)) == [["name", "value"], ["sharpness", "0.5"], ["count", "3"], ["kind", "a,b"]]
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "words"),
+    [
+        ({"a/b": b""}, ValueError, "'a/b' can't be part of a file's name"),
+        ({"status": "done"}, ValueError, "'status' is a field that workers write; call it otherwise"),
+        ({"labels": None}, TypeError, "'labels' is a NoneType; give an array"),
+        ({"labels": [1, 2]}, TypeError, "'labels' is a list"),
+    ],
+)
+def test_what_it_cannot_write_is_refused_in_words(
+    tmp_path: Path, found: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        write_analysis(found, tmp_path, "cells.tif")
+
+
+class Twice(ImageFileConsumer):
+    """Asks two models, one of them item by item."""
+
+    def analyze(self, image: Any, job: Job) -> Analysis:
+        labels = self.segment(image, job)
+        (again,) = self.predict(image, ModelId("Second"))
+        (scores,) = self.predict_batch(np.stack([image[0]] * 70), ModelId("Third"))
+        return {"labels": labels, "second": again, "items": len(scores)}
+
+
+def two_channels(batch: Any) -> Any:
+    return np.concatenate([batch > 0.5, batch <= 0.5], axis=-1).astype(np.float32)
+
+
+def square() -> Any:
+    image = np.zeros((32, 32, 1), np.float32)
+    image[4:20, 4:20] = 1
+    return image
+
+
+def test_stages_go_forward_however_many_models_are_asked() -> None:
+    batches: list[int] = []
+
+    def third(batch: Any) -> Any:
+        batches.append(len(batch))
+        return batch.mean(axis=(1, 2))
+
+    models = {"First": two_channels, "Second": testing.fake_model, "Third": third}
+    run = testing.run(Twice, square(), model=models, postprocess_function="pixelwise")
+    stages = ("new", "started", "pre-processing", "predicting", "post-processing", "saving-results", "done")
+    assert run.statuses == stages, run.reason
+    assert {"download_time", "preprocess_time", "prediction_time", "postprocess_time", "upload_time"} <= set(
+        run.timings
+    )
+    assert (run.fields["items"], run.fields["objects"]) == ("70", "1")
+    assert batches == [64, 6]
+    assert set(run.outputs) == {"image_feature_0.tif", "image_second_0.tif"}
+
+
+def test_what_is_no_label_image_fails_in_words() -> None:
+    run = testing.run(Twice, square(), model={"First": testing.fake_model})
+    assert "which is no label image; name a function that makes one in postprocess_function" in run.reason
+
+
+class Whole(ImageFileConsumer):
+    """Sees images whole."""
+
+    def analyze(self, image: Any, job: Job) -> Analysis:
+        return {"mean": float(image.mean())}
+
+
+def test_an_image_beyond_memory_is_not_taken_apart_for_a_class_that_wants_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_IMAGE_HEIGHT", "64")
+    tifffile.imwrite(tmp_path / "cells.tif", np.zeros((256, 64), np.uint8), tile=(64, 64))
+    run = testing.run(Whole, tmp_path / "cells.tif")
+    assert (run.status, "MAX_IMAGE_HEIGHT" in run.reason) == ("failed", True)
+
+
+def test_an_ome_zarr_is_refused_in_words_by_such_a_class(tmp_path: Path) -> None:
+    ome_zarr.write(tmp_path / "cells.zarr", np.zeros((32, 32), np.uint8), "YX")
+    run = testing.run(Whole, tmp_path / "cells.zarr")
+    assert "cells.zarr: is an OME-Zarr, which this consumer can't take; save it as TIFF" in run.reason
