@@ -38,7 +38,7 @@ RUN --mount=type=secret,id=certificates,target=/etc/ssl/certs/ca-certificates.cr
     uv sync --frozen --no-default-groups --no-editable --all-extras
 
 FROM ${BASE_IMAGE} AS worker
-LABEL org.opencontainers.image.title="redis-consumer" \
+LABEL org.opencontainers.image.title="kiosk-redis-consumer" \
       org.opencontainers.image.licenses="Apache-2.0"
 # A number, so that a cluster sees that it isn't root. A new volume at /bucket gets its owner from here.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp worker \

@@ -19,11 +19,13 @@ from pathlib import Path
 from tools.container import ROOT, Buildah, Container, NotHere, check_machine
 
 from redis_consumer.cli.embedded import RedisServer, run_redis
+from redis_consumer.cli.scaffold import write_package
 
-NAME = "localhost/redis-consumer"
+NAME = "localhost/kiosk-redis-consumer"
 IMAGE = "nuclei.tif"
 #: The target without onnxruntime: it needs a model server.
 SLIM = "slim"
+CONSUMER = "cell-counter"
 COMPILERS = ("cc", "gcc", "g++", "clang", "ld", "make", "rustc")
 START_S, STOP_S = 60.0, 40.0
 HEALTH_PORT = 18080
@@ -72,6 +74,21 @@ def check_target(buildah: Buildah, target: str, base: str) -> None:
             report(target, check_doctor(container, variables, is_slim=target == SLIM))
             if target != SLIM:
                 report(target, run_job(container, variables, Path(name) / "worker.log"))
+        if target != SLIM:
+            report(target, check_own_consumer(buildah, tag, Path(name), bucket))
+
+
+def check_own_consumer(buildah: Buildah, tag: str, folder: Path, bucket: Path) -> str:
+    """See that a package of `redis-consumer new-consumer` builds on the image, and is found in it."""
+    write_package(CONSUMER, "image", folder)
+    own = f"localhost/{CONSUMER}"
+    buildah.build(folder / CONSUMER, own, BASE=tag)
+    with buildah.container(own, bucket) as container:
+        done = container.run(["redis-consumer", "doctor", "--json"], {"STORAGE_BUCKET": "file:///bucket"})
+        expect(done.stdout.startswith("["), f"doctor says: {done.stdout}{done.stderr}")
+        (found,) = [each for each in json.loads(done.stdout) if each["name"] == "consumer"]
+    expect(found["outcome"] == "ok" and CONSUMER in found["text"], f"doctor says: {found['text']}")
+    return f"an image on top of it has the {found['text']}"
 
 
 def report(target: str, text: str) -> None:

@@ -21,8 +21,9 @@ from sphinx.environment import BuildEnvironment
 from sphinx.roles import XRefRole
 
 OURS = "redis_consumer"
-# Names in our annotations for numpy.typing.NDArray of one kind or another; where an annotation stays text, they do.
-TYPES_OF_NUMPY = {"Array", "Batch", "Floats", "Labels"}
+# Names in our annotations for numpy.typing.NDArray of one kind or another, and for unions that a docstring explains; where
+# an annotation stays text, they do.
+ALIASES = {"Analysis", "Array", "Batch", "Floats", "Labels"}
 
 
 class NameRole(XRefRole):
@@ -52,7 +53,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
     if public is not None:
         domain = env.domains["py"]
         return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, content)
-    if node.get("is_optional") or target in TYPES_OF_NUMPY:
+    if node.get("is_optional") or target in ALIASES:
         return content
     is_public = target.startswith(OURS) and "._" not in target
     return content if not is_public and _find(target) is not None else None

@@ -13,6 +13,7 @@ from redis_consumer.cli import (
     demo,
     doctor,
     health,
+    new_consumer,
     queues,
     reproduce,
     run,
@@ -58,5 +59,19 @@ def _root(
     """Turn microscopy images in a bucket into label images, at the scale of a Redis queue."""
 
 
-for module in (run, submit, status, reproduce, cancel, queues, dead, sweep, show_settings, doctor, health, demo):
+for module in (
+    run,
+    submit,
+    status,
+    reproduce,
+    cancel,
+    queues,
+    dead,
+    sweep,
+    show_settings,
+    doctor,
+    health,
+    demo,
+    new_consumer,
+):
     module.register(app)

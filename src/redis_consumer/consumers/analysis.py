@@ -7,18 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from redis_consumer.consumers.results import count_objects, result_stem
 from redis_consumer.job import OWN_FIELDS
 
-if TYPE_CHECKING:
-    from redis_consumer.serving.base import Array
-
+Array = npt.NDArray[Any]
 #: By name: images (B, Y, X, C), of which integers are labels; files as bytes; numbers and texts.
-Analysis = Mapping[str, Union["Array", Sequence["Array"], bytes, str, float]]
+Analysis = Mapping[str, Array | Sequence[Array] | bytes | str | float]
 
 #: Of the images that every client knows, and the name that these know their files by (contract, section 5.1).
 LABELS, FEATURE = "labels", "feature"

@@ -15,7 +15,20 @@ from redis_consumer.cli.app import app
 from redis_consumer.cli.output import exit_codes, say
 from redis_consumer.errors import InvalidImage, RedisUnavailable, SettingsError
 
-COMMANDS = ("run", "submit", "status", "cancel", "queues", "sweep", "settings", "doctor", "health", "demo", "dead")
+COMMANDS = (
+    "run",
+    "submit",
+    "status",
+    "cancel",
+    "queues",
+    "sweep",
+    "settings",
+    "doctor",
+    "health",
+    "demo",
+    "new-consumer",
+    "dead",
+)
 DEAD = ("list", "show", "retry", "drop")
 
 

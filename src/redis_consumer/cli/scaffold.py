@@ -1,0 +1,106 @@
+"""How does a package for a consumer of one's own come about? From the templates beside this file."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+
+from redis_consumer import __version__
+from redis_consumer.errors import SettingsError
+
+TEMPLATES = Path(__file__).with_name("templates")
+COMMON = "common"
+#: What the class is made for; each is a folder of templates besides `COMMON`.
+KINDS = ("image", "model", "files")
+#: Deployments are called after it, and may have 63 letters.
+LONGEST_NAME = 40
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_SUFFIX, _DOT, _PACKAGE = ".tmpl", "dot.", "package"
+
+
+def check_name(name: str) -> None:
+    """Refuse names that can't be those of a queue, a package and a deployment.
+
+    Raises:
+        SettingsError: what is wrong with it, and what to do.
+    """
+    from redis_consumer.consumers import registry
+
+    package = package_of(name)
+    if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        wrong = f"must be small letters, digits and single dashes, {LONGEST_NAME} at most, e.g. cell-counter"
+    elif keyword.iskeyword(package) or find_spec(package) is not None:
+        wrong = f"Python has a word or module {package} already; choose another, e.g. my-{name}"
+    elif name in registry.names():
+        wrong = f"there is a consumer of that name already; choose another, e.g. my-{name}"
+    elif name.endswith("-zip"):
+        wrong = "queues that end in -zip are those of archives; choose a name without"
+    else:
+        return
+    raise SettingsError(f"NAME {name!r}: {wrong}")
+
+
+def package_of(name: str) -> str:
+    """The Python package of a consumer's name.
+
+    >>> package_of("cell-counter")
+    'cell_counter'
+    """
+    return name.replace("-", "_")
+
+
+def class_of(name: str) -> str:
+    """The class of a consumer's name.
+
+    >>> class_of("cell-counter-2")
+    'CellCounter2'
+    """
+    return "".join(part.capitalize() for part in name.split("-"))
+
+
+def write_package(name: str, kind: str, into: Path) -> list[Path]:
+    """Write a package for a consumer.
+
+    Args:
+        name: of consumer, queue and package, see `check_name`.
+        kind: one of `KINDS`.
+        into: folder in which the package's own folder is made.
+
+    Returns:
+        The files.
+
+    Raises:
+        SettingsError: the name doesn't do, or there is such a folder already.
+    """
+    check_name(name)
+    folder = into / name
+    if folder.exists():
+        raise SettingsError(f"{folder}: is there already; choose another name, or another folder with --into")
+    values = {
+        "name": name,
+        "package": package_of(name),
+        "class_name": class_of(name),
+        "title": name.replace("-", " ").capitalize(),
+        "deployment": f"{name}-consumer",
+        "version": __version__,
+    }
+    files = []
+    for template, place in _templates(kind):
+        path = folder.joinpath(*(values["package"] if part == _PACKAGE else part for part in place.parts))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(Template(template.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
+        files.append(path)
+    return files
+
+
+def _templates(kind: str) -> Iterator[tuple[Path, Path]]:
+    """Each template, and the place of its file in a package called ``package``."""
+    for root in (TEMPLATES / COMMON, TEMPLATES / kind):
+        for template in sorted(root.rglob(f"*{_SUFFIX}")):
+            name = template.name.removesuffix(_SUFFIX)
+            shown = f".{name.removeprefix(_DOT)}" if name.startswith(_DOT) else name
+            yield template, template.relative_to(root).with_name(shown)

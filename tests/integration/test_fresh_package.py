@@ -1,0 +1,65 @@
+"""Do packages of `new-consumer` pass their own checks where nothing is installed but what they ask for?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from redis_consumer.cli import scaffold
+from support.documents import ROOT
+
+ENVIRONMENT = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
+
+
+def run(folder: Path, *command: str | Path) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], cwd=folder, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def uv() -> str:
+    own = ROOT / ".tools" / "uv" / "bin" / "uv"
+    return shutil.which("uv") or str(own)
+
+
+@pytest.fixture(scope="module")
+def wheels(uv: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel of this package."""
+    folder = tmp_path_factory.mktemp("wheels")
+    run(ROOT, uv, "build", "--wheel", "--out-dir", folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_templates(wheels: Path) -> None:
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.endswith(".tmpl")}
+    root = ROOT / "src"
+    assert packed == {path.relative_to(root).as_posix() for path in scaffold.TEMPLATES.rglob("*.tmpl")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", scaffold.KINDS)
+def test_a_new_package_passes_its_own_checks(uv: str, wheels: Path, tmp_path: Path, kind: str) -> None:
+    run(tmp_path, uv, "venv", "env")
+    python, programs = tmp_path / "env" / "bin" / "python", tmp_path / "env" / "bin"
+    (wheel,) = wheels.glob("*.whl")
+    run(tmp_path, uv, "pip", "install", "--python", python, wheel)
+    run(tmp_path, programs / "redis-consumer", "new-consumer", "cell-counter", "--kind", kind)
+    package = tmp_path / "cell-counter"
+    run(package, uv, "pip", "install", "--python", python, "--find-links", wheels, "--editable", ".", "--group", "dev")
+    assert "passed" in run(package, programs / "python", "-m", "pytest", "-q")
+    run(package, programs / "ruff", "check")
+    run(package, programs / "ruff", "format", "--check")
+    run(package, programs / "mypy")
+    assert "cell-counter" in run(package, programs / "redis-consumer", "consumers")

@@ -1,0 +1,123 @@
+"""Does `redis-consumer new-consumer` write a package that works as it is, and refuse what can't be one?"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner, Result
+
+from redis_consumer.cli import scaffold
+from redis_consumer.cli.app import app
+from redis_consumer.settings import Settings
+from support.dockerfile import last, read_dockerfile
+from support.documents import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BIN = Path(sys.executable).parent
+#: As long as a name may be: its lines are the longest, too.
+LONG = "a-counter-of-cells-by-size-and-shape-2"
+
+
+def new(*words: str) -> Result:
+    return CliRunner().invoke(app, ["new-consumer", *words])
+
+
+def run(folder: Path, *command: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", scaffold.KINDS)
+@pytest.mark.parametrize("name", ["counter", LONG])
+def test_its_code_is_clean(tmp_path: Path, kind: str, name: str) -> None:
+    assert new(name, "--kind", kind).exit_code == 0
+    run(tmp_path / name, str(BIN / "ruff"), "check", "--no-cache")
+    run(tmp_path / name, str(BIN / "ruff"), "format", "--check", "--no-cache")
+
+
+@pytest.mark.parametrize("kind", scaffold.KINDS)
+def test_its_tests_pass(tmp_path: Path, kind: str) -> None:
+    new("cell-counter", "--kind", kind)
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", "pythonpath=src"]
+    run(tmp_path / "cell-counter", sys.executable, "-m", "pytest", *options)
+
+
+@pytest.mark.parametrize("kind", scaffold.KINDS)
+def test_the_class_is_short(tmp_path: Path, kind: str) -> None:
+    new("counter", "--kind", kind)
+    text = (tmp_path / "counter" / "src" / "counter" / "consumer.py").read_text()
+    lines = [line for line in text.partition("class Counter")[2].splitlines() if line.strip()]
+    assert len(lines) <= (15 if kind != "files" else 20)
+
+
+def test_its_name_is_known_by_the_entry_point(tmp_path: Path) -> None:
+    new("cell-counter", "--into", "work")
+    project = tomllib.loads((tmp_path / "work" / "cell-counter" / "pyproject.toml").read_text())
+    points = project["project"]["entry-points"]["redis_consumer.consumers"]
+    assert points == {"cell-counter": "cell_counter:CellCounter"}
+
+
+def test_its_image_adds_the_package_and_runs_as_nobody_of_importance(tmp_path: Path) -> None:
+    new("cell-counter")
+    arguments, stages = read_dockerfile(tmp_path / "cell-counter" / "Dockerfile")
+    (stage,) = stages.values()
+    assert stage.base == "${BASE}"
+    assert set(arguments) == {"BASE"}
+    assert last(stage.steps, "USER") == last(read_dockerfile(ROOT / "Dockerfile")[1]["worker"].steps, "USER")
+    assert dict(re.findall(r"([A-Z_]+)=(\S+)", last(stage.steps, "ENV"))) == {
+        "QUEUE": "cell-counter",
+        "CONSUMER_TYPE": "cell-counter",
+    }
+
+
+def test_its_values_are_of_settings_that_exist(tmp_path: Path) -> None:
+    new("cell-counter")
+    values: dict[str, Any] = YAML(typ="safe", pure=True).load((tmp_path / "cell-counter" / "values.yaml").read_text())
+    assert values["fullnameOverride"] == "cell-counter-consumer"
+    assert set(values["env"]) <= {name.upper() for name in Settings.model_fields}
+
+
+def test_it_says_what_is_next(tmp_path: Path) -> None:
+    said = new("cell-counter").stdout
+    assert "Wrote cell-counter: 10 files. Yours to change: src/cell_counter/consumer.py" in said
+    assert "QUEUE=cell-counter CONSUMER_TYPE=cell-counter redis-consumer run" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Cell_Counter", "must be small letters, digits and single dashes"),
+        ("2-cells", "must be small letters"),
+        ("cells-", "must be small letters"),
+        ("a" * 41, "40 at most"),
+        ("class", "Python has a word or module class already; choose another, e.g. my-class"),
+        ("json", "Python has a word or module json already"),
+        ("numpy", "Python has a word or module numpy already"),
+        ("redis-consumer", "Python has a word or module redis_consumer already"),
+        ("image", "there is a consumer of that name already; choose another, e.g. my-image"),
+        ("cells-zip", "queues that end in -zip are those of archives"),
+    ],
+)
+def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str, words: str) -> None:
+    result = new(name)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "cell-counter").mkdir()
+    result = new("cell-counter")
+    assert result.exit_code == 2
+    assert "cell-counter: is there already; choose another name, or another folder with --into" in result.stderr
+    assert list((tmp_path / "cell-counter").iterdir()) == []
