@@ -21,8 +21,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.roles import XRefRole
 
 OURS = "redis_consumer"
-# Names in our annotations for numpy.typing.NDArray of one kind or another, and for unions that a docstring explains; where
-# an annotation stays text, they do.
+# Names in our annotations for numpy.typing.NDArray of one kind or another, and for a union that a docstring explains;
+# where an annotation stays text, they do.
 ALIASES = {"Analysis", "Array", "Batch", "Floats", "Labels"}
 
 
