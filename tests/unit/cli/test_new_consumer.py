@@ -6,15 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from redis_consumer.cli import scaffold
 from redis_consumer.cli.app import app
 from redis_consumer.settings import Settings
+from support.charts import Chart
 from support.dockerfile import last, read_dockerfile
 from support.documents import ROOT
 
@@ -80,11 +79,12 @@ def test_its_image_adds_the_package_and_runs_as_nobody_of_importance(tmp_path: P
     }
 
 
-def test_its_values_are_of_settings_that_exist(tmp_path: Path) -> None:
+def test_the_chart_takes_its_values(chart: Chart, tmp_path: Path) -> None:
     new("cell-counter")
-    values: dict[str, Any] = YAML(typ="safe", pure=True).load((tmp_path / "cell-counter" / "values.yaml").read_text())
-    assert values["fullnameOverride"] == "cell-counter-consumer"
-    assert set(values["env"]) <= {name.upper() for name in Settings.model_fields}
+    release = chart.render((tmp_path / "cell-counter" / "values.yaml").read_text())
+    variables = release.variables("cell-counter-consumer")
+    assert (variables["QUEUE"], variables["CONSUMER_TYPE"]) == ("cell-counter", "cell-counter")
+    assert set(variables) <= {name.upper() for name in Settings.model_fields}
 
 
 def test_it_says_what_is_next(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 from typer.testing import CliRunner
 
 from redis_consumer.cli.app import app
@@ -19,7 +19,7 @@ from support.documents import ROOT
 
 TEXT = (ROOT / "compose.yaml").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / "compose.env.example").read_text(encoding="utf-8")
-COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load(TEXT)
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, Any] = COMPOSE["services"]
 WORKER: dict[str, Any] = SERVICES["worker"]
 #: ``${NAME:-default}`` and ``${NAME:?what to do}`` of the file; ``$${NAME}`` is the container's shell's.
