@@ -19,7 +19,7 @@ from support.redis_server import RedisServer
 # They hold no tests, and some need what only another environment has.
 collect_ignore_glob = ["support/*"]
 
-pytest_plugins = ["fixtures_charts", "fixtures_serving", "fixtures_storage"]
+pytest_plugins = ["fixtures_charts", "fixtures_serving", "fixtures_storage", "redis_consumer.testing.fixtures"]
 
 # Found while the working directory still is the repository's root.
 os.environ[SERVER_VARIABLE] = find_redis_server()

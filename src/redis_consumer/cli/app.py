@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from redis_consumer.cli import (
     cancel,
+    consumers,
     dead,
     demo,
     doctor,
@@ -69,6 +70,7 @@ for module in (
     dead,
     sweep,
     show_settings,
+    consumers,
     doctor,
     health,
     demo,

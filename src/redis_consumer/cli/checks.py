@@ -89,9 +89,11 @@ def _look(name: str, check: Check) -> Finding:
 
 
 def _consumer(settings: Settings) -> str:
+    from redis_consumer.consumers.options import read_variables
     from redis_consumer.consumers.registry import get_consumer_class
 
     found = get_consumer_class(settings.consumer_type)
+    read_variables(found.Options)
     return f"{settings.consumer_type}: {found.__module__}.{found.__qualname__} for queue {settings.queue}"
 
 

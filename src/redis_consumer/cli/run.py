@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from redis_consumer.cli import options
-from redis_consumer.cli.output import exit_code_of, notes
+from redis_consumer.cli.output import exit_code_of, notes, say
+from redis_consumer.errors import SettingsError
+
+_CONSUMER = ("--consumer", "-c")
+_ARGUMENTS = "redis_consumer.arguments"
 
 if TYPE_CHECKING:
     from redis_consumer.consumers.base import Consumer
 
 
+class _Run(TyperCommand):
+    """The command; its help also shows the options of the consumer that it would run."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the arguments for the help, which is asked for before they are read."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, then those options."""
+        super().format_help(ctx, formatter)
+        named = _named_consumer(ctx.meta.get(_ARGUMENTS, []))
+        if named:
+            _write_options_of(named)
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
+        cls=_Run,
         epilog=notes(
             "redis-consumer run",
             "redis-consumer run --queue predict --consumer image --redis localhost:6379",
             "redis-consumer run --serve image=predict --serve zip=predict-zip",
             "redis-consumer run --bucket file:///data/bucket --model-server onnx:// --burst",
-        )
+        ),
     )(run)
 
 
@@ -31,8 +54,7 @@ def run(
     consumer: Annotated[
         str | None,
         typer.Option(
-            "--consumer",
-            "-c",
+            *_CONSUMER,
             help="Consumer, instead of CONSUMER_TYPE: a built-in name, an entry point or package.module:Class.",
             metavar="TYPE",
         ),
@@ -75,6 +97,37 @@ def run(
     )
     connect.start_logs(settings)
     raise typer.Exit(connect.run_worker(serve=serve or (), is_burst=burst, slots=concurrency, threads=threads))
+
+
+def _named_consumer(arguments: list[str]) -> str:
+    """The consumer that the arguments name, or CONSUMER_TYPE where it is no built-in one; empty for none."""
+    from redis_consumer.consumers.registry import BUILT_IN
+    from redis_consumer.settings import load_settings
+
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in _CONSUMER:
+            return value if equals else "".join(arguments[index + 1 : index + 2])
+    with suppress(SettingsError):  # the help is what says how to mend it
+        named = load_settings().consumer_type
+        return "" if named.lower() in BUILT_IN else named
+    return ""
+
+
+def _write_options_of(consumer: str) -> None:
+    from redis_consumer.cli.consumers import write_options
+    from redis_consumer.consumers.catalogue import describe
+
+    try:
+        listed = describe(consumer)
+    except SettingsError as error:
+        say(str(error))
+        return
+    if not listed.options:
+        typer.echo(f"{consumer} has no options of its own.")
+        return
+    typer.echo(f"Options of {consumer}, by variables or fields of a job:")
+    write_options(listed.options)
 
 
 def run_script(initialize_logger: Callable[[], None], get_consumer: Callable[..., Consumer]) -> int:

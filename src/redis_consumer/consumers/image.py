@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class ImageFileConsumer(TensorFlowServingConsumer):
-    """Consumer of single images (contract, sections 5.1 and 5.2): everything that isn't a zip."""
+    """Makes a label image of each image, whatever its format.
+
+    Contract, sections 5.1 and 5.2: everything that isn't a zip.
+    """
 
     _stages: Stages | None = None
 

@@ -8,7 +8,6 @@ import os
 import sys
 import traceback
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -38,13 +37,21 @@ def get_consumer_class(consumer_type: str) -> type[Consumer]:
         SettingsError: there is none, or it can't be imported, or it is none that a worker can run. Also a ValueError.
     """
     text = str(consumer_type)
-    path = path_of(text)
     try:
-        if path is None:
-            raise SettingsError(f"known are {', '.join(names())}, or package.module:Class{_hint(text, names())}")
-        return check_class(_import(path), path)
+        return find(text)
     except SettingsError as error:
         raise SettingsError(f'Invalid `consumer_type`: "{text}": {error}') from error.__cause__
+
+
+def find(consumer_type: str) -> type[Consumer]:
+    """Do the same, with errors that don't say which type it is."""
+    path = path_of(consumer_type)
+    if path is None:
+        known = names()
+        near = difflib.get_close_matches(consumer_type, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"known are {', '.join(known)}, or package.module:Class{hint}")
+    return check_class(_import(path), path)
 
 
 def make_consumer(consumer_type: str | type[Consumer], **kwargs: Any) -> Consumer:
@@ -94,7 +101,7 @@ def _import(path: str) -> object:
     if found is None:
         raise SettingsError(
             f"{path} can't be imported: module {module_name!r} has no attribute {attribute!r}"
-            f"{_hint(attribute, _classes_in(module))}"
+            f"{_others(module, attribute)}"
         )
     return found
 
@@ -104,18 +111,15 @@ def _where(error: Exception) -> str:
     if isinstance(error, SyntaxError):
         return ""  # its text says so itself
     frames = traceback.extract_tb(error.__traceback__)
-    authors = [frame for frame in frames if not frame.filename.startswith(("<", str(Path(__file__).parent)))]
-    own = [frame for frame in authors if frame.filename != importlib.__file__]
+    authors = [frame for frame in frames if frame.filename not in (__file__, importlib.__file__)]
+    own = [frame for frame in authors if not frame.filename.startswith("<")]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
-def _classes_in(module: ModuleType) -> list[str]:
-    found = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, Consumer)]
-    return [name for name in found if not vars(module)[name].__module__.startswith("redis_consumer.")] or found
-
-
-def _hint(text: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(text, known, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; it has {', '.join(known)}" if known and ":" not in text and known != names() else ""
+def _others(module: ModuleType, missing: str) -> str:
+    """Which class of the module may be meant."""
+    classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+    consumers = [name for name, value in classes.items() if issubclass(value, Consumer)]
+    own = [name for name in consumers if classes[name].__module__ == module.__name__] or consumers
+    near = difflib.get_close_matches(missing, own, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; its consumers are {', '.join(own)}" if own else ""

@@ -40,10 +40,10 @@ _PASSES = 4
 
 
 class TrackingConsumer(TensorFlowServingConsumer):
-    """Consumer of movies (contract, sections 5.1 and 5.7): ``.tif``, a ``.zip`` of frames, or ``.trk`` with labels.
+    """Follows the cells of a movie (TIFF, a zip of frames, or .trk with labels) and tells which ones divide.
 
-    Frames go in stacks to ``SEGMENTATION_QUEUE``; meanwhile no worker is held. Cells are linked without a model,
-    unless ``TRACKING_MODEL`` is set.
+    Contract, sections 5.1 and 5.7. Frames go in stacks to ``SEGMENTATION_QUEUE``; meanwhile no worker is held. Cells
+    are linked without a model, unless ``TRACKING_MODEL`` is set.
     """
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:

@@ -39,7 +39,9 @@ _SKIPPED_FIELD = "skipped_file_name"
 
 
 class ZipFileConsumer(Consumer):
-    """Consumer of archives: zip, tar and tar.gz (contract, section 5.6).
+    """Makes a job of each image of an archive (zip, tar or tar.gz), and one zip of all results.
+
+    Contract, section 5.6.
 
     Args:
         redis_client: as for `Consumer`.

@@ -1,0 +1,108 @@
+"""``redis-consumer consumers``: which consumers are there, and what can be set for one?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from redis_consumer.cli import options
+from redis_consumer.cli.output import console, notes, write_json
+
+if TYPE_CHECKING:
+    from redis_consumer.consumers.catalogue import Listed
+    from redis_consumer.consumers.options import Option
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=notes(
+            "redis-consumer consumers",
+            "redis-consumer consumers zip",
+            "redis-consumer consumers my_package.my_consumer:MyConsumer --json",
+        )
+    )(consumers)
+
+
+def consumers(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One to show with its options: a built-in name, an entry point or package.module:Class."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List the consumers that a worker can run, where they come from and what they do; broken ones with the reason.
+
+    Those are the built-in ones, those that installed packages offer, and the one
+    that CONSUMER_TYPE names.
+    """
+    from redis_consumer.cli import connect
+    from redis_consumer.consumers import catalogue
+
+    settings = connect.read_settings()
+    if name is not None:
+        listed = catalogue.describe(name)
+        if json:
+            write_json(_as_data(listed))
+        else:
+            _write_one(listed)
+        return
+    found = catalogue.list_consumers([settings.consumer_type] if ":" in settings.consumer_type else [])
+    if json:
+        write_json([_as_data(listed) for listed in found])
+    else:
+        _write_all(found)
+
+
+def _as_data(listed: Listed) -> dict[str, Any]:
+    """For scripts: also the field of a job that wins over an option's variable."""
+    data = asdict(listed)
+    data["options"] = [{**option, "field": option["name"]} for option in data["options"]]
+    return data
+
+
+def _write_all(found: Sequence[Listed]) -> None:
+    from rich.text import Text
+
+    table = _table("Consumer", "From", "What it does")
+    for listed in found:
+        what = Text(f"✗ {listed.error}", style="red") if listed.error else Text(listed.help)
+        table.add_row(Text(listed.name), Text(listed.origin), what)
+    console().print(table)
+
+
+def _write_one(listed: Listed) -> None:
+    from rich.text import Text
+
+    screen = console()
+    screen.print(Text(f"{listed.name}: {listed.help}" if listed.help else listed.name))
+    screen.print(Text(f"{listed.path}, {listed.origin}", style="dim"), soft_wrap=True)
+    if listed.options:
+        screen.print()
+        write_options(listed.options)
+    else:
+        screen.print("It has no options of its own.")
+
+
+def write_options(shown: Sequence[Option]) -> None:
+    """Write a table of a consumer's options."""
+    from rich.text import Text
+
+    table = _table("Variable", "Field of a job", "Value", "Default", "Meaning")
+    for option in shown:
+        default = Text("must be given", style="yellow") if option.default is None else Text(option.default)
+        texts = (option.variable, option.name, option.kind)
+        table.add_row(*map(Text, texts), default, Text(option.description))
+    console().print(table)
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,121 @@
+"""Do options come from job, variable and default, in this order, and in words where they are wrong?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import Field, model_validator
+
+from redis_consumer.consumers.options import (
+    ConsumerOptions,
+    Option,
+    check_names,
+    describe_options,
+    options_for,
+    read_variables,
+)
+from redis_consumer.errors import InvalidJob, SettingsError
+from redis_consumer.job import Job
+
+
+class Some(ConsumerOptions):
+    min_size: int = Field(default=10, ge=0, lt=1000, description="Pixels of the smallest nucleus")
+    mode: Literal["fast", "exact"] = "fast"
+    weights: tuple[float, ...] = (1.0, 2.0)
+    is_strict: bool = False
+
+
+class Needed(ConsumerOptions):
+    threshold: float
+    low: float = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Needed:
+        if self.low > self.threshold:
+            raise ValueError("low must be below threshold")
+        return self
+
+
+def job(**fields: str) -> Job:
+    return Job("predict:a.tif:1", fields)
+
+
+def test_defaults_hold_where_nothing_is_given() -> None:
+    assert options_for(Some, read_variables(Some), job(min_size="", mode=" ")) == Some()
+
+
+def test_a_variable_wins_over_the_default_and_a_field_over_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIN_SIZE", "20")
+    monkeypatch.setenv("WEIGHTS", "0.5, 3")
+    monkeypatch.setenv("MODE", "")
+    options = options_for(Some, read_variables(Some), job(min_size="30", is_strict="true"))
+    assert options == Some(min_size=30, weights=(0.5, 3.0), is_strict=True)
+
+
+@pytest.mark.parametrize(("name", "text"), [(".env", "MIN_SIZE=7\n"), ("settings.ini", "[settings]\nMIN_SIZE = 7\n")])
+def test_variables_may_come_from_files(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_variables(Some) == {"min_size": "7"}
+
+
+def test_wrong_variables_are_named_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIN_SIZE", "-1")
+    (tmp_path / ".env").write_text("MODE=slow\n")
+    with pytest.raises(SettingsError) as caught:
+        read_variables(Some)
+    assert str(caught.value).splitlines() == [
+        "MIN_SIZE = '-1' (environment): must be greater than or equal to 0",
+        "MODE = 'slow' (.env file): must be 'fast' or 'exact'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"min_size": "many"}, "field min_size: 'many': must be a valid integer"),
+        ({"min_size": "1000"}, "field min_size: '1000': must be less than 1000"),
+        ({"mode": "x" * 99}, f"field mode: '{'x' * 50}…': must be 'fast' or 'exact'"),
+        ({"weights": "1,b"}, "field weights: '1,b': must be a valid number"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: dict[str, str], text: str) -> None:
+    with pytest.raises(InvalidJob) as caught:
+        options_for(Some, {}, job(**fields))
+    assert str(caught.value).startswith(text)
+
+
+def test_what_must_be_given_is_asked_of_the_job_not_of_the_worker() -> None:
+    variables = read_variables(Needed)
+    assert options_for(Needed, variables, job(threshold="0.5")).threshold == 0.5
+    with pytest.raises(InvalidJob, match="field threshold: missing; give it, or set the variable THRESHOLD"):
+        options_for(Needed, variables, job())
+
+
+def test_options_that_are_at_odds_are_told_in_the_authors_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidJob, match="^low must be below threshold$"):
+        options_for(Needed, {}, job(threshold="0.5", low="1"))
+    monkeypatch.setenv("THRESHOLD", "0.5")
+    monkeypatch.setenv("LOW", "1")
+    with pytest.raises(SettingsError, match="low must be below threshold"):
+        read_variables(Needed)
+
+
+def test_options_are_described() -> None:
+    assert describe_options(Some)[:3] == [
+        Option("min_size", "int, at least 0, below 1000", "10", "MIN_SIZE", "Pixels of the smallest nucleus"),
+        Option("mode", "fast or exact", "fast", "MODE", ""),
+        Option("weights", "tuple[float, ...]", "1.0,2.0", "WEIGHTS", ""),
+    ]
+    assert describe_options(Needed)[0].default is None
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("queue", "name of a setting"), ("status", "a field that workers write"), ("minSize", "isn't in lower case")],
+)
+def test_names_that_mean_something_else_are_refused(name: str, why: str) -> None:
+    options = type("Options", (ConsumerOptions,), {"__annotations__": {name: int}, name: 1})
+    with pytest.raises(SettingsError, match=f"Counter: its option '{name}' .*{why}.*call it otherwise"):
+        check_names(options, "Counter")
