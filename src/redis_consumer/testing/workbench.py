@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import tempfile
 import time
 import zipfile
@@ -27,7 +28,6 @@ from redis_consumer.testing.job_run import JobRun
 from redis_consumer.testing.memory_redis import MemoryRedis
 from redis_consumer.testing.models import FakeServer, Model, fields_of, named, store
 
-QUEUE = "predict"
 #: How lists that are no queues begin.
 _OURS = ("redis-consumer:", "processing-")
 
@@ -64,6 +64,20 @@ def run(
         return bench.run(image, **job_fields)
 
 
+class _Bucket(Storage):
+    """A bucket in memory that says when something is about to be uploaded."""
+
+    def __init__(self) -> None:
+        super().__init__("memory://")
+        self.on_upload: Callable[[], None] | None = None
+
+    def upload_file(self, path: str | os.PathLike[str], key: str) -> str:
+        """Upload a local file, see `Storage.upload_file`."""
+        if self.on_upload is not None:
+            self.on_upload()
+        return super().upload_file(path, key)
+
+
 class Workbench:
     """Runs jobs through one instance of a consumer; close it, or use it as a context.
 
@@ -79,7 +93,7 @@ class Workbench:
         redis: its Redis, in this process.
         storage: its bucket, in memory.
         inputs: what `run` has put there, bytes by key.
-        on_claim: called with each job that is claimed, before its run.
+        on_upload: called with the first job, before it uploads its first file; by default nothing happens.
     """
 
     def __init__(
@@ -91,9 +105,10 @@ class Workbench:
     ) -> None:
         self.redis = MemoryRedis()
         self.redis.on_command = self._look
-        self.storage = Storage("memory://")
+        self.storage = _Bucket()
+        self.storage.on_upload = self._note_upload
         self.inputs: dict[str, bytes] = {}
-        self.on_claim: Callable[[Job], None] | None = None
+        self.on_upload: Callable[[Job], None] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="redis-consumer-models-")
         self._children = dict(children or {})
         self._submitted: dict[str, dict[str, str]] = {}
@@ -107,7 +122,8 @@ class Workbench:
             self._models = ModelStore(self.storage, Path(self._folder.name))
             onnx = open_model_server("onnx://", find_model=self._models.find)
             self._server = FakeServer(store(models, self.storage), onnx)
-            self.consumer = self._make(consumer, QUEUE)
+            # A queue that no children of built-in consumers go to.
+            self.consumer = self._make(consumer, "test")
             self.consumer.prepare()
         self._consumers = {self.consumer.queue: self.consumer}
 
@@ -185,8 +201,6 @@ class Workbench:
             return True
         self._statuses.setdefault(job.id, [job.status])
         self._attempts[job.id] = job.attempt
-        if self.on_claim is not None:
-            self.on_claim(job)
         self._outcomes[job.id] = outcome = consumer.run(job)
         return outcome is Outcome.SETTLED
 
@@ -206,6 +220,11 @@ class Workbench:
         if isinstance(consumer, ModelConsumer):
             consumer.model_server, consumer.models = self._server, self._models
         return consumer
+
+    def _note_upload(self) -> None:
+        told, self.on_upload = self.on_upload, None
+        if told is not None and self.consumer.job is not None:
+            told(self.consumer.job)
 
     def _look(self) -> None:
         """Note the status of each job that runs here, where it is another one."""

@@ -1,0 +1,271 @@
+"""Do our own consumers keep the contract, and does it tell an author what is wrong with a bad one?"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from pydantic import Field
+
+from redis_consumer import testing, utils
+from redis_consumer.consumers import (
+    Consumer,
+    ConsumerOptions,
+    ImageFileConsumer,
+    TensorFlowServingConsumer,
+    TrackingConsumer,
+    ZipFileConsumer,
+)
+from redis_consumer.errors import InvalidImage
+from redis_consumer.testing.inputs import packed
+
+IMAGE = testing.example_image()
+
+
+class TestImageFileConsumer(testing.ConsumerContract):
+    consumer = ImageFileConsumer
+
+
+class TestZipFileConsumer(testing.ConsumerContract):
+    consumer = ZipFileConsumer
+    varying_files = ("summary.csv",)
+
+    @pytest.fixture(autouse=True)
+    def _archive(self, tmp_path: Path) -> None:
+        (tmp_path / "folder").mkdir()
+        np.save(tmp_path / "folder" / "a.npy", IMAGE)
+        type(self).image = packed(tmp_path / "folder")
+        type(self).job_fields = {"original_name": "archive.zip"}
+
+
+class TestTrackingConsumer(testing.ConsumerContract):
+    consumer = TrackingConsumer
+    image = np.stack([IMAGE[:64, :64, 0], IMAGE[1:65, :64, 0]])
+    model = None
+    job_fields: ClassVar = {"scale": "1", "dimension_order": "", "original_name": "movie.npy"}
+
+
+def echo(batch: Any) -> Any:
+    return batch
+
+
+class Careful(TensorFlowServingConsumer):
+    """What an author writes by the book; the bad ones differ by a line."""
+
+    class Options(ConsumerOptions):
+        factor: float = Field(default=2.0, gt=0, description="What pixels are multiplied by")
+
+    def _consume(self, redis_hash: str) -> str:
+        job = self.redis.hgetall(redis_hash)
+        self.update_key(redis_hash, {"status": "started"})
+        with utils.get_tempdir() as folder:
+            image = self.load(job, folder)
+            result = self.grpc_image(image * self.options.factor, job["model_name"], job["model_version"])
+            files = self.save(result[0], job["original_name"], folder)
+            key, url = self.storage.upload(utils.zip_files(files, folder))
+        self.finish(redis_hash, {"status": self.final_status, "output_file_name": key, "output_url": url})
+        return self.final_status
+
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        return utils.get_image(self.storage.download(job["input_file_name"], folder))
+
+    def save(self, result: Any, name: str, folder: str) -> list[str]:
+        return utils.save_numpy_array(result, name=Path(name).stem, output_dir=folder)
+
+    def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
+        self.update_key(redis_hash, fields)
+
+
+class TestCareful(testing.ConsumerContract):
+    consumer = Careful
+
+
+class Failing(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        raise InvalidImage("image: no")
+
+
+class Backwards(Careful):
+    def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
+        self.update_key(redis_hash, {"status": "predicting"})
+        self.update_key(redis_hash, {"status": "started"})
+        super().finish(redis_hash, fields)
+
+
+class OwnWords(Careful):
+    def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
+        self.update_key(redis_hash, {"status": "thinking"})
+        super().finish(redis_hash, fields)
+
+
+class Resultless(Careful):
+    def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
+        super().finish(redis_hash, {"status": self.final_status})
+
+
+class Unfenced(Careful):
+    def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
+        self.redis.hset(redis_hash, mapping=fields)
+
+
+class NoZip(Careful):
+    def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
+        self.storage.write_bytes(fields["output_file_name"], b"no zip")
+        super().finish(redis_hash, fields)
+
+
+class OneName(Careful):
+    def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
+        key = "output/always.zip"
+        self.storage.write_bytes(key, self.storage.read_bytes(fields["output_file_name"]))
+        url = self.storage.get_public_url(key)
+        super().finish(redis_hash, {**fields, "output_file_name": key, "output_url": url})
+
+
+class Littering(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        Path(tempfile.mkdtemp(), "left.tif").touch()
+        return super().load(job, folder)
+
+
+class Working(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        Path("download.tif").touch()
+        return super().load(job, folder)
+
+
+class Moving(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        os.chdir("/")
+        return super().load(job, folder)
+
+
+class Deleting(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        image = super().load(job, folder)
+        self.storage.delete(job["input_file_name"])
+        return image
+
+
+class Random(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        return super().load(job, folder) + random.random()
+
+
+class Remembering(Careful):
+    seen = 0
+
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        self.seen += 1
+        image = super().load(job, folder)
+        return image if self.job and self.job.attempt > 1 else image * self.seen
+
+
+class Taking(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        try:
+            return super().load(job, folder)
+        except InvalidImage:
+            return np.zeros((8, 8, 1), np.float32)
+
+
+class Wordless(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        return np.load(self.storage.download(job["input_file_name"], folder), allow_pickle=False)
+
+
+class Pathful(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        try:
+            return super().load(job, folder)
+        except Exception as error:
+            raise InvalidImage(f"{folder}/input: no") from error
+
+
+class Swallowing(Careful):
+    def _consume(self, redis_hash: str) -> str:
+        try:
+            return super()._consume(redis_hash)
+        except Exception as error:  # noqa: BLE001 - what it is about
+            self._handle_error(InvalidImage(f"image: {type(error).__name__}"), redis_hash)
+            return self.failed_status
+
+
+class Undescribed(Careful):
+    class Options(ConsumerOptions):
+        factor: float = 2.0
+
+
+class Slippery(Careful):
+    def save(self, result: Any, name: str, folder: str) -> list[str]:
+        return super().save(result, "a:b", folder)
+
+
+@pytest.mark.parametrize(
+    ("bad", "check", "text"),
+    [
+        (Consumer, "test_a_worker_can_run_it", "has no method _consume"),
+        (Failing, "test_a_job_ends_done", "the job ended 'failed' .*InvalidImage: image: no"),
+        (Backwards, "test_its_statuses_are_known_and_in_order", "the statuses go back: .*predicting -> started"),
+        (OwnWords, "test_its_statuses_are_known_and_in_order", r"\['thinking'\] are unknown.*own_statuses"),
+        (Resultless, "test_it_writes_the_fields_of_a_result", "output_file_name.*update_key"),
+        (Resultless, "test_its_result_is_a_zip_that_opens", "upload the result before"),
+        (NoZip, "test_its_result_is_a_zip_that_opens", "no zip archive.*utils.zip_files"),
+        (Slippery, "test_names_in_its_result_are_safe", "a:b_feature_0.tif"),
+        (Littering, "test_it_removes_its_temporary_files", "left.tif.*utils.get_tempdir"),
+        (Working, "test_it_leaves_the_working_directory_alone", "download.tif.*utils.get_tempdir"),
+        (Moving, "test_it_leaves_the_working_directory_alone", "os.chdir"),
+        (Deleting, "test_it_leaves_its_input_alone", "uploads/image.npy"),
+        (OneName, "test_a_second_run_gives_the_same", "same object.*utils.zip_files"),
+        (Random, "test_a_second_run_gives_the_same", "a second run of the same job gave another .*seed"),
+        (
+            Remembering,
+            "test_one_job_leaves_nothing_to_the_next",
+            "a job after others gave another .*keep nothing on self",
+        ),
+        (Taking, "test_bad_input_fails_in_words", "garbage.tif: the job ended 'done'.*raise InvalidImage"),
+        (Wordless, "test_bad_input_fails_in_words", "garbage.tif: the reason isn't one line.*redis_consumer.errors"),
+        (Pathful, "test_a_missing_input_fails_in_words", "the reason holds paths of the machine"),
+        (Undescribed, "test_wrong_options_are_refused", "option factor has no description"),
+        (Unfenced, "test_a_cancelled_job_ends", "a cancelled job shows a result"),
+        (Unfenced, "test_a_lost_job_shows_nothing", "wrote status 'done'.*LeaseLost"),
+        (
+            Swallowing,
+            "test_a_model_server_that_is_away_gives_the_job_back",
+            "the job ended 'failed'.*let ModelServerUn",
+        ),
+    ],
+)
+def test_a_bad_consumer_is_told_what_to_do(bad: type[Consumer], check: str, text: str) -> None:
+    kind = type("Checked", (testing.ConsumerContract,), {"consumer": bad, "model": echo})
+    with pytest.raises(Exception, match=text):
+        getattr(kind(), check)()
+
+
+def test_checks_that_do_not_apply_are_skipped() -> None:
+    class Modelless(Careful):
+        def grpc_image(self, img: Any, model_name: str, model_version: int | str) -> Any:
+            return img[np.newaxis]
+
+    class Checked(testing.ConsumerContract):
+        consumer = Modelless
+        bad_inputs: ClassVar = {}
+
+    with pytest.raises(pytest.skip.Exception, match="asks no model"):
+        Checked().test_a_model_server_that_is_away_gives_the_job_back()
+    with pytest.raises(pytest.skip.Exception, match="bad_inputs is empty"):
+        Checked().test_bad_input_fails_in_words()
+
+
+def test_the_checks_name_a_folder_and_several_models() -> None:
+    class Checked(testing.ConsumerContract):
+        consumer = Careful
+        model: ClassVar = {"One": testing.fake_model, "Two": testing.fake_model}
+
+    Checked().test_a_model_server_that_is_away_gives_the_job_back()
+    assert Checked().good_run().fields["model_name"] == "One"
