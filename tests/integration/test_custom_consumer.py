@@ -7,6 +7,7 @@ import io
 import re
 import textwrap
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from redis_consumer.consumers import Consumer, ImageFileConsumer, TensorFlowServ
 from redis_consumer.consumers.registry import get_consumer_class
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
+from redis_consumer.testing import JobRun
 from support import onnx_models
 from support.redis_server import RedisServer
 from support.worker import ROOT, SCRIPT, environment, running_worker, wait_for
@@ -84,6 +86,16 @@ def test_the_seeds_example_runs_unchanged(
     files = run_job("my_module:MyConsumer", "Scaling", "one.npy", redis_server, redis_db, bucket, tmp_path)
     assert list(files) == ["result_feature_0.tif"]
     np.testing.assert_array_equal(np.squeeze(files["result_feature_0.tif"]), np.full((8, 9), 6))
+
+
+def test_the_seeds_example_is_tried_without_any_server(
+    run_consumer: Callable[..., JobRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tried.py").write_text(HEADER + seed_blocks()[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    run = run_consumer("tried:MyConsumer", np.full((8, 9, 1), 3, np.float32), model=lambda batch: 2 * batch)
+    assert run.status == "done", run.reason
+    np.testing.assert_array_equal(np.squeeze(run.outputs["result_feature_0.tif"]), np.full((8, 9), 6))
 
 
 def test_the_seeds_example_takes_a_model_with_several_outputs(

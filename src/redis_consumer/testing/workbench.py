@@ -9,6 +9,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -109,7 +110,6 @@ class Workbench:
         self.storage.on_upload = self._note_upload
         self.inputs: dict[str, bytes] = {}
         self.on_upload: Callable[[Job], None] | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="redis-consumer-models-")
         self._children = dict(children or {})
         self._submitted: dict[str, dict[str, str]] = {}
         self._statuses: dict[str, list[str]] = {}
@@ -118,13 +118,15 @@ class Workbench:
         self._numbers = itertools.count(1)
         models = named(model)
         self._model_fields = fields_of(models)
-        with defaults.read_anew():
-            self._models = ModelStore(self.storage, Path(self._folder.name))
+        with ExitStack() as stack, defaults.read_anew():
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="redis-consumer-models-"))
+            self._models = stack.enter_context(closing(ModelStore(self.storage, Path(folder))))
             onnx = open_model_server("onnx://", find_model=self._models.find)
-            self._server = FakeServer(store(models, self.storage), onnx)
+            self._server = stack.enter_context(closing(FakeServer(store(models, self.storage), onnx)))
             # A queue that no children of built-in consumers go to.
             self.consumer = self._make(consumer, "test")
             self.consumer.prepare()
+            self._stack = stack.pop_all()
         self._consumers = {self.consumer.queue: self.consumer}
 
     def __enter__(self) -> Workbench:
@@ -139,9 +141,7 @@ class Workbench:
         """Give back what consumers and models hold."""
         for consumer in self._consumers.values():
             consumer.close()
-        self._server.close()
-        self._models.close()
-        self._folder.cleanup()
+        self._stack.close()
 
     def run(self, image: Input, **job_fields: object) -> JobRun:
         """Run one job, or one for each file of a folder, see `redis_consumer.testing.run`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import tempfile
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import tifffile
 from pydantic import Field
 
 from redis_consumer import testing, utils
@@ -25,6 +27,12 @@ from redis_consumer.errors import InvalidImage
 from redis_consumer.testing.inputs import packed
 
 IMAGE = testing.example_image()
+
+
+def movie(*frames: Any) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.stack(frames), metadata={"axes": "TYX"})
+    return file.getvalue()
 
 
 class TestImageFileConsumer(testing.ConsumerContract):
@@ -45,9 +53,14 @@ class TestZipFileConsumer(testing.ConsumerContract):
 
 class TestTrackingConsumer(testing.ConsumerContract):
     consumer = TrackingConsumer
-    image = np.stack([IMAGE[:64, :64, 0], IMAGE[1:65, :64, 0]])
+    image = movie(IMAGE[:64, :64, 0], IMAGE[1:65, :64, 0])
     model = None
-    job_fields: ClassVar = {"scale": "1", "dimension_order": "", "original_name": "movie.npy"}
+    job_fields: ClassVar = {"scale": "1", "original_name": "movie.tif"}
+
+    @pytest.fixture(autouse=True)
+    def _packaged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Frames ask for the worker's model."""
+        monkeypatch.setenv("NUCLEAR_MODEL", "NuclearSegmentation:1")
 
 
 def echo(batch: Any) -> Any:

@@ -1,0 +1,51 @@
+"""Does a run tell what became of its job?"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from redis_consumer.consumers.base import Outcome
+from redis_consumer.job import Job
+from redis_consumer.testing import JobRun
+
+
+def run(result: bytes = b"", **fields: str) -> JobRun:
+    return JobRun(Job("predict:a.tif:1", fields), ("new", "done"), Outcome.SETTLED, result)
+
+
+def zipped(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.mkdir("folder") if hasattr(archive, "mkdir") else None
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return buffer.getvalue()
+
+
+def test_files_are_those_of_the_zip() -> None:
+    assert run(zipped(table=b"a,b", folder__table=b"c")).files == {"table": b"a,b", "folder/table": b"c"}
+    assert run(zipped(table=b"a,b")).outputs == {}
+
+
+def test_another_result_is_a_file_of_its_own() -> None:
+    assert run(b"{}", output_file_name="output/table.json").files == {"table.json": b"{}"}
+    assert run().files == {}
+
+
+def test_timings_are_numbers() -> None:
+    assert run(total_time="0.25", upload_time="1.5,2.5", other="3").timings == {"total_time": 0.25}
+
+
+def test_files_are_saved(tmp_path: Path) -> None:
+    (path,) = run(zipped(folder__table=b"c")).save(tmp_path)
+    assert path == tmp_path / "folder" / "table"
+    assert path.read_bytes() == b"c"
+
+
+def test_no_file_is_saved_outside(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lies outside"):
+        run(zipped(**{"..__table": b"c"})).save(tmp_path)

@@ -1,0 +1,199 @@
+"""Does a job run in one process as it does in a worker?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import Field
+
+from redis_consumer import settings, testing
+from redis_consumer.consumers import (
+    Child,
+    Consumer,
+    ConsumerOptions,
+    ImageFileConsumer,
+    TensorFlowServingConsumer,
+    second_phase,
+)
+from redis_consumer.consumers.base import Outcome
+from redis_consumer.errors import ModelServerUnavailable, SettingsError
+from redis_consumer.job import ModelId
+from support import onnx_models
+
+STAGES = ("new", "started", "pre-processing", "predicting", "post-processing", "saving-results", "done")
+
+
+class Asking(TensorFlowServingConsumer):
+    """Adds up what models answer."""
+
+    class Options(ConsumerOptions):
+        factor: float = Field(default=1.0, gt=0)
+
+    def _consume(self, redis_hash: str) -> str:
+        answers = [self.grpc_image(np.full((2, 2, 1), self.options.factor, np.float32), name, 1) for name in ("A", "B")]
+        self.update_key(redis_hash, {"sum": float(sum(np.sum(answer) for answer in answers))})
+        return self.final_status
+
+
+class Dividing(Consumer):
+    """Has a child in its own queue and one in another."""
+
+    def _consume(self, redis_hash: str) -> str:
+        job = self.job
+        assert job is not None
+        if job.get("part"):
+            return self.final_status
+        where = {"input_file_name": job.input_file_name}
+        children = [Child(self.queue, "own", fields={**where, "part": "1"}), Child("others", "other", fields=where)]
+        return self.fan_out(children, then="gather")
+
+    @second_phase
+    def gather(self, redis_hash: str) -> str:
+        self.update_key(redis_hash, {"found": ",".join(child.status for child in self.child_jobs())})
+        return self.final_status
+
+
+class Other(Consumer):
+    """Fails."""
+
+    def _consume(self, redis_hash: str) -> str:
+        return self.failed_status
+
+
+def test_an_array_goes_through_all_stages(run_consumer: Callable[..., testing.JobRun], example_image: Any) -> None:
+    run = run_consumer(ImageFileConsumer, example_image, model=testing.fake_model)
+    assert (run.status, run.reason, run.statuses, run.outcome) == ("done", "", STAGES, Outcome.SETTLED)
+    np.testing.assert_array_equal(
+        run.outputs["image_feature_0.tif"], testing.fake_model(example_image[np.newaxis])[0, ..., 0]
+    )
+    assert {"download_time", "prediction_time", "upload_time"} <= run.timings.keys()
+    assert run.elapsed_s >= run.timings["total_time"] > 0
+
+
+def test_without_a_model_the_packaged_one_answers() -> None:
+    run = testing.run("image", testing.example_image())
+    assert (run.status, run.fields["model_name"], run.fields["objects"]) == ("done", "NuclearSegmentation", "9")
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes"])
+def test_an_onnx_model_of_the_authors_answers(tmp_path: Path, kind: str) -> None:
+    onnx_models.save(tmp_path, "Scaling", 1, onnx_models.scaling(2.0))
+    path = tmp_path / "Scaling" / "1" / "model.onnx"
+    image = np.full((8, 9, 1), 3, np.float32)
+    run = testing.run("image", image, model=path if kind == "path" else path.read_bytes(), scale=1)
+    assert run.status == "done", run.reason
+    np.testing.assert_array_equal(run.outputs["image_feature_0.tif"], np.full((8, 9), 6))
+
+
+def test_a_card_beside_a_model_holds(tmp_path: Path) -> None:
+    onnx_models.save(tmp_path, "Scaling", 1, onnx_models.scaling(2.0))
+    folder = tmp_path / "Scaling" / "1"
+    (folder / "card.toml").write_text("schema = 1\n[processing]\npost = []\n")
+    with testing.Workbench("image", model=folder / "model.onnx") as bench:
+        assert bench.storage.exists("models/Fake/1/card.toml")
+
+
+def test_several_models_and_options() -> None:
+    models: dict[str, Any] = {"A": lambda batch: batch, "B": lambda batch: {"x": batch * 2}}
+    run = testing.run(Asking, b"", model=models, factor=0.5)
+    assert run.fields["sum"] == "6.0"
+    assert run.fields["model_name"] == "A"
+    assert testing.run(Asking, b"", model=models, factor=0).reason.startswith("InvalidJob: field factor: '0': must be")
+
+
+def test_variables_are_read_anew_by_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    models: dict[str, Any] = {"A": lambda batch: batch, "B": lambda batch: batch}
+    before = settings.current()
+    assert testing.run(Asking, b"", model=models).fields["sum"] == "8.0"
+    monkeypatch.setenv("FACTOR", "2")
+    assert testing.run(Asking, b"", model=models).fields["sum"] == "16.0"
+    assert settings.current() is before
+    monkeypatch.setenv("FACTOR", "two")
+    with pytest.raises(SettingsError, match="FACTOR = 'two'"):
+        testing.run(Asking, b"", model=models)
+
+
+def test_a_folder_is_a_job_for_each_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", testing.example_image())
+    (tmp_path / "b.txt").write_text("no image")
+    (tmp_path / ".hidden").touch()
+    run = testing.run("image", tmp_path, model=testing.fake_model)
+    assert run.status == "failed"
+    assert run.reason.startswith("b.txt: InvalidImage: b.txt: isn't an image")
+    assert [child.status for child in run.children] == ["done", "failed"]
+    assert list(run.outputs) == ["a.npy/a_feature_0.tif"]
+
+
+def test_an_archives_consumer_gets_a_folder_as_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "plate").mkdir()
+    np.save(tmp_path / "plate" / "a.npy", testing.example_image())
+    run = testing.run("zip", str(tmp_path), model=testing.fake_model)
+    assert run.statuses == ("new", "started", "waiting", "saving-results", "done")
+    assert sorted(run.files) == ["plate/a_feature_0.tif", "summary.csv"]
+    assert [child.statuses for child in run.children] == [STAGES]
+
+
+def test_an_ome_zarr_is_one_input(tmp_path: Path) -> None:
+    class Counting(Consumer):
+        def _consume(self, redis_hash: str) -> str:
+            assert self.job is not None
+            folder = Path(self.storage.download_folder(self.job.input_file_name, str(tmp_path / "work")))
+            self.update_key(redis_hash, {"files": len([path for path in folder.rglob("*") if path.is_file()])})
+            return self.final_status
+
+    (tmp_path / "cells.zarr" / "0").mkdir(parents=True)
+    (tmp_path / "cells.zarr" / "zarr.json").write_text("{}")
+    (tmp_path / "cells.zarr" / "0" / "zarr.json").write_text("{}")
+    assert testing.run(Counting, tmp_path / "cells.zarr").fields["files"] == "2"
+
+
+def test_children_run_in_the_consumers_that_are_named() -> None:
+    run = testing.run(Dividing, b"x", children={"others": Other})
+    assert run.fields["found"] == "done,failed"
+    assert [child.status for child in run.children] == ["done", "failed"]
+
+
+def test_an_outage_gives_the_job_back_and_the_bench_goes_on() -> None:
+    answers = iter([ModelServerUnavailable("away"), None])
+
+    def model(batch: Any) -> Any:
+        error = next(answers)
+        if error is not None:
+            raise error
+        return batch
+
+    with testing.Workbench(ImageFileConsumer, model=model) as bench:
+        away = bench.run(testing.example_image())
+        assert (away.outcome, away.status) == (Outcome.GIVEN_BACK, "predicting")
+        assert bench.run_again(away).status == "done"
+
+
+def test_a_second_run_has_the_next_number_and_the_same_key(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", testing.example_image())
+    with testing.Workbench(ImageFileConsumer, model=testing.fake_model) as bench:
+        first = bench.run(tmp_path)
+        again = bench.run_again(first)
+    assert [run.children[0].job.attempt for run in (first, again)] == [1, 2]
+    assert first.children[0].job.id == again.children[0].job.id
+    assert list(first.outputs) == list(again.outputs)
+
+
+def test_a_class_that_no_worker_can_run_is_refused() -> None:
+    with pytest.raises(SettingsError, match="Consumer has no method _consume"):
+        testing.run(Consumer, b"")
+
+
+@pytest.mark.parametrize("missing", ["no.tif", "empty"])
+def test_inputs_that_are_missing_are_the_tests_own_fault(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError):
+        testing.run("image", tmp_path / missing, model=testing.fake_model)
+
+
+def test_the_model_store_looks_into_the_bucket() -> None:
+    with testing.Workbench(ImageFileConsumer, model=b"no model") as bench, pytest.raises(ValueError, match="ONNX"):
+        bench.consumer.model_server.metadata(ModelId("Fake", 1))  # type: ignore[attr-defined]
