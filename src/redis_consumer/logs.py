@@ -40,15 +40,18 @@ _in_addresses = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 
 
 @contextmanager
-def job_context(*, job_id: str, attempt: int | None = None, queue: str | None = None) -> Iterator[None]:
+def job_context(
+    *, job_id: str, attempt: int | None = None, queue: str | None = None, consumer: str | None = None
+) -> Iterator[None]:
     """Let each line that is logged within carry the job.
 
     Args:
         job_id: the job's key in Redis.
         attempt: which run of the job it is, from 1; left out where None.
         queue: the job's queue; left out where None.
+        consumer: name of the class that runs it; left out where None.
     """
-    fields = {"job_id": job_id, "attempt": attempt, "queue": queue}
+    fields = {"job_id": job_id, "attempt": attempt, "queue": queue, "consumer": consumer}
     token = _job.set({**_job.get(), **{name: value for name, value in fields.items() if value is not None}})
     try:
         yield
@@ -65,8 +68,8 @@ def initialize_logger(
         level: least severity that is logged, by name (any case) or number. Libraries that talk much
             (`NOISY`) are kept to warnings.
         fmt: ``text`` for lines to read, ``json`` for an object a line: ``ts`` (ISO-8601, UTC), ``level``,
-            ``logger``, ``message``, ``job_id`` and ``attempt`` within a job, ``exception`` where there is one,
-            and what a caller gave as ``extra``.
+            ``logger``, ``message``; within a job ``job_id``, ``attempt``, ``queue`` and ``consumer``; ``exception``
+            where there is one, and what a caller gave as ``extra``.
         secrets: texts that are masked wherever they would appear.
         stream: where to, standard error where None.
 

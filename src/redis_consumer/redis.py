@@ -22,6 +22,7 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from redis_consumer import metrics
 from redis_consumer.errors import RedisUnavailable, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -259,6 +260,7 @@ class RedisClient:
             else:
                 self._note_back()
                 return reply
+            metrics.RETRIES.add("redis")
             # The first try again is at once: after a dropped connection a new one is likely to do.
             if tries:
                 self._stopping.wait(pause_s * random.uniform(0.5, 1.0))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Protocol
 
+from redis_consumer.consumers.account import announce
 from redis_consumer.consumers.base import Consumer, Interrupted, Outcome
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.errors import ConsumerError, LeaseLost, RedisUnavailable
@@ -105,6 +106,7 @@ class Worker:
         """Claim and run jobs until `stop` is called, or the queue is empty in a burst; minds no signals."""
         self.consumer.on_update = lambda: self.supervisor.report(self.consumer.job)
         self.consumer.job_queue.is_chained = True
+        announce(self.consumer.job_queue.name, type(self.consumer).__name__)
         try:
             self.consumer.warm_up()
             self.supervisor.wait_for_start()

@@ -22,7 +22,7 @@ _READ_QUEUES = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local rows = {}
-for start = 1, #KEYS, 7 do
+for start = 1, #KEYS, 8 do
   local queue, holders = KEYS[start], KEYS[start + 1]
   local kind = redis.call('TYPE', queue).ok
   if kind ~= 'list' and kind ~= 'none' then return {queue, kind} end
@@ -48,7 +48,7 @@ for start = 1, #KEYS, 7 do
     queue, redis.call('LLEN', queue), running, redis.call('LLEN', KEYS[start + 3]),
     redis.call('ZCOUNT', KEYS[start + 4], '(' .. string.format('%.0f', now), '+inf'),
     tonumber(redis.call('GET', KEYS[start + 5]) or 0), now, moments,
-    redis.call('HGETALL', KEYS[start + 6])
+    redis.call('HGETALL', KEYS[start + 6]), redis.call('ZCARD', KEYS[start + 7])
   }
 end
 return rows
@@ -75,6 +75,7 @@ class QueueView:
         oldest_waiting_s: seconds since the job that waits longest was submitted, None where it can't be said.
         jobs_per_minute: how fast jobs were completed in the last ten minutes.
         read_at_s: moment of the look by the server's clock, in seconds since 1970.
+        parents: jobs that wait for their children, and are in no list meanwhile.
     """
 
     queue: str
@@ -86,6 +87,7 @@ class QueueView:
     read_at_s: float
     oldest_waiting_s: float | None = None
     jobs_per_minute: float = 0.0
+    parents: int = 0
 
     def as_data(self) -> dict[str, Any]:
         """Give it as data for scripts."""
@@ -141,7 +143,7 @@ def read_queues(client: Any, names: Sequence[str], *, has_foreign: bool = False)
     Raises:
         SettingsError: a name is that of a key that is no list.
     """
-    kinds = ("holders", "processing", "dead", "workers", "completed", "rates")
+    kinds = ("holders", "processing", "dead", "workers", "completed", "rates", "waiting")
     keys = [key for name in names for key in (name, *own_keys(name, *kinds))]
     foreign = list(client.scan_iter(match="processing-*", count=1000)) if has_foreign else []
     rows = client.eval(_READ_QUEUES, len(keys), *keys, *foreign)
@@ -179,7 +181,8 @@ def jobs_per_minute(counts: Mapping[str, str], now_s: float) -> float:
 
 
 def _view(queue: str, *row: Any) -> QueueView:
-    waiting, running, dead, workers, completed, now_ms, moments, minutes = row
+    waiting, running, dead, workers, completed, now_ms, moments, minutes, parents = row
     ages = [age for age in map(age_s, moments) if age is not None]
     rate = jobs_per_minute(dict(zip(minutes[::2], minutes[1::2], strict=True)), now_ms / 1000)
-    return QueueView(queue, waiting, running, dead, workers, completed, now_ms / 1000, max(ages, default=None), rate)
+    oldest_s = max(ages, default=None)
+    return QueueView(queue, waiting, running, dead, workers, completed, now_ms / 1000, oldest_s, rate, parents)

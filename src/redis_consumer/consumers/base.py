@@ -11,16 +11,24 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from redis_consumer.consumers import defaults
+from redis_consumer.consumers.account import Account
 from redis_consumer.consumers.fan_out import Child, method_of, run_fan_out
 from redis_consumer.consumers.options import ConsumerOptions, options_for, read_variables
 from redis_consumer.consumers.provenance import Provenance
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.consumers.results import discard_record
-from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError, SettingsError
+from redis_consumer.errors import (
+    ConsumerError,
+    InvalidJob,
+    JobCancelled,
+    LeaseLost,
+    RedisUnavailable,
+    RetryableError,
+    SettingsError,
+)
 from redis_consumer.family import NEXT_PHASE, Family
 from redis_consumer.job import Job, JobStatus
-from redis_consumer.logs import job_context
 from redis_consumer.queue import JobQueue, Leftover, timestamp
 
 #: Seconds between two reports of a job's progress, or looks whether it is wanted, at least.
@@ -102,6 +110,7 @@ class Consumer:
         self._is_settled = False
         self._is_bug = False
         self._is_over = False
+        self._account: Account | None = None
         self._renewal: Renewal | None = None
         self._percent = 0
         self._look_at = 0.0
@@ -156,11 +165,11 @@ class Consumer:
         self._open(job)
         self.provenance.begin(job)
         try:
-            with job_context(job_id=job.id, attempt=job.attempt):
+            with Account(job, self.queue, type(self).__name__) as self._account:
                 return self._run(job)
         finally:
             self.provenance.end()
-            self.job = None
+            self.job = self._account = None
 
     def _open(self, job: Job | None) -> None:
         self.job, self._is_settled, self._is_bug, self._is_over = job, False, False, False
@@ -181,7 +190,7 @@ class Consumer:
             self.logger.warning("Lost job %s: %s", job.id, error)
             with contextlib.suppress(RedisUnavailable):
                 self.job_queue.leave(job)
-            return Outcome.LOST
+            return self._note(Outcome.LOST)
         except (RetryableError, SettingsError) as error:
             # A wrong setting, such as a key that was changed, is no fault of the job: every other would fail as well.
             self.logger.warning("Gave back job %s: %s", job.id, describe(error))
@@ -221,8 +230,16 @@ class Consumer:
             self.job_queue.give_back(job, is_next=is_next, error=error)
         except LeaseLost as error:
             self.logger.warning("Lost job %s: %s", job.id, error)
-            return Outcome.LOST
-        return Outcome.GIVEN_BACK
+            return self._note(Outcome.LOST)
+        return self._note(Outcome.GIVEN_BACK)
+
+    def _note(self, outcome: Outcome) -> Outcome:
+        self._tell_end(outcome.name.lower())
+        return outcome
+
+    def _tell_end(self, how: str) -> None:
+        if self._account is not None:
+            self._account.end(how)
 
     def _handle_error(self, err: Exception, redis_hash: str) -> None:
         """Write a job's failure: a readable ``reason``, whose last line is ``ErrorType: what is wrong``.
@@ -235,6 +252,8 @@ class Consumer:
             self.logger.error("Failed job %s by a bug: %s", redis_hash, describe(err), exc_info=err)
         self._is_bug = not isinstance(err, ConsumerError)
         self.update_key(redis_hash, {"status": self.failed_status, "reason": reason_of(err)})
+        if isinstance(err, JobCancelled):
+            self._tell_end("cancelled")
 
     def update_key(self, redis_hash: str, data: Mapping[str, Any] | None = None) -> None:
         """Write fields of a job, with ``updated_at`` and ``updated_by``.
@@ -261,9 +280,12 @@ class Consumer:
                 fields.update(self.provenance.closing_fields(fields))
             self.job_queue.complete(job, fields, is_success=is_success, is_dead=self._is_bug, is_last=self._is_over)
             self._is_settled = True
+            self._tell_end("done" if is_success else "dead" if self._is_bug else "failed")
             self._end_renewal()
         else:
             self.job_queue.update(job, fields)
+            if self._account is not None and "status" in fields:
+                self._account.begin_stage(str(fields["status"]))
             if self.on_update is not None:
                 self.on_update()
 
@@ -345,6 +367,7 @@ class Consumer:
 
     def _end_phase(self) -> str:
         self._is_settled = True
+        self._tell_end("waiting")
         self._end_renewal()
         return JobStatus.WAITING.value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def in_flight(
     pool = ThreadPoolExecutor(at_once, thread_name_prefix="in-flight")
     try:
         for item in items:
-            waiting.append((item, pool.submit(work, item)))
+            waiting.append((item, pool.submit(copy_context().run, work, item)))
             if len(waiting) >= 2 * at_once:
                 first, future = waiting.popleft()
                 yield first, future.result()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from redis_consumer.errors import ConsumerError, ModelServerUnavailable
+from redis_consumer import metrics
+from redis_consumer.errors import ConsumerError, ModelNotFound, ModelServerUnavailable
 from redis_consumer.job import ModelId
 from redis_consumer.serving import faults
 from redis_consumer.serving.balance import Balance
@@ -111,7 +113,7 @@ class Channel:
 
         limit_s = self._limits.timeout_of(request) if timeout_s is None else timeout_s
         try:
-            answer: bytes = self._retrying(on_retry)(self._call_once, method, request, limit_s)
+            answer: bytes = self._retrying(on_retry)(self._call_once, method, request, limit_s, str(model))
             return answer
         except grpc.RpcError as error:
             raise self._translated(error, model) from error
@@ -154,6 +156,7 @@ class Channel:
         import tenacity
 
         def tell(state: tenacity.RetryCallState) -> None:
+            metrics.RETRIES.add("model_server")
             if on_retry is not None and state.outcome is not None:
                 on_retry(state.attempt_number, faults.code(state.outcome.exception()))
 
@@ -171,18 +174,26 @@ class Channel:
             reraise=True,
         )
 
-    def _call_once(self, method: str, request: bytes, timeout_s: float) -> bytes:
+    def _call_once(self, method: str, request: bytes, timeout_s: float, model: str) -> bytes:
         import grpc
 
         with self._balance.chosen() as target:
+            started = time.monotonic()
             try:
                 reply: bytes = self._method(target, method)(request, timeout=timeout_s, metadata=self._headers)
             except grpc.RpcError as error:
+                self._count_failure(error, model)
                 if self._fault(error).may_pass:
                     self._balance.failed(target)
                 raise
+            metrics.MODEL_SERVER_SECONDS.observe(model, seconds=time.monotonic() - started)
             self._balance.answered(target)
             return reply
+
+    def _count_failure(self, error: grpc.RpcError, model: str) -> None:
+        # Jobs may name models that nobody has; these mustn't become ever new metrics.
+        is_known = self._fault(error).error is not ModelNotFound
+        metrics.MODEL_SERVER_ERRORS.add(model if is_known else "unknown", faults.code(error))
 
     def _method(self, target: str, method: str) -> grpc.UnaryUnaryMultiCallable:
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from redis_consumer import metrics
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
 from redis_consumer.serving.base import Array, ModelSpec, OnRetry, TensorSpec, check_inputs, check_outputs
@@ -131,7 +133,9 @@ class OnnxServer:
         is_large = sum(array.nbytes for array in arrays.values()) > _KEPT_INPUT_BYTES
         # Two runs at a time would need the CPUs and the memory twice.
         with _running, errors_in_words(model):
+            started = time.monotonic()
             outputs = loaded.session.run(names, arrays, run_options(is_shrinking=is_large))
+        metrics.MODEL_SERVER_SECONDS.observe(str(model), seconds=time.monotonic() - started)
         return check_outputs(None, dict(zip(names, outputs, strict=True)), model)
 
     def check(self) -> str:

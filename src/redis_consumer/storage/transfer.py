@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from redis_consumer import metrics
 from redis_consumer.errors import InvalidJob, StorageUnavailable
 from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import as_ours, local_disk
@@ -43,7 +44,9 @@ class Incoming:
     def read(self) -> bytes:
         """The whole object."""
         with as_ours(self.address, "download", self.key):
-            return self.result.bytes().to_bytes()
+            content = self.result.bytes().to_bytes()
+        metrics.BYTES.add("download", amount=len(content))
+        return content
 
     def save(self, path: str, digest: Any = None) -> None:
         """Stream the object to a file that appears only once it is complete.
@@ -81,6 +84,7 @@ class Incoming:
                 chunk = next(stream, None)
             if chunk is None:
                 return
+            metrics.BYTES.add("download", amount=len(chunk))
             yield chunk
 
     def _ranges(self) -> Iterator[bytes]:
@@ -144,3 +148,4 @@ def put(
     attributes = None if address.scheme == "file" else {"Content-Type": content_type(key)}
     with as_ours(address, "upload", key):
         obstore.put(store, key, source, attributes=attributes, chunk_size=part_bytes, max_concurrency=_PARTS_AT_ONCE)
+    metrics.BYTES.add("upload", amount=len(source) if isinstance(source, bytes) else source.stat().st_size)

@@ -24,6 +24,7 @@ class Folders:
 
     Attributes:
         shared: a folder for all slots.
+        counts: a folder for what they and the supervisor count.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,9 @@ class Folders:
         self._lock = os.open(self._root / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.shared = self._root / "shared"
-        self.shared.mkdir()
+        self.counts = self._root / "counts"
+        for folder in (self.shared, self.counts):
+            folder.mkdir()
 
     def make(self) -> Path:
         """Make a folder for a slot."""

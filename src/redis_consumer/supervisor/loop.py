@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from redis_consumer.errors import ConsumerError, LeaseLost
+from redis_consumer import metrics
+from redis_consumer.errors import ConsumerError, LeaseLost, SettingsError
 from redis_consumer.job import Job
+from redis_consumer.logs import job_context
 from redis_consumer.queue import JobQueue
 from redis_consumer.supervisor.board import Board, Run
 from redis_consumer.supervisor.folders import Folders
-from redis_consumer.supervisor.health import Health
+from redis_consumer.supervisor.health import health_pages
+from redis_consumer.supervisor.pages import Pages
 from redis_consumer.supervisor.presence import Presence
 from redis_consumer.supervisor.slot import Link, Slot, cause_of, die_with_parent, kill_group, rss_mb, send_signal
 
@@ -70,7 +73,8 @@ class Supervisor:
         slots: how many for each queue.
         threads: of each slot.
         limits: see `Limits`.
-        health_address: ``host:port`` at which probes are answered, see `Health`; empty for none.
+        health_address: ``host:port`` at which probes are answered and metrics given, see `health_pages`; empty for
+            none, and nothing is counted then.
         is_burst: end when the slots end.
     """
 
@@ -93,7 +97,7 @@ class Supervisor:
         self.is_burst = is_burst
         self.slots: dict[int, Slot] = {}
         self._health_address = health_address
-        self._health: Health | None = None
+        self._health: Pages | None = None
         self._presences = [
             Presence(queue, renew_s=self.limits.renew_s, sweep_s=self.limits.sweep_s, on_registered=self._on_registered)
             for queue in self.queues
@@ -113,10 +117,10 @@ class Supervisor:
         Raises:
             SettingsError: the address for probes can't be listened at.
         """
-        if self._health_address:
-            self._health = Health(self._health_address, self._state, self._selector)
         self._folders = Folders()
         self._folders.remove_stale()
+        if self._health_address:
+            self._open_pages(self._health_address)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         # A signal, the end of a slot among them, ends the select at once.
@@ -140,12 +144,26 @@ class Supervisor:
                 os.close(descriptor)
             if self._health is not None:
                 self._health.close()
+                metrics.stop()
             self._selector.close()
             self._folders.close()
         for presence in self._presences:
             presence.end()
         logger.info("Stopped")
         return self._exit_code
+
+    def _open_pages(self, address: str) -> None:
+        pages = health_pages(self._state, self._folders.counts)
+        try:
+            self._health = Pages(address, pages, self._selector, name="HEALTH_ADDRESS=")
+        except SettingsError:
+            self._folders.close()
+            raise
+        metrics.start(self._folders.counts, "supervisor")
+        for queue in self.queues:
+            metrics.SWEPT.add(queue.name, amount=0)
+        for cause in metrics.DEATH_CAUSES:
+            metrics.SLOT_DEATHS.add(cause, amount=0)
 
     def _loop(self) -> None:
         while True:
@@ -209,6 +227,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         try:
             folder, board = self._folders.make(), Board(self.threads)
+            number = self._free_number()
             pid = os.fork()
         except OSError as error:
             # A full disk, or too many processes: the other slots go on.
@@ -218,12 +237,17 @@ class Supervisor:
         else:
             if pid == 0:
                 self._folders.use(folder)
-                os._exit(self._be_slot(board, service))
+                os._exit(self._be_slot(board, service, number))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-        self.slots[pid] = Slot(pid, board, folder, time.monotonic(), service)
+        self.slots[pid] = Slot(pid, board, folder, time.monotonic(), service, number)
 
-    def _be_slot(self, board: Board, service: int) -> int:
+    def _free_number(self) -> int:
+        """The first number that no living slot has."""
+        taken = {slot.number for slot in self.slots.values()}
+        return next(number for number in range(len(taken) + 1) if number not in taken)
+
+    def _be_slot(self, board: Board, service: int, number: int) -> int:
         """What the forked process does; it must never return into the supervisor's loop."""
         try:
             signal.set_wakeup_fd(-1)
@@ -235,6 +259,7 @@ class Supervisor:
             os.close(self._life_write)
             if self._health is not None:
                 self._health.leave()
+                metrics.start(self._folders.counts, f"slot-{number}")
             self._let_start()
             die_with_parent(self._life_read)
             return self.run_slot(Link(board, self._start_read, self._folders.shared, service))
@@ -256,9 +281,12 @@ class Supervisor:
         """A slot has ended: return its job at once, and decide when the next one starts."""
         del self.slots[slot.pid]
         kill_group(slot.pid)
+        if code or slot.killed_for:
+            metrics.SLOT_DEATHS.add(slot.cause or ("signal" if code < 0 else "exit"))
         for thread, run in slot.board.runs().items():
-            is_to_blame = slot.guilty in (None, thread)
-            self._return_crashed(self.queues[slot.service], run.job, cause_of(code, slot.killed_for), is_to_blame)
+            is_to_blame, queue = slot.guilty in (None, thread), self.queues[slot.service]
+            with job_context(job_id=run.job.id, attempt=run.job.attempt, queue=queue.name):
+                self._return_crashed(queue, run.job, cause_of(code, slot.killed_for), is_to_blame)
         has_run = slot.board.has_run()
         any_has_run = has_run or any(other.board.has_run() for other in self.slots.values())
         slot.board.close()
@@ -298,8 +326,8 @@ class Supervisor:
             if slot.killed_for:
                 continue
             for thread, run in slot.board.runs().items():
-                if reason := self._overrun(run, now):
-                    self._kill(slot, reason)
+                if overrun := self._overrun(run, now):
+                    self._kill(slot, *overrun)
                     slot.guilty = thread
                     break
             self._check_memory(slot)
@@ -316,24 +344,24 @@ class Supervisor:
             slot.is_leaving = True
             send_signal(slot.pid, signal.SIGUSR1)
 
-    def _overrun(self, run: Run, now: float) -> str:
-        """Say which limit a job has passed, empty for none."""
+    def _overrun(self, run: Run, now: float) -> tuple[str, str] | None:
+        """Say which limit a job has passed, for metrics and in words; None for none."""
         limits = self.limits
         if now - run.started > limits.job_timeout_s:
-            return f"its job ran for more than JOB_TIMEOUT={limits.job_timeout_s:g} s"
+            return "job_timeout", f"its job ran for more than JOB_TIMEOUT={limits.job_timeout_s:g} s"
         if limits.stall_timeout_s and now - run.progressed > limits.stall_timeout_s:
-            return f"no progress for STALL_TIMEOUT={limits.stall_timeout_s:g} s"
-        return ""
+            return "stall_timeout", f"no progress for STALL_TIMEOUT={limits.stall_timeout_s:g} s"
+        return None
 
-    def _kill(self, slot: Slot, reason: str) -> None:
-        slot.killed_for = reason
+    def _kill(self, slot: Slot, cause: str, reason: str) -> None:
+        slot.cause, slot.killed_for = cause, reason
         send_signal(slot.pid, signal.SIGKILL)
         kill_group(slot.pid)
 
     def _kill_all(self, reason: str) -> None:
         self._is_stopping = True
         for slot in list(self.slots.values()):
-            self._kill(slot, reason)
+            self._kill(slot, "stop", reason)
             _, status = os.waitpid(slot.pid, 0)
             self._bury(slot, os.waitstatus_to_exitcode(status))
 

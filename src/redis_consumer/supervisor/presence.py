@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 
+from redis_consumer import metrics
 from redis_consumer.errors import ConsumerError, RedisUnavailable
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
@@ -53,7 +54,7 @@ class Presence:
             self._renew_at = time.monotonic() + self._renew_s
         if now >= self._sweep_at:
             # Half: or the lock of one's own last sweep would refuse the next one.
-            quietly(lambda: self.queue.sweep(every_s=self._sweep_s / 2))
+            quietly(self._sweep)
             self._sweep_at = time.monotonic() + self._sweep_s * random.uniform(0.8, 1.2)
         return min(self._renew_at, self._sweep_at, time.monotonic() + LOOK_S)
 
@@ -83,6 +84,10 @@ class Presence:
         )
         self._register_at = now + min(wait_s, LOOK_S)
         return self._register_at
+
+    def _sweep(self) -> None:
+        swept = self.queue.sweep(every_s=self._sweep_s / 2)
+        metrics.SWEPT.add(self.queue.name, amount=len(swept))
 
     def _renew(self, jobs: Iterable[Job]) -> None:
         with contextlib.suppress(RedisUnavailable):

@@ -25,7 +25,9 @@ class Slot:
         folder: of its temporary files.
         started: when.
         service: number of the queue that it serves, among those of the worker.
+        number: among the living slots of the worker; one that follows a dead one may have its number.
         killed_for: why it is ended, empty where it isn't.
+        cause: the same for metrics.
         guilty: thread whose job it is ended for, None where none is to blame.
         is_leaving: whether it was told to take no more jobs.
     """
@@ -35,7 +37,9 @@ class Slot:
     folder: Path
     started: float
     service: int = 0
+    number: int = 0
     killed_for: str = ""
+    cause: str = ""
     guilty: int | None = None
     is_leaving: bool = False
 

@@ -1,0 +1,57 @@
+"""What is told of queues, whatever workers do: read from Redis by whoever exports it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from redis_consumer.metrics.recording import Gauge, Metric, in_utf8
+
+UP = Gauge("redis_consumer_up", "Whether Redis answered: 1, or 0, and then nothing is told of queues")
+JOBS = Gauge(
+    "redis_consumer_queue_jobs",
+    "Jobs that are waiting in the queue, running (with workers of any software), or dead letters",
+    ("queue", "state"),
+)
+UNFINISHED = Gauge(
+    "redis_consumer_queue_unfinished_jobs",
+    "Jobs that wait, run, or wait for their children: as long as there are any, workers are needed",
+    ("queue",),
+)
+OLDEST = Gauge(
+    "redis_consumer_queue_oldest_waiting_seconds",
+    "Seconds since the job that waits longest was submitted; 0 for an empty queue",
+    ("queue",),
+)
+WORKERS = Gauge("redis_consumer_queue_workers", "Workers that are alive", ("queue",))
+
+#: In the order in which they are documented.
+ALL: tuple[Metric, ...] = (UP, JOBS, UNFINISHED, OLDEST, WORKERS)
+
+
+def text_of_queues(figures: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> bytes:
+    """Figures as Prometheus reads them.
+
+    Args:
+        figures: for each metric its numbers by the values of its labels.
+    """
+    import prometheus_client
+    from prometheus_client.registry import Collector
+
+    class Figures(Collector):
+        def collect(self) -> Iterator[Any]:
+            return map(_family, figures, figures.values())
+
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(Figures())
+    return prometheus_client.generate_latest(registry)
+
+
+def _family(metric: Metric, numbers: Mapping[tuple[str, ...], float]) -> Any:
+    from prometheus_client import core
+
+    kind = core.CounterMetricFamily if metric.kind == "counter" else core.GaugeMetricFamily
+    family = kind(metric.name, metric.meaning, labels=metric.labels)
+    for values, number in numbers.items():
+        family.add_metric([in_utf8(value) for value in values], number)
+    return family

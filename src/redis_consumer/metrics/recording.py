@@ -1,0 +1,187 @@
+"""How does a process count so that its counts outlive it, and are told together with those of the others?
+
+prometheus-client keeps them in files that all processes of a worker have in memory: what a slot has counted stays
+when it is killed, and the slot after it goes on from there. The library is loaded by `start` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: Where prometheus-client looks for the folder, also for metrics of a plug-in's own.
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+#: Room for some thousand counts. It is taken at once: a full disk would kill whoever writes into a hole of a file.
+FILE_BYTES = 1 << 18
+KINDS = ("counter", "histogram", "gauge_max")
+
+#: Name of the process that counts; empty where nobody does.
+_writer = ""
+#: Those that have files open.
+_in_use: list[Metric] = []
+
+
+class Metric:
+    """What is counted under one name.
+
+    Args:
+        name: as Prometheus has it.
+        meaning: what it tells, for people.
+        labels: names of what it is told apart by.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, meaning: str, labels: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.meaning = meaning
+        self.labels = labels
+        self._children: dict[tuple[str, ...], Any] = {}
+        self._parent: Any = None
+
+    def _child(self, values: tuple[str, ...]) -> Any:
+        child = self._children.get(values)
+        if child is None:
+            if self._parent is None:
+                self._parent = self._make()
+                _in_use.append(self)
+            texts = [in_utf8(value) for value in values]
+            child = self._children[values] = self._parent.labels(*texts) if texts else self._parent
+        return child
+
+    def _make(self) -> Any:
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Begin anew, in the files of the next `start`."""
+        self._children.clear()
+        self._parent = None
+
+
+class Counter(Metric):
+    """A number that only grows; its name ends in ``_total``."""
+
+    kind = "counter"
+
+    def add(self, *values: str, amount: float = 1.0) -> None:
+        """Count, for these values of the labels."""
+        if _writer:
+            self._child(values).inc(amount)
+
+    def _make(self) -> Any:
+        import prometheus_client
+
+        return prometheus_client.Counter(self.name, self.meaning, self.labels, registry=None)
+
+
+class Gauge(Metric):
+    """A number that is as it is; of several processes the largest one."""
+
+    kind = "gauge"
+
+    def set(self, *values: str, to: float) -> None:
+        """Say how it is, for these values of the labels."""
+        if _writer:
+            self._child(values).set(to)
+
+    def _make(self) -> Any:
+        import prometheus_client
+
+        return prometheus_client.Gauge(self.name, self.meaning, self.labels, registry=None, multiprocess_mode="max")
+
+
+class Histogram(Metric):
+    """How often something took how long.
+
+    Args:
+        name: as Prometheus has it.
+        meaning: what it tells, for people.
+        labels: names of what it is told apart by.
+        buckets: upper bounds in seconds, ascending.
+    """
+
+    kind = "histogram"
+
+    def __init__(self, name: str, meaning: str, labels: tuple[str, ...], *, buckets: tuple[float, ...]) -> None:
+        super().__init__(name, meaning, labels)
+        self.buckets = buckets
+
+    def observe(self, *values: str, seconds: float) -> None:
+        """Take in one duration, for these values of the labels."""
+        if _writer:
+            self._child(values).observe(seconds)
+
+    def _make(self) -> Any:
+        import prometheus_client
+
+        return prometheus_client.Histogram(self.name, self.meaning, self.labels, registry=None, buckets=self.buckets)
+
+
+def start(folder: Path, writer: str) -> None:
+    """Count from now on, in files of this folder; where these can't be made, go on without.
+
+    Call it again in a forked process: it must have a name of its own among those that live.
+
+    Args:
+        folder: of the worker, which `text` is given too.
+        writer: name of this process, without ``_``; the process of this name before it is gone on from.
+    """
+    from prometheus_client import values
+
+    global _writer
+    try:
+        for kind in KINDS:
+            _take_room(folder / f"{kind}_{writer}.db")
+    except OSError as error:
+        _writer = ""
+        logger.warning("Counting no metrics: %s", error)
+        return
+    is_first = not _writer
+    _writer = writer
+    if is_first:
+        os.environ[FOLDER_VARIABLE] = os.fspath(folder)
+        # The library's own way is to look for that variable when it is loaded, which may have been before.
+        values.ValueClass = values.MultiProcessValue(lambda: _writer)
+
+
+def stop() -> None:
+    """Count no more; what `start` has set in the process is as it was."""
+    from prometheus_client import values
+
+    global _writer
+    _writer = ""
+    for metric in _in_use:
+        metric.forget()
+    _in_use.clear()
+    values.close_all_multiprocess_files()
+    os.environ.pop(FOLDER_VARIABLE, None)
+    values.ValueClass = values.get_value_class()
+
+
+def text(folder: Path) -> bytes:
+    """All that was counted in the files of a folder, also by processes that are gone, as Prometheus reads it."""
+    import prometheus_client
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry = prometheus_client.CollectorRegistry()
+    MultiProcessCollector(registry, path=os.fspath(folder))
+    return prometheus_client.generate_latest(registry)
+
+
+def in_utf8(value: str) -> str:
+    """A label's value without what isn't UTF-8, which a name from a bucket or an archive may hold."""
+    return value.encode("utf-8", "replace").decode()
+
+
+def _take_room(path: Path) -> None:
+    with path.open("ab") as file:
+        if file.tell() < FILE_BYTES:
+            file.truncate(FILE_BYTES)
+            with contextlib.suppress(AttributeError):  # where the system has no such call
+                os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
