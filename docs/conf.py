@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "command_help",
+    "metrics_table",
     "public_names",
     "settings_table",
     "test_links",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from redis_consumer.errors import ConsumerError
+from redis_consumer.logs import job_context
 from redis_consumer.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -86,11 +87,12 @@ class Crew:
             job = worker.consumer.job
             if job is None:
                 continue
-            try:
-                worker.consumer.job_queue.give_back(job, is_next=True)
-                logger.warning("Gave back job %s: the worker stops", job.id)
-            except ConsumerError as error:
-                logger.warning("Job %s: %s", job.id, error)
+            with job_context(job_id=job.id, attempt=job.attempt, queue=worker.consumer.queue):
+                try:
+                    worker.consumer.job_queue.give_back(job, is_next=True)
+                    logger.warning("Gave back job %s: the worker stops", job.id)
+                except ConsumerError as error:
+                    logger.warning("Job %s: %s", job.id, error)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # Nothing is logged here: the signal may have come in the middle of a line of the log.

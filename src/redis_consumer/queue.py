@@ -18,6 +18,7 @@ from typing import Any
 from redis_consumer.errors import JobCancelled, LeaseLost
 from redis_consumer.job import Job
 from redis_consumer.keys import own_key, own_keys
+from redis_consumer.logs import job_context
 from redis_consumer.redis import MAX_BLOCK_S, Call, run_together
 from redis_consumer.scripts import flat, script_call
 
@@ -174,7 +175,8 @@ class JobQueue:
             "waits": "it waits for its children",
             "unwanted": "its parent job was cancelled, or is gone",
         }[outcome]
-        logger.warning("Dropped job %s from queue %s: %s", job_id, self.name, what.format(*details))
+        with job_context(job_id=job_id, queue=self.name):
+            logger.warning("Dropped job %s from queue %s: %s", job_id, self.name, what.format(*details))
 
     def update(self, job: Job, fields: Mapping[str, Any]) -> None:
         """Write fields of a running job, with ``updated_at`` and ``updated_by``.
@@ -303,7 +305,8 @@ class JobQueue:
         arguments = [*limits, f"processing-{self.name}:", first_minute, str(CHILDREN_LIMIT)]
         returned = [str(job_id) for job_id in self.run(script_call("sweep", keys, arguments)) if job_id != -1]
         for job_id in returned:
-            logger.warning("Swept job %s back to queue %s: its worker is gone", job_id, self.name)
+            with job_context(job_id=job_id, queue=self.name):
+                logger.warning("Swept job %s back to queue %s: its worker is gone", job_id, self.name)
         return returned
 
     def leave(self, job: Job) -> None:

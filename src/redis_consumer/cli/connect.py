@@ -175,11 +175,11 @@ def _run_slot(
     return exit_code_of(run)
 
 
-def open_redis() -> RedisClient:
+def open_redis(deadline_s: float = PERSON_WAITS_S) -> RedisClient:
     """Connect to Redis for a person, who gets an error after a few seconds."""
     from redis_consumer.consumers import defaults
 
-    return defaults.redis_client(deadline_s=PERSON_WAITS_S)
+    return defaults.redis_client(deadline_s=deadline_s)
 
 
 def open_bucket() -> Storage:

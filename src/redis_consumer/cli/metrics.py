@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from redis_consumer.metrics import Metric
     from redis_consumer.supervisor.pages import Reply
 
+#: Seconds for Redis to answer, less than Prometheus waits for us.
+REDIS_WAITS_S = 2.0
+
 Figures = dict["Metric", dict[tuple[str, ...], float]]
 
 
@@ -47,7 +50,7 @@ def metrics(
     settings = connect.read_settings(redis=redis)
     connect.start_logs(settings)
     names = chosen_queues(settings, queue)
-    client = connect.open_redis()
+    client = connect.open_redis(REDIS_WAITS_S)
     selector = selectors.DefaultSelector()
     pages = Pages(listen, pages_of(client, names), selector, name="--listen ")
     say(f"Telling of {', '.join(names)} at port {pages.port}")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Jobs that were completed longer ago tell nothing about how fast a queue is now.
 WINDOW_MIN = 10
+#: Keys that one step of a search through all of them looks at.
+SCANNED = 5000
 
 #: Jobs in a processing list without a lease are running too: just taken, or held by software that knows no leases.
 _READ_QUEUES = """
@@ -145,11 +147,22 @@ def read_queues(client: Any, names: Sequence[str], *, has_foreign: bool = False)
     """
     kinds = ("holders", "processing", "dead", "workers", "completed", "rates", "waiting")
     keys = [key for name in names for key in (name, *own_keys(name, *kinds))]
-    foreign = list(client.scan_iter(match="processing-*", count=1000)) if has_foreign else []
+    foreign = processing_lists(client) if has_foreign else []
     rows = client.eval(_READ_QUEUES, len(keys), *keys, *foreign)
     if rows and isinstance(rows[0], str):
         raise SettingsError(f"--queue {rows[0]!r}: the key holds a {rows[1]}, no queue; give a name such as predict")
     return [_view(*row) for row in rows]
+
+
+def processing_lists(client: Any, queue: str = "*") -> list[str]:
+    """Names of the lists of running jobs, of one queue or all, whoever holds them; looks through all keys."""
+    # Step by step, since redis-py's iterator leaves out what our client does where Redis is away.
+    found: set[str] = set()
+    cursor = None
+    while cursor != 0:
+        cursor, names = client.scan(cursor or 0, match=f"processing-{queue}:*", count=SCANNED)
+        found.update(names)
+    return sorted(found)
 
 
 def read_place(client: Any, job_id: str, queue: str) -> Place:

@@ -87,7 +87,9 @@ def _show_queues(client: Any, names: list[str], *, is_json: bool) -> None:
 
 def _processing(client: Any, queue: str) -> dict[str, list[str]]:
     """Give the jobs that workers have, by worker."""
-    keys = client.scan_iter(match=f"processing-{queue}:*", count=1000)
+    from redis_consumer.cli.queue_state import processing_lists
+
+    keys = processing_lists(client, queue)
     return {key.rpartition(":")[2]: client.lrange(key, 0, -1) for key in keys}
 
 

@@ -7,6 +7,7 @@ import threading
 
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job
+from redis_consumer.logs import job_context
 from redis_consumer.queue import JobQueue
 
 logger = logging.getLogger(__name__)
@@ -44,4 +45,5 @@ class Renewal:
                 if self._queue.renew([self._job]):
                     return
             except RedisUnavailable as error:
-                logger.warning("Could not renew the lease of job %s: %s", self._job.id, error)
+                with job_context(job_id=self._job.id, attempt=self._job.attempt, queue=self._queue.name):
+                    logger.warning("Could not renew the lease of job %s: %s", self._job.id, error)

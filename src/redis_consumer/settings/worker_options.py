@@ -72,7 +72,8 @@ class QueueOptions(BaseModel):
         default=1, description="Threads of a slot that each run one job at a time, for consumers that mostly wait"
     )
     health_address: HealthAddress = Field(
-        default="", description="Where probes ask: host:port that answers GET /live and /ready; empty for none"
+        default="",
+        description="host:port that answers GET /live and /ready to probes, and GET /metrics; empty for none",
     )
     job_timeout: Timeout = Field(
         default=3600.0, description="Seconds after which a running job's process is ended; the attempt counts"

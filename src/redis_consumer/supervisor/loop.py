@@ -284,9 +284,8 @@ class Supervisor:
         if code or slot.killed_for:
             metrics.SLOT_DEATHS.add(slot.cause or ("signal" if code < 0 else "exit"))
         for thread, run in slot.board.runs().items():
-            is_to_blame, queue = slot.guilty in (None, thread), self.queues[slot.service]
-            with job_context(job_id=run.job.id, attempt=run.job.attempt, queue=queue.name):
-                self._return_crashed(queue, run.job, cause_of(code, slot.killed_for), is_to_blame)
+            is_to_blame = slot.guilty in (None, thread)
+            self._return_crashed(self.queues[slot.service], run.job, cause_of(code, slot.killed_for), is_to_blame)
         has_run = slot.board.has_run()
         any_has_run = has_run or any(other.board.has_run() for other in self.slots.values())
         slot.board.close()
@@ -310,15 +309,16 @@ class Supervisor:
         self._start_at = time.monotonic() + self._pause_s
 
     def _return_crashed(self, queue: JobQueue, job: Job, cause: str, is_to_blame: bool) -> None:
-        logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, cause)
         # One that we end ourselves, since we stop or for another job's sake, is no attempt of the job's.
         is_crash = is_to_blame and not self._is_stopping
-        try:
-            queue.give_back(job, is_next=not is_crash, is_crash=is_crash, error=cause)
-        except LeaseLost:
-            logger.info("Job %s was settled or taken before", job.id)
-        except ConsumerError as error:
-            logger.warning("Job %s comes back when its lease ends: %s", job.id, error)
+        with job_context(job_id=job.id, attempt=job.attempt, queue=queue.name):
+            logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, cause)
+            try:
+                queue.give_back(job, is_next=not is_crash, is_crash=is_crash, error=cause)
+            except LeaseLost:
+                logger.info("Job %s was settled or taken before", job.id)
+            except ConsumerError as error:
+                logger.warning("Job %s comes back when its lease ends: %s", job.id, error)
 
     def _check_limits(self) -> None:
         now = time.monotonic()

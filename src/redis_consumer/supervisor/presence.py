@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from redis_consumer import metrics
 from redis_consumer.errors import ConsumerError, RedisUnavailable
 from redis_consumer.job import Job
+from redis_consumer.logs import job_context
 from redis_consumer.queue import JobQueue
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,8 @@ class Presence:
         with contextlib.suppress(RedisUnavailable):
             for job_id in self.queue.renew(jobs):
                 # Its results are fenced; it may as well have been settled a moment ago.
-                logger.debug("Job %s isn't ours any more", job_id)
+                with job_context(job_id=job_id, queue=self.queue.name):
+                    logger.debug("Job %s isn't ours any more", job_id)
             self._heard_at = time.monotonic()
 
 

@@ -1,0 +1,80 @@
+"""Does each line about a job, whoever writes it, carry the job's key?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redis_consumer.consumers import Consumer
+from redis_consumer.consumers.in_flight import in_flight
+from redis_consumer.logs import initialize_logger
+from redis_consumer.queue import JobQueue
+from redis_consumer.redis import RedisClient
+from redis_consumer.storage import Storage
+from support.queues import claimed, submit
+from support.redis_server import RedisServer
+from support.worker import JOB, running_worker, status_is, variables, wait_for
+from support.worker import submit as submit_to_worker
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_lines_of_slots_and_of_their_supervisor(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    with running_worker(tmp_path, variables(redis_server, tmp_path, "Quitting", LOG_FORMAT="json")):
+        submit_to_worker(redis_db)
+        wait_for(status_is(redis_db, "done"), "the job's second attempt", tmp_path)
+        submit_to_worker(redis_db, "predict:b.tif:2")
+        wait_for(status_is(redis_db, "done", "predict:b.tif:2"), "the second job", tmp_path)
+    written = lines((tmp_path / "worker.log").read_text())
+    about = [line for line in written if JOB in line["message"]]
+    assert about
+    assert {(line["job_id"], line["queue"]) for line in about} == {(JOB, "predict")}
+    of_runs = [line for line in about if line["logger"].startswith("support.consumers")]
+    assert {(line["attempt"], line["consumer"]) for line in of_runs} == {(1, "Quitting"), (2, "Quitting")}
+
+
+class Shouting(Consumer):
+    """Lets a library log, also in threads."""
+
+    def _consume(self, redis_hash: str) -> str:
+        def shout(number: int) -> None:
+            self.logger.getChild("library").warning("Number %d", number)
+
+        list(in_flight(shout, range(3)))
+        return self.final_status
+
+
+def test_lines_of_libraries_in_threads(
+    redis_client: RedisClient, redis_db: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    initialize_logger("info", "json")
+    submit(redis_db)
+    consumer = Shouting(redis_client, Storage(tmp_path.as_uri()), "predict", name="pod-1")
+    consumer.run(claimed(consumer.job_queue))
+    written = lines(capsys.readouterr().err)
+    expected = {"job_id": JOB, "attempt": 1, "queue": "predict", "consumer": "Shouting"}
+    assert len(written) == 4
+    assert all(expected.items() <= line.items() for line in written)
+
+
+def test_lines_about_jobs_that_nobody_runs(
+    redis_client: RedisClient, redis_db: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    initialize_logger("info", "json")
+    queue = JobQueue(redis_client, "predict", "pod-1")
+    redis_db.lpush("predict", "predict:gone.tif:1")
+    assert queue.claim() is None
+    submit(redis_db)
+    claimed(JobQueue(redis_client, "predict", "pod-2", lease_s=0.001))
+    redis_db.zadd("redis-consumer:leases:predict", {JOB: 1})
+    queue.sweep()
+    written = lines(capsys.readouterr().err)
+    assert [(line["job_id"], line["queue"]) for line in written] == [
+        ("predict:gone.tif:1", "predict"),
+        (JOB, "predict"),
+    ]

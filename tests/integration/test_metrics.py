@@ -1,0 +1,228 @@
+"""Do the metrics say what happened: of runs, of workers whose slots die, of queues?"""
+
+from __future__ import annotations
+
+import signal
+import urllib.error
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redis_consumer import metrics
+from redis_consumer.consumers import Consumer
+from redis_consumer.consumers.base import Interrupted
+from redis_consumer.errors import InvalidImage, StorageUnavailable
+from redis_consumer.family import Family
+from redis_consumer.queue import JobQueue
+from redis_consumer.redis import RedisClient
+from redis_consumer.storage import Storage
+from support.cli import CommandLine
+from support.queues import claimed, give_up, submit
+from support.redis_server import RedisServer, free_port
+from support.scraping import names_of, scrape, value
+from support.worker import running_worker, variables, wait_for
+
+Work = Callable[[Consumer, str], str]
+
+
+class Scripted(Consumer):
+    """Does what the test says."""
+
+    work: Work
+
+    def _consume(self, redis_hash: str) -> str:
+        return type(self).work(self, redis_hash)
+
+
+@pytest.fixture
+def run(redis_client: RedisClient, redis_db: Any, tmp_path: Path) -> Iterator[Callable[[Work], str]]:
+    """Runs a job by a consumer with this work; gives what was counted."""
+    folder = tmp_path / "counts"
+    folder.mkdir()
+    metrics.start(folder, "slot-0")
+
+    def run(work: Work) -> str:
+        kind = type("Kind", (Scripted,), {"work": staticmethod(work)})
+        submit(redis_db)
+        consumer = kind(redis_client, Storage(tmp_path.as_uri()), "predict", name="pod-1")
+        with suppress(SystemExit, Interrupted):
+            consumer.run(claimed(consumer.job_queue))
+        return metrics.text(folder).decode()
+
+    yield run
+    metrics.stop()
+
+
+def raising(error: BaseException) -> Work:
+    def work(*_: Any) -> str:
+        raise error
+
+    return work
+
+
+def losing(self: Consumer, key: str) -> str:
+    self.redis.delete(f"redis-consumer:holders:{self.queue}")
+    return self.final_status
+
+
+def cancelled(self: Consumer, key: str) -> str:
+    self.job_queue.cancel(key)
+    self.update_key(key, {"status": "predicting"})
+    raise AssertionError("goes on")
+
+
+@pytest.mark.parametrize(
+    ("work", "status"),
+    [
+        (lambda self, _: self.final_status, "done"),
+        (lambda self, _: self.failed_status, "failed"),
+        (raising(InvalidImage("a.tif: odd")), "failed"),
+        (raising(ZeroDivisionError()), "dead"),
+        (raising(StorageUnavailable("bucket: away")), "given_back"),
+        (raising(Interrupted()), "given_back"),
+        (raising(SystemExit(1)), "crashed"),
+        (lambda *_: "new", "given_back"),
+        (losing, "lost"),
+        (cancelled, "cancelled"),
+    ],
+)
+def test_a_run_is_counted_once_by_how_it_ended(run: Any, work: Work, status: str) -> None:
+    text = run(work)
+    assert value(text, "redis_consumer_jobs_total", queue="predict", consumer="Kind", status=status) == 1
+    assert value(text, "redis_consumer_job_seconds_count", queue="predict", consumer="Kind") == 1
+    assert value(text, "redis_consumer_attempts_total", queue="predict") == 1
+    assert text.count("redis_consumer_jobs_total{") == 1
+
+
+def test_each_status_is_a_stage(run: Any) -> None:
+    def work(self: Consumer, key: str) -> str:
+        for status in ("started", "predicting", "retry-predicting - 1 - UNAVAILABLE", "predicting", "counting-spots"):
+            self.update_key(key, {"status": status})
+        return self.final_status
+
+    text = run(work)
+    stages = ("started", "predicting", "counting-spots")
+    name = "redis_consumer_stage_seconds_count"
+    assert {stage: value(text, name, consumer="Kind", stage=stage) for stage in stages} == dict.fromkeys(stages, 1)
+    assert text.count(f"{name}{{") == 3
+
+
+def test_bytes_of_the_bucket(run: Any, tmp_path: Path) -> None:
+    def work(self: Consumer, _key: str) -> str:
+        (tmp_path / "out").write_bytes(b"123")
+        self.storage.upload(str(tmp_path / "out"))
+        self.storage.download("output/out", str(tmp_path / "in"))
+        return self.final_status
+
+    text = run(work)
+    for direction in ("download", "upload"):
+        assert value(text, "redis_consumer_bytes_total", direction=direction) == 3
+
+
+def counted(port: int, name: str, **labels: str) -> Callable[[], float | None]:
+    def look() -> float | None:
+        try:
+            return value(scrape(port), name, **labels)
+        except OSError:
+            return None
+
+    return look
+
+
+def test_a_workers_counts_survive_its_slots(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    port = free_port()
+    settings = variables(redis_server, tmp_path, "Crashing", HEALTH_ADDRESS=f"127.0.0.1:{port}")
+    done = counted(port, "redis_consumer_jobs_total", queue="predict", consumer="Crashing", status="done")
+    with running_worker(tmp_path, settings):
+        wait_for(lambda: done() == 0, "a worker that counts", tmp_path)
+        submit(redis_db, "a")
+        wait_for(lambda: done() == 1, "the first job", tmp_path)
+        submit(redis_db, "b", crash="1")
+        deaths = counted(port, "redis_consumer_slot_deaths_total", cause="signal")
+        wait_for(lambda: deaths() == 5, "the slots that crash", tmp_path)
+        submit(redis_db, "c")
+        wait_for(lambda: done() == 2, "a job after the crashes", tmp_path)
+        text = scrape(port)
+        assert value(text, "redis_consumer_attempts_total", queue="predict") == 7
+        assert value(text, "redis_consumer_swept_total", queue="predict") == 0
+        assert {"redis_consumer_info", "redis_consumer_job_seconds"} <= names_of(text)
+
+
+# Queues.
+
+
+@pytest.fixture
+def queue(redis_client: RedisClient) -> JobQueue:
+    return JobQueue(redis_client, "predict", "pod-1")
+
+
+@contextmanager
+def exporter(folder: Path, redis_port: int, *options: str) -> Iterator[int]:
+    port = free_port()
+    process = CommandLine.make(folder, redis_port).start("metrics", "--listen", f"127.0.0.1:{port}", *options)
+    try:
+        wait_for(lambda: counted(port, "redis_consumer_up")() is not None, "the exporter")
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 0, errors
+
+
+def test_queues_without_a_worker(redis_server: RedisServer, redis_db: Any, queue: JobQueue, tmp_path: Path) -> None:
+    queue.register()
+    give_up(redis_db, queue, "dead")
+    submit(redis_db, "running")
+    claimed(queue)
+    child = submit(redis_db, "child", queue="other")
+    submit(redis_db, "parent", children=child)
+    Family(queue, claimed(queue)).adopt("_later", {})
+    redis_db.lpush("processing-predict:old-pod", "predict:b.tif:1")
+    for name in "xyz":
+        submit(redis_db, name, created_at=(datetime.now(timezone.utc) - timedelta(hours=1)).isoformat())
+    with exporter(tmp_path, redis_server.port) as port:
+        text = scrape(port)
+    jobs = {state: value(text, "redis_consumer_queue_jobs", queue="predict", state=state) for state in STATES}
+    assert jobs == {"waiting": 3, "running": 2, "dead": 1}
+    assert value(text, "redis_consumer_queue_unfinished_jobs", queue="predict") == 6
+    assert value(text, "redis_consumer_queue_workers", queue="predict") == 1
+    assert value(text, "redis_consumer_queue_oldest_waiting_seconds", queue="predict") == pytest.approx(3600, abs=60)
+    assert value(text, "redis_consumer_queue_oldest_waiting_seconds", queue="predict-zip") == 0
+    assert names_of(text) == {metric.name for metric in metrics.queues.ALL}
+
+
+STATES = ("waiting", "running", "dead")
+
+
+def test_the_exporter_outlives_redis(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    with exporter(tmp_path, server.port, "--queue", "track") as port:
+        assert names_of(scrape(port)) == {"redis_consumer_up"}
+        assert value(scrape(port), "redis_consumer_up") == 0
+        server.start()
+        try:
+            wait_for(lambda: value(scrape(port), "redis_consumer_up") == 1, "Redis")
+            assert value(scrape(port), "redis_consumer_queue_workers", queue="track") == 0
+        finally:
+            server.stop()
+        assert value(scrape(port), "redis_consumer_up") == 0
+
+
+def test_a_key_that_is_no_queue_is_said(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    with exporter(tmp_path, redis_server.port) as port:
+        redis_db.set("predict", "text")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            scrape(port)
+        assert refused.value.code == 500
+        assert "holds a string, no queue" in refused.value.read().decode()
+
+
+def test_an_address_that_is_taken_stops_the_start(redis_server: RedisServer, tmp_path: Path) -> None:
+    cli = CommandLine.make(tmp_path, redis_server.port)
+    result = cli.run("metrics", "--listen", f"127.0.0.1:{redis_server.port}")
+    assert result.returncode == 2
+    assert "--listen 127.0.0.1" in result.stderr
