@@ -14,12 +14,18 @@ workers           zset    workers by the moment at which their registration ends
 processing        set     processing lists that may hold something
 orphans           hash    entries of processing lists without a lease, and since when they are seen
 completed         string  jobs completed or failed so far
+totals            hash    for metrics, how many so far: see below
 recovered         string  how often a worker found that answers again what was away
 rates             hash    jobs completed or failed in each minute (``2026-11-24T09:30``) of the last hour
 leftovers         zset    runs (``<attempt> <job>``) whose objects may be removed, and from when on
 registrations     hash    token of the process that is registered under a worker's name
 waiting           zset    parent jobs that wait for their children by the moment of the last look at them
 ================  ======  ===============================================================================
+
+Of the jobs in ``completed`` those in ``totals`` under ``failed`` and ``dead`` weren't ``done``. Besides them it has
+``exhausted`` (dead letters that no attempt was left for), ``cancelled`` (as they waited), and claims that ended
+otherwise: ``returned`` (given back), ``divided`` (into children), ``lapsed`` (swept, their lease ran out); and
+``stranded`` (swept without ever having had one). So nothing has to be counted for a job that is simply done.
 
 A parent's own keys are told in ``lua/family.lua``.
 """

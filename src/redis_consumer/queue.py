@@ -256,7 +256,7 @@ class JobQueue:
         """
         kinds = ("leases", "attempts", "given-back", "completed")
         keys = [self.processing, self.key("holders"), job.id, *map(self.key, kinds), self.name]
-        keys += [self.key("recovered"), self.key("forgiven")]
+        keys += [self.key("recovered"), self.key("forgiven"), self.key("totals")]
         how = "crashed" if is_crash else "next" if is_next else "last"
         arguments = [self.holder(job), how, str(OUTAGES_ALLOWED), error]
         if not self.run(script_call("give_back", keys, arguments)):

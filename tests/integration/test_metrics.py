@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from redis_consumer import metrics
+from redis_consumer.cli.metrics import read_figures
 from redis_consumer.consumers import Consumer
 from redis_consumer.consumers.base import Interrupted
 from redis_consumer.errors import InvalidImage, StorageUnavailable
@@ -24,7 +25,7 @@ from support.cli import CommandLine
 from support.queues import claimed, give_up, submit
 from support.redis_server import RedisServer, free_port
 from support.scraping import names_of, scrape, value
-from support.worker import running_worker, variables, wait_for
+from support.worker import JOB, running_worker, variables, wait_for
 
 Work = Callable[[Consumer, str], str]
 
@@ -196,6 +197,86 @@ def test_queues_without_a_worker(redis_server: RedisServer, redis_db: Any, queue
 
 
 STATES = ("waiting", "running", "dead")
+
+
+def fail(queue: JobQueue, db: Any) -> None:
+    queue.complete(claimed(queue), {"status": "failed"})
+
+
+def complete(queue: JobQueue, db: Any) -> None:
+    queue.complete(claimed(queue), {"status": "done"}, is_success=True)
+
+
+def die(queue: JobQueue, db: Any) -> None:
+    queue.complete(claimed(queue), {"status": "failed"}, is_dead=True)
+
+
+def exhaust(queue: JobQueue, db: Any) -> None:
+    queue.give_back(claimed(queue), is_crash=True)
+    assert JobQueue(queue.redis, "predict", "pod-2", max_attempts=1).claim() is None
+
+
+def cancel(queue: JobQueue, db: Any) -> None:
+    queue.cancel(JOB)
+
+
+def cancel_running(queue: JobQueue, db: Any) -> None:
+    job = claimed(queue)
+    queue.cancel(JOB)
+    queue.complete(job, {"status": "failed"})
+
+
+def claim_unwanted(queue: JobQueue, db: Any) -> None:
+    db.hset(JOB, "parent", "gone")
+    db.sadd("redis-consumer:open:gone", JOB)
+    assert queue.claim() is None
+
+
+def divide(queue: JobQueue, db: Any) -> None:
+    db.hset(JOB, "children", submit(db, "child", queue="other"))
+    Family(queue, claimed(queue)).adopt("_later", {})
+
+
+def lapse(queue: JobQueue, db: Any) -> None:
+    claimed(queue)
+    db.zadd("redis-consumer:leases:predict", {JOB: 1})
+    queue.sweep()
+
+
+def strand(queue: JobQueue, db: Any) -> None:
+    queue.register()
+    db.lmove("predict", queue.processing)
+    queue.sweep()
+    db.hset("redis-consumer:orphans:predict", f"{queue.processing} {JOB}", 1)
+    db.delete("redis-consumer:sweep:predict")
+    queue.sweep()
+
+
+@pytest.mark.parametrize(
+    ("act", "ended", "attempts", "swept"),
+    [
+        (complete, {"done": 1}, 1, 0),
+        (fail, {"failed": 1}, 1, 0),
+        (die, {"dead": 1}, 1, 0),
+        (exhaust, {"dead": 1}, 1, 0),
+        (cancel, {"failed": 1}, 0, 0),
+        (cancel_running, {"failed": 1}, 1, 0),
+        (claim_unwanted, {"failed": 1}, 0, 0),
+        (divide, {}, 1, 0),
+        (lapse, {}, 1, 1),
+        (strand, {}, 0, 1),
+    ],
+)
+def test_each_end_is_counted_once_by_redis(
+    queue: JobQueue, redis_db: Any, act: Any, ended: dict[str, int], attempts: int, swept: int
+) -> None:
+    assert submit(redis_db) == JOB
+    act(queue, redis_db)
+    figures = read_figures(queue.redis, ["predict"])
+    told = {status: count for (_, status), count in figures[metrics.queues.ENDED].items()}
+    assert told == {"done": 0, "failed": 0, "dead": 0, **ended}
+    assert figures[metrics.queues.ATTEMPTS] == {("predict",): attempts}
+    assert figures[metrics.queues.SWEPT] == {("predict",): swept}
 
 
 def test_the_exporter_outlives_redis(tmp_path: Path) -> None:

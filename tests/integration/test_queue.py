@@ -400,6 +400,7 @@ def test_an_ended_job_leaves_nothing_of_ours_behind(queue: JobQueue, redis_db: A
         "redis-consumer:completed:predict",
         "redis-consumer:leftovers:predict",
         "redis-consumer:rates:predict",
+        "redis-consumer:totals:predict",
     ]
 
 

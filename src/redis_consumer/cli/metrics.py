@@ -112,4 +112,22 @@ def figures_of(views: list[QueueView]) -> Figures:
         # Who pushed it may not have said when.
         queues.OLDEST: {labels: age_s for labels, age_s in oldest.items() if age_s is not None},
         queues.WORKERS: {(view.queue,): float(view.workers) for view in views},
+        queues.ENDED: {(view.queue, status): count for view in views for status, count in _ended(view).items()},
+        queues.ATTEMPTS: {
+            (view.queue,): _sum(view, "returned", "divided", "lapsed") + view.completed for view in views
+        },
+        queues.SWEPT: {(view.queue,): _sum(view, "lapsed", "stranded") for view in views},
     }
+
+
+def _ended(view: QueueView) -> dict[str, float]:
+    """Jobs that ended by how, from what is counted in Redis."""
+    return {
+        "done": view.completed - _sum(view, "failed", "dead"),
+        "failed": _sum(view, "failed", "cancelled"),
+        "dead": _sum(view, "dead", "exhausted"),
+    }
+
+
+def _sum(view: QueueView, *names: str) -> float:
+    return float(sum(view.totals.get(name, 0) for name in names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ _READ_QUEUES = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local rows = {}
-for start = 1, #KEYS, 8 do
+for start = 1, #KEYS, 9 do
   local queue, holders = KEYS[start], KEYS[start + 1]
   local kind = redis.call('TYPE', queue).ok
   if kind ~= 'list' and kind ~= 'none' then return {queue, kind} end
@@ -50,7 +50,8 @@ for start = 1, #KEYS, 8 do
     queue, redis.call('LLEN', queue), running, redis.call('LLEN', KEYS[start + 3]),
     redis.call('ZCOUNT', KEYS[start + 4], '(' .. string.format('%.0f', now), '+inf'),
     tonumber(redis.call('GET', KEYS[start + 5]) or 0), now, moments,
-    redis.call('HGETALL', KEYS[start + 6]), redis.call('ZCARD', KEYS[start + 7])
+    redis.call('HGETALL', KEYS[start + 6]), redis.call('ZCARD', KEYS[start + 7]),
+    redis.call('HGETALL', KEYS[start + 8])
   }
 end
 return rows
@@ -78,6 +79,7 @@ class QueueView:
         jobs_per_minute: how fast jobs were completed in the last ten minutes.
         read_at_s: moment of the look by the server's clock, in seconds since 1970.
         parents: jobs that wait for their children, and are in no list meanwhile.
+        totals: counts for metrics by name, see `redis_consumer.keys`.
     """
 
     queue: str
@@ -90,6 +92,7 @@ class QueueView:
     oldest_waiting_s: float | None = None
     jobs_per_minute: float = 0.0
     parents: int = 0
+    totals: Mapping[str, int] = field(default_factory=dict)
 
     def as_data(self) -> dict[str, Any]:
         """Give it as data for scripts."""
@@ -145,7 +148,7 @@ def read_queues(client: Any, names: Sequence[str], *, has_foreign: bool = False)
     Raises:
         SettingsError: a name is that of a key that is no list.
     """
-    kinds = ("holders", "processing", "dead", "workers", "completed", "rates", "waiting")
+    kinds = ("holders", "processing", "dead", "workers", "completed", "rates", "waiting", "totals")
     keys = [key for name in names for key in (name, *own_keys(name, *kinds))]
     foreign = processing_lists(client) if has_foreign else []
     rows = client.eval(_READ_QUEUES, len(keys), *keys, *foreign)
@@ -194,8 +197,14 @@ def jobs_per_minute(counts: Mapping[str, str], now_s: float) -> float:
 
 
 def _view(queue: str, *row: Any) -> QueueView:
-    waiting, running, dead, workers, completed, now_ms, moments, minutes, parents = row
+    waiting, running, dead, workers, completed, now_ms, moments, minutes, parents, totals = row
     ages = [age for age in map(age_s, moments) if age is not None]
-    rate = jobs_per_minute(dict(zip(minutes[::2], minutes[1::2], strict=True)), now_ms / 1000)
+    rate = jobs_per_minute(_paired(minutes), now_ms / 1000)
     oldest_s = max(ages, default=None)
-    return QueueView(queue, waiting, running, dead, workers, completed, now_ms / 1000, oldest_s, rate, parents)
+    counts = {name: int(count) for name, count in _paired(totals).items()}
+    return QueueView(queue, waiting, running, dead, workers, completed, now_ms / 1000, oldest_s, rate, parents, counts)
+
+
+def _paired(texts: list[str]) -> dict[str, str]:
+    """Names with what follows each, as Redis gives a hash to a script."""
+    return dict(zip(texts[::2], texts[1::2], strict=True))

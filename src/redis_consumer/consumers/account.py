@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from redis_consumer import __version__, metrics
 from redis_consumer.errors import ConsumerError
@@ -21,43 +21,46 @@ _stages: set[str] = set()
 
 
 class Account:
-    """Tells of a run for as long as its ``with`` block lasts.
+    """Tells of the runs of one consumer, one at a time.
 
     Args:
-        job: what is run.
-        queue: where it was taken from.
-        consumer: name of the class that runs it.
+        queue: where jobs are taken from.
+        consumer: name of the class that runs them.
     """
 
-    def __init__(self, job: Job, queue: str, consumer: str) -> None:
-        self.job = job
+    def __init__(self, queue: str, consumer: str) -> None:
         self.queue = queue
         self.consumer = consumer
-        self._status = ""
-        self._stage = ""
-        self._contexts = contextlib.ExitStack()
+        self._is_open = False
+        self._status = self._stage = ""
+        self._stage_started = 0.0
 
-    def __enter__(self) -> Account:
+    @contextmanager
+    def of(self, job: Job) -> Iterator[None]:
+        """Tell of a run for as long as the block lasts."""
+        started = time.monotonic()
+        self._is_open, self._status, self._stage = True, "", ""
         metrics.ATTEMPTS.add(self.queue)
-        self._contexts.enter_context(
-            job_context(job_id=self.job.id, attempt=self.job.attempt, queue=self.queue, consumer=self.consumer)
-        )
-        self._started = self._stage_started = time.monotonic()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end_stage()
-        # Without a word, Redis was away at its end, and others will run it; or a plug-in ends the slot.
-        without_word = "lost" if error is None or isinstance(error, ConsumerError) else "crashed"
-        metrics.JOBS.add(self.queue, self.consumer, self._status or without_word)
-        metrics.JOB_SECONDS.observe(self.queue, self.consumer, seconds=time.monotonic() - self._started)
-        self._contexts.close()
+        try:
+            with job_context(job_id=job.id, attempt=job.attempt, queue=self.queue, consumer=self.consumer):
+                yield
+        except ConsumerError:
+            # Redis was away at its end: another run will follow.
+            self._status = self._status or "lost"
+            raise
+        except BaseException:
+            # Such as a plug-in's sys.exit, which ends the slot.
+            self._status = self._status or "crashed"
+            raise
+        finally:
+            self._end_stage()
+            metrics.JOBS.add(self.queue, self.consumer, self._status or "lost")
+            metrics.JOB_SECONDS.observe(self.queue, self.consumer, seconds=time.monotonic() - started)
+            self._is_open = False
 
     def begin_stage(self, status: str) -> None:
         """Note that the job has this status now: a stage begins, the one before is over."""
-        if status == self._stage or not _STAGE.fullmatch(status):
+        if not self._is_open or status == self._stage or not _STAGE.fullmatch(status):
             return
         self._end_stage()
         if status in _stages or len(_stages) < MAX_STAGES:

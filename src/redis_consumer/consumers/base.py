@@ -110,7 +110,7 @@ class Consumer:
         self._is_settled = False
         self._is_bug = False
         self._is_over = False
-        self._account: Account | None = None
+        self._account = Account(self.queue, type(self).__name__)
         self._renewal: Renewal | None = None
         self._percent = 0
         self._look_at = 0.0
@@ -165,11 +165,14 @@ class Consumer:
         self._open(job)
         self.provenance.begin(job)
         try:
-            with Account(job, self.queue, type(self).__name__) as self._account:
-                return self._run(job)
+            with self._account.of(job):
+                outcome = self._run(job)
+                if outcome is not Outcome.SETTLED:
+                    self._account.end(outcome.name.lower())
+                return outcome
         finally:
             self.provenance.end()
-            self.job = self._account = None
+            self.job = None
 
     def _open(self, job: Job | None) -> None:
         self.job, self._is_settled, self._is_bug, self._is_over = job, False, False, False
@@ -190,14 +193,14 @@ class Consumer:
             self.logger.warning("Lost job %s: %s", job.id, error)
             with contextlib.suppress(RedisUnavailable):
                 self.job_queue.leave(job)
-            return self._note(Outcome.LOST)
+            return Outcome.LOST
         except (RetryableError, SettingsError) as error:
             # A wrong setting, such as a key that was changed, is no fault of the job: every other would fail as well.
             self.logger.warning("Gave back job %s: %s", job.id, describe(error))
             return self._give_back(job, error=describe(error))
         except Interrupted:
             self.logger.warning("Gave back job %s: the worker stops", job.id)
-            self._give_back(job, is_next=True)
+            self._account.end(self._give_back(job, is_next=True).name.lower())
             raise
         self.logger.info("Ended job %s after %.3f s: %s", job.id, time.monotonic() - started, outcome.value)
         return outcome
@@ -230,16 +233,8 @@ class Consumer:
             self.job_queue.give_back(job, is_next=is_next, error=error)
         except LeaseLost as error:
             self.logger.warning("Lost job %s: %s", job.id, error)
-            return self._note(Outcome.LOST)
-        return self._note(Outcome.GIVEN_BACK)
-
-    def _note(self, outcome: Outcome) -> Outcome:
-        self._tell_end(outcome.name.lower())
-        return outcome
-
-    def _tell_end(self, how: str) -> None:
-        if self._account is not None:
-            self._account.end(how)
+            return Outcome.LOST
+        return Outcome.GIVEN_BACK
 
     def _handle_error(self, err: Exception, redis_hash: str) -> None:
         """Write a job's failure: a readable ``reason``, whose last line is ``ErrorType: what is wrong``.
@@ -253,7 +248,7 @@ class Consumer:
         self._is_bug = not isinstance(err, ConsumerError)
         self.update_key(redis_hash, {"status": self.failed_status, "reason": reason_of(err)})
         if isinstance(err, JobCancelled):
-            self._tell_end("cancelled")
+            self._account.end("cancelled")
 
     def update_key(self, redis_hash: str, data: Mapping[str, Any] | None = None) -> None:
         """Write fields of a job, with ``updated_at`` and ``updated_by``.
@@ -280,11 +275,11 @@ class Consumer:
                 fields.update(self.provenance.closing_fields(fields))
             self.job_queue.complete(job, fields, is_success=is_success, is_dead=self._is_bug, is_last=self._is_over)
             self._is_settled = True
-            self._tell_end("done" if is_success else "dead" if self._is_bug else "failed")
+            self._account.end("done" if is_success else "dead" if self._is_bug else "failed")
             self._end_renewal()
         else:
             self.job_queue.update(job, fields)
-            if self._account is not None and "status" in fields:
+            if "status" in fields:
                 self._account.begin_stage(str(fields["status"]))
             if self.on_update is not None:
                 self.on_update()
@@ -367,7 +362,7 @@ class Consumer:
 
     def _end_phase(self) -> str:
         self._is_settled = True
-        self._tell_end("waiting")
+        self._account.end("waiting")
         self._end_renewal()
         return JobStatus.WAITING.value
 

@@ -33,5 +33,6 @@ if state == "waiting" then
 else
   kin.forget_family(job, ARGV[4])
 end
+redis.call("HINCRBY", totals_of .. KEYS[1], "cancelled", 1)
 redis.call("HSET", job, "status", "failed", "reason", ARGV[3], "updated_at", ARGV[1], "updated_by", ARGV[2])
 return "cancelled"

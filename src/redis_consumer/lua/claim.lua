@@ -70,6 +70,7 @@ if kin and kin.is_unwanted(job) then
   kin.forget_family(job, kept_s)
   redis.call("HSET", job, "status", "failed", "updated_at", ARGV[2], "updated_by", ARGV[3], "reason",
     "JobCancelled: job " .. job .. ": its parent job was cancelled, or is gone; submit it again if it was a mistake")
+  redis.call("HINCRBY", totals_of .. queue, "cancelled", 1)
   return drop("unwanted", job)
 end
 if phase and redis.call("HGET", family_of .. job, "state") == "waiting" then
@@ -92,6 +93,7 @@ if runs >= tonumber(ARGV[5]) then
   kin.forget_staged(job)
   kin.keep_family(job)
   redis.call("LPUSH", KEYS[7], job)
+  redis.call("HINCRBY", totals_of .. queue, "exhausted", 1)
   for earlier = 1, attempt - 1 do
     redis.call("ZADD", KEYS[8], now + ARGV[6], earlier .. " " .. job)
   end

@@ -51,6 +51,9 @@ if redis.call("EXISTS", family_of .. job, staged_of .. job) > 0 then
   end
 end
 redis.call("INCR", KEYS[9])
+if ARGV[2] ~= "done" then
+  redis.call("HINCRBY", totals_of .. KEYS[12], ARGV[2], 1)
+end
 redis.call("HINCRBY", KEYS[10], string.sub(ARGV[3], 1, 16), 1)
 if ARGV[2] == "dead" then
   redis.call("LPUSH", KEYS[8], job)

@@ -14,6 +14,8 @@
 local family_of, children_of = "redis-consumer:family:", "redis-consumer:children:"
 local open_of, staged_of = "redis-consumer:open:", "redis-consumer:staged:"
 local waiting_in = "redis-consumer:waiting:"
+-- And `totals`, followed by a queue: hash of counts for metrics, see `redis_consumer.keys`.
+local totals_of = "redis-consumer:totals:"
 -- Children at a time: Lua's stack takes some thousand values.
 local page = 500
 -- How deep families may be nested; a loop that a stranger wrote ends here.

@@ -37,6 +37,8 @@ redis.call("HDEL", KEYS[6], job)
 -- The next phase has all attempts again; their numbers go on.
 redis.call("HSET", KEYS[8], job, string.match(ARGV[1], "^%d+"))
 
+redis.call("HINCRBY", totals_of .. KEYS[7], "divided", 1)
+
 kin.forget_family(job, ARGV[4])
 local counts = {done = 0, failed = 0}
 if is_adoption then

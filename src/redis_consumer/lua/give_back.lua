@@ -1,7 +1,7 @@
 -- Return a job to its queue: from claimed to waiting.
 --
 -- KEYS  1 processing list   2 holders   3 hash of the job   4 leases   5 attempts   6 given back   7 completed   8 queue
---       9 recovered   10 forgiven
+--       9 recovered   10 forgiven   11 totals
 -- ARGV  1 holder ("<attempt> <processing list>")
 --       2 "next" (taken again at once), "crashed" (likewise, but the attempt counts) or "last" (end of the line,
 --       after an outage)
@@ -38,5 +38,6 @@ end
 if ARGV[4] ~= "" and redis.call("EXISTS", job) == 1 then
   redis.call("HSET", job, "last_error", ARGV[4])
 end
+redis.call("HINCRBY", KEYS[11], "returned", 1)
 redis.call(ARGV[2] == "last" and "LPUSH" or "RPUSH", KEYS[8], job)
 return 1

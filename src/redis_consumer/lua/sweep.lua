@@ -18,8 +18,9 @@ local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local returned = {}
 
-local function give_back(list, job)
+local function give_back(list, job, how)
   if redis.call("LREM", list, 1, job) > 0 then
+    redis.call("HINCRBY", totals_of .. KEYS[1], how, 1)
     redis.call("RPUSH", KEYS[1], job)
     returned[#returned + 1] = job
   end
@@ -30,7 +31,7 @@ for _, job in ipairs(redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", now, "LIMIT", 
   redis.call("ZREM", KEYS[2], job)
   redis.call("HDEL", KEYS[3], job)
   if holder then
-    give_back(string.match(holder, "^%d+ (.+)$"), job)
+    give_back(string.match(holder, "^%d+ (.+)$"), job, "lapsed")
   end
 end
 
@@ -43,7 +44,7 @@ for _, list in ipairs(redis.call("SMEMBERS", KEYS[4])) do
       local name = list .. " " .. job
       local since = redis.call("HGET", KEYS[5], name)
       if since and now - since >= tonumber(ARGV[2]) then
-        give_back(list, job)
+        give_back(list, job, "stranded")
       else
         seen[#seen + 1] = name
         seen[#seen + 1] = since or now

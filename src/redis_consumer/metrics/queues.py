@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from redis_consumer.metrics.recording import Gauge, Metric, in_utf8
+from redis_consumer.metrics.recording import Counter, Gauge, Metric, in_utf8
 
 UP = Gauge("redis_consumer_up", "Whether Redis answered: 1, or 0, and then nothing is told of queues")
 JOBS = Gauge(
@@ -24,9 +24,18 @@ OLDEST = Gauge(
     ("queue",),
 )
 WORKERS = Gauge("redis_consumer_queue_workers", "Workers that are alive", ("queue",))
+ENDED = Counter(
+    "redis_consumer_queue_ended_total",
+    "Jobs that ended: done, failed (also cancelled), or dead: failed, and listed as a dead letter",
+    ("queue", "status"),
+)
+ATTEMPTS = Counter("redis_consumer_queue_attempts_total", "Runs of jobs that ended, in whatever way", ("queue",))
+SWEPT = Counter(
+    "redis_consumer_queue_swept_total", "Jobs whose worker was gone and that came back to the queue", ("queue",)
+)
 
 #: In the order in which they are documented.
-ALL: tuple[Metric, ...] = (UP, JOBS, UNFINISHED, OLDEST, WORKERS)
+ALL: tuple[Metric, ...] = (UP, JOBS, UNFINISHED, OLDEST, WORKERS, ENDED, ATTEMPTS, SWEPT)
 
 
 def text_of_queues(figures: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> bytes:
