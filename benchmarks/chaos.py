@@ -18,6 +18,7 @@ import redis
 from benchmarks.chaos_consumer import STAGES
 from benchmarks.chaos_faults import Injector
 from benchmarks.chaos_ledger import Reader, history
+from benchmarks.chaos_metrics import scraped
 from benchmarks.chaos_plan import Fault, plan
 from benchmarks.chaos_scene import INPUT, QUEUE, Scene
 from benchmarks.chaos_servers import SLOTS, clear
@@ -145,7 +146,10 @@ def measure(
         producer, injector = _run(scene, submissions(seed, jobs, seconds), faults)
         residue = _residue(scene)
         missing = _missing_objects(scene)
+        told = scraped(scene.workers[0].settings, QUEUE, kept)
     figures = {**_figures(scene, producer, injector), "seed": seed, "missing_objects": missing, "residue": len(residue)}
+    figures["metrics"] = told
+    figures["metrics_differ"] = int(told != {"done": figures["done"], "failed": figures["failed"], "dead": 0})
     figures["wall_s"] = round(time.monotonic() - started, 1)
     figures["broken"] = _broken(figures)
     _tell(kept, scene, producer, figures, residue)
@@ -246,7 +250,7 @@ def _rounded(function: Any, times_s: list[float]) -> float | None:
 
 def _broken(figures: dict[str, Any]) -> list[str]:
     """Which promises didn't hold."""
-    names = ["lost", "duplicate_results", "missing_objects", "wrong_ends", "orphans", "residue"]
+    names = ["lost", "duplicate_results", "missing_objects", "wrong_ends", "orphans", "residue", "metrics_differ"]
     if not figures["unconfirmed_results_lost"]:
         names.append("double_completions")
     return [name for name in names if figures[name]]

@@ -53,6 +53,10 @@ def test_fails_bad_inputs_only(figures: dict[str, Any]) -> None:
     assert (figures["failed"], figures["wrong_ends"]) == (figures["bad_inputs"], 0)
 
 
+def test_metrics_agree_with_the_ledger(figures: dict[str, Any]) -> None:
+    assert figures["metrics"] == {"done": figures["done"], "failed": figures["failed"], "dead": 0}
+
+
 def test_leaves_nothing_behind(figures: dict[str, Any]) -> None:
     assert (figures["residue"], figures["orphans"], figures["not_recovered"]) == (0, 0, 0)
 
