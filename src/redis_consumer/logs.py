@@ -28,6 +28,7 @@ NOISY = (
     "imagecodecs",
     "matplotlib",
     "numba",
+    "opentelemetry",
     "redis",
     "tifffile",
     "urllib3",

@@ -10,7 +10,7 @@ import tempfile
 import time
 from typing import Any
 
-from redis_consumer.consumers import TensorFlowServingConsumer
+from redis_consumer.consumers import Child, TensorFlowServingConsumer, second_phase
 from redis_consumer.errors import StorageUnavailable
 
 
@@ -108,4 +108,19 @@ class Quitting(TensorFlowServingConsumer):
     def _consume(self, redis_hash: str) -> str:
         if self.job is not None and self.job.attempt == 1:
             sys.exit(7)
+        return self.final_status
+
+
+class Dividing(TensorFlowServingConsumer):
+    """Divides its job into a child of the queue `predict`, and is done when that is; children are done at once."""
+
+    def _consume(self, redis_hash: str) -> str:
+        if self.job is not None and self.job.get("parent"):
+            return self.final_status
+        self.update_key(redis_hash, {"status": "started"})
+        child = Child("predict", "child.tif", fields={"input_file_name": "uploads/child.tif"})
+        return self.fan_out([child], then="_gather")
+
+    @second_phase
+    def _gather(self, redis_hash: str) -> str:
         return self.final_status

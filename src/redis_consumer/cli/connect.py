@@ -149,6 +149,7 @@ def _service(text: str) -> tuple[str, str]:
 def _run_slot(
     make_consumer: Callable[[], Consumer], link: Link, queues: Sequence[JobQueue], *, is_burst: bool, threads: int
 ) -> int:
+    from redis_consumer import traces
     from redis_consumer.cli.output import exit_code_of
     from redis_consumer.crew import Crew
     from redis_consumer.worker import Worker
@@ -168,9 +169,14 @@ def _run_slot(
         return Worker(consumer, link.of_thread(thread), grace_period_s=grace_s, is_burst=is_burst, served=others)
 
     def run() -> int:
-        if threads == 1:
-            return make_worker(0).run()
-        return Crew([make_worker(thread) for thread in range(threads)], grace_period_s=grace_s).run()
+        if settings.otel_exporter_otlp_endpoint:
+            traces.start(settings.otel_exporter_otlp_endpoint, settings.hostname)
+        try:
+            if threads == 1:
+                return make_worker(0).run()
+            return Crew([make_worker(thread) for thread in range(threads)], grace_period_s=grace_s).run()
+        finally:
+            traces.stop()
 
     return exit_code_of(run)
 

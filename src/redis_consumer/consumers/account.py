@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from redis_consumer import __version__, metrics
+from redis_consumer import __version__, metrics, traces
 from redis_consumer.errors import ConsumerError
 from redis_consumer.job import Job
 from redis_consumer.logs import job_context
@@ -34,6 +34,7 @@ class Account:
         self._is_open = False
         self._status = self._stage = ""
         self._stage_started = 0.0
+        self._spans: traces.RunSpans | None = None
 
     @contextmanager
     def of(self, job: Job) -> Iterator[None]:
@@ -41,6 +42,7 @@ class Account:
         started = time.monotonic()
         self._is_open, self._status, self._stage = True, "", ""
         metrics.ATTEMPTS.add(self.queue)
+        self._spans = self._begun_spans(job) if traces.is_on() else None
         try:
             with job_context(job_id=job.id, attempt=job.attempt, queue=self.queue, consumer=self.consumer):
                 yield
@@ -54,7 +56,10 @@ class Account:
             raise
         finally:
             self._end_stage()
-            metrics.JOBS.add(self.queue, self.consumer, self._status or "lost")
+            self._status = self._status or "lost"
+            if self._spans is not None:
+                self._spans.end(self._status)
+            metrics.JOBS.add(self.queue, self.consumer, self._status)
             metrics.JOB_SECONDS.observe(self.queue, self.consumer, seconds=time.monotonic() - started)
             self._is_open = False
 
@@ -66,13 +71,27 @@ class Account:
         if status in _stages or len(_stages) < MAX_STAGES:
             _stages.add(status)
             self._stage = status
+            if self._spans is not None:
+                self._spans.begin_stage(status)
 
     def end(self, how: str) -> None:
         """Note how the run ended, one of `metrics.JOB_STATUSES`; what is said last holds."""
         self._status = how
 
+    def tell(self, **attributes: str) -> None:
+        """Add to what the run's span says."""
+        if self._is_open and self._spans is not None:
+            self._spans.tell({f"job.{name}": metrics.in_utf8(text) for name, text in attributes.items()})
+
+    def _begun_spans(self, job: Job) -> traces.RunSpans:
+        texts = {"job.id": job.id, "job.queue": self.queue, "job.consumer": self.consumer}
+        attributes = {name: metrics.in_utf8(text) for name, text in texts.items()}
+        return traces.RunSpans(f"job {self.queue}", job.fields, {**attributes, "job.attempt": job.attempt})
+
     def _end_stage(self) -> None:
         now = time.monotonic()
+        if self._spans is not None:
+            self._spans.end_stage()
         if self._stage:
             metrics.STAGE_SECONDS.observe(self.consumer, self._stage, seconds=now - self._stage_started)
         self._stage, self._stage_started = "", now

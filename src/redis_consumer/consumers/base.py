@@ -245,6 +245,7 @@ class Consumer:
             self.logger.warning("Failed job %s: %s", redis_hash, describe(err))
         else:
             self.logger.error("Failed job %s by a bug: %s", redis_hash, describe(err), exc_info=err)
+        self._account.tell(reason=describe(err))
         self._is_bug = not isinstance(err, ConsumerError)
         self.update_key(redis_hash, {"status": self.failed_status, "reason": reason_of(err)})
         if isinstance(err, JobCancelled):

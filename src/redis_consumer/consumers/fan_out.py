@@ -15,6 +15,7 @@ from redis_consumer.errors import InvalidJob
 from redis_consumer.family import CHUNK, NEXT_PHASE, Family, child_key
 from redis_consumer.job import FINAL_STATUSES, OWN_FIELDS, Job, JobStatus
 from redis_consumer.queue import JobQueue, timestamp
+from redis_consumer.traces import carried
 
 _MARK = "is_second_phase"
 
@@ -116,11 +117,12 @@ def run_fan_out(
         child.path.unlink()
         return {"input_file_name": key, "url": url}
 
+    given = {"identity_upload": consumer.name, **carried(job.fields)}
     chunk: list[tuple[str, Mapping[str, Any]]] = []
     with contextlib.closing(in_flight(upload, enumerate(children))) as uploaded:
         for (index, child), where in uploaded:
             consumer.check_wanted()
-            chunk.append((child_key(job, child.queue, child.name, index), _hash_of(child, where, consumer.name)))
+            chunk.append((child_key(job, child.queue, child.name, index), _hash_of(child, {**where, **given})))
             if len(chunk) == CHUNK:
                 family.stage(chunk)
                 chunk.clear()
@@ -130,9 +132,9 @@ def run_fan_out(
     family.fan_out(then, {**consumer.provenance.input_fields(), **took, **(fields or {})}, share=share)
 
 
-def _hash_of(child: Child, where: Mapping[str, Any], worker: str) -> dict[str, Any]:
-    life = {"status": JobStatus.NEW.value, "created_at": timestamp(), "identity_upload": worker}
-    return {"original_name": child.name, **child.fields, **where, **life}
+def _hash_of(child: Child, given: Mapping[str, Any]) -> dict[str, Any]:
+    life = {"status": JobStatus.NEW.value, "created_at": timestamp()}
+    return {"original_name": child.name, **child.fields, **given, **life}
 
 
 def reason_of_child(child: Job) -> str:

@@ -230,6 +230,7 @@ class ModelConsumer(Consumer):
         return tiling_of(self.model_server, self.models, model, on_retry=self._note_retry)
 
     def _note_model(self, model: ModelId) -> None:
+        self._account.tell(model=str(model))
         self.provenance.note_model(str(model), partial(self._describe_model, model))
 
     def _describe_model(self, model: ModelId) -> dict[str, Any]:

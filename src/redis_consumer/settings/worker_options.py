@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from redis_consumer.settings.kinds import (
     Count,
+    Endpoint,
     HealthAddress,
     LogFormat,
     LogLevel,
@@ -106,10 +107,15 @@ class RedisOptions(BaseModel):
 
 
 class LogOptions(BaseModel):
-    """Logs."""
+    """Logs and traces."""
 
     debug: Switch = Field(
         default=False, description="Older switch: true is LOG_LEVEL=DEBUG, false is INFO, unless LOG_LEVEL is set"
     )
     log_level: LogLevel = Field(default="DEBUG", description="Least severity that is logged")
     log_format: LogFormat = Field(default="text", description="text: lines to read; json: one JSON object a line")
+    otel_exporter_otlp_endpoint: Endpoint = Field(
+        default="",
+        description="Collector that takes spans of jobs by OTLP over HTTP, e.g. http://collector:4318; needs the extra "
+        "otel; empty for none",
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,3 +111,8 @@ def test_metrics_of_a_plug_in_are_told_too(tmp_path: Path) -> None:
     metrics.start(tmp_path, "slot-0")
     prometheus_client.Counter("spots_found", "Spots", registry=None).inc(5)
     assert value(told(tmp_path), "spots_found_total") == 5
+
+
+def test_the_library_is_not_loaded_before_the_start() -> None:
+    code = "import redis_consumer.worker, redis_consumer.supervisor, sys; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

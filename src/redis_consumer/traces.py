@@ -1,0 +1,139 @@
+"""Where does the time of a job go, seen together with what its producer and its children do? Spans, by OpenTelemetry.
+
+The library is an extra, and loaded by `start` only. Its own variables, such as ``OTEL_SERVICE_NAME``,
+``OTEL_EXPORTER_OTLP_HEADERS`` and ``OTEL_TRACES_SAMPLER``, are read by it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from redis_consumer import __version__
+from redis_consumer.errors import SettingsError
+
+#: Fields of a job, and headers elsewhere, that say which span it belongs to (W3C Trace Context).
+CONTEXT_FIELDS = ("traceparent", "tracestate")
+#: Seconds that the end of a process may wait for its last spans to be sent.
+FLUSH_S = 2.0
+#: Ends of a run that are errors of it.
+ERRORS = frozenset({"failed", "dead", "crashed"})
+
+_provider: Any = None
+_tracer: Any = None
+
+
+def start(endpoint: str, worker: str) -> None:
+    """Send the spans of this process, in a thread of its own; after a fork, in each process anew.
+
+    Args:
+        endpoint: base URL of a collector that takes OTLP by HTTP, e.g. ``http://collector:4318``.
+        worker: name of the worker.
+
+    Raises:
+        SettingsError: the extra isn't installed.
+    """
+    global _provider, _tracer
+    try:
+        from opentelemetry import trace
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise SettingsError(
+            f"OTEL_EXPORTER_OTLP_ENDPOINT={endpoint}: traces need the extra otel; "
+            "run pip install 'kiosk-redis-consumer[otel]', or leave the variable empty"
+        ) from error
+
+    ours = {"service.name": "redis-consumer", "service.version": __version__, "service.instance.id": worker}
+    resource = Resource.create(ours).merge(OTELResourceDetector().detect())
+    _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
+    trace.set_tracer_provider(_provider)  # for spans of a plug-in's own
+    _tracer = _provider.get_tracer("redis_consumer", __version__)
+
+
+def stop(timeout_s: float = FLUSH_S) -> None:
+    """Send what is left, and no more from then on; waits for no collector longer than `timeout_s`."""
+    global _provider, _tracer
+    provider, _provider, _tracer = _provider, None, None
+    if provider is not None:
+        flush = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
+        flush.start()
+        flush.join(timeout_s)
+
+
+def is_on() -> bool:
+    """Whether somebody wants spans."""
+    return _tracer is not None
+
+
+class RunSpans:
+    """A span for the run of a job, under way from now on, and one for each of its stages; only after `start`.
+
+    Spans that a plug-in makes meanwhile, in the same thread, are children of the run's.
+
+    Args:
+        name: of the run's span.
+        fields: the job's; its trace context is the parent.
+        attributes: of the run's span.
+    """
+
+    def __init__(self, name: str, fields: Mapping[str, str], attributes: Mapping[str, str | int]) -> None:
+        from opentelemetry.context import attach
+        from opentelemetry.trace import SpanKind, set_span_in_context
+
+        self._tracer = _tracer
+        parent = _context_of(fields)
+        self._run = _tracer.start_span(name, parent, kind=SpanKind.CONSUMER, attributes=attributes)
+        self._context = set_span_in_context(self._run)
+        self._token = attach(self._context)
+        self._stage: Any = None
+
+    def tell(self, attributes: Mapping[str, str]) -> None:
+        """Add to what the run's span says."""
+        self._run.set_attributes(attributes)
+
+    def begin_stage(self, name: str) -> None:
+        """Begin a stage."""
+        self._stage = self._tracer.start_span(name, self._context)
+
+    def end_stage(self) -> None:
+        """End the stage, if there is one."""
+        if self._stage is not None:
+            self._stage.end()
+        self._stage = None
+
+    def end(self, status: str) -> None:
+        """End the run with what became of it."""
+        from opentelemetry.context import detach
+        from opentelemetry.trace import StatusCode
+
+        self._run.set_attribute("job.status", status)
+        if status in ERRORS:
+            self._run.set_status(StatusCode.ERROR)
+        self._run.end()
+        detach(self._token)
+
+
+def carried(fields: Mapping[str, str]) -> dict[str, str]:
+    """Trace context for the children of a job: the span that is under way, else what the job itself has."""
+    if _tracer is None:
+        return {name: fields[name] for name in CONTEXT_FIELDS if name in fields}
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier
+
+
+def _context_of(fields: Mapping[str, str]) -> Any:
+    from opentelemetry.context import Context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    # One that can't be read begins a trace of its own.
+    return TraceContextTextMapPropagator().extract(
+        {name: fields[name] for name in CONTEXT_FIELDS if name in fields}, context=Context()
+    )
