@@ -105,7 +105,7 @@ class DeskFamily(Family):
             self.queue.redis.put(Job(key, self.queue.stamp(fields)))
         self._lay([key for key, _ in children])
 
-    def fan_out(self, then: str, fields: Mapping[str, Any]) -> None:
+    def fan_out(self, then: str, fields: Mapping[str, Any], *, share: int = 100) -> None:  # noqa: ARG002
         """Let the parent wait."""
         self._lay([])
         waiting = {"total_jobs": self._staged, "status": JobStatus.WAITING.value, NEXT_PHASE: then}
