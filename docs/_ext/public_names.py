@@ -21,9 +21,9 @@ from sphinx.environment import BuildEnvironment
 from sphinx.roles import XRefRole
 
 OURS = "redis_consumer"
-# Names in our annotations for numpy.typing.NDArray of one kind or another, and for a union that a docstring explains;
+# Names in our annotations for numpy.typing.NDArray of one kind or another, and for unions that docstrings explain;
 # where an annotation stays text, they do.
-ALIASES = {"Analysis", "Array", "Batch", "Floats", "Labels"}
+ALIASES = {"Analysis", "Array", "Batch", "Floats", "Input", "Labels", "Model"}
 
 
 class NameRole(XRefRole):

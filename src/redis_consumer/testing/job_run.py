@@ -44,7 +44,7 @@ class JobRun:
 
     @property
     def status(self) -> str:
-        """The last status: ``done``, ``failed``, or another one where it was given back or lost."""
+        """The last status, which is ``done``, ``failed``, or another one where it was given back or lost."""
         return self.job.status
 
     @property
@@ -59,7 +59,7 @@ class JobRun:
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds of each stage: the fields that end in ``_time`` and hold a number."""
+        """Seconds of each stage, by those fields that end in ``_time`` and hold a number."""
         texts = {name: text for name, text in self.fields.items() if name.endswith("_time")}
         return {name: float(text) for name, text in texts.items() if _NUMBER.fullmatch(text)}
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 Function = Callable[[Array], Array | Mapping[str, Array]]
 
-Model = Union[Function, str, "os.PathLike[str]", bytes]
+Model = Function | str | Path | bytes
 """A function from (N, y, x, C) float32 to an array of N items, or to several by name; or an ONNX model: path, bytes."""
 
 #: Version of every model that a test gives.
@@ -54,7 +53,7 @@ def store(models: Mapping[str, Model], bucket: Storage) -> dict[str, Function]:
     for name, model in models.items():
         if isinstance(model, bytes):
             bucket.write_bytes(f"models/{name}/{VERSION}/model.onnx", model)
-        elif isinstance(model, (str, os.PathLike)):
+        elif isinstance(model, (str, Path)):
             path = Path(model)
             bucket.upload_file(path, f"models/{name}/{VERSION}/model.onnx")
             for beside in (path.with_name(f"{path.name}.data"), path.with_name("card.toml")):
