@@ -35,7 +35,7 @@ RUN --mount=type=secret,id=certificates,target=/etc/ssl/certs/ca-certificates.cr
 FROM build-onnx AS build-full
 RUN --mount=type=secret,id=certificates,target=/etc/ssl/certs/ca-certificates.crt \
     --mount=type=cache,target=/root/.cache/uv \
-    uv sync --frozen --no-default-groups --no-editable --all-extras
+    uv sync --frozen --no-default-groups --no-editable --all-extras --no-extra testing
 
 FROM ${BASE_IMAGE} AS worker
 LABEL org.opencontainers.image.title="kiosk-redis-consumer" \
