@@ -13,11 +13,12 @@ import numpy as np
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.analysis import LABELS, Analysis, write_analysis
+from redis_consumer.consumers.input_image import load_input, role_of
 from redis_consumer.consumers.large_image import run_large_image
 from redis_consumer.consumers.results import shown_name
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Plan, Stages
-from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch
+from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.job import Job, JobStatus
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             is_folder = job.input_file_name.rstrip("/").lower().endswith(".zarr")
             download = self.storage.download_folder if is_folder else self.storage.download
             path = Path(download(job.input_file_name, Path(folder, "input")))
-            image = self._load(job, path)
+            image = load_input(path, job, takes_parts=self._takes_parts)
             found: dict[str, Any] = {}
             if image is None:
                 files = run_large_image(self, job, stages, path, Path(folder))
@@ -144,55 +145,11 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         if stages is not None:
             stages.begin(JobStatus.POST_PROCESSING, ended="prediction_time", predict_retries=stages.retries)
 
-    def _load(self, job: Job, path: Path) -> Array | None:
-        """Read an image as (B, Y, X, C) float32, with the channels that the job names.
-
-        Returns:
-            None where it is too large to be in memory, but can be read by region; and for each OME-Zarr.
-        """
-        from redis_consumer.images import ImageLimits, check_frames, read_image, select_channels, to_batch
-        from redis_consumer.images.regions import is_large
-
-        name, order = shown_name(job.original_name), job.get("dimension_order").strip()
-        max_frames = int(defaults.get("MAX_IMAGE_FRAMES"))
-        limits = ImageLimits(
-            max_height=int(defaults.get("MAX_IMAGE_HEIGHT")),
-            max_width=int(defaults.get("MAX_IMAGE_WIDTH")),
-            # Which axes are frames, the job's order decides where it gives one.
-            max_frames=None if order else max_frames,
-        )
-        try:
-            image = read_image(path, limits=limits, name=name)
-        except (InvalidImage, IsADirectoryError) as error:
-            if self._takes_parts and is_large(path, limits):
-                return None
-            if isinstance(error, IsADirectoryError):
-                raise InvalidImage(
-                    f"{name}: is an OME-Zarr, which this consumer can't take; save it as TIFF"
-                ) from error
-            raise
-        batch: Array = to_batch(image, order)
-        check_frames(len(batch), max_frames, name)
-        indices = self._channels(job)
-        return batch if indices is None else select_channels(batch, indices, name)
-
     @property
     def _takes_parts(self) -> bool:
         """Whether an image may be done part by part: not where a plug-in wants to see it whole."""
         methods = ("analyze", "apply_model", "predict")
         return all(getattr(type(self), name) is getattr(ImageFileConsumer, name) for name in methods)
-
-    @staticmethod
-    def _channels(job: Job) -> list[int] | None:
-        """The channels that a job names, None for all."""
-        if job.channels is None:
-            return None
-        indices = [index for index in job.channels if index is not None]
-        if not indices:
-            raise InvalidJob(
-                f"field channels: {job.get('channels')!r} names none; give an index, e.g. 0", job_id=job.id
-            )
-        return indices
 
     def _plan(self, job: Job, image: Array) -> Plan:
         """Choose model and functions: by the detected kind of image where that is on, else by job and card.
@@ -208,7 +165,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
                 self.update_key(job.id, {"label": label})
             model = defaults.model_of_label(label)
             postprocess = (defaults.postprocess_of_label(label),)
-        model = model or defaults.model_of_label(job.label if job.label is not None else _role(job))
+        model = model or defaults.model_of_label(job.label if job.label is not None else role_of(job))
         card = self.models.card(model)
         if card is not None:
             pre, post, options = card.preprocess, card.postprocess, card.functions
@@ -330,15 +287,3 @@ def _describe_function(process_type: str, name: str, given: Mapping[str, Any]) -
     function = registry.get_function(process_type, name)
     origin = conditions.origin(function, registry.GROUPS[process_type])
     return {**origin, "options": conditions.options_of(function, given)}
-
-
-def _role(job: Job) -> int | None:
-    """Kind of image by the role whose channel is given (contract, section 1.3): ``",0"`` is cytoplasm only."""
-    roles = [role for role, index in enumerate(job.channels or ()) if index is not None]
-    if len(roles) > 1:
-        raise InvalidJob(
-            f"field channels: {job.get('channels')!r} fills several roles, but the job names no model; give the "
-            "channel of one role, or a model_name that takes them all",
-            job_id=job.id,
-        )
-    return roles[0] if roles else None

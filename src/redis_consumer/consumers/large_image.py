@@ -17,6 +17,7 @@ import numpy as np
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.block_results import BlockResults
+from redis_consumer.consumers.input_image import channels_of
 from redis_consumer.consumers.results import result_stem, shown_name
 from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.images.region_writing import TiledPlane, write_ome_zarr, write_tiled_tiff
@@ -52,8 +53,6 @@ class Segmenter(Protocol):
     """What is needed of `ImageFileConsumer`."""
 
     def _plan(self, job: Job, image: Array) -> Plan: ...
-
-    def _channels(self, job: Job) -> list[int] | None: ...
 
     def _restore(self, result: Array, shape_yx: tuple[int, int]) -> Array: ...
 
@@ -175,7 +174,7 @@ def run_large_image(consumer: Segmenter, job: Job, stages: Stages, path: Path, f
         path,
         name=shown_name(job.original_name),
         dimension_order=job.get("dimension_order").strip(),
-        channels=consumer._channels(job),
+        channels=channels_of(job),
         max_frames=int(defaults.get("MAX_IMAGE_FRAMES")),
         max_plane_px=MAX_PLANE_PX,
         max_channels=MAX_CHANNELS,
