@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
@@ -53,11 +53,21 @@ def job_context(
         consumer: name of the class that runs it; left out where None.
     """
     fields = {"job_id": job_id, "attempt": attempt, "queue": queue, "consumer": consumer}
-    token = _job.set({**_job.get(), **{name: value for name, value in fields.items() if value is not None}})
+    token = enter_job({**_job.get(), **{name: value for name, value in fields.items() if value is not None}})
     try:
         yield
     finally:
-        _job.reset(token)
+        leave_job(token)
+
+
+def enter_job(fields: dict[str, Any]) -> Token[dict[str, Any]]:
+    """Let each line that is logged from now on carry these fields alone, until `leave_job`; costs next to nothing."""
+    return _job.set(fields)
+
+
+def leave_job(token: Token[dict[str, Any]]) -> None:
+    """Let lines carry what they did before."""
+    _job.reset(token)
 
 
 def initialize_logger(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -71,11 +70,7 @@ def pages_of(client: Any, names: list[str]) -> Mapping[str, Callable[[], Reply]]
     from redis_consumer.supervisor.pages import Reply
 
     def give_metrics() -> Reply:
-        try:
-            figures = read_figures(client, names)
-        except ValueError as error:
-            return Reply.of_data({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
-        return Reply(metrics.text_of_queues(figures), content_type=metrics.CONTENT_TYPE)
+        return Reply(metrics.text_of_queues(read_figures(client, names)), content_type=metrics.CONTENT_TYPE)
 
     return {"/metrics": give_metrics, "/live": lambda: Reply.of_data({"queues": names})}
 

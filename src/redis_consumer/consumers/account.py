@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from redis_consumer import __version__, metrics, traces
 from redis_consumer.errors import ConsumerError
 from redis_consumer.job import Job
-from redis_consumer.logs import job_context
+from redis_consumer.logs import enter_job, leave_job
 
 #: What a status must look like to count as a stage: ``predicting``, not ``retry-predicting - 1 - UNAVAILABLE``.
 _STAGE = re.compile(r"[a-z]{1,20}(-[a-z]{1,20}){0,3}")
@@ -33,35 +32,36 @@ class Account:
         self.consumer = consumer
         self._is_open = False
         self._status = self._stage = ""
-        self._stage_started = 0.0
+        self._started = self._stage_started = 0.0
         self._spans: traces.RunSpans | None = None
 
-    @contextmanager
-    def of(self, job: Job) -> Iterator[None]:
-        """Tell of a run for as long as the block lasts."""
-        started = time.monotonic()
+    def of(self, job: Job) -> Account:
+        """Tell of a run for as long as the ``with`` block lasts."""
+        self._job = job
+        return self
+
+    def __enter__(self) -> None:
+        job = self._job
+        self._log_token = enter_job(
+            {"job_id": job.id, "attempt": job.attempt, "queue": self.queue, "consumer": self.consumer}
+        )
+        self._spans = self._begun_spans(job) if traces.is_on() else None
         self._is_open, self._status, self._stage = True, "", ""
         metrics.ATTEMPTS.add(self.queue)
-        self._spans = self._begun_spans(job) if traces.is_on() else None
-        try:
-            with job_context(job_id=job.id, attempt=job.attempt, queue=self.queue, consumer=self.consumer):
-                yield
-        except ConsumerError:
-            # Redis was away at its end: another run will follow.
-            self._status = self._status or "lost"
-            raise
-        except BaseException:
-            # Such as a plug-in's sys.exit, which ends the slot.
-            self._status = self._status or "crashed"
-            raise
-        finally:
-            self._end_stage()
-            self._status = self._status or "lost"
-            if self._spans is not None:
-                self._spans.end(self._status)
-            metrics.JOBS.add(self.queue, self.consumer, self._status)
-            metrics.JOB_SECONDS.observe(self.queue, self.consumer, seconds=time.monotonic() - started)
-            self._is_open = False
+        self._started = time.monotonic()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_stage()
+        # Without a word, Redis was away at its end, and another run follows; or a plug-in ends the slot.
+        status = self._status or ("lost" if error is None or isinstance(error, ConsumerError) else "crashed")
+        if self._spans is not None:
+            self._spans.end(status)
+        metrics.JOBS.add(self.queue, self.consumer, status)
+        metrics.JOB_SECONDS.observe(self.queue, self.consumer, seconds=time.monotonic() - self._started)
+        self._is_open = False
+        leave_job(self._log_token)
 
     def begin_stage(self, status: str) -> None:
         """Note that the job has this status now: a stage begins, the one before is over."""

@@ -180,8 +180,12 @@ def in_utf8(value: str) -> str:
 
 
 def _take_room(path: Path) -> None:
-    with path.open("ab") as file:
-        if file.tell() < FILE_BYTES:
-            file.truncate(FILE_BYTES)
-            with contextlib.suppress(AttributeError):  # where the system has no such call
-                os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
+    if path.exists():
+        return
+    # Not in its place before it is whole: somebody may read all files at any moment.
+    young = path.with_suffix(".young")
+    with young.open("wb") as file:
+        file.truncate(FILE_BYTES)
+        with contextlib.suppress(AttributeError):  # where the system has no such call
+            os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
+    young.replace(path)

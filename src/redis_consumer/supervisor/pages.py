@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import selectors
 import socket
 import time
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from redis_consumer.errors import SettingsError
+from redis_consumer.errors import ConsumerError, SettingsError
+
+logger = logging.getLogger(__name__)
 
 #: Bytes of a request that are looked at: its first line.
 REQUEST_BYTES = 4096
@@ -150,7 +153,11 @@ class Pages:
         if page is None:
             names = " or ".join(f"GET {name}" for name in self._pages)
             return Reply.of_data({"error": f"ask {names}"}, HTTPStatus.NOT_FOUND)
-        return page()
+        try:
+            return page()
+        except Exception as error:
+            logger.warning("GET %s: %s", path, error, exc_info=not isinstance(error, ConsumerError))
+            return Reply.of_data({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _end(self, connection: Connection) -> None:
         self._connections.remove(connection)

@@ -26,7 +26,8 @@ def selector() -> Iterator[selectors.BaseSelector]:
 @pytest.fixture
 def pages(selector: selectors.BaseSelector) -> Iterator[Pages]:
     small = Reply.of_data({"ready": True}, HTTPStatus.SERVICE_UNAVAILABLE)
-    served = Pages("127.0.0.1:0", {"/small": lambda: small, "/large": lambda: LARGE}, selector, name="--listen ")
+    shown = {"/small": lambda: small, "/large": lambda: LARGE, "/broken": lambda: Reply(bytes(1 // 0))}
+    served = Pages("127.0.0.1:0", shown, selector, name="--listen ")
     yield served
     served.close()
 
@@ -72,6 +73,14 @@ def test_anything_else_is_told_what_there_is(
     reply = received(ask(pages, path, method), selector)
     assert reply.startswith(b"HTTP/1.1 404 ")
     assert b"GET /small or GET /large" in reply
+
+
+def test_a_page_that_fails_says_so_and_ends_nothing(
+    pages: Pages, selector: selectors.BaseSelector, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert b"500 Internal Server Error" in received(ask(pages, "/broken"), selector)
+    assert "ZeroDivisionError" in caplog.text
+    assert received(ask(pages, "/small"), selector).startswith(b"HTTP/1.1 503")
 
 
 def test_a_large_page_comes_whole(pages: Pages, selector: selectors.BaseSelector) -> None:
