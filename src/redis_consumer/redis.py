@@ -241,8 +241,7 @@ class RedisClient:
         return self._retried(name, lambda master: getattr(master, name)(*args, **kwargs))
 
     def _retried(self, name: str, send: Callable[[redis.Redis], Any]) -> Any:
-        started = time.monotonic()
-        tries = 0
+        started, tries = time.monotonic(), 0
         pause_s = max(self.backoff, MIN_PAUSE_S)
         while True:
             try:
@@ -268,9 +267,8 @@ class RedisClient:
             tries += 1
 
     def _is_over(self, started: float, pause_s: float) -> bool:
-        if self._stopping.is_set():
-            return True
-        return self.deadline_s is not None and time.monotonic() - started + pause_s > self.deadline_s
+        is_late = self.deadline_s is not None and time.monotonic() - started + pause_s > self.deadline_s
+        return is_late or self._stopping.is_set()
 
     def _unavailable(self, name: str, error: Exception) -> RedisUnavailable:
         return RedisUnavailable(

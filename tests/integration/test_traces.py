@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from redis_consumer import traces
+from support import onnx_models
 from support.collector import Collected, attributes_of, collector
 from support.redis_server import RedisServer, free_port
 from support.worker import JOB, running_worker, status_is, submit, variables, wait_for
@@ -122,3 +123,12 @@ def test_without_the_extra_the_start_says_what_to_do(redis_server: RedisServer, 
     with running_worker(tmp_path, settings) as process:
         assert process.wait(60) == 2
     assert "kiosk-redis-consumer[otel]" in (tmp_path / "worker.log").read_text()
+
+
+def test_the_model_that_a_run_asked_is_told(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path, collected: Collected
+) -> None:
+    onnx_models.save(tmp_path / "models", "Scaling", 1, onnx_models.scaling(2.0))
+    work(redis_server, tmp_path, redis_db, "Asking", collected.url)
+    (run,) = collected.named("job predict")
+    assert attributes_of(run)["job.model"] == "Scaling:1"

@@ -10,6 +10,8 @@ import tempfile
 import time
 from typing import Any
 
+import numpy as np
+
 from redis_consumer.consumers import Child, TensorFlowServingConsumer, second_phase
 from redis_consumer.errors import StorageUnavailable
 
@@ -123,4 +125,12 @@ class Dividing(TensorFlowServingConsumer):
 
     @second_phase
     def _gather(self, redis_hash: str) -> str:
+        return self.final_status
+
+
+class Asking(TensorFlowServingConsumer):
+    """Asks a model about an image of ones."""
+
+    def _consume(self, redis_hash: str) -> str:
+        self.grpc_image(np.ones((16, 16, 1), np.float32), "Scaling", 1)
         return self.final_status

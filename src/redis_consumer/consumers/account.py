@@ -7,7 +7,8 @@ import time
 from types import TracebackType
 
 from redis_consumer import __version__, metrics, traces
-from redis_consumer.errors import ConsumerError
+from redis_consumer.consumers.reasons import describe
+from redis_consumer.errors import ConsumerError, JobCancelled
 from redis_consumer.job import Job
 from redis_consumer.logs import enter_job, leave_job
 
@@ -30,7 +31,7 @@ class Account:
     def __init__(self, queue: str, consumer: str) -> None:
         self.queue = queue
         self.consumer = consumer
-        self._is_open = False
+        self._is_open = self._is_cancelled = False
         self._status = self._stage = ""
         self._started = self._stage_started = 0.0
         self._spans: traces.RunSpans | None = None
@@ -46,7 +47,7 @@ class Account:
             {"job_id": job.id, "attempt": job.attempt, "queue": self.queue, "consumer": self.consumer}
         )
         self._spans = self._begun_spans(job) if traces.is_on() else None
-        self._is_open, self._status, self._stage = True, "", ""
+        self._is_open, self._is_cancelled, self._status, self._stage = True, False, "", ""
         metrics.ATTEMPTS.add(self.queue)
         self._started = time.monotonic()
 
@@ -74,9 +75,14 @@ class Account:
             if self._spans is not None:
                 self._spans.begin_stage(status)
 
+    def note_error(self, error: Exception) -> None:
+        """Note why the run is about to end as a failed one."""
+        self._is_cancelled = isinstance(error, JobCancelled)
+        self.tell(reason=describe(error))
+
     def end(self, how: str) -> None:
         """Note how the run ended, one of `metrics.JOB_STATUSES`; what is said last holds."""
-        self._status = how
+        self._status = "cancelled" if how == "failed" and self._is_cancelled else how
 
     def tell(self, **attributes: str) -> None:
         """Add to what the run's span says."""

@@ -18,15 +18,7 @@ from redis_consumer.consumers.provenance import Provenance
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.consumers.results import discard_record
-from redis_consumer.errors import (
-    ConsumerError,
-    InvalidJob,
-    JobCancelled,
-    LeaseLost,
-    RedisUnavailable,
-    RetryableError,
-    SettingsError,
-)
+from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError, SettingsError
 from redis_consumer.family import NEXT_PHASE, Family
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.queue import JobQueue, Leftover, timestamp
@@ -245,11 +237,9 @@ class Consumer:
             self.logger.warning("Failed job %s: %s", redis_hash, describe(err))
         else:
             self.logger.error("Failed job %s by a bug: %s", redis_hash, describe(err), exc_info=err)
-        self._account.tell(reason=describe(err))
+        self._account.note_error(err)
         self._is_bug = not isinstance(err, ConsumerError)
         self.update_key(redis_hash, {"status": self.failed_status, "reason": reason_of(err)})
-        if isinstance(err, JobCancelled):
-            self._account.end("cancelled")
 
     def update_key(self, redis_hash: str, data: Mapping[str, Any] | None = None) -> None:
         """Write fields of a job, with ``updated_at`` and ``updated_by``.
