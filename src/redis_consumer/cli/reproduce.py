@@ -134,6 +134,8 @@ def _run_and_compare(
     before, after = folder / "recorded.zip", folder / "reproduced.zip"
     rerun.overlay.download_file(new.result_key, after)
     files, note = _compare(record, bucket, before, after)
+    if not files:
+        raise PermanentError(f"result {record.result_key}: holds no images, nor anything else to compare")
     found = Reproduction(record.job_id, files, differences(pinned(record).data, new.data), note, round(seconds, 3))
     if keep is not None:
         _keep(keep, found, {"recorded": record, "reproduced": new}, folder, rerun.input_path)

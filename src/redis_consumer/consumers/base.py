@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
@@ -256,8 +255,6 @@ class Consumer:
             raise ValueError(f"update_key: data is a {type(data).__name__}, wanted a dictionary of fields")
         fields = dict(data or {})
         job = self.job
-        if job is not None and redis_hash == job.id:
-            self.provenance.note_fields(fields)
         if job is None or redis_hash != job.id or self._is_settled:
             self.redis.hset(redis_hash, mapping=self.job_queue.stamp(fields))
         elif fields.get("status") in self.finished_statuses:
@@ -272,6 +269,7 @@ class Consumer:
             self.job_queue.update(job, fields)
             if "status" in fields:
                 self._account.begin_stage(str(fields["status"]))
+            self.provenance.note_fields(fields)
             if self.on_update is not None:
                 self.on_update()
 
@@ -331,17 +329,7 @@ class Consumer:
 
     def child_jobs(self) -> Iterator[Job]:
         """Give the children of the running job as they are now, in order; without fields those that are gone."""
-        for child in self._family(self._claimed()).children():
-            self.provenance.note_child(child)
-            yield child
-
-    def upload_result(self, path: str | os.PathLike[str]) -> tuple[str, str]:
-        """Upload a zip with results of the running job, and how they came about; give key and URL of the zip.
-
-        Raises:
-            StorageUnavailable, FileNotFoundError: as `Storage.upload`.
-        """
-        return self.provenance.upload(os.fspath(path))
+        return map(self.provenance.noted_child, self._family(self._claimed()).children())
 
     def _family(self, parent: Job) -> Family:
         return Family(self.job_queue, parent)

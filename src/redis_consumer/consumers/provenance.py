@@ -94,16 +94,15 @@ class Provenance:
         if self._notes is not None:
             self._notes.detected |= {name: str(fields[name]) for name in _DETECTED if name in fields}
 
-    def note_child(self, child: Job) -> None:
-        """Note a child whose result goes into this one."""
+    def noted_child(self, child: Job) -> Job:
+        """Note a child whose result goes into this one, and give it back."""
         notes = self._notes
-        if notes is None:
-            return
-        if len(notes.children) == MOST_CHILDREN:
+        if notes is not None and len(notes.children) == MOST_CHILDREN:
             notes.children_left_out += 1
-            return
-        notes.children_outputs.add(child.get("output_file_name"))
-        notes.children.append({"job": child.id, "status": child.status, "record": child.get(FIELD)})
+        elif notes is not None:
+            notes.children_outputs.add(child.get("output_file_name"))
+            notes.children.append({"job": child.id, "status": child.status, "record": child.get(FIELD)})
+        return child
 
     def input_fields(self) -> dict[str, str]:
         """What a job that is divided keeps of its input for its second phase."""

@@ -161,7 +161,7 @@ class TensorFlowServingConsumer(ModelConsumer):
         return name
 
     def _upload_zip(self, path: str) -> tuple[str, str]:
-        return self.upload_result(path)
+        return self.provenance.upload(path)
 
     def discard(self, leftover: Leftover) -> None:
         """Remove the zips that one run has uploaded, but never the visible one."""

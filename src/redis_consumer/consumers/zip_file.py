@@ -139,7 +139,7 @@ class ZipFileConsumer(Consumer):
                 self._list_skipped(job, summary, folder)
                 summary.close()
                 archive.add_file(folder / SUMMARY, SUMMARY)
-            key, url = self.upload_result(result)
+            key, url = self.provenance.upload(result)
         fields = {**summary.fields(), "output_file_name": key, "output_url": url, "progress": 100}
         fields["cleanup_time"] = f"{time.monotonic() - started:.6f}"
         if not summary.done:
