@@ -214,7 +214,6 @@ def test_a_remote_model_server_is_asked_again(
 
 
 def test_an_archive_is_run_with_all_its_images(site: Site, reproduce: Reproduce, tmp_path: Path) -> None:
-    second_version(Path(site.storage.bucket) / "models" / MODEL)
     with zipfile.ZipFile(tmp_path / "plate.zip", "w") as archive:
         archive.write(tmp_path / "a.tif", "well/a.tif")
         archive.writestr("bad.tif", b"no image")
@@ -222,7 +221,8 @@ def test_an_archive_is_run_with_all_its_images(site: Site, reproduce: Reproduce,
     site.consumer("zip", "predict-zip")
     site.consumer()
     job = "predict-zip:plate.zip:1"
-    site.run(job, "uploads/plate.zip", original_name="plate.zip")
+    site.run(job, "uploads/plate.zip", original_name="plate.zip", model_version="0")
+    second_version(Path(site.storage.bucket) / "models" / MODEL)
     keys = sorted(site.db.keys())
     data = found(reproduce(job, "--json"), 0)
     assert [each["name"] for each in data["files"]] == ["well/a_feature_0.tif"]

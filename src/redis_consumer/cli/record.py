@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,14 @@ def _wrong_part(data: Any) -> str:
     return next(iter(wrong), "" if data["outputs"] else "outputs")
 
 
-def pinned(record: Record) -> Record:
-    """Give a record that asks for the versions that answered, where it asks for the latest ones."""
-    latest = {each["model"]: each for each in record.data["models"] if each["model"].endswith(":0")}
+def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
+    """Give a record that asks for the versions that answered, where it asks for the latest ones.
+
+    Args:
+        record: of a job.
+        others: models that other records tell of, such as those of the job's children.
+    """
+    latest = {each["model"]: each for each in [*others, *record.data["models"]] if each["model"].endswith(":0")}
     served = {
         name: f"{name.removesuffix('0')}{each['version_served']}"
         for name, each in latest.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,14 +50,15 @@ class Rerun:
         trusted: Sequence[str] = (),
         on_write: Callable[[Job], None] | None = None,
     ) -> None:
-        self._record = pinned(record)
-        self._bucket = bucket
+        children = _record_of_children(record, bucket)
+        #: What is run; its versions are pinned, see `pinned`.
+        self.record = pinned(record, children.data["models"])
         self.overlay = Overlay(bucket, folder)
         self._fields = fields
         self._own = settings_module.current()
         self._desk = Desk(on_write)
         self._trusted = {*trusted, str(settings_module.get("CONSUMER_TYPE"))}
-        self._ways = {True: self._record}
+        self._ways = {True: self.record, False: pinned(children)}
         self._consumers: dict[bool, Consumer] = {}
         #: Local copy of the input, once it was checked; None for a folder.
         self.input_path: Path | None = None
@@ -67,8 +69,8 @@ class Rerun:
         Raises:
             PermanentError: it is gone, or another one.
         """
-        key = self._record.input_key
-        known = {each["key"]: each for each in self._record.data["inputs"]}
+        key = self.record.input_key
+        known = {each["key"]: each for each in self.record.data["inputs"]}
         if f"{key}/" in known:
             return  # a folder, which is compared after the run
         try:
@@ -90,12 +92,10 @@ class Rerun:
             RetryableError: something outside is away.
             SettingsError: its consumer isn't here, or the record's settings are wrong.
         """
-        job = self._record.data["job"]
-        fields = {**job["fields"], **self._fields, "input_file_name": self._record.input_key, "status": "new"}
+        job = self.record.data["job"]
+        fields = {**job["fields"], **self._fields, "input_file_name": self.record.input_key, "status": "new"}
         try:
-            ended = run_to_its_end(
-                Job(self._record.job_id, fields, int(job["attempt"])), self._desk, self._consumer_for
-            )
+            ended = run_to_its_end(Job(self.record.job_id, fields, int(job["attempt"])), self._desk, self._consumer_for)
         finally:
             settings_module.use(self._own)
             for consumer in self._consumers.values():
@@ -109,8 +109,8 @@ class Rerun:
         return parse("the new record", content, result_key=ended.get("output_file_name"))
 
     def _consumer_for(self, job: Job) -> Consumer:
-        is_own = job.id == self._record.job_id
-        record = self._ways.get(is_own) or self._ways.setdefault(is_own, self._record_of_children())
+        is_own = job.id == self.record.job_id
+        record = self._ways[is_own]
         settings_module.use(recorded_settings(record.data["settings"], self._own))
         if is_own not in self._consumers:
             kind = _class_of(record, self._trusted)
@@ -120,13 +120,14 @@ class Rerun:
             )
         return self._consumers[is_own]
 
-    def _record_of_children(self) -> Record:
-        """How children were run, by the first one that has a record; like images by these settings where none has."""
-        for child in self._record.data["children"]:
-            if child.get("record"):
-                return pinned(parse(child["record"], self._bucket.read_bytes(child["record"])))
-        as_image = {**self._record.data, "consumer": {"origin": _IMAGE}}
-        return Record(self._record.name, as_image, "")
+
+def _record_of_children(record: Record, bucket: Storage) -> Record:
+    """How children were run, by the first one whose record is there; like images by the same settings where none is."""
+    for child in record.data["children"]:
+        if child.get("record"):
+            with contextlib.suppress(ObjectNotFound):
+                return parse(child["record"], bucket.read_bytes(child["record"]))
+    return Record(record.name, {**record.data, "consumer": {"origin": _IMAGE}}, "")
 
 
 def recorded_settings(recorded: Mapping[str, Any], own: Settings) -> Settings:

@@ -9,7 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -196,15 +196,14 @@ def _inputs(notes: _Notes) -> list[dict[str, Any]]:
 
 
 def _moved(moved: transfers.Moved) -> dict[str, Any]:
-    named = asdict(moved)
-    return {"key": named["key"], "bytes": named["size"], "sha256": named["sha256"]}
+    return {"key": moved.key, "bytes": moved.size, "sha256": moved.sha256}
 
 
 def _described(path: Path) -> dict[str, Any]:
     """A zip, and what is in it; the checksums of its files are those of the zip's own directory."""
-    with zipfile.ZipFile(path) as archive:
-        files = [
-            {"name": entry.filename, "bytes": entry.file_size, "crc32": f"{entry.CRC:08x}"}
-            for entry in archive.infolist()
-        ]
+    files = []
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = [(entry.filename, entry.file_size, f"{entry.CRC:08x}") for entry in archive.infolist()]
+        files = [dict(zip(("name", "bytes", "crc32"), entry, strict=True)) for entry in entries]
     return {"key": output_key(path), "bytes": path.stat().st_size, "sha256": file_digest(path), "files": files}
