@@ -161,6 +161,7 @@ def test_a_changed_input_is_noticed_before_any_work(site: Site, reproduce: Repro
         (lambda site: site.storage.delete(IMAGE), [], f"input {IMAGE}: is gone from the bucket"),
         (lambda site: None, ["--model", f"{MODEL}:9"], "fails now: ModelNotFound: model NuclearSegmentation:9"),
         (lambda site: site.db.delete(JOB), [], f"{JOB}: there is no such job, or it has expired; name its record"),
+        (lambda site: site.db.delete(JOB) and site.db.set(JOB, "a text"), [], f"{JOB}: there is no such job"),
         (lambda site: site.db.hdel(JOB, "provenance_file_name"), [], f"{JOB}: has no provenance record"),
         (lambda site: site.db.hset(JOB, "status", "predicting"), [], f"{JOB}: is predicting; wait for its result"),
     ],

@@ -73,7 +73,8 @@ def find_record(name: str, bucket: Any, open_redis: Callable[[], Any]) -> Record
         return parse(name, Path(name).read_bytes())
     if name.endswith((ENDING, ".zip")) and ":" not in name:
         return parse(name, _read(bucket, name.removesuffix(".zip").removesuffix(ENDING) + ENDING))
-    fields = open_redis().hgetall(name)
+    redis = open_redis()
+    fields = redis.hgetall(name) if redis.type(name) == "hash" else {}
     if not fields:
         raise InvalidJob(
             f"{name}: there is no such job, or it has expired; name its record instead, output/….provenance.json in "
