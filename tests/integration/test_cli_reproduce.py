@@ -259,3 +259,35 @@ def test_a_consumer_that_is_not_installed_is_not_imported_by_itself(
     assert result.exit_code == 2
     assert "if you trust the record, add --consumer my_consumer:MyConsumer" in result.stderr
     assert found(reproduce(JOB, "--json", "--consumer", "my_consumer:MyConsumer"), 0)["identical"]
+
+
+COUNTING = """
+from pydantic import Field, SecretStr
+from redis_consumer.consumers import ConsumerOptions, ImageFileConsumer
+
+
+class Threshold(ImageFileConsumer):
+    '''Finds what is bright.'''
+
+    class Options(ConsumerOptions):
+        level: int = Field(default=0, description="Least brightness")
+        password: SecretStr = Field(default="", description="Of something")
+
+    def analyze(self, image, job):
+        return {"labels": (image > self.options.level).astype("int32")}
+"""
+
+
+def test_options_of_a_consumer_are_those_of_then(
+    site: Site, reproduce: Reproduce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "bright.py").write_text(COUNTING)
+    monkeypatch.setenv("LEVEL", "900")
+    monkeypatch.setenv("PASSWORD", "s3cret")
+    monkeypatch.setenv("CONSUMER_TYPE", "bright:Threshold")
+    settings.use(None)
+    site.consumer("bright:Threshold")
+    assert site.record(site.run())["options"] == {"level": "900"}
+    monkeypatch.setenv("LEVEL", "1")
+    assert found(reproduce(JOB, "--json"), 0)["differences"] == []

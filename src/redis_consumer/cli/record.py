@@ -16,7 +16,12 @@ ENDING = ".provenance.json"
 #: A record of 10,000 children has 2 MB.
 _MOST_BYTES = 64 << 20
 #: Keys that each table, and each entry of each list, must have.
-_TABLES = {"job": {"id", "attempt", "queue", "fields"}, "consumer": {"origin"}, "software": set(), "settings": set()}
+_TABLES: dict[str, set[str]] = {
+    "job": {"id", "attempt", "queue", "fields"},
+    "consumer": {"origin"},
+    "software": set(),
+    "settings": set(),
+}
 _LISTS = {"models": {"model"}, "functions": {"name"}, "inputs": {"key"}, "outputs": {"key"}, "children": {"job"}}
 
 
@@ -128,7 +133,8 @@ def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
         for name, each in latest.items()
         if each.get("version_served")
     }
-    fields = dict(record.data["job"]["fields"])
+    # Options that the worker's environment gave are given by the job now.
+    fields = {**record.data.get("options", {}), **record.data["job"]["fields"]}
     asked = served.get(f"{fields.get('model_name')}:{fields.get('model_version') or 0}")
     if asked:
         fields["model_version"] = asked.rpartition(":")[2]
@@ -165,7 +171,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dic
 
 
 def _conditions(record: Mapping[str, Any]) -> dict[str, Any]:
-    parts = ("software", "consumer", "settings", "model_server", "models", "functions", "detected", "inputs")
+    parts = ("software", "consumer", "options", "settings", "model_server", "models", "functions", "detected", "inputs")
     found = {name: value for part in parts for name, value in _flat(part, record.get(part))}
     return {**found, **dict(_flat("job.fields", record["job"]["fields"]))}
 

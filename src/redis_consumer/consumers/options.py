@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -145,6 +145,16 @@ def options_for(options: type[Options], variables: Mapping[str, str], job: Job) 
         else:
             text = f"field {name}: {_cut(values[name])}: {_wanted(problem)}" if name in values else _wanted(problem)
         raise InvalidJob(text, job_id=job.id) from error
+
+
+def as_texts(options: ConsumerOptions) -> dict[str, str]:
+    """Values of options as a job's fields would give them; without secrets, and those that are None."""
+    values = {name: getattr(options, name) for name in type(options).model_fields}
+    return {
+        name: _shown(value)
+        for name, value in values.items()
+        if value is not None and not isinstance(value, SecretStr | SecretBytes)
+    }
 
 
 def _name_of(problem: ErrorDetails) -> str:

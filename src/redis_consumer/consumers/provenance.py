@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from redis_consumer.consumers import conditions
 from redis_consumer.consumers.fan_out import inherited
+from redis_consumer.consumers.options import as_texts
 from redis_consumer.consumers.results import record_key
 from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError
@@ -161,6 +162,7 @@ class Provenance:
         return {
             "format": FORMAT,
             "job": self._job(notes.job),
+            "options": as_texts(self._consumer.options),
             "consumer": conditions.origin(cast(Hashable, type(self._consumer)), _GROUP),
             "software": conditions.software(),
             "settings": conditions.settings_now(),
