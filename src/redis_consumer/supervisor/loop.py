@@ -27,7 +27,16 @@ from redis_consumer.supervisor.folders import Folders
 from redis_consumer.supervisor.health import health_pages
 from redis_consumer.supervisor.pages import Pages
 from redis_consumer.supervisor.presence import Presence
-from redis_consumer.supervisor.slot import Link, Slot, cause_of, die_with_parent, kill_group, rss_mb, send_signal
+from redis_consumer.supervisor.slot import (
+    Link,
+    Slot,
+    cause_of,
+    die_with_parent,
+    kill_group,
+    rss_mb,
+    send_signal,
+    share_pools,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -251,8 +260,8 @@ class Supervisor:
         """What the forked process does; it must never return into the supervisor's loop."""
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
+            for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                signal.signal(caught, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
             # Ctrl-C at a terminal reaches the supervisor alone, which passes it on once.
             os.setpgid(0, 0)
@@ -262,6 +271,7 @@ class Supervisor:
                 metrics.start(self._folders.counts, f"slot-{number}")
             self._let_start()
             die_with_parent(self._life_read)
+            share_pools()
             return self.run_slot(Link(board, self._start_read, self._folders.shared, service))
         except BaseException:
             logger.exception("A slot ends by an error")
