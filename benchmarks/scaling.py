@@ -186,7 +186,7 @@ def _progress() -> Iterator[Tell]:
 
 def show(figures: dict[str, Any]) -> None:
     """Print the figures as tables."""
-    console = Console(width=150)
+    console = Console(width=165)
     console.print("An image costs", figures["costs"])
     _print(console, "Real and simulated workers on this machine", figures["checked"])
     _print(console, "Fleets", [_flat(row) for row in (*figures["table"], *figures["patterns"])])
