@@ -43,5 +43,5 @@ def test_figures_are_shown_and_are_json(figures: dict[str, Any], capsys: pytest.
     show({**figures, "costs": {"work_ms": 11.0}, "checked": checked})
     shown = capsys.readouterr().out
     assert "Fleets" in shown
-    assert "bucket_writes" in shown
+    assert "bucket writes" in shown
     assert json.loads(json.dumps(figures))["seed"] == 1
