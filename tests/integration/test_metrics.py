@@ -10,18 +10,30 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import grpc
+import numpy as np
 import pytest
 
 from redis_consumer import metrics
 from redis_consumer.cli.metrics import read_figures
 from redis_consumer.consumers import Consumer
 from redis_consumer.consumers.base import Interrupted
-from redis_consumer.errors import InvalidImage, StorageUnavailable
+from redis_consumer.errors import (
+    InvalidImage,
+    ModelNotFound,
+    ModelServerUnavailable,
+    RedisUnavailable,
+    StorageUnavailable,
+)
 from redis_consumer.family import Family
+from redis_consumer.job import ModelId
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
+from redis_consumer.serving.channel import CallLimits, Channel
+from redis_consumer.serving.onnx import OnnxServer
 from redis_consumer.storage import Storage
 from support.cli import CommandLine
+from support.grpc_server import PREDICT, Answer, answering
 from support.queues import claimed, give_up, submit
 from support.redis_server import RedisServer, free_port
 from support.scraping import names_of, scrape, value
@@ -151,6 +163,67 @@ def test_a_workers_counts_survive_its_slots(redis_server: RedisServer, redis_db:
         assert value(text, "redis_consumer_attempts_total", queue="predict") == 7
         assert value(text, "redis_consumer_swept_total", queue="predict") == 0
         assert {"redis_consumer_info", "redis_consumer_job_seconds"} <= names_of(text)
+
+
+# What the rooms count themselves.
+
+
+@pytest.fixture
+def counts(tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Counts in this process; gives what was counted."""
+    folder = tmp_path / "counted"
+    folder.mkdir()
+    metrics.start(folder, "slot-0")
+    yield lambda: metrics.text(folder).decode()
+    metrics.stop()
+
+
+def refusing(code: grpc.StatusCode) -> Answer:
+    def answer(_request: bytes, context: Any) -> bytes:
+        context.abort(code, "no")
+        raise AssertionError("abort raises")
+
+    return answer
+
+
+def call(answer: Answer) -> None:
+    with answering({PREDICT: answer}) as target:
+        channel = Channel([target], "TensorFlow Serving", limits=CallLimits(timeout_s=10, backoff_s=0, max_retries=2))
+        try:
+            channel.call(PREDICT, b"", model=ModelId("Nuclei", 1))
+        finally:
+            channel.close()
+
+
+def test_calls_of_a_model_server(counts: Callable[[], str]) -> None:
+    call(lambda request, _: request)
+    assert value(counts(), "redis_consumer_model_server_seconds_count", model="Nuclei:1") == 1
+
+
+def test_each_try_that_fails_is_an_error(counts: Callable[[], str]) -> None:
+    with pytest.raises(ModelServerUnavailable):
+        call(refusing(grpc.StatusCode.UNAVAILABLE))
+    text = counts()
+    assert value(text, "redis_consumer_model_server_errors_total", model="Nuclei:1", code="UNAVAILABLE") == 3
+    assert value(text, "redis_consumer_retries_total", dependency="model_server") == 2
+
+
+def test_models_that_nobody_has_are_counted_as_one(counts: Callable[[], str]) -> None:
+    with pytest.raises(ModelNotFound):
+        call(refusing(grpc.StatusCode.NOT_FOUND))
+    assert value(counts(), "redis_consumer_model_server_errors_total", model="unknown", code="NOT_FOUND") == 1
+
+
+def test_predictions_in_this_process(counts: Callable[[], str], onnx_server: OnnxServer) -> None:
+    onnx_server.predict(ModelId("Scaling", 1), {"image": np.ones((1, 4, 4, 1), np.float32)})
+    assert value(counts(), "redis_consumer_model_server_seconds_count", model="Scaling:1") == 1
+
+
+def test_commands_of_redis_that_are_repeated(counts: Callable[[], str]) -> None:
+    client = RedisClient("127.0.0.1", free_port(), 0.01, deadline_s=0.02)
+    with pytest.raises(RedisUnavailable):
+        client.ping()
+    assert (value(counts(), "redis_consumer_retries_total", dependency="redis") or 0) >= 1
 
 
 # Queues.
