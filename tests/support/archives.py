@@ -112,6 +112,68 @@ def tar_of_kind(kind: bytes, linkname: str = "/etc/passwd") -> bytes:
     return buffer.getvalue()
 
 
+def tar_block(name: str, kind: bytes, data: bytes = b"", linkname: str = "") -> bytes:
+    """One entry of a tar, as it lies in the file."""
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.size, entry.linkname = kind, len(data), linkname
+    return entry.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def tar_of(*blocks: bytes) -> bytes:
+    """A tar of such entries."""
+    return b"".join(blocks) + bytes(2 * tarfile.BLOCKSIZE)
+
+
+def tar_extended(records: Mapping[str, str]) -> bytes:
+    """A tar of one image whose extended header has these records."""
+    return tar_of(
+        tar_block("x", tarfile.XHDTYPE, b"".join(_record(*each) for each in records.items())),
+        tar_block("a.tif", tarfile.REGTYPE, TIF),
+    )
+
+
+def _record(name: str, value: str) -> bytes:
+    rest = f" {name}={value}\n".encode()
+    size = len(rest) + 1
+    while len(str(size)) + len(rest) != size:
+        size += 1
+    return str(size).encode() + rest
+
+
+def zip_patched(magic: bytes, offset: int, form: str, value: int) -> bytes:
+    """A zip of one image with another number at a place of a header."""
+    data = bytearray(make_zip({"a.tif": TIF}))
+    struct.pack_into(form, data, data.index(magic) + offset, value)
+    return bytes(data)
+
+
+def zip_with_zip64(directory_bytes: int) -> bytes:
+    """A zip of one image with an end record of zip64 that tells this size of its directory."""
+    data = make_zip({"a.tif": TIF})
+    end = data.rindex(b"PK\x05\x06")
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, directory_bytes, 0)
+    return data[:end] + record + struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1) + data[end:]
+
+
+def zip_commented(comment: bytes) -> bytes:
+    """A zip of one image with a comment."""
+    buffer = io.BytesIO(make_zip({"a.tif": TIF}))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = comment
+    return buffer.getvalue()
+
+
+def zip_through_link() -> bytes:
+    """A zip of a link to a folder, and of a file in it."""
+    link = zipfile.ZipInfo("x")
+    link.external_attr = (LINK | 0o777) << 16
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(link, "/tmp")
+        archive.writestr("x/a.tif", TIF)
+    return buffer.getvalue()
+
+
 def tar_saying_size(size: int) -> bytes:
     """A tar whose member says that it has so many bytes, and has few."""
     data = bytearray(make_tar({"a.tif": TIF}, form=tarfile.USTAR_FORMAT))

@@ -88,12 +88,14 @@ def safe_name(name: str, label: str) -> str:
     'plate 1/HeLa.tif'
 
     Raises:
-        UnsafeArchive: the name is absolute, leads out of its folder, is empty or too long.
+        UnsafeArchive: the name is absolute, leads out of its folder, is empty, too long or has a NUL in it.
     """
     text = name.replace("\\", "/").encode("utf-8", "replace").decode("utf-8")
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts or not path.parts or _DRIVE.match(text):
         raise UnsafeArchive(f"{label}: member {text[:100]!r} leads out of its folder; pack plain files only")
+    if "\0" in text:
+        raise UnsafeArchive(f"{label}: member {text[:100]!r} has a NUL in its name; rename it")
     if len(text.encode()) > _MAX_NAME_BYTES:
         raise UnsafeArchive(f"{label}: member {text[:40] + '…'!r} has too long a name; shorten it")
     return str(path)

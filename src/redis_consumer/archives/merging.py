@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import unicodedata
 import zipfile
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -65,7 +66,7 @@ class ResultZip:
     def add_zip(self, path: str | os.PathLike[str]) -> None:
         """Take over all files of a zip that `check_result_zip` found sound, packed as they are there.
 
-        A name that is there already gets a number: ``HeLa_feature_0-2.tif``.
+        A name that is there already, whatever its case, gets a number: ``HeLa_feature_0-2.tif``.
         """
         with zipfile.ZipFile(path) as other:
             for member in other.infolist():
@@ -84,8 +85,13 @@ class ResultZip:
 
     def _free_name(self, name: str) -> str:
         path, number = PurePosixPath(name), 1
-        while name in self._names:
+        while _folded(name) in self._names:
             number += 1
             name = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
-        self._names.add(name)
+        self._names.add(_folded(name))
         return name
+
+
+def _folded(name: str) -> str:
+    """What names have in common that are the same to disks of Windows and macOS."""
+    return unicodedata.normalize("NFC", name).casefold()

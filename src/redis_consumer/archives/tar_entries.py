@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from redis_consumer.archives.entries import Entry
 from redis_consumer.archives.limits import ArchiveLimits, Meter, check_count, unreadable
@@ -20,6 +21,53 @@ _MAX_HEADER_BYTES = 1 << 20
 _MAX_PADDING_BYTES = 64 << 20
 _BLOCK_BYTES = 512
 _COPY_BYTES = 1 << 20
+
+
+#: Bytes of all extended headers of an archive.
+_MAX_EXTENDED_BYTES = 256 << 20
+#: Digits in a row within an extended header: older libraries take the square of their number in steps (CVE-2024-6232).
+_LONG_NUMBER = re.compile(rb"\d{40}")
+
+
+class _Header(tarfile.TarInfo):
+    """Looks at an extended header before the library does."""
+
+    def _proc_pax(self, archive: _Tar) -> tarfile.TarInfo:
+        stream: Any = archive.fileobj
+        archive.extended_bytes += self.size
+        body = stream.read(-(-self.size // _BLOCK_BYTES) * _BLOCK_BYTES)
+        if archive.extended_bytes > _MAX_EXTENDED_BYTES or _LONG_NUMBER.search(body):
+            raise tarfile.ReadError("extended headers that no ordinary tar has")
+        archive.fileobj = _Replayed(body, stream)  # type: ignore[assignment]
+        try:
+            entry: tarfile.TarInfo = super()._proc_pax(archive)  # type: ignore[misc]
+            return entry
+        finally:
+            archive.fileobj = stream
+
+
+class _Tar(tarfile.TarFile):
+    """Counts the bytes of extended headers."""
+
+    tarinfo = _Header
+    extended_bytes = 0
+
+
+class _Replayed:
+    """A stream of which a part has been read already."""
+
+    def __init__(self, part: bytes, stream: Any) -> None:
+        self._part = part
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        """That part, then what follows."""
+        part, self._part = self._part, b""
+        return part or bytes(self._stream.read(size))
+
+    def tell(self) -> int:
+        """Where the stream is."""
+        return int(self._stream.tell())
 
 
 class _Metered:
@@ -66,11 +114,12 @@ def tar_entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry
 
 def _entries(stream: _Metered, meter: Meter, limits: ArchiveLimits) -> Iterator[Entry]:
     label = meter.label
-    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2, errors="surrogateescape") as archive:  # type: ignore[call-overload]
+    with _Tar.open(fileobj=stream, mode="r|", errorlevel=2, errors="surrogateescape") as archive:  # type: ignore[call-overload]
         for number in itertools.count():
             check_count(number, limits, meter.label)
             stream.left = _MAX_HEADER_BYTES
             member = archive.next()
+            meter.add_bytes(_MAX_HEADER_BYTES - stream.left)
             # It remembers all of them, which nobody asks for.
             archive.members = []
             if member is None:

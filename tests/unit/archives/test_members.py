@@ -73,6 +73,44 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "tar character device": (lambda: make.tar_of_kind(tarfile.CHRTYPE), "is a device"),
     "tar block device": (lambda: make.tar_of_kind(tarfile.BLKTYPE), "is a device"),
     "tar fifo": (lambda: make.tar_of_kind(tarfile.FIFOTYPE), "is a device"),
+    "zip link, and a file behind it": (make.zip_through_link, "'x' is a link"),
+    "tar link, and a file behind it": (
+        lambda: _tar_through_link(),
+        "'x' is a link",
+    ),
+    "tar of an unknown kind": (lambda: make.tar_of(make.tar_block("a.tif", b"Z", TIF)), "is a device"),
+    "tar with holes": (lambda: make.tar_of_kind(tarfile.GNUTYPE_SPARSE), "is a file with holes"),
+    "tar with holes, by its extended header": (
+        lambda: make.tar_extended({"GNU.sparse.size": "99999999999", "GNU.sparse.map": "0,10"}), "is a file with holes",
+    ),
+    # What a second header says.
+    "tar .. by its extended header": (lambda: make.tar_extended({"path": "../../a.tif"}), "leads out of its folder"),
+    "tar with a NUL in a name": (lambda: make.tar_extended({"path": "a\0b.tif"}), "has a NUL in its name"),
+    "tar with a size by its extended header": (lambda: make.tar_extended({"size": str(1 << 40)}), "is damaged"),
+    "tar with a size below zero": (lambda: make.tar_extended({"size": "-512"}), "isn't a readable"),
+    "tar with a number without end": (
+        lambda: make.tar_of(make.tar_block("x", tarfile.XHDTYPE, b"1" * (MIB - 10240))), "isn't a readable",
+    ),
+    "tar with such a number for all": (
+        lambda: make.tar_of(make.tar_block("x", tarfile.XGLTYPE, b"1" * (MIB - 10240))), "isn't a readable",
+    ),
+    "tar of headers upon headers": (
+        lambda: make.tar_of(*[make.tar_block("L", tarfile.GNUTYPE_LONGNAME, b"a.tif\0")] * 900), "isn't a readable",
+    ),
+    "zip whose zip64 record lies": (lambda: make.zip_with_zip64(1 << 60), "isn't a readable"),
+    "zip whose zip64 record has less": (lambda: make.zip_with_zip64(10), "isn't a readable"),
+    "zip with a directory cut short": (lambda: make.zip_patched(b"PK\x05\x06", 12, "<L", 20), "isn't a readable"),
+    "zip with a member behind its end": (
+        lambda: make.zip_patched(b"PK\x01\x02", 42, "<L", 0x7FFFFFFF), "is damaged",
+    ),
+    "zip with another name in the member": (
+        lambda: make.make_zip({"a.tif": TIF}).replace(b"a.tif", b"b.txt", 1), "is damaged",
+    ),
+    "zip followed by more than a comment": (
+        lambda: make.make_zip({"a.tif": TIF}) + b"x" * (1 << 17), "isn't a readable",
+    ),
+    "gzip followed by something": (lambda: make.make_tar({"a.tif": TIF}, "w:gz") + b"x" * 99, "isn't a readable"),
+    "gzip of gzip": (lambda: gzip.compress(make.make_tar({"a.tif": TIF}, "w:gz")), "isn't a readable"),
     # Packed in ways that aren't read.
     "encrypted": (lambda: make.zip_flagged(0x1), "is encrypted"),
     "strongly encrypted": (lambda: make.zip_flagged(0x41), "is encrypted"),
@@ -104,7 +142,10 @@ TAKEN: dict[str, tuple[Callable[[], bytes], list[str]]] = {
     "zip, stored": (lambda: make.make_zip({"a.tif": TIF}, zipfile.ZIP_STORED), ["a.tif"]),
     "zip, bzip2": (lambda: make.make_zip({"a.tif": TIF}, zipfile.ZIP_BZIP2), ["a.tif"]),
     "zip with something before it": (lambda: b"PK\x03\x04junk" * 9 + make.make_zip({"a.tif": TIF}), ["a.tif"]),
-    "zip with a comment": (lambda: _commented(), ["a.tif"]),
+    "zip with a comment": (lambda: make.zip_commented(b"of the microscope"), ["a.tif"]),
+    "zip with the longest comment": (lambda: make.zip_commented(b"x" * 65535), ["a.tif"]),
+    "zip with an end in its comment": (lambda: make.zip_commented(b"PK\5\6" + bytes(40)), []),
+    "zip followed by something": (lambda: make.make_zip({"a.tif": TIF}) + b"x" * 99, ["a.tif"]),
     "empty zip": (lambda: make.make_zip({}), []),
     "tar": (lambda: make.make_tar({"a.tif": TIF, "d/b.tif": TIF}), ["a.tif", "d/b.tif"]),
     "tar, GNU": (lambda: make.make_tar({"a.tif": TIF, "x" * 200 + ".tif": TIF}, form=tarfile.GNU_FORMAT),
@@ -124,8 +165,23 @@ TAKEN: dict[str, tuple[Callable[[], bytes], list[str]]] = {
         lambda: make.make_zip({"a.tif": TIF, "__MACOSX/._a.tif": TIF, "._a.tif": TIF, ".DS_Store": b"x"}), ["a.tif"],
     ),
     "what Windows puts in": (lambda: make.make_zip({"a.tif": TIF, "Thumbs.db": b"x", "desktop.ini": b"y"}), ["a.tif"]),
+    "names that differ by case": (lambda: make.make_zip({"a.tif": TIF, "A.TIF": TIF}), ["a.tif", "A.TIF"]),
+    "names that differ by how an accent is written": (
+        lambda: make.make_zip({"\u00e9.tif": TIF, "e\u0301.tif": TIF}), ["\u00e9.tif", "e\u0301.tif"],
+    ),
+    "names of Windows' devices": (
+        lambda: make.make_zip({"CON.tif": TIF, "LPT1/nul.tif": TIF}), ["CON.tif", "LPT1/nul.tif"],
+    ),
+    "a file and a folder of one name": (
+        lambda: make.make_zip({"a.tif": TIF, "a.tif/b.tif": TIF}), ["a.tif", "a.tif/b.tif"],
+    ),
     "folders": (lambda: make.make_zip([("x/", b""), ("x/a.tif", TIF)]), ["x/a.tif"]),
 }  # fmt: skip
+
+
+def _tar_through_link() -> bytes:
+    link = make.tar_block("x", tarfile.SYMTYPE, linkname="/tmp")
+    return make.tar_of(link, make.tar_block("x/a.tif", tarfile.REGTYPE, TIF))
 
 
 def _twice() -> bytes:
@@ -151,13 +207,6 @@ def _miscounted(data: bytes) -> bytes:
     """A zip whose end record counts one member only."""
     at = data.rindex(b"PK\x05\x06")
     return data[: at + 8] + b"\1\0\1\0" + data[at + 12 :]
-
-
-def _commented() -> bytes:
-    buffer = io.BytesIO(make.make_zip({"a.tif": TIF}))
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.comment = b"of the microscope"
-    return buffer.getvalue()
 
 
 def _in_streams(tar: bytes) -> bytes:

@@ -41,6 +41,14 @@ def test_equal_names_get_numbers(tmp_path: Path) -> None:
         }  # fmt: skip
 
 
+def test_so_do_names_that_are_equal_on_other_disks(tmp_path: Path) -> None:
+    with ResultZip(tmp_path / "all.zip") as result:
+        for number, name in enumerate(("\u00e9.tif", "e\u0301.tif", "\u00c9.tif")):
+            result.add_zip(zip_at(tmp_path, f"{number}.zip", {name: b"x"}))
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert archive.namelist() == ["\u00e9.tif", "e\u0301-2.tif", "\u00c9-3.tif"]
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"no zip", make.zip_corrupt(), make.zip_with("../a.tif"), make.zip_of_kind(make.LINK), make.zip_flagged(1),
