@@ -51,7 +51,7 @@ def main(
     images: Annotated[int, typer.Option(min=20, help="scaling: images of a simulation.")] = scaling.IMAGES,
     side: Annotated[int, typer.Option(min=16, help="scaling: sides of the image in pixels.")] = scaling.SIDE_PX,
     tile_ms: Annotated[
-        float, typer.Option(min=0, help="scaling: time of a GPU for a tile of 512 x 512 px.")
+        float, typer.Option(min=0.01, help="scaling: time of a GPU for a tile of 512 x 512 px.")
     ] = scaling.TILE_MS,
     call_ms: Annotated[
         float, typer.Option(min=0, help="scaling: time of a GPU for a call, beside its tiles.")

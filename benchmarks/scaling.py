@@ -17,8 +17,9 @@ from benchmarks.model_server import run_model_server
 from benchmarks.scaling_advice import advise, limits
 from benchmarks.scaling_arrivals import burst, daily, steady
 from benchmarks.scaling_check import compare, learned, run_real
-from benchmarks.scaling_costs import Autoscaler, Costs, Fleet
+from benchmarks.scaling_costs import Costs
 from benchmarks.scaling_fleet import simulate
+from benchmarks.scaling_parts import Autoscaler, Fleet
 from benchmarks.scaling_probe import redis_work_s
 
 IMAGES = 1_000_000
@@ -63,7 +64,7 @@ def measure(
     """Measure what jobs take here, check the simulation against 1, 2 and 4 real workers, then simulate fleets.
 
     Real: workers, Redis, bucket on disk, and a gRPC server that sleeps as long as a model takes. Assumed, see
-    `benchmarks.scaling_costs`: the GPU's times, the bucket's limits, ways through the network.
+    `benchmarks.scaling_parts`: the GPU's times, the bucket's limits, ways through the network.
 
     Args:
         images: that go through the fleet of each pattern of arrivals; a twentieth through each fleet of the table.

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from benchmarks.scaling_arrivals import burst
-from benchmarks.scaling_costs import Bucket, Costs, Fleet
+from benchmarks.scaling_costs import Costs
 from benchmarks.scaling_fleet import simulate
+from benchmarks.scaling_parts import Bucket, Fleet
 from redis_consumer.serving.batches import batch_size_for
 
 #: Images of a simulation that looks for a number of workers.
@@ -107,8 +108,9 @@ def slots_per_worker(costs: Costs, fleet: Fleet) -> int:
 
 
 def workers_per_gpu(costs: Costs, fleet: Fleet, *, seed: int) -> float:
-    """The smallest number of workers that keeps GPUs busy, found by simulations."""
+    """The smallest number of workers that keeps GPUs busy, found by simulations in which nothing else has a limit."""
     aim = ENOUGH * GPUS / gpu_s(costs, fleet)
+    costs = replace(costs, redis_s=0.0)
 
     def is_enough(workers: int) -> bool:
         tried = replace(fleet, workers=workers, gpus=GPUS, bucket=_unlimited(fleet), autoscaler=None)

@@ -12,8 +12,9 @@ import psutil
 from benchmarks.image_jobs import Plane
 from benchmarks.model_server import run_model_server
 from benchmarks.scaling_arrivals import burst
-from benchmarks.scaling_costs import Costs, Fleet
+from benchmarks.scaling_costs import Costs
 from benchmarks.scaling_fleet import simulate
+from benchmarks.scaling_parts import Fleet
 from benchmarks.scaling_probe import Seen, costs_of, watch
 
 WORKERS = (1, 2, 4)

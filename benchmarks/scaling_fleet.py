@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.scaling_costs import Autoscaler, Costs, Fleet, Sample
+from benchmarks.scaling_costs import Costs, Sample
 from benchmarks.scaling_engine import Cores, Line, Pause, Process, Servers, Simulation, Station, Together
+from benchmarks.scaling_parts import Autoscaler, Fleet
 
 
 @dataclass(frozen=True)

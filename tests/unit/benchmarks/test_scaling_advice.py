@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 from benchmarks.scaling_advice import advise, batch_setting, calls_in_flight, limits, slots_per_worker, workers_per_gpu
-from benchmarks.scaling_costs import Bucket, Costs, Fleet, Sample
+from benchmarks.scaling_costs import Costs, Sample
+from benchmarks.scaling_parts import Bucket, Fleet
 
 #: A second of a slot, of which a tenth are work, a half is the model's.
 COSTS = Costs([Sample(0.1, 0.4, 0.0, 0.0, 0.0, 0.0)], 0.001, 7, 1, 1, 0.0, 1e6, 1e6, slot_bytes=1 << 28)
@@ -23,6 +24,11 @@ def test_the_lowest_limit_is_the_bottleneck() -> None:
 
 def test_two_slots_keep_a_gpu_busy_that_takes_half_of_their_time() -> None:
     assert workers_per_gpu(COSTS, FLEET, seed=0) == pytest.approx(2, abs=0.25)
+
+
+def test_gpus_faster_than_redis_get_their_workers_too() -> None:
+    slow_redis = replace(COSTS, redis_s=1.0)
+    assert workers_per_gpu(slow_redis, FLEET, seed=0) == workers_per_gpu(COSTS, FLEET, seed=0)
 
 
 def test_slots_fill_cores_or_memory() -> None:
