@@ -22,6 +22,7 @@ from redis_consumer.job import OWN_FIELDS, Job
 _LISTS = (list, tuple, set, frozenset)
 _SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _LONGEST_VALUE = 50
+_MASK = "********"
 
 
 class ConsumerOptions(BaseModel):
@@ -113,7 +114,7 @@ def read_variables(options: type[ConsumerOptions]) -> dict[str, str]:
     except ValidationError as error:
         wrong = [problem for problem in error.errors(include_url=False) if problem["type"] != "missing"]
         lines = [
-            f"{name.upper()} = {_cut(texts[name])} ({found[name.upper()].source}): {_wanted(problem)}"
+            f"{name.upper()} = {_seen(options, name, texts)} ({found[name.upper()].source}): {_wanted(problem)}"
             for problem in wrong
             if (name := _name_of(problem)) in texts
         ]
@@ -143,7 +144,11 @@ def options_for(options: type[Options], variables: Mapping[str, str], job: Job) 
         if problem["type"] == "missing":
             text = f"field {name}: missing; give it, or set the variable {name.upper()} of the worker"
         else:
-            text = f"field {name}: {_cut(values[name])}: {_wanted(problem)}" if name in values else _wanted(problem)
+            text = (
+                f"field {name}: {_seen(options, name, values)}: {_wanted(problem)}"
+                if name in values
+                else _wanted(problem)
+            )
         raise InvalidJob(text, job_id=job.id) from error
 
 
@@ -166,7 +171,11 @@ def _wanted(problem: ErrorDetails) -> str:
     return message.replace("Input should be", "must be").removeprefix("Value error, ")
 
 
-def _cut(text: str) -> str:
+def _seen(options: type[ConsumerOptions], name: str, texts: Mapping[str, str]) -> str:
+    """A value as messages show it."""
+    text = texts[name]
+    if "Secret" in str(options.model_fields[name].annotation):
+        return _MASK
     return repr(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…")
 
 

@@ -12,8 +12,15 @@ from redis_consumer.redis import RedisClient
 if TYPE_CHECKING:
     from fakeredis import FakeRedis
 
-#: The one thing that the scripts ask for and that it lacks; it has no replicas.
-_LACKING = "redis.replicate_commands = redis.replicate_commands or function() return true end"
+#: What the scripts ask for and it lacks: a word to replicas, which it hasn't, and an empty list of a hash that is gone.
+_LACKING = """
+redis.replicate_commands = redis.replicate_commands or function() return true end
+local call = redis.call
+redis.call = function(name, ...)
+  local reply = call(name, ...)
+  return name == "HRANDFIELD" and not reply and {} or reply
+end
+"""
 
 
 class MemoryRedis(RedisClient):

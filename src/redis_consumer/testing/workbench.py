@@ -170,7 +170,7 @@ class Workbench:
         self.inputs.update(uploaded.objects)
         where = {"original_name": uploaded.name, "input_file_name": uploaded.key}
         life = {"status": "new", "created_at": timestamp(), "identity_upload": "test"}
-        given = {name: str(value) for name, value in job_fields.items()}
+        given = {name: _as_text(value) for name, value in job_fields.items()}
         job_id = f"{self.consumer.queue}:{uploaded.name}:{next(self._numbers)}"
         self._submitted[job_id] = {**EMPTY_FIELDS, **self._model_fields, **where, **life, **given}
         return job_id
@@ -240,6 +240,13 @@ class Workbench:
         job = Job(job_id, fields, self._attempts.get(job_id, 1))
         outcome = self._outcomes.get(job_id, Outcome.LOST)
         return JobRun(job, tuple(self._statuses[job_id]), outcome, result, elapsed_s, children)
+
+
+def _as_text(value: object) -> str:
+    """A field as its producer writes it: several values joined by commas, nothing for None."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_as_text, value))
+    return "" if value is None else str(value)
 
 
 def _together(name: str, runs: list[JobRun]) -> JobRun:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from redis_consumer.consumers.options import (
     ConsumerOptions,
@@ -100,6 +100,18 @@ def test_options_that_are_at_odds_are_told_in_the_authors_words(monkeypatch: pyt
     monkeypatch.setenv("LOW", "1")
     with pytest.raises(SettingsError, match="low must be below threshold"):
         read_variables(Needed)
+
+
+def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Secretive(ConsumerOptions):
+        token: SecretStr = Field(default=SecretStr(""), min_length=20)
+
+    monkeypatch.setenv("TOKEN", "hunter2")
+    with pytest.raises(SettingsError, match=r"TOKEN = \*{8} \(environment\)") as caught:
+        read_variables(Secretive)
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(InvalidJob, match=r"field token: \*{8}: "):
+        options_for(Secretive, {}, job(token="hunter2"))
 
 
 def test_options_are_described() -> None:

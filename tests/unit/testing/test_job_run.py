@@ -20,7 +20,6 @@ def run(result: bytes = b"", **fields: str) -> JobRun:
 def zipped(**files: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.mkdir("folder") if hasattr(archive, "mkdir") else None
         for name, content in files.items():
             archive.writestr(name.replace("__", "/"), content)
     return buffer.getvalue()

@@ -45,6 +45,7 @@ def story(redis: Any) -> list[object]:
     queue.complete(job, {"status": "failed"}, is_dead=True)
     with pytest.raises(LeaseLost):
         queue.update(job, {"status": "started"})
+    seen.append(queue.sweep())
     seen += [queue.dead_letters(), queue.retry(job.id), queue.has_work(["zip"]), sorted(redis.hkeys(job.id))]
     return seen
 

@@ -105,6 +105,11 @@ def test_several_models_and_options() -> None:
     assert testing.run(Asking, b"", model=models, factor=0).reason.startswith("InvalidJob: field factor: '0': must be")
 
 
+def test_fields_are_written_as_producers_do() -> None:
+    run = testing.run("image", testing.example_image(), model=testing.fake_model, channels=[0], scale=None)
+    assert (run.status, run.fields["channels"], run.fields["scale"]) == ("done", "0", "1")
+
+
 def test_variables_are_read_anew_by_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
     models: dict[str, Any] = {"A": lambda batch: batch, "B": lambda batch: batch}
     before = settings.current()
