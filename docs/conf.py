@@ -17,12 +17,15 @@ version = release.partition(".dev")[0]
 
 extensions = [
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "command_help",
+    "kiosk_inventory",
     "metrics_table",
     "public_names",
     "settings_table",
     "test_links",
+    "unrun_blocks",
 ]
 exclude_patterns = ["_ext", "examples"]
 # A name in single backticks, in a docstring or here, is a link where it can be one; see public_names.

@@ -1,13 +1,14 @@
 """Which settings are there? ``.. settings-table::`` lists them as the package itself describes them.
 
 With names behind it (``.. settings-table:: QUEUE REDIS_HOST``) it lists only those. A setting that the code gets is in
-the documentation without anybody's doing.
+the documentation without anybody's doing. ``.. kiosk-variables::`` does the same for lines such as
+``QUEUE: what changed since the kiosk``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from docutils import nodes
@@ -43,6 +44,36 @@ class SettingsTable(Directive):
         holder.document = self.state.document
         nested_parse_with_titles(self.state, lines, holder)
         return holder.children
+
+
+class KioskVariables(Directive):
+    """The directive; each line of its content names settings and tells what changed about them."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Make one table of the named settings."""
+        lines = StringList(list(changes(self.content)), source="redis_consumer.settings")
+        holder = nodes.container()
+        self.state.nested_parse(lines, 0, holder)
+        return holder.children
+
+
+def changes(lines: Iterable[str]) -> Iterator[str]:
+    """A table of settings as reStructuredText, from lines such as ``TF_HOST, TF_PORT: the same``."""
+    yield from (".. list-table::", "   :header-rows: 1", "   :widths: 24 18 30 28", "")
+    yield from ("   * - Variable", "     - Default", "     - What it does", "     - What changed")
+    for line in lines:
+        names, _, change = line.partition(": ")
+        for name in names.split(", "):
+            meaning = Settings.model_fields[name.lower()].description or ""
+            yield from (
+                f"   * - ``{name}``",
+                f"     - {_default(name)}",
+                f"     - {_escape(meaning)}",
+                f"     - {change}",
+            )
+    yield ""
 
 
 def sections() -> Iterator[str]:
@@ -91,6 +122,7 @@ def _escape(text: str) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Add the directive."""
+    """Add the directives."""
     app.add_directive("settings-table", SettingsTable)
+    app.add_directive("kiosk-variables", KioskVariables)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
