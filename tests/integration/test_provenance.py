@@ -190,6 +190,25 @@ def test_an_archive_lists_the_records_of_its_images(make_site: MakeSite, tmp_pat
     assert site.db.hget(child["job"]["id"], "input_digest") is None
 
 
+def test_an_archive_without_a_result_of_any_image_keeps_its_record_with_its_table(
+    make_site: MakeSite, tmp_path: Path
+) -> None:
+    site = make_site()
+    with zipfile.ZipFile(tmp_path / "plate.zip", "w") as archive:
+        archive.writestr("bad.tif", b"no image")
+    site.storage.upload_file(tmp_path / "plate.zip", "uploads/plate.zip")
+    consumer = site.consumer("zip", "predict-zip")
+    site.consumer()
+    after = site.run("predict-zip:plate.zip:1", "uploads/plate.zip", original_name="plate.zip")
+    assert after["status"] == "failed"
+    assert [each["status"] for each in site.record(after)["children"]] == ["failed"]
+    leftovers = "redis-consumer:leftovers:predict-zip"
+    site.db.zadd(leftovers, dict.fromkeys(site.db.zrange(leftovers, 0, -1), 1))
+    consumer.clean_up()
+    assert site.storage.exists(after["output_file_name"])
+    assert site.storage.exists(after["provenance_file_name"])
+
+
 def test_the_record_of_a_late_run_goes_and_the_visible_one_stays(make_site: MakeSite, tmp_path: Path) -> None:
     site = make_site()
     put_crop(site.storage, tmp_path)
