@@ -288,6 +288,8 @@ def test_options_of_a_consumer_are_those_of_then(
     monkeypatch.setenv("CONSUMER_TYPE", "bright:Threshold")
     settings.use(None)
     site.consumer("bright:Threshold")
-    assert site.record(site.run())["options"] == {"level": "900"}
+    record = site.record(site.run(password="s3cret too"))
+    assert record["options"] == {"level": "900"}
+    assert "s3cret" not in json.dumps(record)
     monkeypatch.setenv("LEVEL", "1")
     assert found(reproduce(JOB, "--json"), 0)["differences"] == []

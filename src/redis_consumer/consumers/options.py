@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -154,12 +154,14 @@ def options_for(options: type[Options], variables: Mapping[str, str], job: Job) 
 
 def as_texts(options: ConsumerOptions) -> dict[str, str]:
     """Values of options as a job's fields would give them; without secrets, and those that are None."""
-    values = {name: getattr(options, name) for name in type(options).model_fields}
-    return {
-        name: _shown(value)
-        for name, value in values.items()
-        if value is not None and not isinstance(value, SecretStr | SecretBytes)
-    }
+    kind = type(options)
+    values = {name: getattr(options, name) for name in kind.model_fields if not is_secret(kind, name)}
+    return {name: _shown(value) for name, value in values.items() if value is not None}
+
+
+def is_secret(options: type[ConsumerOptions], name: str) -> bool:
+    """Whether there is an option of this name whose value must not be shown."""
+    return name in options.model_fields and "Secret" in str(options.model_fields[name].annotation)
 
 
 def _name_of(problem: ErrorDetails) -> str:
@@ -174,7 +176,7 @@ def _wanted(problem: ErrorDetails) -> str:
 def _seen(options: type[ConsumerOptions], name: str, texts: Mapping[str, str]) -> str:
     """A value as messages show it."""
     text = texts[name]
-    if "Secret" in str(options.model_fields[name].annotation):
+    if is_secret(options, name):
         return _MASK
     return repr(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…")
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from redis_consumer.consumers import conditions
 from redis_consumer.consumers.fan_out import inherited
-from redis_consumer.consumers.options import as_texts
+from redis_consumer.consumers.options import as_texts, is_secret
 from redis_consumer.consumers.results import record_key
 from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError
@@ -180,8 +180,10 @@ class Provenance:
         }
 
     def _job(self, job: Job) -> dict[str, Any]:
-        """A job and its fields, but those that tell of its life, and links: they may hold a signature."""
-        fields = {**inherited(job), "original_name": job.get("original_name")}
+        """A job and its fields, but those that tell of its life, secrets, and links: they may hold a signature."""
+        kind = self._consumer.Options
+        shown = {name: text for name, text in inherited(job).items() if not is_secret(kind, name)}
+        fields = {**shown, "original_name": job.get("original_name")}
         key = None
         with contextlib.suppress(ConsumerError, AttributeError):
             key = self._consumer.storage.key_of(job.get("input_file_name").rstrip("/"))
