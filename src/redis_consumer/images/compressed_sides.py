@@ -13,6 +13,26 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
+#: TIFF's codes of JPEG and JPEG 2000, whose data say their sides by themselves.
+OWN_SIDES = frozenset({6, 7, 33003, 33005, 34712})
+
+
+def check_segment(data: bytes, most: int, index: int) -> None:
+    """Refuse a tile or strip of a TIFF that becomes more samples than the file says.
+
+    Args:
+        data: JPEG or JPEG 2000, see `OWN_SIDES`.
+        most: samples that the file says.
+        index: number of the segment, for messages.
+
+    Raises:
+        ValueError: it becomes more.
+        struct.error: it is cut off.
+    """
+    if decoded_samples(data) > most:
+        raise ValueError(f"segment {index} is larger than the file says")
+
+
 def decoded_samples(data: bytes) -> int:
     """Samples that a JPEG or a JPEG 2000 becomes, 0 where its header isn't found.
 

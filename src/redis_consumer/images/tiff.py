@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
-from redis_consumer.images.image import Source
+from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
+from redis_consumer.images.image import Array, Source
 from redis_consumer.images.tiff_chain import is_whole
 
 if TYPE_CHECKING:
@@ -80,10 +81,26 @@ def open_tiff(path: Path, name: str) -> Iterator[Source]:
             shape=tuple(series.shape),
             axes=series.axes,
             dtype=np.dtype(series.dtype),
-            decode=lambda: np.ascontiguousarray(series.asarray()),
+            decode=lambda: _decode(tif, series),
             pixel_size_um=_pixel_size_um(tif, page),
             decoder_bytes=_tile_bytes(page),
         )
+
+
+def _decode(tif: TiffFile, series: TiffPageSeries) -> Array:
+    """All pixels, once every segment that says its own sides is known to be no larger than the file says."""
+    page = series.keyframe
+    if page.compression in OWN_SIDES:
+        strip = (min(page.rowsperstrip, page.imagelength), page.imagewidth)
+        sides = (page.tilelength, page.tilewidth) if page.is_tiled else strip
+        samples = page.samplesperpixel if page.planarconfig == 1 else 1
+        most = prod(sides) * max(page.tiledepth, 1) * samples
+        for each in series.pages:
+            segments = zip(each.dataoffsets, each.databytecounts, strict=False) if each is not None else ()
+            for index, (offset, count) in enumerate(segments):
+                tif.filehandle.seek(offset)
+                check_segment(tif.filehandle.read(count), most, index)
+    return np.ascontiguousarray(series.asarray())
 
 
 def _only_series(tif: TiffFile, name: str) -> TiffPageSeries:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
-from redis_consumer.images.compressed_sides import decoded_samples
+from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
 from redis_consumer.images.image import Array, Source
 from redis_consumer.images.planes import MAX_SEGMENT_BYTES, Planes, Region, array_planes
 from redis_consumer.images.tiff import open_tiff
@@ -20,8 +20,6 @@ from redis_consumer.images.tiff import open_tiff
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
-#: Codes of JPEG and JPEG 2000, whose data say their sides by themselves.
-_OWN_SIDES = frozenset({6, 7, 33003, 33005, 34712})
 #: Decoded strips are kept up to this: each spans the image, so that all blocks of a row need the same ones.
 CACHE_BYTES = 256 << 20
 
@@ -172,9 +170,8 @@ class _Segments:
         file = self._tif.filehandle
         file.seek(page.dataoffsets[index])
         data = file.read(count) if count else None
-        samples = math.prod(self._side_yx) * (1 if self._is_planar else self._samples)
-        if data and self._page.compression in _OWN_SIDES and decoded_samples(data) > samples:
-            raise ValueError(f"segment {index} is larger than the file says")
+        if data and self._page.compression in OWN_SIDES:
+            check_segment(data, math.prod(self._side_yx) * (1 if self._is_planar else self._samples), index)
         tables = {}
         if self._page.compression in {6, 7}:
             tables = {"jpegtables": page.jpegtables, "jpegheader": self._page.jpegheader}

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images import read_image
 from redis_consumer.images.compressed_sides import decoded_samples
 from redis_consumer.images.regions import open_regions
 
@@ -39,14 +40,33 @@ def test_a_header_that_is_cut_off_is_told(tmp_path: Path) -> None:
         decoded_samples(encoded("codestream", 30, 40)[:20])
 
 
-@pytest.mark.parametrize(("kind", "compression"), [("jpeg", 7), ("codestream", 34712)])
-def test_a_tile_that_unpacks_to_more_than_it_may_is_refused(tmp_path: Path, kind: str, compression: int) -> None:
+@pytest.fixture(params=[("jpeg", 7), ("codestream", 34712)], ids=["jpeg", "jpeg2000"])
+def lying(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A TIFF of one tile of 256 x 256 px, whose data say 2000 x 2000."""
+    kind, compression = request.param
     path = tmp_path / "a.tif"
     tile = encoded(kind, 2000, 2000)
     options: dict[str, Any] = {"shape": (256, 256), "dtype": np.uint8, "tile": (256, 256)}
     tifffile.imwrite(path, iter([tile]), compression=compression, photometric="minisblack", **options)
-    with (
-        open_regions(path, name="a.tif") as image,
-        pytest.raises(InvalidImage, match=r"a\.tif"),
-    ):
+    return path
+
+
+def test_it_is_refused_in_memory_before_it_is_decoded(lying: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[Any] = []
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lambda *args, **_: decoded.append(args))
+    with pytest.raises(InvalidImage, match=r"a\.tif"):
+        read_image(lying)
+    assert decoded == []
+
+
+@pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {"rowsperstrip": 48}, {}])
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])
+def test_honest_ones_are_read_in_memory(tmp_path: Path, compression: str, layout: dict[str, Any]) -> None:
+    pixels = np.full((2, 100, 130, 3), 7, np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, compression=compression, photometric="rgb", **layout)
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif").array, pixels, atol=2)
+
+
+def test_a_tile_that_unpacks_to_more_than_it_may_is_refused(lying: Path) -> None:
+    with open_regions(lying, name="a.tif") as image, pytest.raises(InvalidImage, match=r"a\.tif"):
         image.read(0, (slice(0, 256), slice(0, 256)))
