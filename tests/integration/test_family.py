@@ -128,6 +128,18 @@ def test_progress_is_the_mean_of_the_children_and_never_falls(fanned: Fanned, im
     assert [*seen, redis_db.hget(PARENT, "progress")] == ["12", "12", "24", "25", "50"]
 
 
+@pytest.mark.parametrize("status", ["done", "failed"])
+def test_a_parent_that_a_foreign_worker_has_ended_is_left_alone(
+    fanned: Fanned, images: JobQueue, redis_db: Any, status: str
+) -> None:
+    fanned(2)
+    redis_db.hset(PARENT, "status", status)
+    end(images)
+    end(images)
+    assert not redis_db.exists("zips")
+    assert own_keys(redis_db) == []
+
+
 def test_children_may_stand_for_a_share_of_the_progress(zips: JobQueue, images: JobQueue, redis_db: Any) -> None:
     submit(redis_db, "a", "zips")
     stage(zips, claimed(zips), 2).fan_out("gather", {}, share=90)

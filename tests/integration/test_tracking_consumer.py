@@ -130,6 +130,19 @@ def test_progress_rises_to_the_end_through_both_phases(
     assert {90, 91, 92, 93, 94, 95, 96, 97, 98} <= set(shown)
 
 
+def test_frames_that_nobody_knows_of_any_more_fail_the_movie_in_words(
+    consumers: dict[str, Consumer], redis_db: Any, tmp_path: Path
+) -> None:
+    movies.write_tiff(MOVIE, tmp_path / "uploads" / "cells.tif")
+    redis_db.hset(JOB, mapping={"status": "new", "input_file_name": "uploads/cells.tif"})
+    redis_db.lpush("track", JOB)
+    run_next(consumers["track"])
+    redis_db.delete(f"redis-consumer:children:{JOB}", f"redis-consumer:family:{JOB}")
+    redis_db.lpush("track", JOB)
+    run_next(consumers["track"])
+    assert redis_db.hget(JOB, "reason").startswith("PermanentError: cells.tif: frames 0 to 7 could not be segmented: ")
+
+
 @pytest.mark.parametrize("last", [2, 5])
 def test_a_movie_that_is_cancelled_while_cells_are_linked_goes_no_further(
     run: Callable[..., Result], consumers: dict[str, Consumer], tmp_path: Path, monkeypatch: Any, last: int

@@ -101,7 +101,9 @@ class TrackingConsumer(TensorFlowServingConsumer):
     def _segmentation(self, job: Job, movie: Movie, folder: Path, steps: Steps) -> Frames:
         """The label images that the workers made, kept in a file."""
         labels: Array = np.lib.format.open_memmap(folder / "labels.npy", "w+", np.uint32, shape=movie.shape)
-        for frames, child in zip(stacks(movie.shape), self.child_jobs(), strict=True):
+        children = self.child_jobs()
+        for frames in stacks(movie.shape):
+            child = next(children, Job(""))  # none where somebody deleted what was known of them
             if child.status != JobStatus.DONE:
                 raise PermanentError(
                     f"{shown_name(job.original_name)}: frames {frames.start} to {frames.stop - 1} could not be "

@@ -111,7 +111,9 @@ local function families()
       return
     end
     redis.call("ZREM", waiting_in .. queue, parent)
-    if cancelled or redis.call("EXISTS", parent) == 0 then
+    local status = redis.call("HGET", parent, "status")
+    -- One that has its result got it from a worker that knows no families.
+    if cancelled or not status or status == "done" or status == "failed" then
       forget_family(parent, kept_s)
       return
     end
