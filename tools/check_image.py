@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,6 @@ SLIM = "slim"
 CONSUMER = "cell-counter"
 COMPILERS = ("cc", "gcc", "g++", "clang", "ld", "make", "rustc")
 START_S, STOP_S = 60.0, 40.0
-HEALTH_PORT = 18080
 
 
 class Flaw(Exception):
@@ -109,6 +109,8 @@ def make_bucket(folder: Path) -> Path:
 
 def settings(redis: RedisServer) -> dict[str, str]:
     """Variables as a deployment gives them: no command, no files."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     return {
         "REDIS_HOST": redis.host,
         "REDIS_PORT": str(redis.port),
@@ -116,7 +118,7 @@ def settings(redis: RedisServer) -> dict[str, str]:
         "STORAGE_BUCKET": "file:///bucket",
         "MODEL_SERVER": "onnx://",
         "NUCLEAR_MODEL": "NuclearSegmentation:1",
-        "HEALTH_ADDRESS": f"127.0.0.1:{HEALTH_PORT}",
+        "HEALTH_ADDRESS": f"127.0.0.1:{port}",
         "GRACE_PERIOD": "5",
         "LOG_LEVEL": "INFO",
     }

@@ -77,14 +77,15 @@ class Container:
     def start(self, command: Sequence[str], variables: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
         """Start a command as the image's user; whoever starts it ends it."""
         with log.open("wb") as output:
-            return subprocess.Popen(self._words(command, variables), stdout=output, stderr=subprocess.STDOUT)
+            return subprocess.Popen(self.words(command, variables), stdout=output, stderr=subprocess.STDOUT)
 
     def run(self, command: Sequence[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Run a command as the image's user to its end."""
-        words = self._words(command, variables)
+        words = self.words(command, variables)
         return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
 
-    def _words(self, command: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    def words(self, command: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+        """The call that runs a command as the image's user, with variables on top of the image's own."""
         given = [*self.config["Env"], *(f"{name}={value}" for name, value in variables.items())]
         place = [str(self.root), str(self.bucket), self.config["User"], self.config["WorkingDir"]]
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", RUN, "run", *place, *given, *command]
@@ -122,6 +123,8 @@ class Buildah:
         words += [f"--secret=id=certificates,src={CERTIFICATES}"] if CERTIFICATES.exists() else []
         # In Docker's format: OCI's has no health check.
         self._call("build", "--isolation", "chroot", "--format", "docker", "--tag", tag, *words, str(folder))
+        # What had this name before has none now; each takes a gigabyte.
+        self._call("rmi", "--prune")
 
     @contextmanager
     def container(self, tag: str, bucket: Path) -> Iterator[Container]:
