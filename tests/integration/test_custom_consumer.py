@@ -62,11 +62,14 @@ def bucket(tmp_path: Path) -> Path:
 
 
 def run_job(
-    consumer: str, model: str, file: str, server: RedisServer, db: Any, bucket: Path, folder: Path
+    consumer: str, model: str, file: str, server: RedisServer, db: Any, bucket: Path, folder: Path, *arguments: str
 ) -> dict[str, Any]:
-    """Run one job by a worker process that was told its consumer by the environment; give the result's files."""
+    """Run one job by a worker process that was told its consumer by the environment; give the result's files.
+
+    The worker is the seed's script, or our command where it has arguments.
+    """
     variables = environment(server, bucket.as_uri(), CONSUMER_TYPE=consumer)
-    with running_worker(folder, {**variables, "PYTHONPATH": str(folder)}):
+    with running_worker(folder, {**variables, "PYTHONPATH": str(folder)}, *arguments):
         fields = {"status": "new", "model_name": model, "model_version": "1", "input_file_name": f"uploads/{file}"}
         db.hset(KEY, mapping=fields)
         db.lpush("predict", KEY)
@@ -79,11 +82,13 @@ def run_job(
     return {name: tifffile.imread(io.BytesIO(archive.read(name))) for name in archive.namelist()}
 
 
+@pytest.mark.parametrize("arguments", [[], ["--log-level", "INFO"]], ids=["script", "command"])
 def test_the_seeds_example_runs_unchanged(
-    redis_server: RedisServer, redis_db: Any, bucket: Path, tmp_path: Path
+    redis_server: RedisServer, redis_db: Any, bucket: Path, tmp_path: Path, arguments: list[str]
 ) -> None:
-    (tmp_path / "my_module.py").write_text(HEADER + seed_blocks()[0])
-    files = run_job("my_module:MyConsumer", "Scaling", "one.npy", redis_server, redis_db, bucket, tmp_path)
+    (tmp_path / "my_consumer.py").write_text(HEADER + seed_blocks()[0])
+    kind = "my_consumer:MyConsumer"
+    files = run_job(kind, "Scaling", "one.npy", redis_server, redis_db, bucket, tmp_path, *arguments)
     assert list(files) == ["result_feature_0.tif"]
     np.testing.assert_array_equal(np.squeeze(files["result_feature_0.tif"]), np.full((8, 9), 6))
 

@@ -50,6 +50,4 @@ def _takes(function: object, *args: object, **kwargs: object) -> bool:
         inspect.signature(function).bind(*args, **kwargs)  # type: ignore[arg-type]
     except TypeError:
         return False
-    except ValueError:  # of a class or function that Python can't look into
-        return True
     return True
