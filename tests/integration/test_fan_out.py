@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from redis_consumer.consumers import Child, Consumer, second_phase
-from redis_consumer.consumers import base as base_module
+from redis_consumer.consumers import Child, Consumer, running, second_phase
 from redis_consumer.consumers.base import Interrupted, Outcome
 from redis_consumer.consumers.fan_out import inherited, reason_of_child
 from redis_consumer.consumers.in_flight import AT_ONCE
@@ -182,7 +181,7 @@ def test_a_job_that_is_cancelled_while_it_makes_children_stops_there(
                 self.job_queue.cancel(job.id)
                 yield child
 
-    monkeypatch.setattr(base_module, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(running, "PROGRESS_S", 0.0)
     submit(" ".join(f"w{number}" for number in range(90)))
     run(make(Watched, "movies"))
     assert redis_db.hget(PARENT, "reason").startswith("JobCancelled: ")

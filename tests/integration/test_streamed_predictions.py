@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from fixtures_serving import serve_models
-from redis_consumer.consumers import TensorFlowServingConsumer
-from redis_consumer.consumers import base as base_module
+from redis_consumer.consumers import TensorFlowServingConsumer, running
 from redis_consumer.consumers.base import Interrupted
 from redis_consumer.errors import JobCancelled, LeaseLost, ModelMismatch
 from redis_consumer.job import Job, ModelId
@@ -161,7 +160,7 @@ def test_images_one_after_the_other_are_one_stream(make: Make, gated: Gated) -> 
 def test_the_progress_of_a_job_is_written(
     claimed: TensorFlowServingConsumer, gated: Gated, redis_db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base_module, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(running, "PROGRESS_S", 0.0)
     written: list[int] = []
     monkeypatch.setattr(claimed, "on_update", lambda: written.append(int(redis_db.hget(JOB, "progress"))))
     gated.go.set()

@@ -46,6 +46,9 @@ class ConsumerOptions(BaseModel):
         return {name: _parts(cls.model_fields.get(name), value) for name, value in values.items()}
 
 
+#: Those of a consumer that has none; each job asks for them.
+NO_OPTIONS = ConsumerOptions()
+
 Options = TypeVar("Options", bound=ConsumerOptions)
 
 
