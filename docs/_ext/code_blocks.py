@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1]
-PAPERS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+PAPERS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md")
 
 MARK = re.compile(r"^\s*(?:\.\.|<!--) (not run|run by): (.+?)(?: -->)?\s*$")
 _DIRECTIVE = re.compile(r"^(?P<margin>\s*(?:[-*] +)*)\.\. (?P<kind>code-block|literalinclude):: *(?P<argument>.*)$")

@@ -84,7 +84,7 @@ def run_page(blocks: list[Block], folder: Path, redis_port: int) -> None:
 
 def _furnish(folder: Path) -> None:
     """Make the folder what a clone of the project is after ``make setup``, with an image of the reader's own."""
-    for name in ("data", "docs/examples"):
+    for name in ("data", "docs/examples", "examples"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "data" / "nuclei.tif", folder / "cells.tif")
     shutil.copy(ROOT / "consume-redis-events.py", folder)
