@@ -61,15 +61,16 @@ class KioskVariables(Directive):
 
 def changes(lines: Iterable[str]) -> Iterator[str]:
     """A table of settings as reStructuredText, from lines such as ``TF_HOST, TF_PORT: the same``."""
-    yield from (".. list-table::", "   :header-rows: 1", "   :widths: 24 18 30 28", "")
-    yield from ("   * - Variable", "     - Default", "     - What it does", "     - What changed")
+    yield from (".. list-table::", "   :header-rows: 1", "   :widths: 34 32 34", "")
+    yield from ("   * - Variable, default", "     - What it does", "     - What changed")
     for line in lines:
         names, _, change = line.partition(": ")
         for name in names.split(", "):
             meaning = Settings.model_fields[name.lower()].description or ""
             yield from (
                 f"   * - ``{name}``",
-                f"     - {_default(name)}",
+                "",
+                f"       {_default(name)}",
                 f"     - {_escape(meaning)}",
                 f"     - {change}",
             )
@@ -118,7 +119,11 @@ def _default(name: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([*`|\\_])", r"\\\1", text)
+    """A description as reStructuredText: what stands between backticks is code, all else is plain."""
+    code = text.split("`")
+    return "".join(
+        f"``{part}``" if number % 2 else re.sub(r"([*|\\_])", r"\\\1", part) for number, part in enumerate(code)
+    )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
