@@ -20,8 +20,9 @@ DOCS = Path(__file__).parents[1]
 PAPERS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md")
 
 MARK = re.compile(r"^\s*(?:\.\.|<!--) (not run|run by): (.+?)(?: -->)?\s*$")
-_DIRECTIVE = re.compile(r"^(?P<margin>\s*(?:[-*] +)*)\.\. (?P<kind>code-block|literalinclude):: *(?P<argument>.*)$")
-_FENCE = re.compile(r"^(?P<margin> *)```(?P<language>[\w+-]*)\s*$")
+_KINDS = "code-block|code|sourcecode|parsed-literal|literalinclude"
+_DIRECTIVE = re.compile(rf"^\s*(?:[-*] +)*\.\. (?P<kind>{_KINDS}):: *(?P<argument>.*)$")
+_FENCE = re.compile(r"^ *```(?P<language>[\w+-]*)\s*$")
 _OPTION = re.compile(r"^ *:([\w-]+): *(.*)$")
 
 
@@ -81,7 +82,7 @@ def _in_text(path: Path, lines: list[str]) -> Iterator[Block]:
 def _directive(path: Path, lines: list[str], number: int, directive: re.Match[str]) -> Block:
     options = dict(_options(lines[number + 1 :]))
     mark = _mark(lines, number)
-    if directive["kind"] == "code-block":
+    if directive["kind"] != "literalinclude":
         body = _body(lines, number, number + 1 + len(options))
         return Block(path, number + 1, directive["argument"], body, *mark)
     source = (path.parent / directive["argument"]).resolve()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,24 +63,36 @@ def run_page(blocks: list[Block], folder: Path, redis_port: int) -> None:
     names_its_bucket = any("STORAGE_BUCKET=" in step.command for step in steps)
     given = {} if names_its_bucket else {**GIVEN, "STORAGE_BUCKET": (folder / "bucket").as_uri()}
     path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", _script(steps, folder)],
-        cwd=folder,
-        env={**os.environ, **given, "REDIS_PORT": str(redis_port), "PATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, **given, "REDIS_PORT": str(redis_port), "PATH": path}
+    code, output = _run(_script(steps, folder), folder, environment)
     logs = "".join(log.read_text() for log in folder.glob(f"{_LOG}-*.log"))
-    assert done.returncode == 0, done.stdout + logs
-    for step, written in zip(steps, done.stdout.split(f"{_STEP}\n")[1:], strict=True):
+    assert code == 0, output + logs
+    for step, written in zip(steps, output.split(f"{_STEP}\n")[1:], strict=True):
         lines = [_comparable(line) for line in written.splitlines()]
         for shown in step.shown:
             pattern = ".*".join(re.escape(part) for part in _comparable(shown).split("…"))
             assert any(re.fullmatch(pattern, line) for line in lines), (
                 f"{shown!r} isn't in what was written:\n{written}"
             )
+
+
+def _run(script: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Run a script to its end; where that takes too long, nothing that it started goes on."""
+    with subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as shell:
+        try:
+            output, _ = shell.communicate()
+        except BaseException:  # the time limit of the test
+            os.killpg(shell.pid, signal.SIGKILL)
+            raise
+    return shell.returncode, output
 
 
 def _furnish(folder: Path) -> None:

@@ -92,6 +92,13 @@ def test_a_block_is_what_its_language_says(block: Block) -> None:
     CHECKS[block.language](block)
 
 
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_no_page_has_code_outside_blocks(page: Path) -> None:
+    assert not re.search(
+        r"^\s*>>> |^\.\. (doctest|testcode|highlight|prompt)::", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+
 @pytest.mark.parametrize("page", sorted({block.path for block in BLOCKS}), ids=name_of)
 def test_settings_in_blocks_exist(page: Path) -> None:
     texts = [block.text for block in blocks_in(page) if block.language not in {"python", "text", ""}]
