@@ -20,7 +20,7 @@ from redis_consumer.job import Job
 from redis_consumer.keys import own_key, own_keys
 from redis_consumer.logs import job_context
 from redis_consumer.redis import MAX_BLOCK_S, Call, run_together
-from redis_consumer.scripts import flat, script_call
+from redis_consumer.scripts import flat, script_call, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -367,7 +367,7 @@ class JobQueue:
 
     def stamp(self, fields: Mapping[str, Any]) -> dict[str, str]:
         """Turn values into the texts that Redis holds (None becomes empty) and say when and by whom."""
-        texts = {name: _text(value) for name, value in fields.items()}
+        texts = {name: text_of(value) for name, value in fields.items()}
         return {**texts, "updated_at": timestamp(), "updated_by": self.worker}
 
     def _keys_of(self, job: Job, *kinds: str) -> list[str]:
@@ -392,12 +392,6 @@ class JobQueue:
     def run(self, call: Call) -> Any:
         """Run a script."""
         return call.script.run(self.redis, call.keys, call.arguments)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _ms(seconds: float) -> str:

@@ -22,6 +22,13 @@ def flat(fields: Mapping[str, str]) -> list[str]:
     return [text for pair in fields.items() for text in pair]
 
 
+def text_of(value: object) -> str:
+    """A value as Redis holds it; None is empty."""
+    if value is None:
+        return ""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
 @cache
 def _script(name: str) -> Script:
     folder = Path(__file__).parent / "lua"

@@ -404,6 +404,16 @@ def test_a_copied_parent_field_means_nothing(fanned: Fanned, zips: JobQueue, ima
     assert images.claim() is None
 
 
+def test_a_parent_that_a_stranger_ends_before_its_second_phase_leaves_nothing(
+    fanned: Fanned, zips: JobQueue, images: JobQueue, redis_db: Any
+) -> None:
+    fanned(1)
+    end(images)
+    redis_db.hset(PARENT, "status", "done")
+    assert zips.claim() is None
+    assert own_keys(redis_db) == []
+
+
 def test_a_parent_that_a_stranger_pushes_while_it_waits_is_dropped(
     fanned: Fanned, zips: JobQueue, images: JobQueue, redis_db: Any
 ) -> None:

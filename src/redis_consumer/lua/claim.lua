@@ -61,6 +61,9 @@ if status == "done" or status == "failed" then
   if parent then
     families().tell_end(job, status == "done")
   end
+  if phase then -- ended by a worker that knows no families, before its second phase
+    families().forget_family(job, kept_s)
+  end
   return drop("final", job, status)
 end
 local kin = parent and families()
