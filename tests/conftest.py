@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from redis_consumer import settings
 from redis_consumer.cli.embedded import SERVER_VARIABLE, find_redis_server
 from redis_consumer.logs import HANDLER_NAME
 from redis_consumer.redis import RedisClient
+from support.cli import end_started
 from support.redis_server import RedisServer
 
 # They hold no tests, and some need what only another environment has.
@@ -23,6 +25,9 @@ pytest_plugins = ["fixtures_charts", "fixtures_serving", "fixtures_storage", "re
 
 # Found while the working directory still is the repository's root.
 os.environ[SERVER_VARIABLE] = find_redis_server()
+
+# A shell starts what runs in its background with SIGINT ignored, and so would be the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "REDIS_SERVER", "VIRTUAL_ENV", "CI")
 
@@ -37,6 +42,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     settings.use(None)
     yield
     settings.use(None)
+
+
+@pytest.fixture(autouse=True)
+def _ended_commands() -> Iterator[None]:
+    """No command that a test started outlives it."""
+    yield
+    end_started()
 
 
 @pytest.fixture(autouse=True)

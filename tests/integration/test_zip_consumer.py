@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from redis_consumer.consumers import ZipFileConsumer
-from redis_consumer.consumers import base as base_module
+from redis_consumer.consumers import ZipFileConsumer, running
 from redis_consumer.consumers.in_flight import AT_ONCE
 from redis_consumer.job import Job
 from redis_consumer.redis import RedisClient
@@ -45,7 +44,7 @@ def parts(
     redis_client: RedisClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[RedisClient, Storage, str]:
     """What a consumer is made of; each step looks whether the job is wanted."""
-    monkeypatch.setattr(base_module, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(running, "PROGRESS_S", 0.0)
     return redis_client, Storage(tmp_path.as_uri()), "predict"
 
 

@@ -34,6 +34,16 @@ class Copier(Consumer):
 """
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+def end_started() -> None:
+    """Kill the commands that still run, after a test that failed."""
+    while _started:
+        with _started.pop() as process:
+            process.kill()
+
+
 @dataclass(frozen=True)
 class CommandLine:
     """The command line in a folder, with settings for a Redis and a bucket.
@@ -72,8 +82,8 @@ class CommandLine:
         )
 
     def start(self, *arguments: str | Path, **settings: str) -> subprocess.Popen[str]:
-        """Start a command; whoever starts it ends it."""
-        return subprocess.Popen(
+        """Start a command; whoever starts it ends it, `end_started` where that failed."""
+        process = subprocess.Popen(
             self._command(arguments),
             cwd=self.folder,
             env=self._environment(settings),
@@ -81,6 +91,8 @@ class CommandLine:
             stderr=subprocess.PIPE,
             text=True,
         )
+        _started.append(process)
+        return process
 
     def _command(self, arguments: tuple[str | Path, ...]) -> list[str]:
         return [sys.executable, "-m", "redis_consumer", *map(str, arguments)]
