@@ -12,10 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import struct
-import sys
 import threading
-from collections.abc import Callable
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from support.oip_protos import official_class
+from support.stand_in import Refusal, method, serve
 
 # The protocol's name of a type: numpy's name, the field of typed contents, the runtime's name.
 TYPES = {
@@ -44,14 +42,6 @@ TYPES = {
 }
 BY_RUNTIME = {f"tensor({runtime})": name for name, (_, _, runtime) in TYPES.items()}
 BY_NUMPY = {numpy: name for name, (numpy, _, _) in TYPES.items()}
-
-
-class Refusal(Exception):
-    """What the server says instead of an answer."""
-
-    def __init__(self, code: grpc.StatusCode, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
 
 
 def invalid(detail: str) -> Refusal:
@@ -195,26 +185,12 @@ def check_feeds(session: onnxruntime.InferenceSession, feeds: dict[str, NDArray[
 def handler(service: Service) -> Any:
     """Routes the official method paths."""
     methods = {
-        "ServerReady": method(service.server_ready, "ServerReadyRequest"),
-        "ModelReady": method(service.model_ready, "ModelReadyRequest"),
-        "ModelMetadata": method(service.model_metadata, "ModelMetadataRequest"),
-        "ModelInfer": method(service.model_infer, "ModelInferRequest"),
+        "ServerReady": method(service.server_ready, official_class("ServerReadyRequest")),
+        "ModelReady": method(service.model_ready, official_class("ModelReadyRequest")),
+        "ModelMetadata": method(service.model_metadata, official_class("ModelMetadataRequest")),
+        "ModelInfer": method(service.model_infer, official_class("ModelInferRequest")),
     }
     return grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods)
-
-
-def method(answer: Callable[[Any], Any], request_name: str) -> Any:
-    def behave(request: Any, context: Any) -> Any:
-        try:
-            return answer(request)
-        except Refusal as refusal:
-            context.abort(refusal.code, str(refusal))
-
-    return grpc.unary_unary_rpc_method_handler(
-        behave,
-        request_deserializer=official_class(request_name).FromString,
-        response_serializer=lambda message: message.SerializeToString(),
-    )
 
 
 def arguments() -> argparse.Namespace:
@@ -236,19 +212,7 @@ def main() -> None:
         code=options.code,
         loading=options.loading,
     )
-    limits = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
-    server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=8),
-        handlers=[handler(service)],
-        options=[*limits, ("grpc.so_reuseport", 0)],
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    sys.stdout.write(f"ready {port}\n")
-    sys.stdout.flush()
-    sys.stdin.read()
-    server.stop(grace=None)
-    server.wait_for_termination()
+    serve(handler(service))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from support.stand_in import Refusal, method, serve
 from support.tf_protos import official_class
 
 # dtype name: TensorFlow's number, the field for its values, the runtime's name.
@@ -44,14 +42,6 @@ TYPES = {
 }
 BY_NUMBER = {number: name for name, (number, _, _) in TYPES.items()}
 BY_RUNTIME = {f"tensor({runtime})": name for name, (_, _, runtime) in TYPES.items()}
-
-
-class Refusal(Exception):
-    """What the server says instead of an answer."""
-
-    def __init__(self, code: grpc.StatusCode, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
 
 
 class Models:
@@ -222,24 +212,10 @@ def handler(service: PredictionService) -> Any:
     """Routes the official method paths."""
     package = "tensorflow.serving"
     methods = {
-        "Predict": method(service.predict, f"{package}.PredictRequest"),
-        "GetModelMetadata": method(service.metadata, f"{package}.GetModelMetadataRequest"),
+        "Predict": method(service.predict, official_class(f"{package}.PredictRequest")),
+        "GetModelMetadata": method(service.metadata, official_class(f"{package}.GetModelMetadataRequest")),
     }
     return grpc.method_handlers_generic_handler(f"{package}.PredictionService", methods)
-
-
-def method(answer: Callable[[Any], Any], request_name: str) -> Any:
-    def behave(request: Any, context: Any) -> Any:
-        try:
-            return answer(request)
-        except Refusal as refusal:
-            context.abort(refusal.code, str(refusal))
-
-    return grpc.unary_unary_rpc_method_handler(
-        behave,
-        request_deserializer=official_class(request_name).FromString,
-        response_serializer=lambda message: message.SerializeToString(),
-    )
 
 
 def arguments() -> argparse.Namespace:
@@ -260,20 +236,12 @@ def main() -> None:
     options = arguments()
     faults = Faults(options.fail_first, options.code, options.delay_s, options.fatal_pixel)
     service = PredictionService(Models(options.models), faults, options.reply)
-    limits = [(f"grpc.max_{way}_message_length", options.max_message_bytes) for way in ("send", "receive")]
-    server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=8),
-        handlers=[handler(service)],
-        options=[*limits, ("grpc.so_reuseport", 0)],
+    serve(
+        handler(service),
+        port=options.port,
+        max_message_bytes=options.max_message_bytes,
+        until_stdin_closes=options.until_stdin_closes,
     )
-    port = server.add_insecure_port(f"127.0.0.1:{options.port}")
-    server.start()
-    sys.stdout.write(f"ready {port}\n")
-    sys.stdout.flush()
-    if options.until_stdin_closes:
-        sys.stdin.read()
-        server.stop(grace=None)
-    server.wait_for_termination()
 
 
 if __name__ == "__main__":
