@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -17,7 +18,7 @@ from redis_consumer.job import OWN_FIELDS
 
 Array = npt.NDArray[Any]
 #: By name: images (B, Y, X, C), of which integers are labels; files as bytes; numbers and texts.
-Analysis = Mapping[str, Array | Sequence[Array] | bytes | str | float]
+Analysis = Mapping[str, Array | Sequence[Array] | bytes | str | float | np.bool_]
 
 #: Of the images that every client knows, and the name that these know their files by (contract, section 5.1).
 LABELS, FEATURE = "labels", "feature"
@@ -39,30 +40,49 @@ def write_analysis(found: Analysis, folder: Path, original_name: str) -> tuple[l
         The files, and the fields; ``objects`` among them is the number of labels in the first image.
 
     Raises:
-        ValueError: a name can't be one of a file, or is that of a field that workers write.
-        TypeError: a value is none of these.
+        ValueError: a name can't be one of a file, or is that of a field that workers write; two files would have the
+            same name, or there are none.
+        TypeError: there are no names, or a value is none of these.
         PermanentError: as `redis_consumer.images.write_channels`.
     """
+    if not isinstance(found, Mapping):
+        kind = type(found).__name__
+        raise TypeError(f"analyze: it returned a {kind}; return a dictionary, e.g. {{'labels': labels}}")
     stem = folder / result_stem(original_name)
     stem.parent.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     images: list[Array] = []
     values: dict[str, Any] = {}
     for name, value in found.items():
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"analyze: {name!r} can't be part of a file's name; give letters, digits, '.', '_', '-'")
+        _check_name(name)
         if isinstance(value, bytes):
             path = stem.with_name(f"{stem.name}_{name}")
             path.write_bytes(value)
             files.append(path)
-        elif isinstance(value, (str, Real)):
+        elif isinstance(value, (str, Real, np.bool_)):
             values[_field(name)] = value
         else:
             arrays = _arrays(name, value)
             images += arrays
             files += _write_images(arrays, stem, FEATURE if name == LABELS else name)
     files += _write_values(values, stem) if values else []
+    _check_files(files)
     return files, {**values, **count_objects(images)}
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"analyze: {name!r} can't be part of a file's name; give letters, digits, '.', '_', '-'")
+
+
+def _check_files(files: Sequence[Path]) -> None:
+    """Refuse a result of no files, and one of which files were written over others; disks may not mind the case."""
+    if not files:
+        raise ValueError("analyze: it returned nothing to write; give at least an array, bytes, a number or a text")
+    counts = Counter(file.name.casefold() for file in files)
+    twice = [file.name for file in files if counts[file.name.casefold()] > 1]
+    if twice:
+        raise ValueError(f"analyze: it gave file {twice[-1]} twice; call one of what makes it otherwise")
 
 
 def _field(name: str) -> str:
@@ -76,6 +96,9 @@ def _arrays(name: str, value: object) -> list[Array]:
     if not (isinstance(arrays, Sequence) and all(isinstance(each, np.ndarray) for each in arrays)):
         kind = type(value).__name__
         raise TypeError(f"analyze: {name!r} is a {kind}; give an array, a list of arrays, bytes, a number or a text")
+    for array in arrays:
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"analyze: {name!r} is an array of {array.dtype}; give whole or real numbers, or booleans")
     return list(arrays)
 
 

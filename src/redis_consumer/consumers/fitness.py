@@ -10,6 +10,8 @@ from redis_consumer.errors import SettingsError
 
 #: How workers call the constructor (contract, section 6).
 ARGUMENTS = ("redis_client", "storage_client", "queue")
+#: Methods that authors write, with what workers give them.
+_METHODS = {"_consume": ("redis_hash",), "analyze": ("image", "job")}
 
 
 def check_class(found: object, path: str) -> type[Consumer]:
@@ -25,15 +27,11 @@ def check_class(found: object, path: str) -> type[Consumer]:
     """
     if not (isinstance(found, type) and issubclass(found, Consumer)):
         raise SettingsError(f"{path} is no subclass of redis_consumer.consumers.Consumer; derive it from that class")
-    method = found._consume
-    if method is Consumer._consume:
+    if found._consume is Consumer._consume:
         raise SettingsError(f"{path} has no method _consume(self, redis_hash); add it, or take another base class")
-    if inspect.iscoroutinefunction(method):
-        raise SettingsError(f"{path}: its _consume is async; write it as def _consume(self, redis_hash)")
-    if not _takes(method, "self", "key"):
-        raise SettingsError(
-            f"{path}: its _consume takes {inspect.signature(method)}; write it as def _consume(self, redis_hash)"
-        )
+    for name, arguments in _METHODS.items():
+        if _is_ours(found, name):
+            _check_method(found, name, arguments, path)
     if not _takes(found, **dict.fromkeys(ARGUMENTS, "")):
         raise SettingsError(
             f"{path} can't be made: its constructor must take the arguments {', '.join(ARGUMENTS)}; "
@@ -43,6 +41,21 @@ def check_class(found: object, path: str) -> type[Consumer]:
         raise SettingsError(f"{path}: its Options is no subclass of redis_consumer.consumers.ConsumerOptions")
     check_names(found.Options, path)
     return found
+
+
+def _is_ours(found: type[Consumer], name: str) -> bool:
+    """Whether it is this package that calls a method, since one of its own bases has it too."""
+    bases = [base for base in found.__mro__ if base.__module__.startswith("redis_consumer.consumers.")]
+    return any(name in vars(base) for base in bases)
+
+
+def _check_method(found: type[Consumer], name: str, arguments: tuple[str, ...], path: str) -> None:
+    method = getattr(found, name)
+    wanted = f"def {name}({', '.join(('self', *arguments))})"
+    if inspect.iscoroutinefunction(method):
+        raise SettingsError(f"{path}: its {name} is async; write it as {wanted}")
+    if not _takes(method, "self", *arguments):
+        raise SettingsError(f"{path}: its {name} takes {inspect.signature(method)}; write it as {wanted}")
 
 
 def _takes(function: object, *args: object, **kwargs: object) -> bool:

@@ -38,11 +38,17 @@ def test_bytes_are_files(tmp_path: Path) -> None:
 
 
 def test_numbers_and_texts_are_fields_and_lines_of_a_table(tmp_path: Path) -> None:
-    found: Analysis = {"sharpness": np.float32(0.5), "count": 3, "kind": "a,b"}
+    found: Analysis = {"sharpness": np.float32(0.5), "count": 3, "kind": "a,b", "is_sharp": np.bool_(True)}
     (table,), fields = write_analysis(found, tmp_path, "cells.tif")
     assert fields == found
     with table.open(newline="") as file:
-        assert list(csv.reader(file)) == [["name", "value"], ["sharpness", "0.5"], ["count", "3"], ["kind", "a,b"]]
+        assert list(csv.reader(file)) == [
+            ["name", "value"],
+            ["sharpness", "0.5"],
+            ["count", "3"],
+            ["kind", "a,b"],
+            ["is_sharp", "True"],
+        ]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +58,16 @@ def test_numbers_and_texts_are_fields_and_lines_of_a_table(tmp_path: Path) -> No
         ({"status": "done"}, ValueError, "'status' is a field that workers write; call it otherwise"),
         ({"labels": None}, TypeError, "'labels' is a NoneType; give an array"),
         ({"labels": [1, 2]}, TypeError, "'labels' is a list"),
+        (None, TypeError, "it returned a NoneType; return a dictionary"),
+        (LABELS, TypeError, "it returned a ndarray; return a dictionary"),
+        ({}, ValueError, "it returned nothing to write"),
+        ({"labels": []}, ValueError, "it returned nothing to write"),
+        ({3: LABELS}, ValueError, "3 can't be part of a file's name"),
+        ({"spectrum": LABELS * 1j}, TypeError, "'spectrum' is an array of complex128; give whole or real numbers"),
+        ({"names": np.array([["a"]])}, TypeError, "'names' is an array of <U1"),
+        ({"labels": LABELS, "feature": LABELS}, ValueError, "it gave file cells_feature_0.tif twice"),
+        ({"values.csv": b"", "count": 3}, ValueError, "it gave file cells_values.csv twice"),
+        ({"depth": LABELS, "Depth": LABELS}, ValueError, "it gave file cells_Depth_0.tif twice"),
     ],
 )
 def test_what_it_cannot_write_is_refused_in_words(

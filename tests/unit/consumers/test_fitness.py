@@ -36,11 +36,26 @@ class Wide(Good):
         super().__init__(*args, **kwargs)
 
 
+class Jobless(ImageFileConsumer):
+    def analyze(self, image: Any) -> Any:  # type: ignore[override]
+        return {}
+
+
+class AsyncAnalysis(ImageFileConsumer):
+    async def analyze(self, image: Any, job: Any) -> Any:  # type: ignore[override]
+        return {}
+
+
+class OwnAnalysis(Good):
+    def analyze(self) -> None:
+        """A method that no worker knows."""
+
+
 class OtherOptions(Good):
     Options = dict  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("good", [Good, Wide, ImageFileConsumer])
+@pytest.mark.parametrize("good", [Good, Wide, OwnAnalysis, ImageFileConsumer])
 def test_what_a_worker_can_run_is_given_back(good: type[Consumer]) -> None:
     assert check_class(good, "my:Class") is good
 
@@ -53,6 +68,8 @@ def test_what_a_worker_can_run_is_given_back(good: type[Consumer]) -> None:
         (Consumer, r"has no method _consume\(self, redis_hash\)"),
         (Argumentless, r"its _consume takes \(self\)"),
         (Async, "its _consume is async"),
+        (Jobless, r"its analyze takes \(self, image: 'Any'\).*; write it as def analyze\(self, image, job\)"),
+        (AsyncAnalysis, "its analyze is async"),
         (Narrow, "its constructor must take the arguments redis_client, storage_client, queue"),
         (OtherOptions, "its Options is no subclass"),
     ],
