@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_origin
+from enum import Enum
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -185,21 +187,31 @@ def _seen(options: type[ConsumerOptions], name: str, texts: Mapping[str, str]) -
 
 
 def _shown(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, _LISTS) else str(value)
+    if isinstance(value, _LISTS):
+        return ",".join(map(_shown, value))
+    return str(value.value if isinstance(value, Enum) else value)
 
 
 def _parts(info: FieldInfo | None, value: object) -> object:
     """Split the text of a field that takes several values."""
-    kind = None if info is None else info.annotation
+    kind = None if info is None else _given(info)
     if not isinstance(value, str) or (get_origin(kind) or kind) not in _LISTS:
         return value
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _given(info: FieldInfo) -> Any:
+    """The type of a field that is given: without the None that it may also be."""
+    kinds = [kind for kind in get_args(info.annotation) if kind is not type(None)]
+    return kinds[0] if get_origin(info.annotation) in (Union, UnionType) and len(kinds) == 1 else info.annotation
+
+
 def _kind(info: FieldInfo) -> str:
     """Say in words what values a field takes, e.g. ``int, at least 0``."""
-    kind = info.annotation
-    choices = [str(choice) for choice in get_args(kind)] if str(get_origin(kind)).endswith("Literal") else []
+    kind = _given(info)
+    choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        choices = [str(choice.value) for choice in kind]
     name = " or ".join(choices) or (str(kind) if get_origin(kind) else getattr(kind, "__name__", str(kind)))
     bounds = [
         f"{words} {getattr(mark, sign)}"

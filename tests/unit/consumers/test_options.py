@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Optional
 
 import pytest
 from pydantic import Field, SecretStr, model_validator
@@ -11,6 +12,7 @@ from pydantic import Field, SecretStr, model_validator
 from redis_consumer.consumers.options import (
     ConsumerOptions,
     Option,
+    as_texts,
     check_names,
     describe_options,
     options_for,
@@ -25,6 +27,18 @@ class Some(ConsumerOptions):
     mode: Literal["fast", "exact"] = "fast"
     weights: tuple[float, ...] = (1.0, 2.0)
     is_strict: bool = False
+
+
+class Speed(Enum):
+    FAST = "fast"
+    EXACT = "exact"
+
+
+class Choosing(ConsumerOptions):
+    speed: Speed = Speed.FAST
+    speeds: tuple[Speed, ...] = (Speed.EXACT, Speed.FAST)
+    channels: list[int] | None = None
+    frames: Optional[tuple[int, ...]] = None  # noqa: UP045 - authors write both
 
 
 class Needed(ConsumerOptions):
@@ -121,6 +135,19 @@ def test_options_are_described() -> None:
         Option("weights", "tuple[float, ...]", "1.0,2.0", "WEIGHTS", ""),
     ]
     assert describe_options(Needed)[0].default is None
+
+
+def test_choices_of_an_enum_are_its_values() -> None:
+    assert describe_options(Choosing)[0] == Option("speed", "fast or exact", "fast", "SPEED", "")
+    texts = as_texts(Choosing(speed=Speed.EXACT))
+    assert texts == {"speed": "exact", "speeds": "exact,fast"}
+    assert options_for(Choosing, {}, job(**texts)).speed is Speed.EXACT
+
+
+def test_several_values_or_none_are_taken() -> None:
+    options = options_for(Choosing, {}, job(channels="0,2", frames="3"))
+    assert (options.channels, options.frames) == ([0, 2], (3,))
+    assert [option.kind for option in describe_options(Choosing)[2:]] == ["list[int]", "tuple[int, ...]"]
 
 
 @pytest.mark.parametrize(
