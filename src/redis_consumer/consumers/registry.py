@@ -94,10 +94,10 @@ def _import(path: str) -> object:
         sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+        found = getattr(module, attribute, None)  # which may import what it names only now
+    except (Exception, SystemExit) as error:
         where = _where(error)
         raise SettingsError(f"{path} can't be imported: {type(error).__name__}: {error}{where}") from error
-    found = getattr(module, attribute, None)
     if found is None:
         raise SettingsError(
             f"{path} can't be imported: module {module_name!r} has no attribute {attribute!r}"
@@ -106,7 +106,7 @@ def _import(path: str) -> object:
     return found
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """File and line where the import of an author's module failed; empty where it wasn't found at all."""
     if isinstance(error, SyntaxError):
         return ""  # its text says so itself

@@ -84,6 +84,8 @@ def test_one_that_can_not_be_run_is_refused(name: str) -> None:
         ("import os\nimport not_there\n", "No module named 'not_there' (.*failing_1.py, line 2)"),
         ("def half(:\n", "SyntaxError: .*failing_2.py, line 1"),
         ("\n\n1 / 0\n", "ZeroDivisionError: division by zero (.*failing_3.py, line 3)"),
+        ("\nraise SystemExit('no licence')\n", "SystemExit: no licence (.*failing_4.py, line 2)"),
+        ("def __getattr__(name):\n    import not_there\n", "No module named 'not_there' (.*failing_5.py, line 2)"),
     ],
 )
 def test_an_error_of_the_authors_module_says_where(
