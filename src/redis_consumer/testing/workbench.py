@@ -94,7 +94,8 @@ class Workbench:
         redis: its Redis, in this process.
         storage: its bucket, in memory.
         inputs: what `run` has put there, bytes by key.
-        on_upload: called with the first job, before it uploads its first file; by default nothing happens.
+        on_upload: called once, with the job of the consumer that uploads the first file, before it does; by default
+            nothing happens. Children that run in other consumers don't count.
     """
 
     def __init__(
@@ -107,7 +108,6 @@ class Workbench:
         self.redis = MemoryRedis()
         self.redis.on_command = self._look
         self.storage = _Bucket()
-        self.storage.on_upload = self._note_upload
         self.inputs: dict[str, bytes] = {}
         self.on_upload: Callable[[Job], None] | None = None
         self._children = dict(children or {})
@@ -128,6 +128,7 @@ class Workbench:
             self.consumer.prepare()
             self._stack = stack.pop_all()
         self._consumers = {self.consumer.queue: self.consumer}
+        self.storage.on_upload = self._note_upload
 
     def __enter__(self) -> Workbench:
         return self
@@ -222,9 +223,12 @@ class Workbench:
         return consumer
 
     def _note_upload(self) -> None:
+        job = self.consumer.job
+        if job is None:
+            return  # a child in a queue of others uploads
         told, self.on_upload = self.on_upload, None
-        if told is not None and self.consumer.job is not None:
-            told(self.consumer.job)
+        if told is not None:
+            told(job)
 
     def _look(self) -> None:
         """Note the status of each job that runs here, where it is another one."""

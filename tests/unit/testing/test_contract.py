@@ -16,12 +16,14 @@ from pydantic import Field
 
 from redis_consumer import testing, utils
 from redis_consumer.consumers import (
+    Child,
     Consumer,
     ConsumerOptions,
     ImageFileConsumer,
     TensorFlowServingConsumer,
     TrackingConsumer,
     ZipFileConsumer,
+    second_phase,
 )
 from redis_consumer.errors import InvalidImage
 from redis_consumer.testing.inputs import packed
@@ -273,6 +275,33 @@ def test_checks_that_do_not_apply_are_skipped() -> None:
         Checked().test_a_model_server_that_is_away_gives_the_job_back()
     with pytest.raises(pytest.skip.Exception, match="bad_inputs is empty"):
         Checked().test_bad_input_fails_in_words()
+
+
+class Forwarding(Consumer):
+    """Has children that name the job's own object, so that they upload before it does."""
+
+    def _consume(self, redis_hash: str) -> str:
+        assert self.job is not None
+        where = {"input_file_name": self.job.input_file_name}
+        return self.fan_out([Child("predict", "part.npy", fields=where)], then="report")
+
+    @second_phase
+    def report(self, redis_hash: str) -> str:
+        with utils.get_tempdir() as folder:
+            report = Path(folder, "report.txt")
+            report.write_text("done")
+            key, url = self.storage.upload(utils.zip_files([str(report)], folder))
+        result = {"status": self.final_status, "output_file_name": key, "output_url": url}
+        self.update_key(redis_hash, result)
+        return self.final_status
+
+
+@pytest.mark.parametrize("check", ["test_a_cancelled_job_ends", "test_a_lost_job_shows_nothing"])
+def test_uploads_of_children_are_not_those_of_the_job(check: str) -> None:
+    class Checked(testing.ConsumerContract):
+        consumer = Forwarding
+
+    getattr(Checked(), check)()
 
 
 def test_the_checks_name_a_folder_and_several_models() -> None:
