@@ -57,7 +57,7 @@ def test_a_new_package_passes_its_own_checks(uv: str, wheels: Path, tmp_path: Pa
     run(tmp_path, uv, "pip", "install", "--python", python, wheel)
     run(tmp_path, programs / "redis-consumer", "new-consumer", "cell-counter", "--kind", kind)
     package = tmp_path / "cell-counter"
-    run(package, uv, "pip", "install", "--python", python, "--find-links", wheels, "--editable", ".", "--group", "dev")
+    run(package, uv, "pip", "install", "--python", python, "--find-links", wheels, "--editable", ".[dev]")
     assert "passed" in run(package, programs / "python", "-m", "pytest", "-q")
     run(package, programs / "ruff", "check")
     run(package, programs / "ruff", "format", "--check")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -51,9 +52,9 @@ def new_consumer(
     typer.echo(f"Wrote {into / name}: {len(files)} files. Yours to change: src/{package_of(name)}/consumer.py")
     typer.echo("Next:")
     for step in (
-        f"cd {into / name}",
+        f"cd {shlex.quote(str(into / name))}",
         "python -m venv .venv && source .venv/bin/activate",
-        "pip install --editable . --group dev",
+        "pip install --editable '.[dev]'",
         "pytest",
         f"QUEUE={name} CONSUMER_TYPE={name} redis-consumer run",
     ):

@@ -35,6 +35,10 @@ def check_name(name: str) -> None:
         wrong = f"must be small letters, digits and single dashes, {LONGEST_NAME} at most, e.g. cell-counter"
     elif keyword.iskeyword(package) or find_spec(package) is not None:
         wrong = f"Python has a word or module {package} already; choose another, e.g. my-{name}"
+    elif class_of(name).startswith("Test"):
+        wrong = f"pytest would take its class {class_of(name)} for one of tests; choose another, e.g. my-{name}"
+    elif class_of(name) in _imported():
+        wrong = f"its class would be called {class_of(name)}, as another one is; choose another, e.g. my-{name}"
     elif name in registry.names():
         wrong = f"there is a consumer of that name already; choose another, e.g. my-{name}"
     elif name.endswith("-zip"):
@@ -74,12 +78,19 @@ def write_package(name: str, kind: str, into: Path) -> list[Path]:
         The files.
 
     Raises:
-        SettingsError: the name doesn't do, or there is such a folder already.
+        SettingsError: the name doesn't do, there is such a folder already, or it can't be written.
     """
     check_name(name)
     folder = into / name
     if folder.exists():
         raise SettingsError(f"{folder}: is there already; choose another name, or another folder with --into")
+    try:
+        return _write(folder, name, kind)
+    except OSError as error:
+        raise SettingsError(f"{folder}: can't be written: {error.strerror}; choose a folder with --into") from error
+
+
+def _write(folder: Path, name: str, kind: str) -> list[Path]:
     values = {
         "name": name,
         "package": package_of(name),
@@ -95,6 +106,13 @@ def write_package(name: str, kind: str, into: Path) -> list[Path]:
         path.write_text(Template(template.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
         files.append(path)
     return files
+
+
+def _imported() -> set[str]:
+    """Names that the code of any template has from elsewhere."""
+    texts = [template.read_text(encoding="utf-8") for template in TEMPLATES.rglob(f"*.py{_SUFFIX}")]
+    lines = [line for text in texts for line in re.findall(r"^(?:from \S+ )?import (.+)", text, re.MULTILINE)]
+    return {name for line in lines for name in line.split(", ")}
 
 
 def _templates(kind: str) -> Iterator[tuple[Path, Path]]:

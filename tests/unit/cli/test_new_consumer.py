@@ -105,6 +105,10 @@ def test_it_says_what_is_next(tmp_path: Path) -> None:
         ("numpy", "Python has a word or module numpy already"),
         ("redis-consumer", "Python has a word or module redis_consumer already"),
         ("image", "there is a consumer of that name already; choose another, e.g. my-image"),
+        ("test-focus", "pytest would take its class TestFocus for one of tests; choose another, e.g. my-test-focus"),
+        ("job", "its class would be called Job, as another one is; choose another, e.g. my-job"),
+        ("consumer-options", "its class would be called ConsumerOptions"),
+        ("path", "its class would be called Path"),
         ("cells-zip", "queues that end in -zip are those of archives"),
     ],
 )
@@ -113,6 +117,17 @@ def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str, words: 
     assert result.exit_code == 2
     assert words in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = new("cell-counter", "--into", "file/within")
+    assert result.exit_code == 2
+    assert "cell-counter: can't be written: Not a directory; choose a folder with --into" in result.stderr
+
+
+def test_the_next_steps_may_be_copied(tmp_path: Path) -> None:
+    assert "  cd 'my work/cell-counter'\n" in new("cell-counter", "--into", "my work").stdout
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
