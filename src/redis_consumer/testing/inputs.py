@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 import numpy as np
+
+from redis_consumer.errors import InvalidJob
+from redis_consumer.storage.keys import check_key
 
 if TYPE_CHECKING:
     from redis_consumer.images.image import Array
@@ -18,6 +23,8 @@ Input = Union[str, Path, bytes, "Array"]
 
 #: Names of inputs that come without one.
 _ARRAY, _BYTES = "image.npy", "input.bin"
+#: By which consumers tell an image from an archive, such as ``.zarr.zip``.
+_ENDING = re.compile(r"(?:\.[A-Za-z0-9]{1,8}){1,2}\Z")
 
 
 @dataclass(frozen=True)
@@ -73,13 +80,22 @@ def uploaded(image: Input, name: str = "") -> Uploaded:
         FileNotFoundError: there is no such file.
     """
     if isinstance(image, (str, Path)) and Path(image).is_dir():
-        key = f"uploads/{name or Path(image).name}"
+        key = _key(name or Path(image).name)
         files = [file for file in sorted(Path(image).rglob("*")) if file.is_file()]
         objects = {f"{key}/{file.relative_to(image).as_posix()}": file.read_bytes() for file in files}
         return Uploaded(name or Path(image).name, key, objects)
     own, content = _file(image)
-    key = f"uploads/{name or own}"
+    key = _key(name or own)
     return Uploaded(name or own, key, {key: content})
+
+
+def _key(name: str) -> str:
+    """Where an input lies: under its name, or its name's digest where the bucket takes no such key, as producers do."""
+    try:
+        return check_key(f"uploads/{name}")
+    except InvalidJob:
+        digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()
+        return f"uploads/{digest}{''.join(_ENDING.findall(name)[:1])}"
 
 
 def _file(image: Input) -> tuple[str, bytes]:

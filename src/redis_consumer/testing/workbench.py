@@ -154,8 +154,14 @@ class Workbench:
         return _together(folder.name, [self.run(path, **job_fields) for path in files_in(folder)])
 
     def run_again(self, run: JobRun) -> JobRun:
-        """Run a job once more, as after a worker that died when it had uploaded the result and not said so yet."""
+        """Run a job once more, as after a worker that died when it had uploaded the result and not said so yet.
+
+        Raises:
+            ValueError: it isn't one of this bench.
+        """
         if run.job.id not in self._submitted:
+            if not run.children:
+                raise ValueError(f"{run.job.id}: no job of this bench; give what its own run returned")
             return _together(run.job.id, [self.run_again(each) for each in run.children])
         self.redis.hset(self.consumer.job_queue.key("attempts"), run.job.id, run.job.attempt)
         return self._run(run.job.id)

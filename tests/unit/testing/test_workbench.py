@@ -156,6 +156,20 @@ def test_an_ome_zarr_is_one_input(tmp_path: Path) -> None:
     assert testing.run(Counting, tmp_path / "cells.zarr").fields["files"] == "2"
 
 
+@pytest.mark.parametrize("name", ["../cells.npy", "/plate.1/cells.npy", "cells\n.npy", "c" * 300 + ".npy"])
+def test_a_name_that_is_no_key_is_that_of_an_input_all_the_same(name: str) -> None:
+    run = testing.run(ImageFileConsumer, testing.example_image(), model=testing.fake_model, original_name=name)
+    assert run.status == "done", run.reason
+    assert run.fields["original_name"] == name
+    assert run.fields["input_file_name"].endswith(".npy")
+
+
+def test_a_job_of_another_bench_is_not_run_again() -> None:
+    run = testing.run(Other, b"cells", original_name="cells.txt")
+    with testing.Workbench(Other) as bench, pytest.raises(ValueError, match="test:cells.txt:1: no job of this bench"):
+        bench.run_again(run)
+
+
 def test_children_run_in_the_consumers_that_are_named() -> None:
     run = testing.run(Dividing, b"x", children={"others": Other})
     assert run.fields["found"] == "done,failed"
