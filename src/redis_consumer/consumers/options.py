@@ -97,7 +97,9 @@ def check_names(options: type[ConsumerOptions], owner: str) -> None:
     Raises:
         SettingsError: which one does, and what to do.
     """
-    for name in options.model_fields:
+    for name, info in options.model_fields.items():
+        if info.validation_alias is not None:
+            raise SettingsError(f"{owner}: its option {name!r} has an alias, by which no job gives it; leave that out")
         taken = "a setting" if defaults.is_setting(name) else "a field that workers write" if name in OWN_FIELDS else ""
         if taken or not name.islower():
             why = f"is the name of {taken}" if taken else "isn't in lower case"

@@ -137,6 +137,14 @@ def test_options_are_described() -> None:
     assert describe_options(Needed)[0].default is None
 
 
+def test_another_name_of_an_option_is_refused() -> None:
+    class Renamed(ConsumerOptions):
+        min_area: int = Field(default=3, alias="minArea")
+
+    with pytest.raises(SettingsError, match="Counter: its option 'min_area' has an alias"):
+        check_names(Renamed, "Counter")
+
+
 def test_choices_of_an_enum_are_its_values() -> None:
     assert describe_options(Choosing)[0] == Option("speed", "fast or exact", "fast", "SPEED", "")
     texts = as_texts(Choosing(speed=Speed.EXACT))
