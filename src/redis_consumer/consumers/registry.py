@@ -101,7 +101,7 @@ def _import(path: str) -> object:
     if found is None:
         raise SettingsError(
             f"{path} can't be imported: module {module_name!r} has no attribute {attribute!r}"
-            f"{_others(module, attribute)}"
+            f"{_others(module, attribute)}{_shadowed(module)}"
         )
     return found
 
@@ -114,6 +114,13 @@ def _where(error: BaseException) -> str:
     authors = [frame for frame in frames if frame.filename not in (__file__, importlib.__file__)]
     own = [frame for frame in authors if not frame.filename.startswith("<")]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+def _shadowed(module: ModuleType) -> str:
+    """That a file of the author's isn't the module, since an installed one has its name."""
+    own, imported = os.path.join(os.getcwd(), f"{module.__name__}.py"), getattr(module, "__file__", None)
+    is_other = os.path.exists(own) and not (imported and os.path.samefile(own, imported))
+    return f"; {own} isn't it, since Python has another module of that name: rename the file" if is_other else ""
 
 
 def _others(module: ModuleType, missing: str) -> str:

@@ -78,6 +78,16 @@ def test_one_that_can_not_be_run_is_refused(name: str) -> None:
         describe(name)
 
 
+def test_a_file_that_has_the_name_of_another_module_is_to_be_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "colorsys.py").write_text(COUNTING)
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(SettingsError, match="colorsys.py isn't it, since Python has another module.*rename the file"):
+        describe("colorsys:Counting")
+
+
 @pytest.mark.parametrize(
     ("text", "where"),
     [
