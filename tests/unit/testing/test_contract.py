@@ -296,6 +296,20 @@ class Forwarding(Consumer):
         return self.final_status
 
 
+def test_a_consumer_without_a_result_is_told_so_once() -> None:
+    class Resultless(Consumer):
+        def _consume(self, redis_hash: str) -> str:
+            return self.final_status
+
+    class Checked(testing.ConsumerContract):
+        consumer = Resultless
+
+    with pytest.raises(AssertionError, match="fields .* are missing; write output_file_name"):
+        Checked().test_it_writes_the_fields_of_a_result()
+    with pytest.raises(pytest.skip.Exception, match="it names no object of its result"):
+        Checked().test_a_second_run_gives_the_same()
+
+
 @pytest.mark.parametrize("check", ["test_a_cancelled_job_ends", "test_a_lost_job_shows_nothing"])
 def test_uploads_of_children_are_not_those_of_the_job(check: str) -> None:
     class Checked(testing.ConsumerContract):
