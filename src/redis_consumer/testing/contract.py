@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,7 +24,15 @@ from redis_consumer.testing.images import example_image, fake_model
 from redis_consumer.testing.inputs import Input
 from redis_consumer.testing.job_run import JobRun
 from redis_consumer.testing.models import fields_of, named
-from redis_consumer.testing.verdicts import check, failed_in_words, is_safe, own_folder, same, take_away
+from redis_consumer.testing.verdicts import (
+    check,
+    failed_in_words,
+    is_safe,
+    own_folder,
+    same,
+    take_away,
+    working_directory,
+)
 from redis_consumer.testing.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -132,14 +141,10 @@ class ConsumerContract:
 
     def test_it_leaves_the_working_directory_alone(self) -> None:
         """Other jobs run in the same process, and the directory may be read-only."""
-        before = Path.cwd()
-        with self._bench() as bench, own_folder() as folder:
+        with own_folder() as folder, self._bench() as bench:
             os.chdir(folder)
-            try:
-                self._run(bench)
-                after = Path.cwd()
-            finally:
-                os.chdir(before)
+            self._run(bench)
+            after = working_directory()
             left = sorted(path.name for path in folder.rglob("*"))
         check(after == folder, "it changed the working directory; join paths to a folder instead of os.chdir")
         check(not left, f"files are left in the working directory: {left}; write into utils.get_tempdir()")
@@ -266,8 +271,15 @@ class ConsumerContract:
     def _need_done(self) -> None:
         _need(self.good_run().status == "done", "jobs don't end done; test_a_job_ends_done says why")
 
-    def _bench(self, **parts: Any) -> Workbench:
-        return Workbench(self.consumer, **{"model": self._model(), "children": self.children, **parts})
+    @contextlib.contextmanager
+    def _bench(self, **parts: Any) -> Iterator[Workbench]:
+        """Give a bench; afterwards the working directory is what it was, so that other tests don't suffer."""
+        before = Path.cwd()
+        with Workbench(self.consumer, **{"model": self._model(), "children": self.children, **parts}) as bench:
+            try:
+                yield bench
+            finally:
+                os.chdir(before)
 
     def _run(self, bench: Workbench, **fields: object) -> JobRun:
         return bench.run(self._image(), **{**self.job_fields, **fields})

@@ -83,6 +83,13 @@ def take_away(bench: Workbench, job: Job) -> None:
     JobQueue(bench.redis, queue.name, "another").claim()
 
 
+def working_directory() -> Path | None:
+    """Give the working directory, None where it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path.cwd()
+    return None
+
+
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
     """Give an empty folder that is gone after the block."""

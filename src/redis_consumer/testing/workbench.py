@@ -74,9 +74,17 @@ class _Bucket(Storage):
 
     def upload_file(self, path: str | os.PathLike[str], key: str) -> str:
         """Upload a local file, see `Storage.upload_file`."""
+        self._tell()
+        return super().upload_file(path, key)
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Write an object, see `Storage.write_bytes`."""
+        self._tell()
+        super().write_bytes(key, data)
+
+    def _tell(self) -> None:
         if self.on_upload is not None:
             self.on_upload()
-        return super().upload_file(path, key)
 
 
 class Workbench:

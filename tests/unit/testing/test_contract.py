@@ -128,6 +128,13 @@ class Unfenced(Careful):
         self.redis.hset(redis_hash, mapping=fields)
 
 
+class Writing(Unfenced):
+    def _consume(self, redis_hash: str) -> str:
+        self.storage.write_bytes("output/result.zip", b"")
+        self.finish(redis_hash, {"output_file_name": "output/result.zip", "output_url": "memory://output/result.zip"})
+        return self.final_status
+
+
 class NoZip(Careful):
     def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
         self.storage.write_bytes(fields["output_file_name"], b"no zip")
@@ -151,6 +158,12 @@ class Littering(Careful):
 class Working(Careful):
     def load(self, job: dict[str, str], folder: str) -> Any:
         Path("download.tif").touch()
+        return super().load(job, folder)
+
+
+class Vanishing(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        os.chdir(folder)
         return super().load(job, folder)
 
 
@@ -235,6 +248,7 @@ class Slippery(Careful):
         (Littering, "test_it_removes_its_temporary_files", "left.tif.*utils.get_tempdir"),
         (Working, "test_it_leaves_the_working_directory_alone", "download.tif.*utils.get_tempdir"),
         (Moving, "test_it_leaves_the_working_directory_alone", "os.chdir"),
+        (Vanishing, "test_it_leaves_the_working_directory_alone", "os.chdir"),
         (Deleting, "test_it_leaves_its_input_alone", "uploads/image.npy"),
         (OneName, "test_a_second_run_gives_the_same", "same object.*utils.zip_files"),
         (Random, "test_a_second_run_gives_the_same", "a second run of the same job gave another .*seed"),
@@ -248,6 +262,7 @@ class Slippery(Careful):
         (Pathful, "test_a_missing_input_fails_in_words", "the reason holds paths of the machine"),
         (Undescribed, "test_wrong_options_are_refused", "option factor has no description"),
         (Unfenced, "test_a_cancelled_job_ends", "a cancelled job shows a result"),
+        (Writing, "test_a_cancelled_job_ends", "a cancelled job shows a result"),
         (Unfenced, "test_a_lost_job_shows_nothing", "wrote status 'done'.*LeaseLost"),
         (
             Swallowing,
@@ -260,6 +275,15 @@ def test_a_bad_consumer_is_told_what_to_do(bad: type[Consumer], check: str, text
     kind = type("Checked", (testing.ConsumerContract,), {"consumer": bad, "model": echo})
     with pytest.raises(Exception, match=text):
         getattr(kind(), check)()
+
+
+def test_other_tests_do_not_suffer_from_another_working_directory() -> None:
+    class Checked(testing.ConsumerContract):
+        consumer = Vanishing
+
+    before = Path.cwd()
+    assert Checked().good_run().status == "done"
+    assert Path.cwd() == before
 
 
 def test_checks_that_do_not_apply_are_skipped() -> None:
@@ -297,10 +321,6 @@ class Forwarding(Consumer):
 
 
 def test_a_consumer_without_a_result_is_told_so_once() -> None:
-    class Resultless(Consumer):
-        def _consume(self, redis_hash: str) -> str:
-            return self.final_status
-
     class Checked(testing.ConsumerContract):
         consumer = Resultless
 
