@@ -149,7 +149,10 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     def _takes_parts(self) -> bool:
         """Whether an image may be done part by part: not where a plug-in wants to see it whole."""
         methods = ("analyze", "apply_model", "predict")
-        return all(getattr(type(self), name) is getattr(ImageFileConsumer, name) for name in methods)
+        return not any(
+            name in self.__dict__ or getattr(type(self), name) is not getattr(ImageFileConsumer, name)
+            for name in methods
+        )
 
     def _plan(self, job: Job, image: Array) -> Plan:
         """Choose model and functions: by the detected kind of image where that is on, else by job and card.

@@ -135,6 +135,10 @@ def test_an_image_beyond_memory_is_not_taken_apart_for_a_class_that_wants_it_who
     tifffile.imwrite(tmp_path / "cells.tif", np.zeros((256, 64), np.uint8), tile=(64, 64))
     run = testing.run(Whole, tmp_path / "cells.tif")
     assert (run.status, "MAX_IMAGE_HEIGHT" in run.reason) == ("failed", True)
+    with testing.Workbench(ImageFileConsumer) as bench:
+        bench.consumer.analyze = lambda image, job: {"mean": 0.0}  # type: ignore[attr-defined]
+        run = bench.run(tmp_path / "cells.tif")
+    assert (run.status, "MAX_IMAGE_HEIGHT" in run.reason) == ("failed", True)
 
 
 def test_an_ome_zarr_is_refused_in_words_by_such_a_class(tmp_path: Path) -> None:
