@@ -79,7 +79,7 @@ def describe_options(options: type[ConsumerOptions]) -> list[Option]:
         Option(
             name,
             _kind(info),
-            None if info.is_required() else _shown(info.get_default(call_default_factory=True)),
+            None if info.is_required() else as_text(info.get_default(call_default_factory=True)),
             name.upper(),
             info.description or "",
         )
@@ -163,7 +163,7 @@ def as_texts(options: ConsumerOptions) -> dict[str, str]:
     """Values of options as a job's fields would give them; without secrets, and those that are None."""
     kind = type(options)
     values = {name: getattr(options, name) for name in kind.model_fields if not is_secret(kind, name)}
-    return {name: _shown(value) for name, value in values.items() if value is not None}
+    return {name: as_text(value) for name, value in values.items() if value is not None}
 
 
 def is_secret(options: type[ConsumerOptions], name: str) -> bool:
@@ -188,9 +188,10 @@ def _seen(options: type[ConsumerOptions], name: str, texts: Mapping[str, str]) -
     return repr(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…")
 
 
-def _shown(value: object) -> str:
+def as_text(value: object) -> str:
+    """A value of an option as a job's field gives it: several joined by commas."""
     if isinstance(value, _LISTS):
-        return ",".join(map(_shown, value))
+        return ",".join(map(as_text, value))
     return str(value.value if isinstance(value, Enum) else value)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer, Outcome
 from redis_consumer.consumers.model import ModelConsumer
+from redis_consumer.consumers.options import as_text
 from redis_consumer.consumers.registry import make_consumer
 from redis_consumer.consumers.zip_file import ZipFileConsumer
 from redis_consumer.job import EMPTY_FIELDS, Job
@@ -185,7 +186,7 @@ class Workbench:
         self.inputs.update(uploaded.objects)
         where = {"original_name": uploaded.name, "input_file_name": uploaded.key}
         life = {"status": "new", "created_at": timestamp(), "identity_upload": "test"}
-        given = {name: _as_text(value) for name, value in job_fields.items()}
+        given = {name: "" if value is None else as_text(value) for name, value in job_fields.items()}
         job_id = f"{self.consumer.queue}:{uploaded.name}:{next(self._numbers)}"
         self._submitted[job_id] = {**EMPTY_FIELDS, **self._model_fields, **where, **life, **given}
         return job_id
@@ -258,13 +259,6 @@ class Workbench:
         job = Job(job_id, fields, self._attempts.get(job_id, 1))
         outcome = self._outcomes.get(job_id, Outcome.LOST)
         return JobRun(job, tuple(self._statuses[job_id]), outcome, result, elapsed_s, children)
-
-
-def _as_text(value: object) -> str:
-    """A field as its producer writes it: several values joined by commas, nothing for None."""
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(_as_text, value))
-    return "" if value is None else str(value)
 
 
 def _together(name: str, runs: list[JobRun]) -> JobRun:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ class Dividing(Consumer):
         return self.final_status
 
 
+class Kind(Enum):
+    LIVE = "live"
+    FIXED = "fixed"
+
+
 class Other(Consumer):
     """Fails."""
 
@@ -106,8 +112,16 @@ def test_several_models_and_options() -> None:
 
 
 def test_fields_are_written_as_producers_do() -> None:
-    run = testing.run("image", testing.example_image(), model=testing.fake_model, channels=[0], scale=None)
+    fields: dict[str, Any] = {
+        "channels": [0],
+        "scale": None,
+        "frames": {3},
+        "kind": Kind.LIVE,
+        "kinds": [Kind.LIVE, Kind.FIXED],
+    }
+    run = testing.run("image", testing.example_image(), model=testing.fake_model, **fields)
     assert (run.status, run.fields["channels"], run.fields["scale"]) == ("done", "0", "1")
+    assert [run.fields[name] for name in ("frames", "kind", "kinds")] == ["3", "live", "live,fixed"]
 
 
 def test_variables_are_read_anew_by_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
