@@ -49,7 +49,9 @@ class MemoryRedis(RedisClient):
                 "redis_consumer.testing: fakeredis or lupa is missing; "
                 "install them by: pip install 'kiosk-redis-consumer[testing]'"
             ) from error
-        fake = fakeredis.FakeRedis(decode_responses=True, encoding_errors="surrogateescape")
+        # A server that a client makes by itself is kept until the process ends.
+        server = fakeredis.FakeServer()
+        fake = fakeredis.FakeRedis(server=server, decode_responses=True, encoding_errors="surrogateescape")
         fake.eval(_LACKING, 0)
         return fake
 

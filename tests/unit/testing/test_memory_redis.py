@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Any
 
 import pytest
+from fakeredis import FakeServer
 
 from redis_consumer.errors import JobCancelled, LeaseLost, SettingsError
 from redis_consumer.family import Family
@@ -67,3 +69,13 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fakeredis", None)
     with pytest.raises(SettingsError, match=r"pip install 'kiosk-redis-consumer\[testing\]'"):
         MemoryRedis().get("a")
+
+
+def test_nothing_is_left_of_it_once_it_is_dropped() -> None:
+    def servers() -> int:
+        gc.collect()
+        return sum(isinstance(each, FakeServer) for each in gc.get_objects())
+
+    before = servers()
+    MemoryRedis().hset("predict:a.tif:1", "status", "new")
+    assert servers() == before
