@@ -55,7 +55,8 @@ class ConsumerContract:
 
     Attributes:
         consumer: the class.
-        image: an input that it can do its work on, as `redis_consumer.testing.run` takes it.
+        image: an input that it can do its work on, as `redis_consumer.testing.run` takes it; a folder only where
+            that is one job.
         model: as `run` takes it.
         job_fields: fields of the job, besides those that every job has.
         children: as `run` takes it.
@@ -141,9 +142,10 @@ class ConsumerContract:
 
     def test_it_leaves_the_working_directory_alone(self) -> None:
         """Other jobs run in the same process, and the directory may be read-only."""
+        image = self._image()
         with own_folder() as folder, self._bench() as bench:
             os.chdir(folder)
-            self._run(bench)
+            bench.run(image, **self.job_fields)
             after = working_directory()
             left = sorted(path.name for path in folder.rglob("*"))
         check(after == folder, "it changed the working directory; join paths to a folder instead of os.chdir")

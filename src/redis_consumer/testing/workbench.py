@@ -103,8 +103,8 @@ class Workbench:
         redis: its Redis, in this process.
         storage: its bucket, in memory.
         inputs: what `run` has put there, bytes by key.
-        on_upload: called once, with the job of the consumer that uploads the first file, before it does; by default
-            nothing happens. Children that run in other consumers don't count.
+        on_upload: called once, with the first job that `run` was given, before that uploads a file; by default nothing
+            happens. What its children upload doesn't count.
     """
 
     def __init__(
@@ -239,8 +239,8 @@ class Workbench:
 
     def _note_upload(self) -> None:
         job = self.consumer.job
-        if job is None:
-            return  # a child in a queue of others uploads
+        if job is None or job.id not in self._submitted:
+            return  # a child uploads
         told, self.on_upload = self.on_upload, None
         if told is not None:
             told(job)

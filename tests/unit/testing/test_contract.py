@@ -306,8 +306,11 @@ class Forwarding(Consumer):
 
     def _consume(self, redis_hash: str) -> str:
         assert self.job is not None
+        if self.job.get("part"):
+            return self.report(redis_hash)
         where = {"input_file_name": self.job.input_file_name}
-        return self.fan_out([Child("predict", "part.npy", fields=where)], then="report")
+        children = [Child(queue, "part.npy", fields={**where, "part": "1"}) for queue in ("predict", self.queue)]
+        return self.fan_out(children, then="report")
 
     @second_phase
     def report(self, redis_hash: str) -> str:
@@ -318,6 +321,16 @@ class Forwarding(Consumer):
         result = {"status": self.final_status, "output_file_name": key, "output_url": url}
         self.update_key(redis_hash, result)
         return self.final_status
+
+
+def test_an_image_may_have_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Checked(testing.ConsumerContract):
+        consumer = Careful
+        image = "cells.npy"
+
+    np.save(tmp_path / "cells.npy", IMAGE)
+    monkeypatch.chdir(tmp_path)
+    Checked().test_it_leaves_the_working_directory_alone()
 
 
 def test_a_consumer_without_a_result_is_told_so_once() -> None:
