@@ -17,8 +17,8 @@ from redis_consumer.errors import ConsumerError, SettingsError
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of a request that are looked at: its first line.
-REQUEST_BYTES = 4096
+#: Bytes of a request's head; of one that is longer, the answer may get lost on its way.
+REQUEST_BYTES = 1 << 16
 MAX_CONNECTIONS = 32
 #: Seconds in which a request must come, and its answer be taken.
 REQUEST_S = 5.0
@@ -46,10 +46,11 @@ class Reply:
 
 @dataclass(eq=False)
 class Connection:
-    """Somebody who asks, and what is still to be sent."""
+    """Somebody who asks: what has come of the request so far, and what is still to be sent."""
 
     socket: socket.socket
     since: float
+    asked: bytes = b""
     unsent: bytes = b""
 
 
@@ -75,10 +76,13 @@ class Pages:
         host, _, port = address.rpartition(":")
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            if not (port.isdecimal() and int(port) < 65536):
+                raise ValueError(port)
             self._listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=MAX_CONNECTIONS)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = (error.strerror or error) if isinstance(error, OSError) else "no HOST:PORT"
             raise SettingsError(
-                f"{name}{address}: can't listen there ({error.strerror or error}); choose a free port of an "
+                f"{name}{address}: can't listen there ({reason}); choose a free port of an "
                 "address of this machine, e.g. 0.0.0.0:8080"
             ) from error
         self._listener.setblocking(False)
@@ -122,13 +126,20 @@ class Pages:
                 self._end(connection)
 
     def _answer(self, connection: Connection) -> None:
+        """Answer as soon as the whole head of the request has come: a reset would follow if some were left unread."""
         if connection not in self._connections:
             return
         try:
-            first_line = connection.socket.recv(REQUEST_BYTES).split(b"\r\n", 1)[0]
+            part = connection.socket.recv(REQUEST_BYTES)
+        except BlockingIOError:
+            return
         except OSError:
             self._end(connection)
             return
+        connection.asked += part
+        if part and b"\r\n\r\n" not in connection.asked and len(connection.asked) < REQUEST_BYTES:
+            return
+        first_line = connection.asked.split(b"\r\n", 1)[0]
         connection.unsent = self._reply(first_line.decode("latin-1").split(" ")).message
         self._selector.modify(connection.socket, selectors.EVENT_WRITE, lambda: self._send(connection))
         self._send(connection)

@@ -34,7 +34,7 @@ def pages(selector: selectors.BaseSelector) -> Iterator[Pages]:
 
 def turn(selector: selectors.BaseSelector) -> None:
     """One turn of the loop that the pages are part of."""
-    for key, _ in selector.select(0.5):
+    for key, _ in selector.select(0.01):
         key.data()
 
 
@@ -96,6 +96,24 @@ def test_who_takes_a_large_page_slowly_keeps_nobody_waiting(pages: Pages, select
     slow.close()
 
 
+@pytest.mark.parametrize("parts", [["GET /sm", "all HTTP/1.1\r\n", "Host: x\r\n\r\n"], ["GET /small HTTP/1.1\r\n"]])
+def test_who_asks_slowly_is_answered_all_the_same(
+    pages: Pages, selector: selectors.BaseSelector, parts: list[str]
+) -> None:
+    client = socket.create_connection(("127.0.0.1", pages.port))
+    for part in parts:
+        client.sendall(part.encode())
+        turn(selector)
+    client.shutdown(socket.SHUT_WR)
+    assert received(client, selector).startswith(b"HTTP/1.1 503")
+
+
+def test_a_request_with_long_headers_is_answered(pages: Pages, selector: selectors.BaseSelector) -> None:
+    client = socket.create_connection(("127.0.0.1", pages.port))
+    client.sendall(b"GET /small HTTP/1.1\r\nCookie: " + 20_000 * b"x" + b"\r\n\r\n")
+    assert received(client, selector).startswith(b"HTTP/1.1 503")
+
+
 def test_who_never_takes_it_is_hung_up_on(
     pages: Pages, selector: selectors.BaseSelector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,3 +135,9 @@ def test_who_leaves_in_the_middle_does_no_harm(pages: Pages, selector: selectors
 def test_an_address_that_is_taken(pages: Pages, selector: selectors.BaseSelector) -> None:
     with pytest.raises(SettingsError, match="--listen 127.*can't listen there"):
         Pages(f"127.0.0.1:{pages.port}", {}, selector, name="--listen ")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999"])
+def test_an_address_that_is_none(selector: selectors.BaseSelector, address: str) -> None:
+    with pytest.raises(SettingsError, match=f"--listen {address}: can't listen there .no HOST:PORT."):
+        Pages(address, {}, selector, name="--listen ")
