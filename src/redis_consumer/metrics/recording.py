@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +20,17 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 #: Room for some thousand counts. It is taken at once: a full disk would kill whoever writes into a hole of a file.
 FILE_BYTES = 1 << 18
+#: Values of labels that one metric tells apart. Some come from jobs, such as names of models, of which there is no end.
+MAX_CHILDREN = 100
+OTHER = "other"
 KINDS = ("counter", "histogram", "gauge_max")
 
 #: Name of the process that counts; empty where nobody does.
 _writer = ""
+#: What `start` has found in the process, None before it: the library's way to keep values, and its folder.
+_found: tuple[Any, str | None] | None = None
+#: Two children of the same values would each count for themselves, and only one be told.
+_making = threading.Lock()
 #: Those that have files open.
 _in_use: list[Metric] = []
 
@@ -47,13 +55,19 @@ class Metric:
 
     def _child(self, values: tuple[str, ...]) -> Any:
         child = self._children.get(values)
-        if child is None:
+        return self._new_child(values) if child is None else child
+
+    def _new_child(self, values: tuple[str, ...]) -> Any:
+        with _making:
             if self._parent is None:
                 self._parent = self._make()
                 _in_use.append(self)
-            texts = [in_utf8(value) for value in values]
-            child = self._children[values] = self._parent.labels(*texts) if texts else self._parent
-        return child
+            if values not in self._children and len(self._children) >= MAX_CHILDREN:
+                values = (OTHER,) * len(values)
+            if values not in self._children:
+                texts = [in_utf8(value) for value in values]
+                self._children[values] = self._parent.labels(*texts) if texts else self._parent
+            return self._children[values]
 
     def _make(self) -> Any:
         raise NotImplementedError
@@ -126,7 +140,7 @@ class Histogram(Metric):
 def start(folder: Path, writer: str) -> None:
     """Count from now on, in files of this folder; where these can't be made, go on without.
 
-    Call it again in a forked process: it must have a name of its own among those that live.
+    Call it again in a forked process, which counts nothing else: it must have a name of its own among those that live.
 
     Args:
         folder: of the worker, which `text` is given too.
@@ -134,7 +148,7 @@ def start(folder: Path, writer: str) -> None:
     """
     from prometheus_client import values
 
-    global _writer
+    global _writer, _found
     try:
         for kind in KINDS:
             _take_room(folder / f"{kind}_{writer}.db")
@@ -142,26 +156,31 @@ def start(folder: Path, writer: str) -> None:
         _writer = ""
         logger.warning("Counting no metrics: %s", error)
         return
-    is_first = not _writer
     _writer = writer
-    if is_first:
+    if _found is None:
+        _found = values.ValueClass, os.environ.get(FOLDER_VARIABLE)
         os.environ[FOLDER_VARIABLE] = os.fspath(folder)
         # The library's own way is to look for that variable when it is loaded, which may have been before.
-        values.ValueClass = values.MultiProcessValue(lambda: _writer)
+        values.ValueClass = values.MultiProcessValue(lambda: _writer or f"fork-{os.getpid()}")
 
 
 def stop() -> None:
     """Count no more; what `start` has set in the process is as it was."""
     from prometheus_client import values
 
-    global _writer
+    global _writer, _found
     _writer = ""
     for metric in _in_use:
         metric.forget()
     _in_use.clear()
+    if _found is None:
+        return
     values.close_all_multiprocess_files()
-    os.environ.pop(FOLDER_VARIABLE, None)
-    values.ValueClass = values.get_value_class()
+    (values.ValueClass, folder), _found = _found, None
+    if folder is None:
+        del os.environ[FOLDER_VARIABLE]
+    else:
+        os.environ[FOLDER_VARIABLE] = folder
 
 
 def text(folder: Path) -> bytes:
@@ -189,3 +208,13 @@ def _take_room(path: Path) -> None:
         with contextlib.suppress(AttributeError):  # where the system has no such call
             os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
     young.replace(path)
+
+
+def _leave_files() -> None:
+    """Count nothing in a process that was forked: two that write into one file would spoil it."""
+    global _writer, _making
+    _writer = ""
+    _making = threading.Lock()  # another thread may have held it
+
+
+os.register_at_fork(after_in_child=_leave_files)

@@ -101,6 +101,7 @@ def test_who_asks_slowly_is_answered_all_the_same(
     pages: Pages, selector: selectors.BaseSelector, parts: list[str]
 ) -> None:
     client = socket.create_connection(("127.0.0.1", pages.port))
+    turn(selector)
     for part in parts:
         client.sendall(part.encode())
         turn(selector)
