@@ -66,10 +66,11 @@ def _is_stale(root: Path) -> bool:
     with contextlib.suppress(OSError):
         if time.time() - root.stat().st_mtime < YOUNG_S:
             return False
-        lock = os.open(root / LOCK, os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finally:
-            os.close(lock)
+        with contextlib.suppress(FileNotFoundError):  # its worker was killed while it made the folder or removed it
+            lock = os.open(root / LOCK, os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            finally:
+                os.close(lock)
         return True
     return False

@@ -93,7 +93,8 @@ def cause_of(code: int, killed_for: str) -> str:
     if killed_for:
         return killed_for
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        # Not all signals have names.
+        return f"killed by {next((known.name for known in signal.Signals if known == -code), f'signal {-code}')}"
     return f"exit code {code}"
 
 
