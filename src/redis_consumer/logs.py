@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from datetime import datetime, timezone
@@ -109,17 +110,12 @@ def mask_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     >>> mask_secrets("redis://:hunter2@host/0 and link?X-Amz-Signature=abc&x=1")
     'redis://:********@host/0 and link?X-Amz-Signature=********&x=1'
     """
-    text = _replace(text, secrets)
+    for secret in secrets:
+        text = text.replace(secret, MASK)
     # Most lines have none of these, and this is much cheaper than to search for the patterns.
     if "=" in text:
         text = _in_urls.sub(rf"\1{MASK}", text)
     return _in_addresses.sub(rf"\1{MASK}@", text) if "@" in text else text
-
-
-def _replace(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return text
 
 
 class _Formatter(logging.Formatter):
@@ -159,12 +155,22 @@ def _json_line(record: logging.LogRecord, exception: str, secrets: tuple[str, ..
         "logger": record.name,
         "message": record.getMessage(),
     }
-    fields.update((name, value) for name, value in vars(record).items() if name not in _standard)
+    given = {name: value for name, value in vars(record).items() if name not in _standard and name not in fields}
+    fields.update(given)
     if exception:
         fields["exception"] = exception
-    texts = {name: mask_secrets(value, secrets) if isinstance(value, str) else value for name, value in fields.items()}
-    # Once more for what lies deeper in `extra`; patterns could run over the borders of JSON's texts here.
-    return _replace(json.dumps(texts, default=str, ensure_ascii=False), secrets)
+    return json.dumps(_plain(fields, secrets), ensure_ascii=False)
+
+
+def _plain(value: Any, secrets: tuple[str, ...]) -> Any:
+    """A value as JSON can hold it, with secrets masked however deep they lie."""
+    if isinstance(value, Mapping):
+        return {mask_secrets(str(name), secrets): _plain(item, secrets) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, secrets) for item in value]
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return mask_secrets(str(value), secrets)
 
 
 def _moment(record: logging.LogRecord) -> str:

@@ -43,6 +43,15 @@ def test_json_line(stream: io.StringIO) -> None:
     assert (line["level"], line["logger"], line["message"], line["tiles"]) == ("WARNING", "a.b", "It is 3", 7)
 
 
+def test_what_a_caller_adds_spoils_no_line(stream: io.StringIO) -> None:
+    initialize_logger("info", "json", secrets=['pa"s\\w', "7"], stream=stream)
+    extra = {"level": 3, "size": {(1, 2): float("nan")}, "deep": [{"password": 'pa"s\\w'}], "tiles": 17}
+    logging.getLogger("a").info("x", extra=extra)
+    [line] = lines(stream)
+    told = {name: line[name] for name in extra}
+    assert told == {"level": "INFO", "size": {"(1, 2)": "nan"}, "deep": [{"password": MASK}], "tiles": 17}
+
+
 def test_time_is_utc_with_zone(stream: io.StringIO) -> None:
     initialize_logger("info", "json", stream=stream)
     logging.getLogger("a").info("x")
