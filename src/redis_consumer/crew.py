@@ -84,10 +84,10 @@ class Crew:
                 # A thread that still waits for a job would take the one that is given back, and end with the process.
                 worker.has_left.wait(LEAVE_S)
         for worker in self.workers:
-            job = worker.consumer.job
+            job, consumer = worker.consumer.job, type(worker.consumer).__name__
             if job is None:
                 continue
-            with job_context(job_id=job.id, attempt=job.attempt, queue=worker.consumer.queue):
+            with job_context(job_id=job.id, attempt=job.attempt, queue=worker.consumer.queue, consumer=consumer):
                 try:
                     worker.consumer.job_queue.give_back(job, is_next=True)
                     logger.warning("Gave back job %s: the worker stops", job.id)

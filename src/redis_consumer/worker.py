@@ -35,8 +35,8 @@ CLEAN_UP_S = 30.0
 class Supervised(Protocol):
     """Who renews the leases of this slot's jobs."""
 
-    def wait_for_start(self) -> None:
-        """Return as soon as the slot may claim."""
+    def wait_for_start(self, consumer: str) -> None:
+        """Take note of the name of the class that runs the jobs; return as soon as the slot may claim."""
 
     def report(self, job: Job | None) -> None:
         """Take note which job runs, None for none; told again with the same one, it made progress."""
@@ -109,7 +109,7 @@ class Worker:
         announce(self.consumer.job_queue.name, type(self.consumer).__name__)
         try:
             self.consumer.warm_up()
-            self.supervisor.wait_for_start()
+            self.supervisor.wait_for_start(type(self.consumer).__name__)
             self._loop()
         finally:
             with contextlib.suppress(ConsumerError):

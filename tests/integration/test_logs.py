@@ -38,6 +38,16 @@ def test_lines_of_slots_and_of_their_supervisor(redis_server: RedisServer, redis
     assert {(line["attempt"], line["consumer"]) for line in of_runs} == {(1, "Quitting"), (2, "Quitting")}
 
 
+def test_lines_of_the_supervisor_about_a_slot_that_died(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    with running_worker(tmp_path, variables(redis_server, tmp_path, "Littering", LOG_FORMAT="json")):
+        submit_to_worker(redis_db)
+        wait_for(status_is(redis_db, "done"), "the job's second attempt", tmp_path)
+    [line] = [line for line in lines((tmp_path / "worker.log").read_text()) if "its slot ended" in line["message"]]
+    assert {"job_id": JOB, "queue": "predict", "attempt": 1, "consumer": "Littering"}.items() <= line.items()
+
+
 class Shouting(Consumer):
     """Lets a library log, also in threads."""
 

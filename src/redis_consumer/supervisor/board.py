@@ -11,7 +11,8 @@ from redis_consumer.job import Job
 
 #: Bytes of a job's key that are told; pages that nobody writes to cost nothing.
 MAX_KEY_BYTES = 60_000
-_READY = struct.Struct("<Q")
+#: Whether the slot takes jobs, and the name of the class that runs them.
+_READY = struct.Struct("<Q256p")
 _SEQUENCE = struct.Struct("<Q")
 #: Start and last progress by the monotonic clock, attempt, bytes of the key.
 _RECORD = struct.Struct("<ddQQ")
@@ -49,9 +50,14 @@ class Board:
         """Whether the slot takes jobs."""
         return bool(_READY.unpack_from(self._memory)[0])
 
-    def set_ready(self) -> None:
-        """Say that the slot takes jobs."""
-        _READY.pack_into(self._memory, 0, 1)
+    @property
+    def consumer(self) -> str:
+        """Name of the class that runs the slot's jobs, empty as long as it takes none."""
+        return str(_READY.unpack_from(self._memory)[1].decode("utf-8", "ignore"))
+
+    def set_ready(self, consumer: str) -> None:
+        """Say that the slot takes jobs, and by which class it runs them."""
+        _READY.pack_into(self._memory, 0, 1, consumer.encode())
 
     def note(self, thread: int, job: Job | None) -> None:
         """Note which job a thread runs, None for none; noted again with the same one, it made progress."""
@@ -70,7 +76,8 @@ class Board:
             key = job.id.encode("utf-8", "surrogateescape")[:MAX_KEY_BYTES]
             _RECORD.pack_into(self._memory, at, started, now, job.attempt, len(key))
             self._memory[at + _RECORD.size : at + _RECORD.size + len(key)] = key
-        _SEQUENCE.pack_into(self._memory, cell, number + 1)
+        # In one write: `pack_into` would put zeros there first.
+        self._memory[cell : cell + _SEQUENCE.size] = _SEQUENCE.pack(number + 1)
 
     def runs(self) -> dict[int, Run]:
         """Give the running jobs by the number of their thread."""

@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -22,9 +21,10 @@ from redis_consumer.errors import ConsumerError, LeaseLost, SettingsError
 from redis_consumer.job import Job
 from redis_consumer.logs import job_context
 from redis_consumer.queue import JobQueue
-from redis_consumer.supervisor.board import Board, Run
+from redis_consumer.supervisor.board import Board
 from redis_consumer.supervisor.folders import Folders
 from redis_consumer.supervisor.health import health_pages
+from redis_consumer.supervisor.limits import Limits
 from redis_consumer.supervisor.pages import Pages
 from redis_consumer.supervisor.presence import Presence
 from redis_consumer.supervisor.slot import (
@@ -49,27 +49,6 @@ PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 #: A slot that ends sooner than this without a job is started again with growing pauses.
 SHORT_LIFE_S = 5.0
 MAX_PAUSE_S = 30.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a slot and its job may take.
-
-    Attributes:
-        grace_period_s: seconds for running jobs after a signal.
-        job_timeout_s: seconds for one run of a job.
-        stall_timeout_s: seconds without progress, 0 for any.
-        max_rss_mb: memory above which a slot is replaced after its job, 0 for any.
-        renew_s: seconds between two renewals.
-        sweep_s: seconds between two sweeps.
-    """
-
-    grace_period_s: float = 25.0
-    job_timeout_s: float = 3600.0
-    stall_timeout_s: float = 0.0
-    max_rss_mb: int = 0
-    renew_s: float = 3.0
-    sweep_s: float = 5.0
 
 
 class Supervisor:
@@ -295,7 +274,7 @@ class Supervisor:
             metrics.SLOT_DEATHS.add(slot.cause or ("signal" if code < 0 else "exit"))
         for thread, run in slot.board.runs().items():
             is_to_blame = slot.guilty in (None, thread)
-            self._return_crashed(self.queues[slot.service], run.job, cause_of(code, slot.killed_for), is_to_blame)
+            self._return_crashed(slot, run.job, cause_of(code, slot.killed_for), is_to_blame)
         has_run = slot.board.has_run()
         any_has_run = has_run or any(other.board.has_run() for other in self.slots.values())
         slot.board.close()
@@ -318,10 +297,11 @@ class Supervisor:
         self._pause_s = min(max(2 * self._pause_s, 0.5), MAX_PAUSE_S) if is_short else 0.0
         self._start_at = time.monotonic() + self._pause_s
 
-    def _return_crashed(self, queue: JobQueue, job: Job, cause: str, is_to_blame: bool) -> None:
+    def _return_crashed(self, slot: Slot, job: Job, cause: str, is_to_blame: bool) -> None:
         # One that we end ourselves, since we stop or for another job's sake, is no attempt of the job's.
         is_crash = is_to_blame and not self._is_stopping
-        with job_context(job_id=job.id, attempt=job.attempt, queue=queue.name):
+        queue, consumer = self.queues[slot.service], slot.board.consumer or None
+        with job_context(job_id=job.id, attempt=job.attempt, queue=queue.name, consumer=consumer):
             logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, cause)
             try:
                 queue.give_back(job, is_next=not is_crash, is_crash=is_crash, error=cause)
@@ -336,7 +316,7 @@ class Supervisor:
             if slot.killed_for:
                 continue
             for thread, run in slot.board.runs().items():
-                if overrun := self._overrun(run, now):
+                if overrun := self.limits.overrun(run, now):
                     self._kill(slot, *overrun)
                     slot.guilty = thread
                     break
@@ -353,15 +333,6 @@ class Supervisor:
             logger.info("Slot %d takes more than MAX_RSS_MB=%d; replacing it", slot.pid, self.limits.max_rss_mb)
             slot.is_leaving = True
             send_signal(slot.pid, signal.SIGUSR1)
-
-    def _overrun(self, run: Run, now: float) -> tuple[str, str] | None:
-        """Say which limit a job has passed, for metrics and in words; None for none."""
-        limits = self.limits
-        if now - run.started > limits.job_timeout_s:
-            return "job_timeout", f"its job ran for more than JOB_TIMEOUT={limits.job_timeout_s:g} s"
-        if limits.stall_timeout_s and now - run.progressed > limits.stall_timeout_s:
-            return "stall_timeout", f"no progress for STALL_TIMEOUT={limits.stall_timeout_s:g} s"
-        return None
 
     def _kill(self, slot: Slot, cause: str, reason: str) -> None:
         slot.cause, slot.killed_for = cause, reason

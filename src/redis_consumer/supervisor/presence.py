@@ -6,7 +6,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from redis_consumer import metrics
 from redis_consumer.errors import ConsumerError, RedisUnavailable
@@ -45,7 +45,7 @@ class Presence:
         """Whether the worker is registered and Redis has answered its last renewals."""
         return self.is_registered and time.monotonic() - self._heard_at < 2 * self._renew_s + LOOK_S
 
-    def tend(self, jobs: Iterable[Job], *, is_stopping: bool) -> float:
+    def tend(self, jobs: Sequence[Job], *, is_stopping: bool) -> float:
         """Register, renew and sweep where it is time for it; return the moment of the next look at the slots."""
         now = time.monotonic()
         if not self.is_registered:
@@ -90,11 +90,12 @@ class Presence:
         swept = self.queue.sweep(every_s=self._sweep_s / 2)
         metrics.SWEPT.add(self.queue.name, amount=len(swept))
 
-    def _renew(self, jobs: Iterable[Job]) -> None:
+    def _renew(self, jobs: Sequence[Job]) -> None:
+        attempts = {job.id: job.attempt for job in jobs}
         with contextlib.suppress(RedisUnavailable):
             for job_id in self.queue.renew(jobs):
                 # Its results are fenced; it may as well have been settled a moment ago.
-                with job_context(job_id=job_id, queue=self.queue.name):
+                with job_context(job_id=job_id, attempt=attempts.get(job_id), queue=self.queue.name):
                     logger.debug("Job %s isn't ours any more", job_id)
             self._heard_at = time.monotonic()
 

@@ -66,9 +66,9 @@ class Link:
         """The same line for another thread."""
         return Link(self._board, self._start, self.folder, self.service, thread)
 
-    def wait_for_start(self) -> None:
-        """Wait until the worker is registered."""
-        self._board.set_ready()
+    def wait_for_start(self, consumer: str) -> None:
+        """Tell the name of the class that runs the jobs, and wait until the worker is registered."""
+        self._board.set_ready(consumer)
         os.read(self._start, 1)
 
     def report(self, job: Job | None) -> None:

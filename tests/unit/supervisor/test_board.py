@@ -25,16 +25,16 @@ def told(board: Board) -> dict[int, tuple[str, int]]:
 
 
 def test_nothing_is_told_at_first(board: Board) -> None:
-    assert (board.runs(), board.is_ready, board.has_run()) == ({}, False, False)
+    assert (board.runs(), board.is_ready, board.has_run(), board.consumer) == ({}, False, False, "")
 
 
 def test_each_thread_tells_its_job(board: Board) -> None:
-    board.set_ready()
+    board.set_ready("Slow")
     board.note(1, Job("predict:a.tif:1", attempt=3))
     board.note(0, Job("predict:b.tif:2"))
     board.note(0, None)
     assert told(board) == {1: ("predict:a.tif:1", 3)}
-    assert (board.is_ready, board.has_run()) == (True, True)
+    assert (board.is_ready, board.has_run(), board.consumer) == (True, True, "Slow")
 
 
 def test_the_same_job_again_is_progress(board: Board) -> None:
@@ -53,6 +53,12 @@ def test_names_that_are_not_utf8_go_through(board: Board) -> None:
     name = b"predict:\xff.tif:1".decode("utf-8", "surrogateescape")
     board.note(0, Job(name))
     assert told(board) == {0: (name, 1)}
+
+
+def test_a_name_of_a_class_that_is_too_long_is_cut(board: Board) -> None:
+    board.set_ready(200 * "ä")
+    board.note(0, Job("predict:a.tif:1"))
+    assert (board.consumer, told(board)) == (127 * "ä", {0: ("predict:a.tif:1", 1)})
 
 
 def test_a_key_that_is_too_long_is_cut(board: Board) -> None:
@@ -85,3 +91,17 @@ def test_no_half_written_record_is_read(board: Board) -> None:
     ended.set()
     writer.join()
     assert seen <= {None, *((job.id, job.attempt) for job in jobs)}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_what_was_told_is_told_at_each_moment(board: Board) -> None:
+    board.note(0, Job("predict:a.tif:1"))
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            board.note(0, Job("predict:a.tif:1"))
+    try:
+        assert all(board.has_run() for _ in range(300_000))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

@@ -1,0 +1,36 @@
+"""What may a slot and its job take, and which of it has a run passed?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redis_consumer.supervisor.board import Run
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a slot and its job may take.
+
+    Attributes:
+        grace_period_s: seconds for running jobs after a signal.
+        job_timeout_s: seconds for one run of a job.
+        stall_timeout_s: seconds without progress, 0 for any.
+        max_rss_mb: memory above which a slot is replaced after its job, 0 for any.
+        renew_s: seconds between two renewals.
+        sweep_s: seconds between two sweeps.
+    """
+
+    grace_period_s: float = 25.0
+    job_timeout_s: float = 3600.0
+    stall_timeout_s: float = 0.0
+    max_rss_mb: int = 0
+    renew_s: float = 3.0
+    sweep_s: float = 5.0
+
+    def overrun(self, run: Run, now: float) -> tuple[str, str] | None:
+        """Say which limit a run has passed by this moment, for metrics and in words; None for none."""
+        if now - run.started > self.job_timeout_s:
+            return "job_timeout", f"its job ran for more than JOB_TIMEOUT={self.job_timeout_s:g} s"
+        if self.stall_timeout_s and now - run.progressed > self.stall_timeout_s:
+            return "stall_timeout", f"no progress for STALL_TIMEOUT={self.stall_timeout_s:g} s"
+        return None
