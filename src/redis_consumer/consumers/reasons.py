@@ -7,14 +7,15 @@ import traceback
 from pathlib import Path
 
 from redis_consumer.errors import ConsumerError
+from redis_consumer.logs import mask_secrets
 
 #: An absolute path in a text, and its last part; not one within a URL.
 _PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\"]+/)*([^\s/'\"]+)")
 
 
 def describe(error: BaseException) -> str:
-    """``ErrorType: message`` on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """``ErrorType: message`` on one line, without the secrets of links and addresses."""
+    return mask_secrets(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from redis_consumer.errors import SettingsError
+
 PREFIX = "redis-consumer-worker-"
 LOCK = "lock"
 #: Seconds for which a folder without a held lock may be one that is being made.
@@ -25,16 +27,24 @@ class Folders:
     Attributes:
         shared: a folder for all slots.
         counts: a folder for what they and the supervisor count.
+
+    Raises:
+        SettingsError: the system gives no folder for temporary files.
     """
 
     def __init__(self) -> None:
-        self._root = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = os.open(self._root / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.shared = self._root / "shared"
-        self.counts = self._root / "counts"
-        for folder in (self.shared, self.counts):
-            folder.mkdir()
+        try:
+            self._root = Path(tempfile.mkdtemp(prefix=PREFIX))
+            self._lock = os.open(self._root / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self.shared = self._root / "shared"
+            self.counts = self._root / "counts"
+            for folder in (self.shared, self.counts):
+                folder.mkdir()
+        except OSError as error:
+            raise SettingsError(
+                f"temporary files: can't make a folder ({error}); mount one with free space at /tmp, or name it by TMPDIR"
+            ) from error
 
     def make(self) -> Path:
         """Make a folder for a slot."""

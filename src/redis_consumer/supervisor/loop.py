@@ -103,7 +103,7 @@ class Supervisor:
         """Register the worker, run its slots, and return the exit code: 0, or that of a slot that can't start.
 
         Raises:
-            SettingsError: the address for probes can't be listened at.
+            SettingsError: the address for probes can't be listened at, or there is no place for temporary files.
         """
         self._folders = Folders()
         self._folders.remove_stale()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from redis_consumer.errors import SettingsError
 from redis_consumer.supervisor.folders import LOCK, PREFIX, Folders
 
 NOW_OLD = (0.0, 0.0)
@@ -52,3 +53,11 @@ def test_the_folders_of_a_living_worker_stay(folders: Folders) -> None:
     folders.remove_stale()
     assert other.shared.exists()
     other.close()
+
+
+def test_where_nothing_can_be_written_the_start_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(SettingsError, match="temporary files: can't make a folder .*TMPDIR"):
+        Folders()

@@ -1,0 +1,19 @@
+"""Does a job's ``reason`` say what is wrong, and nothing that isn't the user's business?"""
+
+from __future__ import annotations
+
+import pytest
+
+from redis_consumer.consumers.reasons import reason_of
+from redis_consumer.errors import ConsumerError
+
+LINK = "https://bucket.example/cells.tif?X-Amz-Signature=abc123&x=1"
+ADDRESS = "redis://:hunter2@redis:6379"
+
+
+@pytest.mark.parametrize("kind", [ConsumerError, ValueError])
+def test_links_and_addresses_lose_their_secrets(kind: type[Exception]) -> None:
+    last_line = reason_of(kind(f"no reply from {LINK} or {ADDRESS}")).splitlines()[-1]
+    assert last_line.startswith(f"{kind.__name__}: no reply from https://bucket.example/cells.tif?X-Amz-Signature=***")
+    assert "abc123" not in last_line
+    assert "hunter2" not in last_line
