@@ -43,7 +43,7 @@ class Folders:
                 folder.mkdir()
         except OSError as error:
             raise SettingsError(
-                f"temporary files: can't make a folder ({error}); mount one with free space at /tmp, or name it by TMPDIR"
+                f"temporary files: can't make a folder ({error}); mount some space at /tmp, or name one by TMPDIR"
             ) from error
 
     def make(self) -> Path:
