@@ -26,6 +26,7 @@ def spec_of(chart: Chart, values: dict[str, Any], **policy: Any) -> dict[str, An
         ({}, [6379], [8500]),
         ({"REDIS_PORT": 26379, "TF_PORT": "9000"}, [6379, 26379], [9000]),
         ({"MODEL_SERVER": "oip://a:8001,b:8002"}, [6379], [8001, 8002]),
+        ({"MODEL_SERVER": "tfs://[fd00::53]:8500,[::1]:8501/"}, [6379], [8500, 8501]),
         ({"MODEL_SERVER": "onnx://"}, [6379], []),
     ],
 )

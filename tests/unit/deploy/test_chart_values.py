@@ -79,6 +79,22 @@ def test_a_value_may_be_left_blank(chart: Chart, key: str) -> None:
     assert chart.render(f"{key}:\n").kinds == ["Deployment"]
 
 
+BLOCKS = ["replicas", "image", "hpa", "keda", "podDisruptionBudget", "probes", "tmp", "exporter", "networkPolicy"]
+
+
+@pytest.mark.parametrize("key", BLOCKS)
+def test_a_value_that_may_not_be_left_blank_is_named(chart: Chart, key: str) -> None:
+    with pytest.raises(Refused, match=f"missing property '{key}'"):
+        chart.render(f"{key}:\n")
+
+
+def test_names_that_look_like_other_values_are_text(chart: Chart) -> None:
+    release = chart.render({"env": {"Y": "1", "ON": "1"}, "secrets": {"NO": "1"}}, name="2024")
+    assert set(release.variables()) >= {"Y", "ON"}
+    assert list(release.one("Secret")["data"]) == ["NO"]
+    assert release.one("Deployment")["metadata"]["labels"]["app.kubernetes.io/instance"] == "2024"
+
+
 def test_numbers_may_be_quoted(chart: Chart) -> None:
     release = chart.render({"replicas": "2"})
     assert release.one("Deployment")["spec"]["replicas"] == 2

@@ -109,7 +109,8 @@ def test_notes_name_workers_and_queues(chart: Chart) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"consumers": [{"name": "a"}, {"name": "a"}]}, "two are called cells-redis-consumer-a"),
+        ({"consumers": [{"name": "a"}, {"name": "a"}]}, "cells-redis-consumer-a is the name of another"),
+        ({"consumers": [{"name": "exporter"}]}, "cells-redis-consumer-exporter is the name of another"),
         ({"serve": ["image=predict"], "queue": "predict"}, "leave type and queue empty"),
         ({"hpa": {"enabled": True}, "keda": {"enabled": True}}, "enable one"),
         ({"serve": ["predict"]}, "/serve/0"),

@@ -26,7 +26,7 @@
 {{/* Labels that all pods of the release have, and no other. */}}
 {{- define "redis-consumer.selector" -}}
 app.kubernetes.io/name: {{ include "redis-consumer.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "redis-consumer.labels" -}}

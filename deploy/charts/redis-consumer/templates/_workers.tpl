@@ -20,7 +20,7 @@
 {{- $root := . -}}
 {{- $fullname := include "redis-consumer.fullname" . -}}
 {{- $workers := list -}}
-{{- $names := list -}}
+{{- $names := list (include "redis-consumer.exporter" .) -}}
 {{- range (.Values.consumers | default (list dict)) -}}
 {{- $worker := omit (deepCopy $root.Values) "consumers" "global" "fullnameOverride" -}}
 {{- include "redis-consumer.overlay" (list $worker .) -}}
@@ -31,7 +31,7 @@
 {{- $_ := set $worker "queues" (include "redis-consumer.queues" $worker | fromJsonArray) -}}
 {{- include "redis-consumer.check" $worker -}}
 {{- if has $worker.fullname $names -}}
-{{- fail (printf "consumers: two are called %s; give each a name of its own" $worker.fullname) -}}
+{{- fail (printf "consumers: %s is the name of another one, or of the exporter; give each a name of its own" $worker.fullname) -}}
 {{- end -}}
 {{- $names = append $names $worker.fullname -}}
 {{- $workers = append $workers $worker -}}
@@ -95,7 +95,7 @@
 {{- with . }}
 env:
   {{- range $name, $value := . }}
-  - name: {{ $name }}
+  - name: {{ $name | quote }}
     value: {{ $value | quote }}
   {{- end }}
 {{- end }}
