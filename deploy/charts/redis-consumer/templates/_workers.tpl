@@ -103,5 +103,5 @@ env:
 
 {{/* Seconds between SIGTERM and SIGKILL: the grace period of jobs, five until a slot is killed, five more. */}}
 {{- define "redis-consumer.terminationGracePeriod" -}}
-{{- .terminationGracePeriodSeconds | default (add 10 (ceil (float64 (.variables.GRACE_PERIOD | default "25")))) -}}
+{{- .terminationGracePeriodSeconds | default (add 10 (ceil (.variables.GRACE_PERIOD | default "25" | toString | trim | float64))) -}}
 {{- end -}}
