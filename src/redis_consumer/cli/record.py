@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from redis_consumer.consumers.provenance import FIELD, FORMAT
@@ -14,7 +14,9 @@ from redis_consumer.job import FINAL_STATUSES
 
 ENDING = ".provenance.json"
 #: A record of 10,000 children has 2 MB.
-_MOST_BYTES = 64 << 20
+MOST_BYTES = 64 << 20
+#: Tables and lists within each other; a record of ours has about six.
+_MOST_LEVELS = 32
 #: Keys that each table, and each entry of each list, must have.
 _TABLES: dict[str, set[str]] = {
     "job": {"id", "attempt", "queue", "fields"},
@@ -74,8 +76,8 @@ def find_record(name: str, bucket: Any, open_redis: Callable[[], Any]) -> Record
     Raises:
         PermanentError: there is none; says which of them is missing.
     """
-    if Path(name).is_file():
-        return parse(name, Path(name).read_bytes())
+    if os.path.isfile(name):
+        return parse(name, _read_file(name))
     if name.endswith((ENDING, ".zip")) and ":" not in name:
         return parse(name, _read(bucket, name.removesuffix(".zip").removesuffix(ENDING) + ENDING))
     redis = open_redis()
@@ -102,7 +104,7 @@ def parse(name: str, content: bytes, *, result_key: str = "") -> Record:
         data = json.loads(content)
         is_known = data["format"] == FORMAT
         wrong = _wrong_part(data) if is_known else ""
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidJob(f"{name}: is no provenance record ({type(error).__name__}: {error})") from error
     if not is_known:
         raise InvalidJob(f"{name}: has the format {data['format']!r}, known is {FORMAT}; use a newer redis-consumer")
@@ -115,9 +117,39 @@ def _wrong_part(data: Any) -> str:
     """Name of the first part that lacks something, empty for none."""
     wrong = [part for part, keys in _TABLES.items() if not keys <= data[part].keys()]
     wrong += [part for part, keys in _LISTS.items() if not all(keys <= each.keys() for each in data[part])]
-    if not all(isinstance(text, str) for text in data["job"]["fields"].values()):
-        wrong.append("job.fields")
+    wrong += [part for part, is_right in _details(data) if not is_right]
     return next(iter(wrong), "" if data["outputs"] else "outputs")
+
+
+def _details(data: Any) -> Iterator[tuple[str, bool]]:
+    """Parts that a run counts on, and whether each is of the right kind."""
+    job = data["job"]
+    json.dumps(job, ensure_ascii=False).encode()  # no text that can't be a key: a ValueError
+    yield "job.fields", _are_texts(job["fields"].values())
+    yield "job.id", _are_texts([job["id"], job["queue"], job.get("input") or ""])
+    yield "job.attempt", isinstance(job["attempt"], int)
+    yield "consumer.origin", _are_texts([data["consumer"]["origin"]])
+    yield "options", isinstance(data.get("options", {}), dict)
+    yield "settings.given", isinstance(data["settings"].get("given", []), list)
+    for part, name in (("models", "model"), ("inputs", "key"), ("outputs", "key")):
+        yield part, _are_texts(each[name] for each in data[part])
+    yield "children", _are_texts(each.get("record") or "" for each in data["children"])
+    for output in data["outputs"]:
+        yield "outputs.files", all({"name", "bytes", "crc32"} <= each.keys() for each in output.get("files", []))
+    yield "that lies deepest", not _is_deep(data)
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(each, str) for each in values)
+
+
+def _is_deep(data: Any) -> bool:
+    """Whether lists and tables lie so deep in each other that no function may follow them."""
+    level = [data]
+    for _ in range(_MOST_LEVELS):
+        tables = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [each for table in tables for each in table]
+    return bool(level)
 
 
 def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
@@ -151,11 +183,22 @@ def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
 
 def _read(bucket: Any, key: str) -> bytes:
     try:
-        content: bytes = bucket.read_bytes(key, max_bytes=_MOST_BYTES)
+        content: bytes = bucket.read_bytes(key, max_bytes=MOST_BYTES)
     except ObjectNotFound as error:
         raise PermanentError(
             f"record {key}: is gone from the bucket; results may be deleted after some days"
         ) from error
+    return content
+
+
+def _read_file(name: str) -> bytes:
+    try:
+        with open(name, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise InvalidJob(f"{name}: can't be read ({error.strerror}); give a record that you may read") from error
+    if len(content) > MOST_BYTES:
+        raise InvalidJob(f"{name}: is no provenance record (it has more than {MOST_BYTES} bytes)")
     return content
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer import settings as settings_module
-from redis_consumer.cli.record import Record, parse, pinned
+from redis_consumer.cli.record import MOST_BYTES, Record, parse, pinned
 from redis_consumer.consumers import conditions, registry
+from redis_consumer.consumers.fan_out import inherited
 from redis_consumer.consumers.in_process import Desk, run_to_its_end, seat
 from redis_consumer.consumers.provenance import FIELD
 from redis_consumer.digest import file_digest
@@ -95,7 +96,10 @@ class Rerun:
             SettingsError: its consumer isn't here, or the record's settings are wrong.
         """
         job = self.record.data["job"]
-        fields = {**job["fields"], **self._fields, "input_file_name": self.record.input_key, "status": "new"}
+        given = {**job["fields"], **self._fields}
+        own = {"original_name": given.get("original_name", ""), "input_file_name": self.record.input_key}
+        # A stranger's record may have fields that tell of a job's life, which would lead the run elsewhere.
+        fields = {**inherited(Job(self.record.job_id, given)), **own, "status": "new"}
         try:
             ended = run_to_its_end(Job(self.record.job_id, fields, int(job["attempt"])), self._desk, self._consumer_for)
         finally:
@@ -128,7 +132,7 @@ def _record_of_children(record: Record, bucket: Storage) -> Record:
     for child in record.data["children"][:_CHILDREN_TRIED]:
         if child.get("record"):
             with contextlib.suppress(ObjectNotFound):
-                return parse(child["record"], bucket.read_bytes(child["record"]))
+                return parse(child["record"], bucket.read_bytes(child["record"], max_bytes=MOST_BYTES))
     return Record(record.name, {**record.data, "consumer": {"origin": _IMAGE}}, "")
 
 

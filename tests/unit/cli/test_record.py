@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from redis_consumer.cli.record import differences, parse, pinned
+from redis_consumer.cli.record import differences, find_record, parse, pinned
 from redis_consumer.cli.rerun import recorded_settings
 from redis_consumer.errors import InvalidJob, SettingsError
 from redis_consumer.settings import Settings
@@ -36,11 +37,50 @@ def test_what_is_no_record_is_refused(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"models": [{}]}, {"inputs": ["a"]}, {"job": {"id": "a"}}, {"job": {**RECORD["job"], "fields": {"a": 1}}}],
+    [
+        {"models": [{}]},
+        {"inputs": ["a"]},
+        {"job": {"id": "a"}},
+        {"job": {**RECORD["job"], "fields": {"a": 1}}},
+        {"job": {**RECORD["job"], "attempt": "x"}},
+        {"job": {**RECORD["job"], "id": ["a"]}},
+        {"job": {**RECORD["job"], "id": "\ud800"}},
+        {"consumer": {"origin": 1}},
+        {"options": ["a"]},
+        {"settings": {"given": 3}},
+        {"models": [{"model": 1}]},
+        {"inputs": [{"key": ["a"]}]},
+        {"outputs": [{"key": "output/a.zip", "files": [{"name": "a.tif"}]}]},
+        {"children": [{"job": "a", "record": 1}]},
+    ],
 )
 def test_a_record_with_a_wrong_part_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidJob, match="is no provenance record"):
         parsed(**changes)
+
+
+@pytest.mark.parametrize("levels", [40, 900, 100_000])
+def test_a_record_that_goes_deep_is_refused(levels: int) -> None:
+    deep = json.dumps(RECORD)[:-1] + ', "model_server": ' + "[" * levels + "]" * levels + "}"
+    with pytest.raises(InvalidJob, match="is no provenance record"):
+        parse("record.json", deep.encode())
+
+
+def test_a_huge_file_is_not_read_to_its_end(tmp_path: Path) -> None:
+    with (tmp_path / "record.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InvalidJob, match="it has more than 67108864 bytes"):
+        find_record(str(tmp_path / "record.json"), None, lambda: None)
+
+
+def test_the_key_of_a_job_may_be_longer_than_a_files_name() -> None:
+    with pytest.raises(InvalidJob, match="there is no such job"):
+        find_record(f"predict:{'a' * 251}.tif:1", None, lambda: Redis())
+
+
+class Redis:
+    def type(self, name: str) -> str:
+        return "none" if name else ""
 
 
 def test_a_record_of_another_format_is_refused() -> None:
