@@ -20,8 +20,10 @@ from fixtures_storage import BucketForTests
 from redis_consumer import settings
 from redis_consumer.consumers import provenance
 from redis_consumer.consumers.base import Outcome
+from redis_consumer.errors import ModelServerUnavailable
 from redis_consumer.models.store import PACKAGED
 from redis_consumer.redis import RedisClient
+from redis_consumer.serving import identity
 from redis_consumer.storage import Storage
 from support import onnx_models
 from support.provenance import IMAGE, MODEL, Site, write_crop
@@ -108,7 +110,7 @@ def test_a_record_holds_no_secrets(make_site: MakeSite, tmp_path: Path) -> None:
     put_crop(site.storage, tmp_path)
     site.consumer()
     link = f"{site.storage.get_public_url(IMAGE)}?X-Amz-Signature=s3cret-signature"
-    after = site.run(url=link)
+    after = site.run(url=link, mask="https://own:s3cret@example.org/a?x=1&sig=s3cret")
     text = site.storage.read_bytes(after["provenance_file_name"]).decode()
     assert len(SECRETS) >= 5
     assert "s3cret" not in text
@@ -126,6 +128,20 @@ def test_a_remote_server_tells_its_version_and_metadata_only(make_site: MakeSite
     assert (model["model"], model["version_served"], model["digest_of"]) == (f"{MODEL}:0", 1, "metadata")
     assert re.fullmatch(r"[0-9a-f]{64}", model["sha256"])
     assert address not in json.dumps(record)
+
+
+def test_a_server_that_does_not_say_costs_no_result_and_its_address_stays_out(
+    make_site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ModelServerUnavailable("model server 10.0.0.9:8500: doesn't answer")
+
+    site = make_site()
+    put_crop(site.storage, tmp_path)
+    site.consumer()
+    monkeypatch.setattr(identity, "identify", refuse)
+    [model] = site.record(site.run())["models"]
+    assert model["digest_of"] == "unknown: ModelServerUnavailable"
 
 
 def test_an_image_by_region_has_one_too(make_site: MakeSite, tmp_path: Path) -> None:

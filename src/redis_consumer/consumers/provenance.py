@@ -20,6 +20,7 @@ from redis_consumer.consumers.results import record_key
 from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError
 from redis_consumer.job import Job
+from redis_consumer.logs import mask_secrets
 from redis_consumer.queue import timestamp
 from redis_consumer.storage import transfers
 from redis_consumer.storage.keys import output_key
@@ -162,7 +163,7 @@ class Provenance:
         return {
             "format": FORMAT,
             "job": self._job(notes.job),
-            "options": as_texts(self._consumer.options),
+            "options": _masked(as_texts(self._consumer.options)),
             "consumer": conditions.origin(cast(Hashable, type(self._consumer)), _GROUP),
             "software": conditions.software(),
             "settings": conditions.settings_now(),
@@ -184,10 +185,16 @@ class Provenance:
         kind = self._consumer.Options
         shown = {name: text for name, text in inherited(job).items() if not is_secret(kind, name)}
         fields = {**shown, "original_name": job.get("original_name")}
+        fields = _masked(fields)
         key = None
         with contextlib.suppress(ConsumerError, AttributeError):
             key = self._consumer.storage.key_of(job.get("input_file_name").rstrip("/"))
         return {"id": job.id, "attempt": job.attempt, "queue": self._consumer.queue, "input": key, "fields": fields}
+
+
+def _masked(texts: Mapping[str, str]) -> dict[str, str]:
+    """The same texts without the signatures and passwords of links in them."""
+    return {name: mask_secrets(text) for name, text in texts.items()}
 
 
 def _inputs(notes: _Notes) -> list[dict[str, Any]]:
