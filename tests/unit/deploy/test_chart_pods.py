@@ -12,7 +12,9 @@ from support.charts import Chart
 ALL: dict[str, Any] = {"exporter": {"enabled": True}}
 
 
-@pytest.mark.parametrize(("grace", "seconds"), [(None, 35), (60, 70), ("60", 70), (2.5, 13), (" 30 ", 40), ("0", 10), (0, 35)])
+@pytest.mark.parametrize(
+    ("grace", "seconds"), [(None, 35), (60, 70), ("60", 70), (2.5, 13), (" 30 ", 40), ("0", 10), (0, 35)]
+)
 def test_a_cluster_waits_for_the_grace_period(chart: Chart, grace: object, seconds: int) -> None:
     pod = chart.render({"env": {"GRACE_PERIOD": grace}}).pod()
     assert pod["terminationGracePeriodSeconds"] == seconds
