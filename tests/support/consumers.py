@@ -20,8 +20,10 @@ class Slow(TensorFlowServingConsumer):
     """Works for as long as the job's field ``seconds`` says."""
 
     def _consume(self, redis_hash: str) -> str:
+        # Read before anybody sees that it started: tests shorten the next run then.
+        seconds = float(self.redis.hget(redis_hash, "seconds") or 0)
         self.update_key(redis_hash, {"status": "started"})
-        time.sleep(float(self.redis.hget(redis_hash, "seconds") or 0))
+        time.sleep(seconds)
         return self.final_status
 
 
@@ -62,9 +64,10 @@ class Stubborn(TensorFlowServingConsumer):
     """Holds the interpreter for as long as the job's field ``seconds`` says, as native code may; hears no signal."""
 
     def _consume(self, redis_hash: str) -> str:
-        self.update_key(redis_hash, {"status": "started"})
+        seconds = int(self.redis.hget(redis_hash, "seconds") or 0)
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGALRM))
-        ctypes.PyDLL(None).sleep(int(self.redis.hget(redis_hash, "seconds") or 0))
+        self.update_key(redis_hash, {"status": "started"})
+        ctypes.PyDLL(None).sleep(seconds)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGALRM))
         return self.final_status
 
