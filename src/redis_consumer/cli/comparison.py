@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer.consumers.results import count_objects
+from redis_consumer.errors import InvalidImage
 
 Array = npt.NDArray[Any]
 
@@ -20,6 +22,8 @@ Array = npt.NDArray[Any]
 _NOT_COMPARED = ("summary.csv", ".gif", ".trk", ".trks")
 #: Images of more pixels are told apart by their checksums alone.
 MOST_PX = 1 << 28
+#: Beyond this no float tells a whole number from the next one: what is larger is no label.
+_HIGHEST_LABEL = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class FileDifference:
         note: why no pixels were counted, empty where they were or all are the same.
         pixels: that differ, None where they weren't counted.
         total: pixels of the image.
-        largest: the largest difference of two pixels.
+        largest: the largest difference of two pixels that are numbers.
         objects: labels before and now, None for an image that holds no labels.
     """
 
@@ -61,11 +65,7 @@ class FileDifference:
 
 
 def compare_zips(before: Path, after: Path) -> list[FileDifference]:
-    """Compare the files of two result zips, but those that hold times.
-
-    Raises:
-        zipfile.BadZipFile: one of them is damaged.
-    """
+    """Compare the files of two result zips, sound ones, but those that hold times."""
     with zipfile.ZipFile(before) as old, zipfile.ZipFile(after) as new:
         sums = [{entry.filename: (entry.file_size, entry.CRC) for entry in each.infolist()} for each in (old, new)]
         names = _compared(sums)
@@ -101,19 +101,31 @@ def _compare_file(
 ) -> FileDifference:
     if any(name not in each for each in sums):
         return FileDifference(name, is_identical=False, note="is new" if name not in sums[0] else "is missing now")
+    if name.lower().endswith(".tif") and max(each[name][0] for each in sums) <= MOST_PX * 4:
+        with contextlib.suppress(InvalidImage):
+            return compare_images(name, read_member(old, name), read_member(new, name))
     is_same = sums[0][name] == sums[1][name]
-    is_image = name.lower().endswith(".tif") and max(each[name][0] for each in sums) <= MOST_PX * 4
-    if not is_image:
-        return FileDifference(name, is_identical=is_same, note="" if is_same else "differs by its checksum")
-    return compare_images(name, read_member(old, name), read_member(new, name))
+    return FileDifference(name, is_identical=is_same, note="" if is_same else "differs by its checksum")
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> Array:
-    """Read a TIFF of a result zip, of any shape."""
+    """Read a TIFF of a result zip, of any shape.
+
+    Raises:
+        InvalidImage: it is none, damaged, or unpacks to more than `MOST_PX` pixels, or to some that are no numbers.
+    """
     import tifffile
 
-    with tifffile.TiffFile(BytesIO(archive.read(name))) as file:
-        array: Array = file.asarray()
+    content = BytesIO(archive.read(name))
+    try:
+        with tifffile.TiffFile(content) as file:
+            if file.series[0].size > MOST_PX or file.series[0].dtype.kind not in "biuf":
+                raise InvalidImage(f"{name}: can't be compared pixel by pixel")
+            array: Array = file.asarray()
+    except InvalidImage:
+        raise
+    except Exception as error:  # TiffFileError, ValueError, IndexError, struct.error and what decoders raise
+        raise InvalidImage(f"{name}: is no image, or a damaged one") from error
     return array
 
 
@@ -122,8 +134,11 @@ def compare_images(name: str, before: Array, after: Array) -> FileDifference:
     if before.shape != after.shape:
         return FileDifference(name, is_identical=False, note=f"has the shape {after.shape} now, {before.shape} before")
     differs = before != after
+    if before.dtype.kind == after.dtype.kind == "f":
+        differs &= ~(np.isnan(before) & np.isnan(after))
     pixels = int(np.count_nonzero(differs))
-    largest = float(np.abs(before[differs].astype(np.float64) - after[differs]).max(initial=0))
+    gaps = np.abs(before[differs].astype(np.float64) - after[differs])
+    largest = float(gaps[np.isfinite(gaps)].max(initial=0))
     counts = [count_labels(each) for each in (before, after)]
     objects = None if None in counts else (counts[0] or 0, counts[1] or 0)
     return FileDifference(name, pixels == 0, "", pixels, before.size, largest, objects)
@@ -131,7 +146,9 @@ def compare_images(name: str, before: Array, after: Array) -> FileDifference:
 
 def count_labels(image: Array) -> int | None:
     """Number of objects in a label image (Y, X), of a stack in all its images; None where it holds no labels."""
-    if image.min(initial=0) < 0 or (image.dtype.kind == "f" and not np.array_equal(image, np.rint(image))):
+    if image.min(initial=0) < 0 or image.max(initial=0) > _HIGHEST_LABEL:
+        return None
+    if image.dtype.kind == "f" and not np.array_equal(image, np.rint(image)):
         return None
     stack = image.astype(np.int64).reshape(-1, *image.shape[-2:], 1)
     return count_objects(stack)["objects"]

@@ -6,16 +6,15 @@ import json as json_library
 import shutil
 import tempfile
 import time
-import zipfile
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from redis_consumer.cli import options
 from redis_consumer.cli.output import EXIT_FAILED, EXIT_USAGE, console, fail, notes, printable, say, write_json
-from redis_consumer.errors import ObjectNotFound, PermanentError
+from redis_consumer.errors import ObjectNotFound, PermanentError, SettingsError, UnsafeArchive
 
 if TYPE_CHECKING:
     from redis_consumer.cli.comparison import FileDifference
@@ -102,6 +101,8 @@ def reproduce(
 
     connect.read_settings(redis=redis, bucket=bucket, model_server=model_server)
     fields = job_fields(model, {}, [])
+    if keep is not None:
+        _make_folder(keep)
     try:
         with tempfile.TemporaryDirectory(prefix="redis-consumer-reproduce-") as name:
             found = _run_and_compare(job, connect.open_bucket(), Path(name), fields, consumer or [], keep)
@@ -143,6 +144,7 @@ def _run_and_compare(
 
 
 def _compare(record: Record, bucket: Storage, before: Path, after: Path) -> tuple[list[FileDifference], str]:
+    from redis_consumer.archives import check_result_zip
     from redis_consumer.cli.comparison import compare_sums, compare_zips
     from redis_consumer.digest import file_digest
 
@@ -158,9 +160,10 @@ def _compare(record: Record, bucket: Storage, before: Path, after: Path) -> tupl
     is_changed = recorded.get("sha256") not in (None, file_digest(before))
     note = "the recorded result has changed since it was recorded; compared is what it is now" if is_changed else ""
     try:
-        return compare_zips(before, after), note
-    except zipfile.BadZipFile as error:
+        check_result_zip(before, record.result_key)
+    except UnsafeArchive as error:
         raise PermanentError(f"result {record.result_key}: is no zip, or a damaged one; nothing to compare") from error
+    return compare_zips(before, after), note
 
 
 class _Progress:
@@ -199,11 +202,18 @@ def _write(found: Reproduction) -> None:
     screen.print(table)
 
 
+def _make_folder(keep: Path) -> None:
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"--keep {keep}: can't be written: {error.strerror}; choose another folder") from error
+
+
 def _keep(keep: Path, found: Reproduction, records: dict[str, Record], folder: Path, image: Path | None) -> None:
     """Write both results and records, and a picture for each label image that differs."""
     from redis_consumer.cli.difference import draw_difference
+    from redis_consumer.consumers.results import result_stem
 
-    keep.mkdir(parents=True, exist_ok=True)
     for name, record in records.items():
         text = json_library.dumps(record.data, indent=1, ensure_ascii=False)
         (keep / f"{name}.json").write_text(text, encoding="utf-8")
@@ -212,4 +222,6 @@ def _keep(keep: Path, found: Reproduction, records: dict[str, Record], folder: P
     for each in found.files:
         if each.pixels and each.objects:
             picture = draw_difference(each.name, folder / "recorded.zip", folder / "reproduced.zip", image)
-            (keep / f"difference-{PurePosixPath(each.name).stem}.png").write_bytes(picture)
+            stem = keep / result_stem(each.name)
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            stem.with_name(f"difference-{stem.name}.png").write_bytes(picture)

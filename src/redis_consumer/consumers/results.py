@@ -99,8 +99,16 @@ def count_objects(results: Array | Sequence[Array]) -> dict[str, int]:
     first = results if isinstance(results, np.ndarray) else next(iter(results), None)
     if first is None or first.dtype.kind not in "iu" or first.ndim != 4 or first.min(initial=0) < 0:
         return {}
-    frames = (np.bincount(frame[..., 0].ravel().astype(np.int64)) for frame in first)
-    return {"objects": sum(int(np.count_nonzero(counts[1:])) for counts in frames)}
+    return {"objects": sum(_count_labels(frame[..., 0]) for frame in first)}
+
+
+def _count_labels(labels: Array) -> int:
+    import numpy as np
+
+    # A table as long as the highest label is quicker to fill than to sort is, but it must not outgrow the image.
+    if labels.max(initial=0) > labels.size:
+        return int(np.count_nonzero(np.unique(labels)))
+    return int(np.count_nonzero(np.bincount(labels.ravel().astype(np.int64))[1:]))
 
 
 def write_result(arrays: Iterable[Array], folder: Path, original_name: str) -> list[Path]:

@@ -14,13 +14,17 @@ from redis_consumer.cli.comparison import compare_images, compare_sums, compare_
 LABELS = np.array([[0, 1, 1], [0, 0, 2]], np.float32)
 
 
+def tiff(image: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, image, compression="zlib")
+    return buffer.getvalue()
+
+
 def pack(path: Path, **files: Any) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             if isinstance(content, np.ndarray):
-                buffer = io.BytesIO()
-                tifffile.imwrite(buffer, content)
-                archive.writestr(f"{name}.tif", buffer.getvalue())
+                archive.writestr(f"{name}.tif", tiff(content))
             else:
                 archive.writestr(name.replace("_", "."), content)
     return path
@@ -49,6 +53,25 @@ def test_of_probabilities_the_largest_difference_is_told() -> None:
     assert found.in_words() == "a.tif: 6 of 6 pixels differ, by 0.125 at most"
 
 
+def test_no_number_is_the_same_as_no_number() -> None:
+    image = np.array([[np.nan, 0.5, 2]], np.float32)
+    assert compare_images("a.tif", image, image.copy()).is_identical
+    found = compare_images("a.tif", image, np.array([[1, 0.5, 3]], np.float32))
+    assert (found.pixels, found.largest) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"no image", tiff(LABELS)[:60], tiff(np.zeros((1 << 14, (1 << 14) + 1), np.uint8)), tiff(LABELS.astype(complex))],
+)
+def test_what_is_no_image_that_fits_is_told_apart_by_its_checksum(tmp_path: Path, content: bytes) -> None:
+    old, new = pack(tmp_path / "a.zip", a=LABELS), pack(tmp_path / "b.zip")
+    with zipfile.ZipFile(new, "a") as archive:
+        archive.writestr("a.tif", content)
+    for before, is_identical in ((old, False), (new, True)):
+        assert [each.is_identical for each in compare_zips(before, new)] == [is_identical]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -75,7 +98,16 @@ def test_checksums_tell_where_the_recorded_result_is_gone(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("image", "count"),
-    [(LABELS, 2), (np.stack([LABELS, LABELS]), 4), (LABELS / 2, None), (-LABELS, None), (np.zeros((1, 2)), 0)],
+    [
+        (LABELS, 2),
+        (np.stack([LABELS, LABELS]), 4),
+        (LABELS / 2, None),
+        (-LABELS, None),
+        (np.zeros((1, 2)), 0),
+        (np.array([[0, 2.0**40, 2.0**40]]), 1),
+        (np.array([[0, 2**63]], np.uint64), None),
+        (np.array([[0, np.inf]]), None),
+    ],
 )
 def test_labels_are_whole_numbers(image: Any, count: int | None) -> None:
     assert count_labels(image) == count

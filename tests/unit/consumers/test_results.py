@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_consumer.consumers.results import MAX_FOLDERS, MAX_PART_BYTES, result_stem, shown_name
+from redis_consumer.consumers.results import MAX_FOLDERS, MAX_PART_BYTES, count_objects, result_stem, shown_name
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,10 @@ def test_any_name_gives_a_short_path_inside_the_result(name: str) -> None:
     for part in stem.parts:
         assert part not in ("", ".", "..")
         assert len(part.encode()) <= MAX_PART_BYTES
+
+
+@pytest.mark.parametrize("label", [5, 1 << 40, (1 << 64) - 1])
+def test_labels_are_counted_however_high_they_are(label: int) -> None:
+    labels = np.zeros((1, 2, 2, 1), np.uint64)
+    labels[0, 0, :, 0] = label
+    assert count_objects(labels) == {"objects": 1}
