@@ -10,7 +10,7 @@ from typing import Any
 
 from redis_consumer.consumers.provenance import FIELD, FORMAT
 from redis_consumer.errors import InvalidJob, ObjectNotFound, PermanentError
-from redis_consumer.job import FINAL_STATUSES
+from redis_consumer.job import FINAL_STATUSES, Job
 
 ENDING = ".provenance.json"
 #: A record of 10,000 children has 2 MB.
@@ -153,21 +153,20 @@ def _is_deep(data: Any) -> bool:
 
 
 def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
-    """Give a record that asks for the versions that answered, where it asks for the latest ones.
+    """Give a record that asks for the versions that answered, where it asks for the latest ones or by a label.
 
     Args:
         record: of a job.
         others: models that other records tell of, such as those of the job's children.
     """
-    latest = {each["model"]: each for each in [*others, *record.data["models"]] if each["model"].endswith(":0")}
     served = {
-        name: f"{name.removesuffix('0')}{each['version_served']}"
-        for name, each in latest.items()
-        if each.get("version_served")
+        each["model"]: f"{each['model'].rpartition(':')[0]}:{each['version_served']}"
+        for each in [*others, *record.data["models"]]
+        if each.get("version_served") and not _is_fixed(each["model"])
     }
     # Options that the worker's environment gave are given by the job now.
     fields = {**record.data.get("options", {}), **record.data["job"]["fields"]}
-    asked = served.get(f"{fields.get('model_name')}:{fields.get('model_version') or 0}")
+    asked = served.get(str(Job(record.job_id, fields).model))
     if asked:
         fields["model_version"] = asked.rpartition(":")[2]
     changed = {
@@ -179,6 +178,12 @@ def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
         "models": [{**each, "model": served.get(each["model"], each["model"])} for each in record.data["models"]],
     }
     return replace(record, data={**record.data, **changed})
+
+
+def _is_fixed(model: str) -> bool:
+    """Whether a model is named by a version that stays what it is."""
+    version = model.rpartition(":")[2]
+    return version.isdecimal() and int(version) > 0
 
 
 def _read(bucket: Any, key: str) -> bytes:

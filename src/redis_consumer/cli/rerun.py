@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from redis_consumer.settings import Settings
     from redis_consumer.storage import Storage
 
-#: Children whose records are looked for: where these are gone, so are the others.
+#: Records of children that are looked for: where these are gone, so are the others.
 _CHILDREN_TRIED = 10
 _IMAGE = registry.BUILT_IN["image"]
 
@@ -129,10 +129,10 @@ class Rerun:
 
 def _record_of_children(record: Record, bucket: Storage) -> Record:
     """How children were run, by the first one whose record is there; like images by the same settings where none is."""
-    for child in record.data["children"][:_CHILDREN_TRIED]:
-        if child.get("record"):
-            with contextlib.suppress(ObjectNotFound):
-                return parse(child["record"], bucket.read_bytes(child["record"], max_bytes=MOST_BYTES))
+    keys = [child["record"] for child in record.data["children"] if child.get("record")]
+    for key in keys[:_CHILDREN_TRIED]:
+        with contextlib.suppress(ObjectNotFound):
+            return parse(key, bucket.read_bytes(key, max_bytes=MOST_BYTES))
     return Record(record.name, {**record.data, "consumer": {"origin": _IMAGE}}, "")
 
 

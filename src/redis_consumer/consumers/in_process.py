@@ -12,6 +12,9 @@ from redis_consumer.family import NEXT_PHASE, Family
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.queue import JobQueue
 
+#: Children of children of a job, and so on: a consumer that divides what it made of a job would never come to an end.
+MOST_LEVELS = 16
+
 OnWrite = Callable[[Job], None]
 """Told of a job after each write to its hash, with all of its fields."""
 
@@ -153,13 +156,22 @@ def run_to_its_end(job: Job, desk: Desk, consumer_for: Callable[[Job], Consumer]
         The job with its last fields.
 
     Raises:
+        PermanentError: children have children more than `MOST_LEVELS` deep.
         RetryableError: something outside is away.
         SettingsError: a setting is wrong.
     """
+    return _run(job, desk, consumer_for, MOST_LEVELS)
+
+
+def _run(job: Job, desk: Desk, consumer_for: Callable[[Job], Consumer], levels: int) -> Job:
+    if not levels:
+        raise PermanentError(
+            f"job {job.id}: is a child of children, {MOST_LEVELS} deep; a consumer divides its own parts"
+        )
     desk.put(job)
     consumer_for(job).run(job)
     while desk.job(job.id).status == JobStatus.WAITING:
         for key in desk.families[job.id]:
-            run_to_its_end(desk.job(key), desk, consumer_for)
+            _run(desk.job(key), desk, consumer_for, levels - 1)
         consumer_for(job).run(desk.job(job.id, job.attempt))
     return desk.job(job.id, job.attempt)

@@ -48,14 +48,17 @@ class Overlay:
 
     def download_file(self, key: str, path: str | os.PathLike[str]) -> None:
         """See `Storage.download_file`."""
+        key = self._bucket.key_of(key)
         self._place(key).download_file(key, path)
 
     def read_bytes(self, key: str, *, max_bytes: int | None = None) -> bytes:
         """See `Storage.read_bytes`."""
+        key = self._bucket.key_of(key)
         return self._place(key).read_bytes(key, max_bytes=max_bytes)
 
     def exists(self, key: str) -> bool:
         """See `Storage.exists`."""
+        key = self._bucket.key_of(key)
         return self._place(key).exists(key)
 
     def upload(
@@ -73,10 +76,11 @@ class Overlay:
     def write_bytes(self, key: str, data: bytes) -> None:
         """Write into the folder, see `Storage.write_bytes`."""
         self._written.write_bytes(key, data)
-        self._keys.add(key)
+        self._keys.add(self._bucket.key_of(key))
 
     def delete(self, key: str) -> None:
         """Delete from the folder; the bucket keeps what it has."""
+        key = self._bucket.key_of(key)
         if key in self._keys:
             self._written.delete(key)
             self._keys.remove(key)

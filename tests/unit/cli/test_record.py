@@ -93,12 +93,20 @@ def test_a_record_without_an_input_can_not_be_run() -> None:
         _ = parsed(job={**RECORD["job"], "input": None}).input_key
 
 
-def test_the_latest_version_becomes_the_one_that_answered() -> None:
-    fields = {"model_name": "Nuclei", "model_version": ""}
+@pytest.mark.parametrize("version", ["", "0", " 0 ", "-1", "latest"])
+def test_the_latest_version_becomes_the_one_that_answered(version: str) -> None:
+    fields = {"model_name": "Nuclei", "model_version": version}
     record = pinned(parsed(job={**RECORD["job"], "fields": fields}))
     assert record.data["job"]["fields"]["model_version"] == "4"
     assert record.data["settings"]["NUCLEAR_MODEL"] == "Nuclei:4"
     assert record.data["models"][0]["model"] == "Nuclei:4"
+
+
+def test_a_label_becomes_the_version_that_answered() -> None:
+    fields = {"model_name": "Nuclei", "model_version": "stable"}
+    models = [{"model": "Nuclei:stable", "version_served": 4}]
+    record = pinned(parsed(job={**RECORD["job"], "fields": fields}, models=models))
+    assert record.data["job"]["fields"]["model_version"] == "4"
 
 
 def test_a_version_that_is_not_known_stays_the_latest() -> None:

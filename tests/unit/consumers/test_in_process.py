@@ -70,6 +70,13 @@ def test_a_job_without_children_goes_on_at_once() -> None:
     assert run(Job("sum:1", {"number": "", "status": "new"}), Sum).get("values") == "[]"
 
 
+def test_children_of_children_have_an_end() -> None:
+    desk = Desk()
+    consumer = seat(Sum(desk, object(), "sum", name="here"), desk)
+    with pytest.raises(PermanentError, match="is a child of children, 16 deep"):
+        run_to_its_end(Job("sum:1", {"number": "1", "status": "new"}), desk, lambda _: consumer)
+
+
 def test_each_write_is_told() -> None:
     seen: list[str] = []
     run(Job("digits:1", {"digit": "4", "status": "new"}), Double, on_write=lambda job: seen.append(job.status))

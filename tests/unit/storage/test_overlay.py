@@ -40,6 +40,18 @@ def test_what_is_written_stays_out_of_the_bucket_and_is_read_back(
     assert bucket.read_bytes("uploads/a.txt") == b"bucket"
 
 
+def test_one_object_may_be_named_in_several_ways(overlay: Overlay, tmp_path: Path) -> None:
+    overlay.write_bytes("/output/a.txt", b"own")
+    url = overlay.get_public_url("output/a.txt")
+    for name in ("output/a.txt", "/output/a.txt", url):
+        assert overlay.exists(name)
+        assert overlay.read_bytes(name) == b"own"
+        overlay.download_file(name, tmp_path / "a.txt")
+        assert Path(overlay.download(name, tmp_path / "down")).read_bytes() == b"own"
+    overlay.delete("/output/a.txt")
+    assert not overlay.exists("output/a.txt")
+
+
 def test_all_else_is_the_buckets(overlay: Overlay, tmp_path: Path) -> None:
     assert Path(overlay.download("uploads/a.txt", tmp_path / "down")).read_bytes() == b"bucket"
     assert overlay.list_folders("models") == ["Nuclei"]
