@@ -176,6 +176,42 @@ def test_a_consumer_that_uploads_by_itself_has_one_too(
     assert output["sha256"] == sha256(site.storage.read_bytes(after["output_file_name"]))
 
 
+EARLY = """
+from redis_consumer.consumers import Consumer
+
+
+class Early(Consumer):
+    'Names its result before its end.'
+
+    def _consume(self, redis_hash):
+        key, url = self.storage.upload(self.storage.download(self.job.input_file_name))
+        self.update_key(redis_hash, {"output_file_name": key, "output_url": url})
+        return self.final_status
+"""
+
+
+def test_a_consumer_that_names_its_result_before_its_end_has_one_too(
+    make_site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "early.py").write_text(EARLY)
+    site = make_site()
+    content = put_crop(site.storage, tmp_path)
+    site.consumer("early:Early")
+    [output] = site.record(site.run())["outputs"]
+    assert (output["key"], output["sha256"]) == ("output/a.tif", sha256(content))
+
+
+def test_of_a_result_of_many_files_the_first_ones_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "MOST_FILES", 2)
+    with zipfile.ZipFile(tmp_path / "result.zip", "w") as archive:
+        for name in "abc":
+            archive.writestr(name, name)
+    output, left_out = provenance._described(tmp_path / "result.zip")
+    assert ([each["name"] for each in output["files"]], left_out) == (["a", "b"], 1)
+
+
 def test_a_record_that_can_not_be_made_costs_no_result(
     make_site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +238,9 @@ def test_an_archive_lists_the_records_of_its_images(make_site: MakeSite, tmp_pat
     child = json.loads(site.storage.read_bytes(record["children"][0]["record"]))
     assert child["job"]["id"] == record["children"][0]["job"]
     assert "provenance_file_name" not in child["job"]["fields"]
-    assert record["inputs"][0]["sha256"] == sha256((tmp_path / "plate.zip").read_bytes())
+    [own] = record["inputs"]
+    assert own["sha256"] == sha256((tmp_path / "plate.zip").read_bytes())
+    assert record["left_out"] == {"children": 0, "objects": 0, "files": 0}
     assert site.db.hget(child["job"]["id"], "input_digest") is None
 
 

@@ -72,16 +72,20 @@ def compare_zips(before: Path, after: Path) -> list[FileDifference]:
         return [_compare_file(name, old, new, sums) for name in names]
 
 
-def compare_sums(recorded: Sequence[Mapping[str, Any]], after: Path) -> list[FileDifference]:
+def compare_sums(
+    recorded: Sequence[Mapping[str, Any]], after: Path, *, is_complete: bool = True
+) -> list[FileDifference]:
     """Compare a result zip with what a record says of the files of one that is gone.
 
     Args:
         recorded: ``name``, ``bytes`` and ``crc32`` of each file.
         after: the new zip.
+        is_complete: whether all files are recorded; else those that aren't tell nothing.
     """
     with zipfile.ZipFile(after) as archive:
         new = {entry.filename: (entry.file_size, f"{entry.CRC:08x}") for entry in archive.infolist()}
     old = {each["name"]: (each["bytes"], each["crc32"]) for each in recorded}
+    new = new if is_complete else {name: sums for name, sums in new.items() if name in old}
     note = "differs by its checksum; the recorded result is gone, so pixels can't be counted"
     return [
         FileDifference(

@@ -64,6 +64,11 @@ class Record:
         found = [each for each in self.data["outputs"] if each.get("key") == self.result_key]
         return found[0] if found else {"key": self.result_key}
 
+    @property
+    def files_left_out(self) -> int:
+        """How many files of results it doesn't list."""
+        return int(self.data.get("left_out", {}).get("files", 0))
+
 
 def find_record(name: str, bucket: Any, open_redis: Callable[[], Any]) -> Record:
     """Find a record by a local file, by the key of its object or of the result zip, or by the key of its job.
@@ -133,6 +138,7 @@ def _details(data: Any) -> Iterator[tuple[str, bool]]:
     yield "settings.given", isinstance(data["settings"].get("given", []), list)
     for part, name in (("models", "model"), ("inputs", "key"), ("outputs", "key")):
         yield part, _are_texts(each[name] for each in data[part])
+    yield "left_out", isinstance(data.get("left_out", {}).get("files", 0), int)
     yield "children", _are_texts(each.get("record") or "" for each in data["children"])
     for output in data["outputs"]:
         yield "outputs.files", all({"name", "bytes", "crc32"} <= each.keys() for each in output.get("files", []))

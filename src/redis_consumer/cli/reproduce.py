@@ -156,7 +156,9 @@ def _compare(record: Record, bucket: Storage, before: Path, after: Path) -> tupl
             raise PermanentError(
                 f"result {record.result_key}: is gone, and its record doesn't know its files"
             ) from error
-        return compare_sums(recorded["files"], after), "the recorded result is gone; its files' checksums were compared"
+        found = compare_sums(recorded["files"], after, is_complete=not record.files_left_out)
+        but = f" but of {record.files_left_out} that the record doesn't list" if record.files_left_out else ""
+        return found, f"the recorded result is gone; its files' checksums were compared{but}"
     is_changed = recorded.get("sha256") not in (None, file_digest(before))
     note = "the recorded result has changed since it was recorded; compared is what it is now" if is_changed else ""
     try:

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,17 +36,20 @@ FIELD = "provenance_file_name"
 INPUT_FIELD = "input_digest"
 #: Children that a record lists; of more it tells the number.
 MOST_CHILDREN = 10_000
+#: Files of results that a record lists; of more it tells the number. With the longest names it has 60 MB then.
+MOST_FILES = 20_000
+_RESULT_FIELD = "output_file_name"
 #: Fields that a run finds out and writes to its job.
 _DETECTED = ("scale", "label")
 _GROUP = "redis_consumer.consumers"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Notes:
-    """What is known of one run."""
+    """What is known of one run. Made for each job, also for one that moves nothing: it must cost next to nothing."""
 
     job: Job
-    started: str = field(default_factory=timestamp)
+    started_s: float = field(default_factory=time.time)
     since: float = field(default_factory=time.monotonic)
     transfers: transfers.Transfers = field(default_factory=transfers.Transfers)
     models: dict[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)
@@ -53,8 +57,9 @@ class _Notes:
     detected: dict[str, str] = field(default_factory=dict)
     children: list[dict[str, str]] = field(default_factory=list)
     children_left_out: int = 0
-    children_outputs: set[str] = field(default_factory=set)
     outputs: list[dict[str, Any]] = field(default_factory=list)
+    files_left_out: int = 0
+    result: str = ""
     key: str = ""
 
 
@@ -95,14 +100,17 @@ class Provenance:
         """Note what a run writes to its job, where that is something it found out."""
         if self._notes is not None:
             self._notes.detected |= {name: str(fields[name]) for name in _DETECTED if name in fields}
+            self._notes.result = str(fields.get(_RESULT_FIELD) or self._notes.result)
 
     def noted_child(self, child: Job) -> Job:
         """Note a child whose result goes into this one, and give it back."""
         notes = self._notes
-        if notes is not None and len(notes.children) == MOST_CHILDREN:
+        if notes is None:
+            return child
+        notes.transfers.not_wanted.add(child.get(_RESULT_FIELD))
+        if len(notes.children) == MOST_CHILDREN:
             notes.children_left_out += 1
-        elif notes is not None:
-            notes.children_outputs.add(child.get("output_file_name"))
+        else:
             notes.children.append({"job": child.id, "status": child.status, "record": child.get(FIELD)})
         return child
 
@@ -123,7 +131,9 @@ class Provenance:
             return str(key), str(url)
         with ThreadPoolExecutor(1, thread_name_prefix="upload") as pool:
             uploading = pool.submit(storage.upload, str(path))
-            self._notes.outputs.append(_described(Path(path)))
+            output, left_out = _described(Path(path))
+            self._notes.outputs.append(output)
+            self._notes.files_left_out += left_out
             self._write(self._notes)
             key, url = uploading.result()
         return str(key), str(url)
@@ -136,9 +146,10 @@ class Provenance:
         Args:
             fields: the last ones of the job.
         """
-        notes, result = self._notes, str(fields.get("output_file_name") or "")
+        notes = self._notes
         if notes is None:
             return {}
+        result = str(fields.get(_RESULT_FIELD) or notes.result)
         if not notes.key and result and hasattr(self._consumer.storage, "write_bytes"):
             notes.outputs = [_moved(each) for each in notes.transfers.uploads] or [{"key": result}]
             self._write(notes)
@@ -174,8 +185,12 @@ class Provenance:
             "inputs": _inputs(notes),
             "outputs": notes.outputs,
             "children": notes.children,
-            "left_out": {"children": notes.children_left_out, "objects": notes.transfers.left_out},
-            "started": notes.started,
+            "left_out": {
+                "children": notes.children_left_out,
+                "objects": notes.transfers.left_out,
+                "files": notes.files_left_out,
+            },
+            "started": datetime.fromtimestamp(notes.started_s, timezone.utc).isoformat(),
             "finished": timestamp(),
             "seconds": round(time.monotonic() - notes.since, 6),
         }
@@ -203,18 +218,22 @@ def _inputs(notes: _Notes) -> list[dict[str, Any]]:
     before = notes.job.get(INPUT_FIELD).split(" ", 2)
     if len(before) == 3 and before[2] not in {each.key for each in own}:
         own = [transfers.Moved(before[2], int(before[1]), before[0]), *own]
-    return [_moved(each) for each in own if each.key not in notes.children_outputs]
+    return [_moved(each) for each in own]
 
 
 def _moved(moved: transfers.Moved) -> dict[str, Any]:
     return {"key": moved.key, "bytes": moved.size, "sha256": moved.sha256}
 
 
-def _described(path: Path) -> dict[str, Any]:
-    """A zip, and what is in it; the checksums of its files are those of the zip's own directory."""
-    files = []
+def _described(path: Path) -> tuple[dict[str, Any], int]:
+    """A zip and what is in it, and how many files aren't listed; checksums are those of the zip's own directory."""
+    entries: list[zipfile.ZipInfo] = []
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            entries = [(entry.filename, entry.file_size, f"{entry.CRC:08x}") for entry in archive.infolist()]
-        files = [dict(zip(("name", "bytes", "crc32"), entry, strict=True)) for entry in entries]
-    return {"key": output_key(path), "bytes": path.stat().st_size, "sha256": file_digest(path), "files": files}
+            entries = archive.infolist()
+    files = [
+        {"name": entry.filename, "bytes": entry.file_size, "crc32": f"{entry.CRC:08x}"}
+        for entry in entries[:MOST_FILES]
+    ]
+    output = {"key": output_key(path), "bytes": path.stat().st_size, "sha256": file_digest(path), "files": files}
+    return output, len(entries) - len(files)

@@ -128,9 +128,9 @@ class Storage:
 
     @staticmethod
     def _save(incoming: transfer.Incoming, path: str) -> None:
-        digest = transfers.new_digest()
+        digest = transfers.new_digest(incoming.key)
         incoming.save(path, digest)
-        if (noted := transfers.noted()) is not None:
+        if digest is not None and (noted := transfers.noted()) is not None:
             noted.add(transfers.Moved(incoming.key, incoming.size, digest.hexdigest()))
 
     def download_folder(self, filepath: str, download_dir: str | os.PathLike[str] | None = None) -> str:
@@ -160,7 +160,7 @@ class Storage:
                         "write it with larger chunks",
                         key=folder,
                     )
-                digest = transfers.new_digest()
+                digest = transfers.new_digest(entry["path"])
                 incoming.save(self._download_path(entry["path"], download_dir), digest)
                 if digest is not None:
                     parts.append(transfers.Moved(entry["path"], incoming.size, digest.hexdigest()))

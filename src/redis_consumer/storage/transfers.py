@@ -19,7 +19,7 @@ class Moved:
     Attributes:
         key: its key; that of a folder ends with a slash.
         size: bytes, of all objects together for a folder.
-        sha256: digest of the bytes, or for a folder of the lines ``<sha256>  <key>`` of its objects in their order.
+        sha256: digest of the bytes, or for a folder of the lines ``<sha256>  <key>`` of its objects, sorted.
     """
 
     key: str
@@ -27,13 +27,21 @@ class Moved:
     sha256: str
 
 
-@dataclass
+@dataclass(slots=True)
 class Transfers:
-    """What one run has moved, in this order. Other threads than the run's own aren't listened to."""
+    """What one run has moved, in this order. Other threads than the run's own aren't listened to.
+
+    Attributes:
+        downloads: the first `MOST_LISTED` of them.
+        uploads: the same.
+        left_out: how many more there were.
+        not_wanted: keys of objects that nobody wants to know of.
+    """
 
     downloads: list[Moved] = field(default_factory=list)
     uploads: list[Moved] = field(default_factory=list)
     left_out: int = 0
+    not_wanted: set[str] = field(default_factory=set)
 
     def add(self, moved: Moved, *, is_upload: bool = False) -> None:
         """Take an object."""
@@ -57,9 +65,10 @@ def noted() -> Transfers | None:
     return _noted.get()
 
 
-def new_digest() -> Any:
-    """A digest for an object that is to be noted, None where none is."""
-    return None if noted() is None else hashlib.sha256()
+def new_digest(key: str) -> Any:
+    """A digest for an object that is to be noted, None where it isn't."""
+    transfers = noted()
+    return None if transfers is None or key in transfers.not_wanted else hashlib.sha256()
 
 
 def folder_of(key: str, parts: Sequence[Moved]) -> Moved:

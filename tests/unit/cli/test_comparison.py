@@ -94,6 +94,8 @@ def test_checksums_tell_where_the_recorded_result_is_gone(tmp_path: Path) -> Non
         {"name": "b.json", "bytes": 1, "crc32": "00000000"},
     ]
     assert [each.is_identical for each in compare_sums(recorded, new)] == [True, False]
+    assert [each.is_identical for each in compare_sums(recorded[:1], new)] == [True, False]
+    assert [each.is_identical for each in compare_sums(recorded[:1], new, is_complete=False)] == [True]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,17 @@ def test_nothing_is_noted_or_digested_unless_somebody_wants_to_know(tmp_path: Pa
     storage = Storage("memory://")
     storage.write_bytes("uploads/a.tif", b"image")
     storage.download("uploads/a.tif", tmp_path)
-    assert transfers.new_digest() is None
+    assert transfers.new_digest("uploads/a.tif") is None
+
+
+def test_what_nobody_wants_to_know_of_is_neither_listed_nor_counted(notes: Transfers, tmp_path: Path) -> None:
+    storage = Storage("memory://")
+    storage.write_bytes("output/child.zip", b"zip")
+    notes.not_wanted.add("output/child.zip")
+    for _ in range(MOST_LISTED + 3):
+        storage.download("output/child.zip", tmp_path)
+    assert transfers.new_digest("output/child.zip") is None
+    assert (notes.downloads, notes.left_out) == ([], 0)
 
 
 def test_a_list_has_an_end() -> None:
