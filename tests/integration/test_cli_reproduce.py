@@ -231,6 +231,24 @@ def test_an_archive_is_run_with_all_its_images(site: Site, reproduce: Reproduce,
     assert not found(reproduce(job, "--json", "--model", f"{MODEL}:2"), 1)["identical"]
 
 
+def test_of_an_archive_it_is_said_that_its_images_met_another_model(
+    site: Site, reproduce: Reproduce, tmp_path: Path
+) -> None:
+    folder = Path(site.storage.bucket) / "models" / MODEL
+    second_version(folder)
+    with zipfile.ZipFile(tmp_path / "plate.zip", "w") as archive:
+        archive.write(tmp_path / "a.tif", "a.tif")
+    site.storage.upload_file(tmp_path / "plate.zip", "uploads/plate.zip")
+    site.consumer("zip", "predict-zip")
+    site.consumer()
+    job = "predict-zip:plate.zip:1"
+    site.run(job, "uploads/plate.zip", original_name="plate.zip", model_version="2")
+    assert found(reproduce(job, "--json"), 0)["differences"] == []
+    shutil.rmtree(folder / "2")
+    second_version(folder, factor=0.6)
+    assert list(changed(json.loads(reproduce(job, "--json").stdout))) == ["children.models[0].sha256"]
+
+
 def test_a_movie_is_run_with_all_its_frames(
     site: Site, reproduce: Reproduce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,7 +135,7 @@ def _details(data: Any) -> Iterator[tuple[str, bool]]:
     yield "job.attempt", isinstance(job["attempt"], int)
     yield "consumer.origin", _are_texts([data["consumer"]["origin"]])
     yield "options", isinstance(data.get("options", {}), dict)
-    yield "settings.given", isinstance(data["settings"].get("given", []), list)
+    yield "settings.given", _are_texts(data["settings"].get("given", []))
     for part, name in (("models", "model"), ("inputs", "key"), ("outputs", "key")):
         yield part, _are_texts(each[name] for each in data[part])
     yield "left_out", isinstance(data.get("left_out", {}).get("files", 0), int)

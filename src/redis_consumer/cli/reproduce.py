@@ -120,7 +120,7 @@ def _run_and_compare(
     name: str, bucket: Storage, folder: Path, fields: dict[str, str], trusted: list[str], keep: Path | None
 ) -> Reproduction:
     from redis_consumer.cli import connect
-    from redis_consumer.cli.record import differences, find_record
+    from redis_consumer.cli.record import find_record
     from redis_consumer.cli.rerun import Rerun
 
     record = find_record(name, bucket, connect.open_redis)
@@ -137,7 +137,7 @@ def _run_and_compare(
     files, note = _compare(record, bucket, before, after)
     if not files:
         raise PermanentError(f"result {record.result_key}: holds no images, nor anything else to compare")
-    found = Reproduction(record.job_id, files, differences(rerun.record.data, new.data), note, round(seconds, 3))
+    found = Reproduction(record.job_id, files, rerun.differences(new), note, round(seconds, 3))
     if keep is not None:
         _keep(keep, found, {"recorded": record, "reproduced": new}, folder, rerun.input_path)
     return found

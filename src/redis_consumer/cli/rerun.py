@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer import settings as settings_module
-from redis_consumer.cli.record import MOST_BYTES, Record, parse, pinned
+from redis_consumer.cli.record import MOST_BYTES, Record, differences, parse, pinned
 from redis_consumer.consumers import conditions, registry
 from redis_consumer.consumers.fan_out import inherited
 from redis_consumer.consumers.in_process import Desk, run_to_its_end, seat
@@ -113,6 +113,20 @@ class Rerun:
             raise PermanentError(f"job {ended.id}: gives no result now", job_id=ended.id)
         content = self.overlay.read_bytes(ended.get(FIELD))
         return parse("the new record", content, result_key=ended.get("output_file_name"))
+
+    def differences(self, new: Record) -> list[dict[str, Any]]:
+        """Say what else is another now, see `redis_consumer.cli.record.differences`.
+
+        Children tell what their parent can't, such as the model that was asked: the one they were run like does.
+        """
+        found = differences(self.record.data, new.data)
+        child, own = self._ways[False], {each["field"] for each in found}
+        keys = [each.get("record") for each in new.data["children"] if each["job"] == child.job_id]
+        if not any(keys):
+            return found
+        now = parse(keys[0], self.overlay.read_bytes(keys[0]))
+        others = [each for each in differences(child.data, now.data) if each["field"] not in own]
+        return [*found, *({**each, "field": f"children.{each['field']}"} for each in others)]
 
     def _consumer_for(self, job: Job) -> Consumer:
         is_own = job.id == self.record.job_id

@@ -48,6 +48,8 @@ def test_what_is_no_record_is_refused(content: bytes) -> None:
         {"consumer": {"origin": 1}},
         {"options": ["a"]},
         {"settings": {"given": 3}},
+        {"settings": {"given": [["CUTS"]]}},
+        {"left_out": {"files": "x"}},
         {"models": [{"model": 1}]},
         {"inputs": [{"key": ["a"]}]},
         {"outputs": [{"key": "output/a.zip", "files": [{"name": "a.tif"}]}]},
@@ -133,6 +135,11 @@ def test_recorded_settings_win_and_others_stay() -> None:
 def test_a_record_sets_nothing_but_what_decides_pixels() -> None:
     settings = recorded_settings({"STORAGE_BUCKET": "s3://stranger", "given": ["STORAGE_BUCKET"]}, Settings())
     assert settings.storage_bucket == Settings().storage_bucket
+
+
+def test_a_record_lifts_no_limit_that_protects_the_machine() -> None:
+    settings = recorded_settings({"MAX_ARCHIVE_BYTES": 1 << 60, "given": ["MAX_ARCHIVE_BYTES"]}, Settings())
+    assert settings.max_archive_bytes == Settings().max_archive_bytes
 
 
 def test_an_impossible_setting_is_said() -> None:
