@@ -21,16 +21,15 @@ LIBRARIES = (
     "numpy", "scipy", "scikit-image", "tifffile", "imagecodecs", "pillow", "tensorstore", "onnxruntime", "grpcio",
     "protobuf",
 )  # fmt: skip
-#: Settings that can decide a pixel. Whoever can read a result can read its record: no addresses, no secrets. Limits that
-#: only protect a machine aren't among them: a stranger's record must not lift those of whoever runs it again.
+#: Settings that can decide a pixel. Whoever can read a result can read its record: no addresses, no secrets. Limits
+#: that only protect a machine aren't among them: a stranger's record must not lift those of whoever runs it again.
 SETTINGS = (
     "TF_TENSOR_NAME", "TF_MAX_BATCH_SIZE", "TF_MIN_MODEL_SIZE", "MAX_CALL_BYTES",
     "NUCLEAR_MODEL", "CYTOPLASM_MODEL", "PHASE_MODEL",
     "NUCLEAR_POSTPROCESS", "CYTOPLASM_POSTPROCESS", "PHASE_POSTPROCESS",
     "SCALE_DETECT_ENABLED", "SCALE_DETECT_MODEL", "SCALE_DETECT_SAMPLE", "SCALE_RESHAPE_SIZE",
     "LABEL_DETECT_ENABLED", "LABEL_DETECT_MODEL", "LABEL_DETECT_SAMPLE", "LABEL_RESHAPE_SIZE",
-    "MAX_SCALE", "MIN_SCALE", "MAX_IMAGE_HEIGHT", "MAX_IMAGE_WIDTH", "MAX_IMAGE_FRAMES",
-    "CUTS",
+    "MAX_SCALE", "MIN_SCALE", "MAX_IMAGE_HEIGHT", "MAX_IMAGE_WIDTH", "MAX_IMAGE_FRAMES", "CUTS",
     "TRACKING_MODEL", "TRACKING_SEGMENT_MODEL", "TRACKING_POSTPROCESS_FUNCTION", "DRIFT_CORRECT_ENABLED",
     "NORMALIZE_TRACKING", "NEIGHBORHOOD_SCALE_SIZE", "MAX_DISTANCE", "TRACK_LENGTH", "DIVISION", "BIRTH", "DEATH",
     "CALIBAN_MODEL", "NEIGHBORHOOD_ENCODER", "APPEARANCE_DIM", "CROP_MODE", "CALIBAN_NORM",
