@@ -63,6 +63,8 @@ def measure(
 ) -> dict[str, Any]:
     """Measure what jobs take here, check the simulation against 1, 2 and 4 real workers, then simulate fleets.
 
+    Real workers and their servers have two cores, so that these are short with few workers.
+
     Real: workers, Redis, bucket on disk, and a gRPC server that sleeps as long as a model takes. Assumed, see
     `benchmarks.scaling_parts`: the GPU's times, the bucket's limits, ways through the network.
 
@@ -139,6 +141,9 @@ def _shown(costs: Costs) -> dict[str, float]:
         "work_ms": round(1e3 * costs.work_s, 2),
         "wait_ms": round(1e3 * costs.wait_s, 2),
         "server_ms": round(1e3 * costs.server_s, 2),
+        "server_beside_ms": round(1e3 * costs.beside_s, 2),
+        "cores_misplaced": round(costs.sharing.misplaced, 2),
+        "cores_slowdown": round(costs.sharing.slowdown, 2),
         "redis_us": round(1e6 * costs.redis_s, 1),
         "redis_trips": round(costs.redis_trips, 1),
         "calls": costs.calls,

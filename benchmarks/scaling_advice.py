@@ -32,7 +32,7 @@ def limits(costs: Costs, fleet: Fleet) -> dict[str, float]:
     slots = fleet.workers * fleet.slots
     found = {
         "slots": slots / alone_s(costs, fleet),
-        "cores": fleet.workers * fleet.cores / costs.work_s,
+        "cores": fleet.workers * fleet.cores / costs.crowded_s,
         "gpus": fleet.gpus / gpu_s(costs, fleet),
         "redis": 1 / costs.redis_s,
     }
@@ -102,7 +102,7 @@ def advise(costs: Costs, fleet: Fleet, *, seed: int) -> Advice:
 
 def slots_per_worker(costs: Costs, fleet: Fleet) -> int:
     """As many slots as fill a worker's cores, or its memory, but for a rest."""
-    busy = FILLED * fleet.cores * alone_s(costs, fleet) / costs.work_s
+    busy = FILLED * fleet.cores * alone_s(costs, fleet) / costs.crowded_s
     fit = FILLED * fleet.memory_bytes / costs.slot_bytes if costs.slot_bytes else math.inf
     return max(1, int(min(busy, fit)))
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from benchmarks.scaling_engine import EVEN, Sharing
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -38,11 +40,13 @@ class Costs:
         redis_trips: how often the job waits for Redis.
         calls: of the model server.
         tiles: in all calls together.
-        server_s: work of the model server's cores for a call, beside the model.
+        server_s: work of the model server's cores for a call, beside the model, for which the slot waits.
+        beside_s: more of it, which is done while the slot works: it takes in what the slot still sends.
         read_bytes: downloaded.
         written_bytes: uploaded.
         objects: in which they are uploaded.
         slot_bytes: memory of a slot.
+        sharing: what cores lose where several slots want them.
     """
 
     samples: Sequence[Sample]
@@ -55,11 +59,18 @@ class Costs:
     written_bytes: float
     objects: float = 1.0
     slot_bytes: int = 0
+    beside_s: float = 0.0
+    sharing: Sharing = EVEN
 
     @property
     def work_s(self) -> float:
         """Mean seconds of a slot's cores."""
         return fmean(each.before_work_s + each.calls_work_s + each.after_work_s for each in self.samples)
+
+    @property
+    def crowded_s(self) -> float:
+        """The same where all cores are busy."""
+        return self.work_s * self.sharing.slowdown
 
     @property
     def wait_s(self) -> float:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from typing import Any, Protocol
 
@@ -111,16 +113,53 @@ class Pause:
         self._simulation.at(self._simulation.now + wanted, step)
 
 
-class Cores:
-    """Cores that an operating system shares out evenly: with n processes on c cores, each gets c/n of one, at most one.
+@dataclass(frozen=True)
+class Sharing:
+    """What becomes of cores that several processes want, beside an even part for each.
 
     Attributes:
-        busy_s: seconds of work that were done, all cores together.
+        misplaced: 0 where each process finds a core that is free; 1 where it gets any core, free or not, at random, and
+            cores idle beside others that have several. Real systems lie between: they look for a free core, but not
+            always, since a process is quicker where it ran before.
+        slowdown: how many times longer work takes when all cores are busy, which share caches and memory.
     """
 
-    def __init__(self, simulation: Simulation, cores: float) -> None:
+    misplaced: float = 0.0
+    slowdown: float = 1.0
+
+    def busy(self, running: int, cores: float) -> float:
+        """How many cores work when so many processes want one."""
+        spread = min(float(running), cores)
+        # Balls in bins: a bin stays empty with chance (1 - 1/c)^n (Feller, Probability Theory I, 1968, section IV.2).
+        thrown = cores * (1 - (1 - min(1.0, 1 / cores)) ** running)
+        return spread + self.misplaced * (min(spread, thrown) - spread)
+
+    def speed(self, running: int, cores: float) -> float:
+        """Part of the speed that it has alone which each of so many processes has."""
+        busy = self.busy(running, cores)
+        crowd = max(0.0, (busy - 1) / (cores - 1)) if cores > 1 else 0.0
+        return min(1.0, busy / running) / (1 + crowd * (self.slowdown - 1))
+
+
+EVEN = Sharing()
+
+
+class Cores:
+    """Cores that an operating system shares out: with n processes on c cores, each gets c/n of one, at most one.
+
+    Attributes:
+        busy_s: seconds in which cores were busy, all cores together.
+
+    Args:
+        simulation: whose clock counts.
+        cores: how many.
+        sharing: what they lose where several processes want them.
+    """
+
+    def __init__(self, simulation: Simulation, cores: float, sharing: Sharing = EVEN) -> None:
         self._simulation = simulation
-        self._cores = cores
+        self._busy = cache(lambda running: sharing.busy(running, cores))
+        self._speed = cache(lambda running: sharing.speed(running, cores))
         #: By the work that one process would have got that were here all the time; so nothing changes with the others.
         self._running: list[tuple[float, int, Step]] = []
         self._numbers = count()
@@ -132,21 +171,22 @@ class Cores:
     def enter(self, step: Step, wanted: float) -> None:
         """Give a process that many seconds of a core."""
         self._pass_time()
-        self.busy_s += wanted
         heapq.heappush(self._running, (self._work + wanted, next(self._numbers), step))
         self._set_alarm()
 
     def _pass_time(self) -> None:
         now = self._simulation.now
-        if self._running:
-            self._work += (now - self._looked_at) * min(1.0, self._cores / len(self._running))
+        if running := len(self._running):
+            passed_s = now - self._looked_at
+            self._work += passed_s * self._speed(running)
+            self.busy_s += passed_s * self._busy(running)
         self._looked_at = now
 
     def _set_alarm(self) -> None:
         self._due = -1.0
         if self._running:
             missing = max(0.0, self._running[0][0] - self._work)
-            self._due = self._simulation.now + missing * max(1.0, len(self._running) / self._cores)
+            self._due = self._simulation.now + missing / self._speed(len(self._running))
             self._simulation.at(self._due, self._alarm, self._due)
 
     def _alarm(self, due: float) -> None:

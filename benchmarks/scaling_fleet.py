@@ -67,7 +67,7 @@ class _Run:
         self._clock = clock = Simulation()
         self._line = Line()
         self._pause, self._together = Pause(clock), Together(clock)
-        shared = Cores(clock, fleet.cores) if fleet.is_one_machine else None
+        shared = Cores(clock, fleet.cores, costs.sharing) if fleet.is_one_machine else None
         self._shared = shared
         self._redis = shared or Servers(clock, after_s=fleet.trip_s * costs.redis_trips / 2)
         self._server_cores: Station = shared or self._pause
@@ -124,8 +124,9 @@ class _Run:
 
     def _start_worker(self, time: float) -> None:
         fleet = self._fleet
-        # Where each slot has a core, nobody waits for one.
-        own = Pause(self._clock) if fleet.slots <= fleet.cores else Cores(self._clock, fleet.cores)
+        # A slot that has a core for itself waits for none.
+        is_alone = fleet.slots == 1 and fleet.cores >= 1
+        own = Pause(self._clock) if is_alone else Cores(self._clock, fleet.cores, self._costs.sharing)
         self._work.append(own)
         for _ in range(fleet.slots):
             self._clock.start(self._slot(self._shared or own), time)
@@ -195,8 +196,14 @@ class _Run:
         """Calls, one after the other, as long as there are any left."""
         costs, fleet = self._costs, self._fleet
         for _ in left:
+            if self._shared is not None and costs.beside_s:
+                self._clock.start(_visit(self._shared, costs.beside_s), self._clock.now)
             yield work, sample.calls_work_s / costs.calls
             yield self._server_cores, costs.server_s
             yield self._gpus, fleet.call_s + fleet.tile_s * costs.tiles / costs.calls
             if sample.calls_wait_s:
                 yield self._pause, sample.calls_wait_s / costs.calls
+
+
+def _visit(station: Station, wanted: float) -> Process:
+    yield station, wanted

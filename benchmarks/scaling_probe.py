@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 import psutil
 
-from benchmarks.image_jobs import Plane, Run, Work, image_worker
+from benchmarks.image_jobs import ImageWorker, Plane, Run, Work, image_worker
 from benchmarks.model_server import Activity, ModelServer
 from benchmarks.scaling_costs import Costs, Sample
+from benchmarks.scaling_engine import Sharing
 
 BEFORE, AFTER = ("download", "preprocess"), ("postprocess", "upload")
 #: Seldom: what looking costs Redis mustn't count.
 POLL_S = 0.05
-WARM_UP = 10
+CORES = 2
 REDIS_JOBS, REDIS_SLOTS = 3000, 8
 
 
@@ -29,7 +31,7 @@ class Seen:
         run: the jobs.
         activity: of the model server.
         work: of slots and Redis.
-        all_work_s: of the whole machine, other people's too.
+        all_work_s: of the machine's cores that we use, other people's too.
         span_s: seconds in which all of this was seen.
         read_bytes: of an image.
         written_bytes: of a result.
@@ -48,52 +50,103 @@ class Seen:
     @property
     def others_cores(self) -> float:
         """How many of the machine's cores others used meanwhile, and the tools of the benchmark."""
-        ours_s = self.work.slots_s + self.work.redis_s + self.activity.cpu_s
-        return max(0.0, (self.all_work_s - ours_s) / self.span_s)
+        return max(0.0, (self.all_work_s - self.ours_s) / self.span_s)
+
+    @property
+    def ours_s(self) -> float:
+        """Work of slots, Redis and model server for all jobs."""
+        return self.work.slots_s + self.work.redis_s + self.activity.cpu_s
+
+    @property
+    def job_s(self) -> float:
+        """The same for one job."""
+        return self.ours_s / len(self.run.jobs)
+
+    @property
+    def cores(self) -> float:
+        """How many cores they used."""
+        return self.run.jobs_per_s * self.job_s
 
 
-def watch(server: ModelServer, image: Plane, *, workers: int, jobs: int) -> Seen:
-    """Run that many jobs with an image, and look at what everybody does.
+@contextmanager
+def few_cores() -> Iterator[int]:
+    """Until the block ends, this process and what it starts have two cores, where the system can do that.
+
+    So cores are short with few workers, whatever the machine has.
+    """
+    this = psutil.Process()
+    if not hasattr(this, "cpu_affinity"):
+        yield psutil.cpu_count() or 1
+        return
+    all_cores = this.cpu_affinity()
+    this.cpu_affinity(all_cores[:CORES])
+    try:
+        yield len(all_cores[:CORES])
+    finally:
+        this.cpu_affinity(all_cores)
+
+
+def watch(group: ImageWorker, server: ModelServer, image: Plane, jobs: int) -> Seen:
+    """Run that many jobs with an image, look at what everybody does, and remove the results.
 
     Raises:
         RuntimeError: a job failed, or took too long.
     """
-    consumer = "benchmarks.consumers:Clocked"
-    with image_worker(server, workers=workers, poll_s=POLL_S, CONSUMER_TYPE=consumer) as group:
-        group.run(image, WARM_UP * workers)
-        server.activity()
-        before, machine_s, began = group.work(), _machine_s(), time.perf_counter()
-        run = group.run(image, jobs)
-        span_s, machine_s, after = time.perf_counter() - began, _machine_s() - machine_s, group.work()
-        results = [path for path in (group.bucket / "output").rglob("*") if path.is_file()]
-        made = jobs + WARM_UP * workers
-        return Seen(
-            run,
-            server.activity(),
-            _difference(before, after),
-            machine_s,
-            span_s,
-            _size(group.bucket / "uploads/image.tif"),
-            sum(map(_size, results)) / made,
-            len(results) / made,
-        )
-
-
-def costs_of(seen: Seen) -> Costs:
-    """What an image costs, from a run with one worker and one slot, where nobody waits for anybody."""
-    jobs, work, activity = len(seen.run.jobs), seen.work, seen.activity
-    return Costs(
-        samples=_samples(seen),
-        redis_s=work.redis_s / jobs,
-        redis_trips=work.redis_trips / jobs,
-        calls=round(activity.calls / jobs),
-        tiles=round(activity.tiles / jobs),
-        server_s=activity.cpu_s / activity.calls,
-        read_bytes=seen.read_bytes,
-        written_bytes=seen.written_bytes,
-        objects=seen.objects,
-        slot_bytes=work.slot_bytes,
+    server.activity()
+    before, machine_s, began = group.work(), _machine_s(), time.perf_counter()
+    run = group.run(image, jobs)
+    span_s, machine_s, after = time.perf_counter() - began, _machine_s() - machine_s, group.work()
+    results = [path for path in (group.bucket / "output").rglob("*") if path.is_file()]
+    written_bytes = sum(map(_size, results))
+    for path in results:
+        path.unlink()
+    return Seen(
+        run,
+        server.activity(),
+        _difference(before, after),
+        machine_s,
+        span_s,
+        _size(group.bucket / "uploads/image.tif"),
+        written_bytes / jobs,
+        len(results) / jobs,
     )
+
+
+def costs_of(seen: Sequence[Seen]) -> Costs:
+    """What an image costs, from runs of one worker with one slot, where nobody waits for anybody."""
+    jobs = sum(len(each.run.jobs) for each in seen)
+    calls = sum(each.activity.calls for each in seen)
+    server_s = sum(each.activity.cpu_s for each in seen) / calls
+    waited_s = max(0.0, min(server_s, sum(map(_waited_for_server_s, seen)) / calls))
+    return Costs(
+        samples=[sample for each in seen for sample in _samples(each, waited_s)],
+        redis_s=sum(each.work.redis_s for each in seen) / jobs,
+        redis_trips=sum(each.work.redis_trips for each in seen) / jobs,
+        calls=round(calls / jobs),
+        tiles=round(sum(each.activity.tiles for each in seen) / jobs),
+        server_s=waited_s,
+        read_bytes=seen[0].read_bytes,
+        written_bytes=fmean(each.written_bytes for each in seen),
+        objects=fmean(each.objects for each in seen),
+        slot_bytes=max(each.work.slot_bytes for each in seen),
+        beside_s=server_s - waited_s,
+    )
+
+
+def sharing_of(alone: Sequence[Seen], filled: Sequence[Seen], crowded: Sequence[Seen], cores: int) -> Sharing:
+    """What the cores of this machine lose where several slots want them.
+
+    Args:
+        alone: runs of one slot.
+        filled: runs of as many slots as there are cores, with a model that takes no time: each slot always wants one.
+        crowded: the same with several times as many.
+        cores: how many there are.
+    """
+    slowdown = fmean(each.job_s for each in crowded) / fmean(each.job_s for each in alone)
+    most, least = (Sharing(misplaced).busy(cores, cores) for misplaced in (0.0, 1.0))
+    idle = most - fmean(each.cores for each in filled)
+    misplaced = idle / (most - least) if most > least else 0.0
+    return Sharing(min(1.0, max(0.0, misplaced)), max(1.0, slowdown))
 
 
 def redis_work_s(server: ModelServer, image: Plane) -> float:
@@ -105,13 +158,19 @@ def redis_work_s(server: ModelServer, image: Plane) -> float:
         return _difference(before, group.work()).redis_s / REDIS_JOBS
 
 
-def _samples(seen: Seen) -> list[Sample]:
+def _waited_for_server_s(seen: Seen) -> float:
+    """Seconds of all calls in which neither the slot nor the model worked, so that it was the server's turn."""
+    calls_s, slot_s = sum(seen.run.seconds("prediction_time")), sum(seen.run.seconds("prediction_cpu"))
+    return calls_s - slot_s - seen.activity.busy_s
+
+
+def _samples(seen: Seen, server_s: float) -> list[Sample]:
     run, jobs = seen.run, len(seen.run.jobs)
     seconds = {
         stage: list(zip(run.seconds(f"{stage}_time"), run.seconds(f"{stage}_cpu"), strict=True))
         for stage in (*BEFORE, "prediction", *AFTER)
     }
-    model_s = (seen.activity.busy_s + seen.activity.cpu_s) / jobs
+    model_s = (seen.activity.busy_s + server_s * seen.activity.calls) / jobs
     # What lies between the end of a job and the start of the next is in no stage.
     between_s = max(0.0, 1 / run.jobs_per_s - fmean(run.seconds("total_time")))
     stages_work_s = sum(work for stage in seconds.values() for _, work in stage)
@@ -151,8 +210,11 @@ def _difference(before: Work, after: Work) -> Work:
 
 
 def _machine_s() -> float:
-    times = psutil.cpu_times()
-    return float(times.user + times.system + times.nice + getattr(times, "irq", 0) + getattr(times, "softirq", 0))
+    this = psutil.Process()
+    cores = this.cpu_affinity() if hasattr(this, "cpu_affinity") else range(psutil.cpu_count() or 1)
+    times = psutil.cpu_times(percpu=True)
+    kinds = ("user", "system", "nice", "irq", "softirq")
+    return float(sum(getattr(times[core], kind, 0) for core in cores for kind in kinds))
 
 
 def _size(path: Path) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from benchmarks.scaling_advice import advise, batch_setting, calls_in_flight, limits, slots_per_worker, workers_per_gpu
 from benchmarks.scaling_costs import Costs, Sample
+from benchmarks.scaling_engine import Sharing
 from benchmarks.scaling_parts import Bucket, Fleet
 
 #: A second of a slot, of which a tenth are work, a half is the model's.
@@ -35,6 +36,13 @@ def test_slots_fill_cores_or_memory() -> None:
     assert slots_per_worker(COSTS, replace(FLEET, memory_bytes=1 << 40)) == 16
     assert slots_per_worker(COSTS, replace(FLEET, memory_bytes=4 << 30)) == 12
     assert slots_per_worker(COSTS, replace(FLEET, memory_bytes=1 << 20)) == 1
+
+
+def test_cores_that_slow_each_other_take_fewer_slots() -> None:
+    slowed = replace(COSTS, sharing=Sharing(slowdown=2.0))
+    fleet = replace(FLEET, memory_bytes=1 << 40)
+    assert slots_per_worker(slowed, fleet) == slots_per_worker(COSTS, fleet) / 2
+    assert limits(slowed, fleet)["cores"] == limits(COSTS, fleet)["cores"] / 2
 
 
 def test_gpus_beyond_what_the_bucket_takes_get_no_workers() -> None:

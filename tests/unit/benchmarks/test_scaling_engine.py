@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from benchmarks.scaling_engine import Cores, Line, Pause, Process, Servers, Simulation, Station, Together
+from benchmarks.scaling_engine import Cores, Line, Pause, Process, Servers, Sharing, Simulation, Station, Together
 
 RATE = 0.7
 CUSTOMERS = 40_000
@@ -101,6 +101,32 @@ def test_cores_are_shared_exactly() -> None:
     # Three on two cores: 2/3 each until the short one ends at 1.5 s, then a core each.
     assert ends(simulation, *(visit((cores, work)) for work in (1.0, 2.0, 3.0))) == pytest.approx([1.5, 2.5, 3.5])
     assert cores.busy_s == 6.0
+
+
+def test_processes_put_on_any_core_leave_others_idle() -> None:
+    # Two balls fall into the same of two bins every other time, and fill 1.5 of them on average.
+    anywhere = Sharing(misplaced=1.0)
+    assert [anywhere.busy(running, 2) for running in (1, 2, 3)] == [1, 1.5, 1.75]
+    assert Sharing(misplaced=0.5).busy(2, 2) == 1.75
+    simulation = Simulation()
+    cores = Cores(simulation, 2, anywhere)
+    assert ends(simulation, *(visit((cores, 3.0)) for _ in range(2))) == pytest.approx([4.0, 4.0])
+    assert cores.busy_s == pytest.approx(6.0)
+
+
+def test_work_takes_longer_where_all_cores_are_busy() -> None:
+    simulation = Simulation()
+    cores = Cores(simulation, 2, Sharing(slowdown=1.5))
+    # Together until 1.5 s, then the longer one is alone, and as fast as it can be.
+    assert ends(simulation, *(visit((cores, work)) for work in (1.0, 3.0))) == pytest.approx([1.5, 3.5])
+    assert cores.busy_s == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("cores", [0.5, 1.0])
+def test_one_core_or_less_is_shared_evenly(cores: float) -> None:
+    simulation = Simulation()
+    station = Cores(simulation, cores, Sharing(misplaced=1.0, slowdown=2.0))
+    assert ends(simulation, *(visit((station, 1.0)) for _ in range(2))) == pytest.approx([2 / cores, 2 / cores])
 
 
 def test_nobody_waits_for_others_in_a_pause() -> None:

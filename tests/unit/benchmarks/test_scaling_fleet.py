@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from benchmarks.scaling_arrivals import burst, steady
 from benchmarks.scaling_costs import Costs, Sample
+from benchmarks.scaling_engine import Sharing
 from benchmarks.scaling_fleet import simulate
 from benchmarks.scaling_parts import Autoscaler, Bucket, Fleet
 
@@ -40,6 +41,23 @@ def test_on_one_machine_the_model_server_has_the_same_cores() -> None:
     costs = replace(COSTS, tiles=0, server_s=1.0, redis_s=1.0)
     fleet = replace(FLEET, workers=5, cores=2, call_s=0, is_one_machine=True)
     assert simulate(costs, fleet, burst(500), seed=0).images_per_s == pytest.approx(2 / 5, rel=0.01)
+
+
+def test_on_one_machine_work_that_nobody_waits_for_takes_cores_too() -> None:
+    costs = replace(COSTS, tiles=0, beside_s=1.0)
+    fleet = replace(FLEET, cores=2, call_s=0, is_one_machine=True)
+    alone, crowded = (simulate(costs, replace(fleet, workers=workers), burst(500), seed=0) for workers in (1, 5))
+    assert alone.images_per_s == pytest.approx(1 / 3)
+    assert crowded.images_per_s == pytest.approx(2 / 4, rel=0.01)
+
+
+def test_cores_of_a_worker_are_shared_as_they_were_seen() -> None:
+    costs = replace(COSTS, tiles=0, sharing=Sharing(misplaced=1.0, slowdown=1.5))
+    fleet = replace(FLEET, cores=2, call_s=0)
+    one, two = (simulate(costs, replace(fleet, slots=slots), burst(40), seed=0).images_per_s for slots in (1, 2))
+    assert one == pytest.approx(1 / 3)
+    # 1.5 cores work, each at 1 / 1.25 of its speed.
+    assert two == pytest.approx(1.5 / 1.25 / 3)
 
 
 def test_redis_does_one_thing_at_a_time() -> None:

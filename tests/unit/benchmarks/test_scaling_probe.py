@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import psutil
+import os
+from collections.abc import Sequence
+
 import pytest
 from benchmarks.image_jobs import STAGES, Run, Work
 from benchmarks.model_server import Activity
-from benchmarks.scaling_check import JOBS, compare, learned
+from benchmarks.scaling_check import COMPARED, CROWDED, FILLED, SLOW_MS, Runs, Setup, compare, learned
 from benchmarks.scaling_costs import Sample
-from benchmarks.scaling_probe import Seen, costs_of
+from benchmarks.scaling_probe import Seen, costs_of, few_cores, sharing_of
 
 JOB_COUNT = 20
+CORES = 2
 
 
 def seen(*, jobs_per_s: float = 4.0, work_s: float = 0.01, others_s: float = 0.0) -> Seen:
@@ -31,7 +34,7 @@ def seen(*, jobs_per_s: float = 4.0, work_s: float = 0.01, others_s: float = 0.0
 
 
 def test_each_second_of_a_job_is_accounted_for_once() -> None:
-    costs = costs_of(seen())
+    costs = costs_of([seen()])
     whole = Sample(
         before_work_s=0.02,
         before_wait_s=0.06 - 0.001,
@@ -46,7 +49,7 @@ def test_each_second_of_a_job_is_accounted_for_once() -> None:
 
 
 def test_a_stage_that_works_on_several_cores_waits_for_nothing() -> None:
-    sample = costs_of(seen(work_s=0.1)).samples[0]
+    sample = costs_of([seen(work_s=0.1)]).samples[0]
     assert (sample.before_wait_s, sample.calls_wait_s, sample.after_wait_s) == (0, 0, 0)
 
 
@@ -54,19 +57,60 @@ def test_others_are_whoever_works_and_is_not_ours() -> None:
     assert seen(others_s=2.5).others_cores == pytest.approx(0.5)
 
 
+def test_what_the_server_does_while_the_slot_works_is_waited_for_by_nobody() -> None:
+    # Of 80 ms the model takes 50 and the slot 25, so the slot has 5 of the server's 10 ms to wait for.
+    costs = costs_of([seen(work_s=0.025)])
+    assert (costs.server_s, costs.beside_s) == pytest.approx((0.005, 0.005))
+    assert costs.samples[0].calls_wait_s == pytest.approx(0)
+
+
+def test_samples_of_all_runs_count() -> None:
+    costs = costs_of([seen(work_s=0.01), seen(work_s=0.02)])
+    assert len(costs.samples) == 2 * JOB_COUNT
+    assert costs.work_s == pytest.approx(0.075 + 0.002)
+
+
+def test_idle_cores_and_longer_work_tell_how_cores_are_shared() -> None:
+    alone, crowded = seen(work_s=0.01), seen(work_s=0.02)
+    # Of two cores that two processes want, 1.5 work where these are put anywhere.
+    rate = 1.6 / alone.job_s
+    sharing = sharing_of([alone], [seen(jobs_per_s=rate)], [crowded], CORES)
+    assert sharing.misplaced == pytest.approx(0.8)
+    assert sharing.slowdown == pytest.approx(0.114 / 0.064)
+
+
+def test_a_single_core_is_never_misplaced() -> None:
+    assert sharing_of([seen()], [seen()], [seen()], 1).misplaced == 0
+
+
+def runs_of(jobs_per_s: Sequence[float] = (4.0,), others_s: float = 0.0) -> Runs:
+    shared = (Setup(1, 0.0, slots * CORES) for slots in (FILLED, CROWDED))
+    each = [seen(jobs_per_s=rate, others_s=others_s) for rate in jobs_per_s]
+    return Runs(CORES, dict.fromkeys((*COMPARED, *shared), each))
+
+
 def test_one_worker_is_simulated_as_it_was_seen() -> None:
-    runs = {key: [seen(jobs_per_s=rate) for rate in (3.9, 4.0, 4.1)] for key in JOBS}
+    runs = runs_of((3.9, 4.0, 4.1))
     figures = {(each["workers"], each["tile_ms"]): each for each in compare(learned(runs), runs, seed=1)}
     # The model took 25 ms a tile when it was seen; here it takes 20.
-    assert figures[1, 20.0]["simulated_images_per_s"] == pytest.approx(1 / (0.25 - 2 * 0.005), abs=0.1)
-    assert figures[1, 20.0]["measured_images_per_s"] == 4.0
-    assert figures[1, 20.0]["error_pct"] == pytest.approx(4, abs=1)
-    two = figures[2, 20.0]["simulated_images_per_s"]
+    one = figures[1, SLOW_MS]
+    assert one["simulated_images_per_s"] == pytest.approx(1 / (0.25 - 2 * 0.005), abs=0.1)
+    assert one["measured_images_per_s"] == 4.0
+    assert one["error_pct"] == pytest.approx(4, abs=1)
+    assert one["simulated_cores"] == pytest.approx(one["cores"], abs=0.02)
+    two = figures[2, SLOW_MS]["simulated_images_per_s"]
     assert two == pytest.approx(2 / 0.24, rel=0.15)
 
 
-@pytest.mark.skipif((psutil.cpu_count() or 1) < 2, reason="others can't take a part of a single core")
 def test_cores_that_others_use_are_taken_off() -> None:
-    quiet, busy = ({key: [seen(others_s=others)] * 3 for key in JOBS} for others in (0.0, 1000.0))
+    quiet, busy = runs_of(), runs_of(others_s=1000.0)
     slow, fast = (compare(learned(runs), runs, seed=1)[2]["simulated_images_per_s"] for runs in (busy, quiet))
     assert slow < fast
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system binds no process to cores")
+def test_runs_have_few_cores_and_others_have_them_all_again() -> None:
+    all_cores = len(os.sched_getaffinity(0))
+    with few_cores() as cores:
+        assert len(os.sched_getaffinity(0)) == cores <= 2
+    assert len(os.sched_getaffinity(0)) == all_cores
