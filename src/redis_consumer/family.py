@@ -11,6 +11,7 @@ from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
 from redis_consumer.scripts import flat, script_call
+from redis_consumer.text import in_utf8
 
 #: Field of a parent with the method that goes on once its children have ended.
 NEXT_PHASE = "next_phase"
@@ -39,7 +40,7 @@ def child_key(parent: Job, queue: str, name: str, index: int) -> str:
     """
     text = f"{parent.id}\0{parent.get(NEXT_PHASE)}\0{index}"
     digest = hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
-    shown = _UNFIT.sub("_", name.encode("utf-8", "replace").decode("utf-8"))[-_MAX_NAME:]
+    shown = _UNFIT.sub("_", in_utf8(name))[-_MAX_NAME:]
     return f"{queue}:{shown}:{digest}"
 
 

@@ -302,12 +302,15 @@ class JobQueue:
         keys = [self.name, *map(self.key, (*kinds, "attempts", "given-back", "forgiven", "dead", "waiting"))]
         first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
         limits = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT)]
-        arguments = [*limits, f"processing-{self.name}:", first_minute, str(CHILDREN_LIMIT)]
-        returned = [str(job_id) for job_id in self.run(script_call("sweep", keys, arguments)) if job_id != -1]
-        for job_id in returned:
-            with job_context(job_id=job_id, queue=self.name):
-                logger.warning("Swept job %s back to queue %s: its worker is gone", job_id, self.name)
-        return returned
+        prefix = f"processing-{self.name}:"
+        arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT)]
+        reply = self.run(script_call("sweep", keys, arguments))
+        returned = list(zip(reply[::3], reply[1::3], reply[2::3], strict=False))
+        for job_id, processing, attempt in returned:
+            worker = processing.removeprefix(prefix)
+            with job_context(job_id=job_id, attempt=int(attempt) if attempt else None, queue=self.name):
+                logger.warning("Swept job %s back to queue %s: its worker %s is gone", job_id, self.name, worker)
+        return [job_id for job_id, *_ in returned]
 
     def leave(self, job: Job) -> None:
         """Note that a run which lost its job may have left an object in the bucket."""

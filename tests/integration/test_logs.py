@@ -88,3 +88,5 @@ def test_lines_about_jobs_that_nobody_runs(
         ("predict:gone.tif:1", "predict"),
         (JOB, "predict"),
     ]
+    assert written[1]["attempt"] == 1
+    assert "its worker pod-2 is gone" in written[1]["message"]

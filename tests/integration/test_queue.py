@@ -303,13 +303,17 @@ def short(redis_client: RedisClient, worker: str = "pod-1") -> JobQueue:
     return JobQueue(redis_client, "predict", worker, lease_s=0.001)
 
 
-def test_the_sweep_returns_what_a_silent_worker_held(redis_client: RedisClient, other: JobQueue, redis_db: Any) -> None:
+def test_the_sweep_returns_what_a_silent_worker_held(
+    redis_client: RedisClient, other: JobQueue, redis_db: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     ids = [submit(redis_db, name) for name in "ab"]
     silent = short(redis_client)
     jobs = [claimed(silent) for _ in ids]
     while redis_db.zcount("redis-consumer:leases:predict", "-inf", _server_ms(redis_db)) < 2:
         pass
     assert sorted(other.sweep()) == sorted(ids)
+    told = [f"Swept job {job_id} back to queue predict: its worker pod-1 is gone" for job_id in ids]
+    assert sorted(caplog.messages) == sorted(told)
     assert [claimed(other).attempt for _ in ids] == [2, 2]
     with pytest.raises(LeaseLost):
         silent.complete(jobs[0], {"status": "done"})
@@ -345,7 +349,11 @@ def test_a_renewal_does_not_bring_a_hash_back(queue: JobQueue, redis_db: Any) ->
 
 
 def test_the_sweep_returns_entries_that_have_no_lease_for_a_while(
-    queue: JobQueue, other: JobQueue, redis_db: Any, monkeypatch: pytest.MonkeyPatch
+    queue: JobQueue,
+    other: JobQueue,
+    redis_db: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     job_id = submit(redis_db)
     queue.renew()
@@ -355,6 +363,7 @@ def test_the_sweep_returns_entries_that_have_no_lease_for_a_while(
     while redis_db.exists("redis-consumer:sweep:predict"):
         pass
     assert other.sweep() == [job_id]
+    assert caplog.messages[-1].endswith("its worker pod-1 is gone")
     assert redis_db.lrange("predict", 0, -1) == [job_id]
 
 

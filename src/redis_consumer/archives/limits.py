@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from redis_consumer.errors import UnsafeArchive
+from redis_consumer.text import in_utf8
 
 #: What an archive may unpack to in any case, however small it is; blank images shrink a thousand times.
 _SMALL_BYTES = 256 << 20
@@ -90,7 +91,7 @@ def safe_name(name: str, label: str) -> str:
     Raises:
         UnsafeArchive: the name is absolute, leads out of its folder, is empty, too long or has a NUL in it.
     """
-    text = name.replace("\\", "/").encode("utf-8", "replace").decode("utf-8")
+    text = in_utf8(name.replace("\\", "/"))
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts or not path.parts or _DRIVE.match(text):
         raise UnsafeArchive(f"{label}: member {text[:100]!r} leads out of its folder; pack plain files only")

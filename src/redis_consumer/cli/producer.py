@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from redis_consumer.digest import file_digest
 from redis_consumer.job import EMPTY_FIELDS
+from redis_consumer.text import in_utf8
 
 if TYPE_CHECKING:
     from redis_consumer.redis import RedisClient
@@ -66,7 +67,7 @@ def push_job(
 ) -> Submission:
     """Write the hash of a job, then push its key: in this order, a worker never meets a key without a hash."""
     target = f"{queue}-zip" if path.name.lower().endswith(ARCHIVES) else queue
-    name = as_text(path.name)
+    name = in_utf8(path.name)
     now = datetime.now(timezone.utc).isoformat()
     texts = {
         "original_name": name,
@@ -89,9 +90,4 @@ def push_job(
 
 def upload_key(path: Path) -> str:
     """Give the object key of a file: its content's digest, so that the same file is stored once."""
-    return f"uploads/{file_digest(path, 'md5')}{as_text(path.suffix.lower())}"
-
-
-def as_text(name: str | Path) -> str:
-    """Write a file's name as text that Redis, JSON and terminals take: ``?`` for what isn't UTF-8."""
-    return str(name).encode("utf-8", "replace").decode("utf-8")
+    return f"uploads/{file_digest(path, 'md5')}{in_utf8(path.suffix.lower())}"

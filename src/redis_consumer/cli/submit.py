@@ -10,6 +10,7 @@ import typer
 
 from redis_consumer.cli import options
 from redis_consumer.cli.output import EXIT_FAILED, EXIT_UNAVAILABLE, notes, say, write_json
+from redis_consumer.text import in_utf8
 
 if TYPE_CHECKING:
     from redis_consumer.cli.producer import Submission
@@ -142,25 +143,21 @@ def push_all(
 
 
 def _write_submissions(submissions: list[Submission], *, is_json: bool) -> None:
-    from redis_consumer.cli.producer import as_text
-
     if is_json:
-        write_json([{"job": sent.job_id, "file": as_text(sent.path), **sent.fields} for sent in submissions])
+        write_json([{"job": sent.job_id, "file": in_utf8(str(sent.path)), **sent.fields} for sent in submissions])
         return
     for sent in submissions:
         typer.echo(sent.job_id)
 
 
 def _write_results(found: list[Result], *, is_json: bool) -> None:
-    from redis_consumer.cli.producer import as_text
-
     if is_json:
-        texts = [{key: value and as_text(value) for key, value in result.as_data().items()} for result in found]
+        texts = [{key: value and in_utf8(str(value)) for key, value in result.as_data().items()} for result in found]
         write_json(texts)
         return
     for result in found:
         if result.path is not None:
-            typer.echo(as_text(result.path))
+            typer.echo(in_utf8(str(result.path)))
         elif result.state.is_failed:
             say(f"{result.submission.path.name}: failed: {result.state.short_reason} ({result.state.job_id})")
         else:

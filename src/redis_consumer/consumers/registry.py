@@ -67,7 +67,7 @@ def make_consumer(consumer_type: str | type[Consumer], **kwargs: Any) -> Consume
 
 def is_offered(path: str) -> bool:
     """Whether an import path is that of a built-in consumer, or of one that an installed package offers."""
-    return path in BUILT_IN.values() or path in {entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    return path in BUILT_IN.values() or path in {entry.value for entry in plugins().values()}
 
 
 def names() -> list[str]:

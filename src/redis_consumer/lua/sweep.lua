@@ -7,7 +7,8 @@
 -- ARGV  1 ms for which no other sweep may run   2 ms after which an entry without a lease counts as stranded
 --       3 jobs at most   4 prefix of processing lists, up to the worker's name
 --       5 first minute (ISO 8601) whose number of completed jobs is kept   6 children to look at, at most
--- Returns {jobs returned}, or {-1} where another sweep ran just now.
+-- Returns {job, list that it was in, attempt that ran ("" where none is known), …} of those returned, or {-1} where
+--   another sweep ran just now.
 -- Atomic because a lease that is renewed between look and move would leave a job running and waiting at once.
 
 redis.replicate_commands()
@@ -18,11 +19,13 @@ local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local returned = {}
 
-local function give_back(list, job, how)
+local function give_back(list, job, how, attempt)
   if redis.call("LREM", list, 1, job) > 0 then
     redis.call("HINCRBY", totals_of .. KEYS[1], how, 1)
     redis.call("RPUSH", KEYS[1], job)
-    returned[#returned + 1] = job
+    for _, value in ipairs({job, list, attempt}) do
+      returned[#returned + 1] = value
+    end
   end
 end
 
@@ -31,7 +34,8 @@ for _, job in ipairs(redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", now, "LIMIT", 
   redis.call("ZREM", KEYS[2], job)
   redis.call("HDEL", KEYS[3], job)
   if holder then
-    give_back(string.match(holder, "^%d+ (.+)$"), job, "lapsed")
+    local attempt, list = string.match(holder, "^(%d+) (.+)$")
+    give_back(list, job, "lapsed", attempt)
   end
 end
 
@@ -44,7 +48,7 @@ for _, list in ipairs(redis.call("SMEMBERS", KEYS[4])) do
       local name = list .. " " .. job
       local since = redis.call("HGET", KEYS[5], name)
       if since and now - since >= tonumber(ARGV[2]) then
-        give_back(list, job, "stranded")
+        give_back(list, job, "stranded", "")
       else
         seen[#seen + 1] = name
         seen[#seen + 1] = since or now

@@ -6,7 +6,7 @@ nothing, and takes no time worth speaking of.
 
 from redis_consumer.metrics import queues, worker
 from redis_consumer.metrics.queues import text_of_queues
-from redis_consumer.metrics.recording import CONTENT_TYPE, Counter, Gauge, Histogram, Metric, in_utf8, start, stop, text
+from redis_consumer.metrics.recording import CONTENT_TYPE, Counter, Gauge, Histogram, Metric, start, stop, text
 from redis_consumer.metrics.worker import (
     ATTEMPTS,
     BYTES,
@@ -42,7 +42,6 @@ __all__ = [
     "Gauge",
     "Histogram",
     "Metric",
-    "in_utf8",
     "queues",
     "start",
     "stop",

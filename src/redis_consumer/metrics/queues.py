@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from redis_consumer.metrics.recording import Counter, Gauge, Metric, in_utf8
+from redis_consumer.metrics.recording import Counter, Gauge, Metric
+from redis_consumer.text import in_utf8
 
 UP = Gauge("redis_consumer_up", "Whether Redis answered: 1, or 0, and then nothing is told of queues")
 JOBS = Gauge(

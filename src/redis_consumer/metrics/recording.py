@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
+from redis_consumer.text import in_utf8
+
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -191,11 +193,6 @@ def text(folder: Path) -> bytes:
     registry = prometheus_client.CollectorRegistry()
     MultiProcessCollector(registry, path=os.fspath(folder))
     return prometheus_client.generate_latest(registry)
-
-
-def in_utf8(value: str) -> str:
-    """A label's value without what isn't UTF-8, which a name from a bucket or an archive may hold."""
-    return value.encode("utf-8", "replace").decode()
 
 
 def _take_room(path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 
 from redis_consumer.errors import InvalidJob
+from redis_consumer.text import in_utf8
 
 OUTPUT_DIR = "output"
 
@@ -42,7 +43,7 @@ def check_key(key: str, what: str = "object key") -> str:
     if problem:
         raise InvalidJob(
             f"{what}: {key[:200]!r} {problem}; give a key such as uploads/image.tif",
-            key=key.encode(errors="replace").decode(),
+            key=in_utf8(key),
         )
     return stripped
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from redis_consumer.cli.producer import as_text, upload_key
+from redis_consumer.cli.producer import upload_key
 
 
 def test_key_is_the_digest_with_the_extension(tmp_path: Path) -> None:
     path = tmp_path / "Cells One.TIF"
     path.write_bytes(b"pixels")
     assert upload_key(path) == f"uploads/{hashlib.md5(b'pixels').hexdigest()}.tif"
-
-
-def test_names_that_are_no_utf_8_become_text() -> None:
-    assert as_text(Path("in/\udcff\udcfe.tif")) == "in/??.tif"
 
 
 def test_file_without_extension(tmp_path: Path) -> None:
