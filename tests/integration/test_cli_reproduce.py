@@ -277,6 +277,9 @@ def test_a_consumer_that_is_not_installed_is_not_imported_by_itself(
     assert result.exit_code == 2
     assert "if you trust the record, add --consumer my_consumer:MyConsumer" in result.stderr
     assert found(reproduce(JOB, "--json", "--consumer", "my_consumer:MyConsumer"), 0)["identical"]
+    monkeypatch.setenv("CONSUMER_TYPE", "my_consumer:MyConsumer")
+    settings.use(None)
+    assert found(reproduce(JOB, "--json"), 0)["identical"]
 
 
 COUNTING = """

@@ -171,7 +171,7 @@ def recorded_settings(recorded: Mapping[str, Any], own: Settings) -> Settings:
 def _class_of(record: Record, trusted: Collection[str]) -> Any:
     """The class of a record's consumer. One that a stranger's record might name is imported only where asked to be."""
     origin = str(record.data["consumer"]["origin"])
-    if origin not in trusted and not registry.is_offered(origin):
+    if origin not in trusted and not registry.is_named(origin, {*registry.names(), *trusted}):
         raise InvalidJob(
             f"consumer {origin}: is no built-in one, and no installed package offers it; "
             f"if you trust the record, add --consumer {origin}"

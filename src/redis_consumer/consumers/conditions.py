@@ -81,9 +81,20 @@ def origin(thing: Hashable, group: str = "") -> dict[str, Any]:
     if path.startswith("redis_consumer."):
         return {"origin": path, "distribution": DISTRIBUTION, "version": redis_consumer.__version__}
     for point in metadata.entry_points(group=group) if group else ():
-        if point.value.replace(" ", "") == path and point.dist is not None:
+        if point.dist is not None and _is_at(point, thing, path):
             return {"origin": path, "distribution": point.dist.name, "version": point.dist.version}
     return {"origin": path, "distribution": None, "version": None, "source_sha256": _source_digest(thing)}
+
+
+def _is_at(point: metadata.EntryPoint, thing: Hashable, path: str) -> bool:
+    """Whether an entry point is of a thing, which it may name by a shorter way than where it stands in its package."""
+    if point.value.replace(" ", "") == path:
+        return True
+    is_own = point.module.partition(".")[0] == str(thing.__module__).partition(".")[0]
+    try:
+        return is_own and point.load() is thing
+    except Exception:  # noqa: BLE001 - another one of its package, whatever its import raises
+        return False
 
 
 def options_of(function: Any, given: Mapping[str, object]) -> dict[str, Any]:

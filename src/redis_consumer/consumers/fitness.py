@@ -22,13 +22,16 @@ def check_class(found: object, path: str) -> type[Consumer]:
         path: where it was found, for messages.
 
     Raises:
-        SettingsError: it can't: no class of consumers, no `_consume`, signatures that don't fit, or options whose names
-            mean something else.
+        SettingsError: it can't: no class of consumers, an abstract one, no `_consume`, signatures that don't fit, or
+            options whose names mean something else.
     """
     if not (isinstance(found, type) and issubclass(found, Consumer)):
         raise SettingsError(f"{path} is no subclass of redis_consumer.consumers.Consumer; derive it from that class")
     if found._consume is Consumer._consume:
         raise SettingsError(f"{path} has no method _consume(self, redis_hash); add it, or take another base class")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise SettingsError(f"{path} is abstract: it lacks {missing}; add what is missing, or name a class that has it")
     for name, arguments in _METHODS.items():
         if _is_ours(found, name):
             _check_method(found, name, arguments, path)
@@ -52,8 +55,12 @@ def _is_ours(found: type[Consumer], name: str) -> bool:
 def _check_method(found: type[Consumer], name: str, arguments: tuple[str, ...], path: str) -> None:
     method = getattr(found, name)
     wanted = f"def {name}({', '.join(('self', *arguments))})"
-    if inspect.iscoroutinefunction(method):
+    if not callable(method):
+        raise SettingsError(f"{path}: its {name} is no method but {method!r:.50}; write it as {wanted}")
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
         raise SettingsError(f"{path}: its {name} is async; write it as {wanted}")
+    if inspect.isgeneratorfunction(method):
+        raise SettingsError(f"{path}: its {name} yields, so nothing of it would run; write it as {wanted}, with return")
     if not _takes(method, "self", *arguments):
         raise SettingsError(f"{path}: its {name} takes {inspect.signature(method)}; write it as {wanted}")
 

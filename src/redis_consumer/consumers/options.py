@@ -88,7 +88,7 @@ def describe_options(options: type[ConsumerOptions]) -> list[Option]:
 
 
 def check_names(options: type[ConsumerOptions], owner: str) -> None:
-    """Refuse options whose names mean something else already.
+    """Refuse options that no job can give: by a name that means something else already, or values that no text has.
 
     Args:
         options: the consumer's.
@@ -98,6 +98,11 @@ def check_names(options: type[ConsumerOptions], owner: str) -> None:
         SettingsError: which one does, and what to do.
     """
     for name, info in options.model_fields.items():
+        kind = get_origin(_given(info)) or _given(info)
+        if isinstance(kind, type) and issubclass(kind, (Mapping, BaseModel)):
+            raise SettingsError(
+                f"{owner}: its option {name!r} is a {kind.__name__}, which no text gives; make its values options"
+            )
         if info.validation_alias is not None:
             raise SettingsError(f"{owner}: its option {name!r} has an alias, by which no job gives it; leave that out")
         taken = "a setting" if defaults.is_setting(name) else "a field that workers write" if name in OWN_FIELDS else ""
@@ -119,7 +124,7 @@ def read_variables(options: type[ConsumerOptions]) -> dict[str, str]:
     try:
         options.model_validate(texts)
     except ValidationError as error:
-        wrong = [problem for problem in error.errors(include_url=False) if problem["type"] != "missing"]
+        wrong = [problem for problem in error.errors(include_url=False) if not _is_absent(problem)]
         lines = [
             f"{name.upper()} = {_seen(options, name, texts)} ({found[name.upper()].source}): {_wanted(problem)}"
             for problem in wrong
@@ -148,7 +153,7 @@ def options_for(options: type[Options], variables: Mapping[str, str], job: Job) 
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         name = _name_of(problem)
-        if problem["type"] == "missing":
+        if _is_absent(problem):
             text = f"field {name}: missing; give it, or set the variable {name.upper()} of the worker"
         else:
             text = (
@@ -175,7 +180,14 @@ def _name_of(problem: ErrorDetails) -> str:
     return str(problem["loc"][0]) if problem["loc"] else ""
 
 
+def _is_absent(problem: ErrorDetails) -> bool:
+    """Whether an option isn't given at all, and not just one of its several values."""
+    return problem["type"] == "missing" and len(problem["loc"]) == 1
+
+
 def _wanted(problem: ErrorDetails) -> str:
+    if problem["type"] == "missing":
+        return "has too few values"
     message = problem["msg"].split(", unable to parse")[0]
     return message.replace("Input should be", "must be").removeprefix("Value error, ")
 

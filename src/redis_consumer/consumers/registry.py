@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
 import sys
+import sysconfig
 import traceback
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.fitness import check_class
-from redis_consumer.errors import SettingsError
+from redis_consumer.errors import ConsumerError, SettingsError
 
 ENTRY_POINT_GROUP = "redis_consumer.consumers"
+#: Folders of what others wrote: Python itself, installed packages, this package.
+_LIBRARIES = (*sysconfig.get_paths().values(), str(Path(__file__).parents[1]))
 
 #: Consumer type to module and class; imported when asked for.
 BUILT_IN = {
@@ -58,16 +64,43 @@ def make_consumer(consumer_type: str | type[Consumer], **kwargs: Any) -> Consume
     """Make the consumer for a type, or for a class, with the arguments of its constructor.
 
     Raises:
-        SettingsError: as `get_consumer_class`, or a variable of one of its options is wrong.
+        SettingsError: as `get_consumer_class`, or a variable of one of its options is wrong, or its constructor fails.
     """
     if isinstance(consumer_type, type):
-        return check_class(consumer_type, consumer_type.__qualname__)(**kwargs)
-    return get_consumer_class(consumer_type)(**kwargs)
+        kind = check_class(consumer_type, consumer_type.__qualname__)
+    else:
+        kind = get_consumer_class(consumer_type)
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    try:
+        consumer = kind(**kwargs)
+    except ConsumerError:
+        raise
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}{_where(error)}"
+        raise SettingsError(f"{path} can't be made: its constructor fails: {problem}") from error
+    if not hasattr(consumer, "job_queue"):
+        raise SettingsError(f"{path} can't be made: its constructor must call super().__init__ with its arguments")
+    return consumer
 
 
-def is_offered(path: str) -> bool:
-    """Whether an import path is that of a built-in consumer, or of one that an installed package offers."""
-    return path in BUILT_IN.values() or path in {entry.value for entry in plugins().values()}
+def is_named(path: str, types: Iterable[str]) -> bool:
+    """Whether an import path is where the class stands that one of some consumer types names.
+
+    Args:
+        path: module and class, as a class itself tells it; not imported unless a type of the same package is.
+        types: as for `get_consumer_class`; of a package they may name the class by a shorter way than where it stands.
+    """
+    package = path.partition(":")[0].partition(".")[0]
+    for each in types:
+        named = (path_of(each) or each).replace(" ", "")
+        if named == path:
+            return True
+        if named.partition(":")[0].partition(".")[0] == package:
+            with contextlib.suppress(SettingsError):
+                found = find(each)
+                if f"{found.__module__}:{found.__qualname__}" == path:
+                    return True
+    return False
 
 
 def names() -> list[str]:
@@ -107,12 +140,14 @@ def _import(path: str) -> object:
 
 
 def _where(error: BaseException) -> str:
-    """File and line where the import of an author's module failed; empty where it wasn't found at all."""
+    """File and line of an author's module where its import failed; empty where it wasn't found at all."""
     if isinstance(error, SyntaxError):
         return ""  # its text says so itself
     frames = traceback.extract_tb(error.__traceback__)
-    authors = [frame for frame in frames if frame.filename not in (__file__, importlib.__file__)]
-    own = [frame for frame in authors if not frame.filename.startswith("<")]
+    called = [each for each in frames if each.filename not in (__file__, importlib.__file__)]
+    called = [each for each in called if not each.filename.startswith("<")]
+    # What a library complains of stands in the author's file, which called it.
+    own = [each for each in called if not each.filename.startswith(_LIBRARIES)] or called[:1]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 

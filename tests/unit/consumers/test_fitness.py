@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +26,27 @@ class Argumentless(Consumer):
 class Async(Consumer):
     async def _consume(self, redis_hash: str) -> str:  # type: ignore[override]
         return self.final_status
+
+
+class Yielding(Consumer):
+    def _consume(self, redis_hash: str) -> Iterator[str]:  # type: ignore[override]
+        yield self.final_status
+
+
+class Constant(Consumer):
+    _consume = "done"  # type: ignore[assignment]
+
+
+class Property(ImageFileConsumer):
+    @property
+    def analyze(self) -> Any:
+        return {}
+
+
+class Abstract(Good, ABC):
+    @abstractmethod
+    def peak(self) -> float:
+        """What each of them finds."""
 
 
 class Narrow(Good):
@@ -70,6 +93,10 @@ def test_what_a_worker_can_run_is_given_back(good: type[Consumer]) -> None:
         (Async, "its _consume is async"),
         (Jobless, r"its analyze takes \(self, image: 'Any'\).*; write it as def analyze\(self, image, job\)"),
         (AsyncAnalysis, "its analyze is async"),
+        (Yielding, "its _consume yields"),
+        (Constant, "its _consume is no method but 'done'"),
+        (Property, "its analyze is no method but <property"),
+        (Abstract, "is abstract: it lacks peak"),
         (Narrow, "its constructor must take the arguments redis_client, storage_client, queue"),
         (OtherOptions, "its Options is no subclass"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 import pytest
 from pydantic import Field, SecretStr, model_validator
@@ -105,6 +105,24 @@ def test_what_must_be_given_is_asked_of_the_job_not_of_the_worker() -> None:
     assert options_for(Needed, variables, job(threshold="0.5")).threshold == 0.5
     with pytest.raises(InvalidJob, match="field threshold: missing; give it, or set the variable THRESHOLD"):
         options_for(Needed, variables, job())
+
+
+def test_a_value_with_too_few_parts_is_no_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pair(ConsumerOptions):
+        window: tuple[int, int] = (1, 2)
+
+    with pytest.raises(InvalidJob, match="field window: '3': has too few values"):
+        options_for(Pair, {}, job(window="3"))
+    monkeypatch.setenv("WINDOW", "3")
+    with pytest.raises(SettingsError, match=r"WINDOW = '3' \(environment\): has too few values"):
+        read_variables(Pair)
+
+
+@pytest.mark.parametrize("kind", [dict[str, int], ConsumerOptions, dict[str, int] | None])
+def test_an_option_that_no_text_gives_is_refused(kind: Any) -> None:
+    options = type("Options", (ConsumerOptions,), {"__annotations__": {"deep": kind}})
+    with pytest.raises(SettingsError, match="Counter: its option 'deep' is a .*, which no text gives"):
+        check_names(options, "Counter")
 
 
 def test_options_that_are_at_odds_are_told_in_the_authors_words(monkeypatch: pytest.MonkeyPatch) -> None:
