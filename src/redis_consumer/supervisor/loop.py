@@ -163,7 +163,12 @@ class Supervisor:
             if not self.slots and (self._is_stopping or self._exit_code or self.is_burst):
                 return
             self._check_limits()
-            self._listen(min(self._tend(service) for service in range(len(self.queues))))
+            next_looks = []
+            for service in range(len(self.queues)):
+                next_looks.append(self._tend(service))
+                # Each may wait for a Redis that doesn't answer; those who probe the worker needn't.
+                self._listen(0.0)
+            self._listen(min(next_looks))
 
     def _tend(self, service: int) -> float:
         """Do what is due for a queue; return the moment of the next look."""

@@ -47,7 +47,11 @@ def test_a_class_is_known_by_each_of_its_names(named: str) -> None:
 @pytest.mark.usefixtures("package")
 def test_a_package_is_told_by_its_version() -> None:
     found: Any = registry.find("offered-counter")
-    assert conditions.origin(found, registry.ENTRY_POINT_GROUP) == {"origin": WHERE, "distribution": PACKAGE, "version": "1.2"}
+    assert conditions.origin(found, registry.ENTRY_POINT_GROUP) == {
+        "origin": WHERE,
+        "distribution": PACKAGE,
+        "version": "1.2",
+    }
 
 
 def test_a_package_that_cannot_be_imported_names_no_class(package: Path) -> None:

@@ -1,0 +1,32 @@
+"""Does the supervisor's loop let nobody wait for what doesn't concern him?"""
+
+from __future__ import annotations
+
+from redis_consumer.queue import JobQueue
+from redis_consumer.redis import RedisClient
+from redis_consumer.supervisor import Supervisor
+
+
+class Noting(Supervisor):
+    """Notes what its loop does, and ends after a few steps. Stands in for a Redis that hangs for seconds each time."""
+
+    seen: list[object]
+
+    def _lacking(self) -> int | None:
+        return None
+
+    def _tend(self, service: int) -> float:
+        self.seen.append(service)
+        return 0.0
+
+    def _listen(self, until: float) -> None:
+        self.seen.append("listen")
+        self._exit_code = int(len(self.seen) > 4)
+
+
+def test_probes_are_answered_between_two_queues() -> None:
+    client = RedisClient("127.0.0.1", 1, 0.05)
+    supervisor = Noting([JobQueue(client, name, "pod-1") for name in ("a", "b")], lambda _: 0)
+    supervisor.seen = []
+    assert supervisor.run() == 1
+    assert supervisor.seen == [0, "listen", 1, "listen", "listen"]
