@@ -21,7 +21,10 @@ from redis_consumer.errors import ConsumerError, SettingsError
 
 ENTRY_POINT_GROUP = "redis_consumer.consumers"
 #: Folders of what others wrote: Python itself, installed packages, this package.
-_LIBRARIES = (*sysconfig.get_paths().values(), str(Path(__file__).parents[1]))
+_LIBRARIES = (
+    *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
+    f"{Path(__file__).parents[1]}{os.sep}",
+)
 
 #: Consumer type to module and class; imported when asked for.
 BUILT_IN = {
