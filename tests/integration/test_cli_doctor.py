@@ -31,7 +31,7 @@ def doctor(cli: CommandLine) -> Any:
 
 
 def test_all_is_well(doctor: Any) -> None:
-    code, findings = doctor()
+    code, findings = doctor(CONSUMER_TYPE="image")
     assert code == 0
     assert findings["redis"]["text"].startswith("Redis at 127.0.0.1:")
     assert findings["NUCLEAR_MODEL NuclearSegmentation:1"]["outcome"] == "ok"
@@ -51,9 +51,15 @@ def test_absent_redis(doctor: Any) -> None:
 
 
 def test_absent_model(doctor: Any) -> None:
-    code, findings = doctor(NUCLEAR_MODEL="Unheard:7")
+    code, findings = doctor(NUCLEAR_MODEL="Unheard:7", CONSUMER_TYPE="image")
     assert code == 1
     assert findings["NUCLEAR_MODEL Unheard:7"]["outcome"] == "failed"
+
+
+def test_a_class_that_asks_no_model_needs_none(doctor: Any) -> None:
+    code, findings = doctor(NUCLEAR_MODEL="Unheard:7")
+    assert code == 0
+    assert "NUCLEAR_MODEL Unheard:7" not in findings
 
 
 def test_absent_model_server(doctor: Any) -> None:

@@ -61,7 +61,7 @@ def run_checks(settings: Settings, *, is_writing: bool = False) -> Iterator[Find
     server = connect.open_model_server(bucket)
     answer = _look("model server", lambda: (OK, server.check()))
     yield answer
-    if answer.outcome != UNAVAILABLE:
+    if answer.outcome != UNAVAILABLE and _asks_models(settings):
         for setting, model in named_models(settings):
             yield _look(f"{setting} {model}", lambda model=model: (OK, _model(server, model)))  # type: ignore[misc]
     server.close()
@@ -104,6 +104,17 @@ def _redis(client: Any) -> tuple[str, str]:
     if parts < OLDEST_REDIS:
         return FAILED, f"{found}: too old; install Redis {'.'.join(map(str, OLDEST_REDIS))} or later"
     return OK, found
+
+
+def _asks_models(settings: Settings) -> bool:
+    """Whether jobs may use the models that settings name; a class that can't be found is told of elsewhere."""
+    from redis_consumer.consumers.model import ModelConsumer
+    from redis_consumer.consumers.registry import get_consumer_class
+
+    try:
+        return issubclass(get_consumer_class(settings.consumer_type), ModelConsumer)
+    except ConsumerError:
+        return True
 
 
 def _persistence(client: Any) -> tuple[str, str]:

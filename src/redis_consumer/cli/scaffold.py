@@ -16,6 +16,9 @@ TEMPLATES = Path(__file__).with_name("templates")
 COMMON = "common"
 #: What the class is made for; each is a folder of templates besides `COMMON`.
 KINDS = ("image", "model", "files")
+#: Variables that name a model which jobs of a kind, or `doctor`, ask for; the last one is that of `analyze`.
+_MODEL_VARIABLES = {"image": ["NUCLEAR_MODEL"], "model": ["NUCLEAR_MODEL", "DEFAULT_MODEL"], "files": []}
+_SHIPPED_MODEL = "NuclearSegmentation:1"
 #: Deployments are called after it, and may have 63 letters.
 LONGEST_NAME = 40
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -35,6 +38,8 @@ def check_name(name: str) -> None:
         wrong = f"must be small letters, digits and single dashes, {LONGEST_NAME} at most, e.g. cell-counter"
     elif keyword.iskeyword(package) or find_spec(package) is not None:
         wrong = f"Python has a word or module {package} already; choose another, e.g. my-{name}"
+    elif keyword.iskeyword(class_of(name)):
+        wrong = f"its class would be called {class_of(name)}, a word of Python; choose another, e.g. my-{name}"
     elif class_of(name).startswith("Test"):
         wrong = f"pytest would take its class {class_of(name)} for one of tests; choose another, e.g. my-{name}"
     elif class_of(name) in _imported():
@@ -98,6 +103,7 @@ def _write(folder: Path, name: str, kind: str) -> list[Path]:
         "title": name.replace("-", " ").capitalize(),
         "deployment": f"{name}-consumer",
         "version": __version__,
+        **_about_models(kind),
     }
     files = []
     for template, place in _templates(kind):
@@ -106,6 +112,18 @@ def _write(folder: Path, name: str, kind: str) -> list[Path]:
         path.write_text(Template(template.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
         files.append(path)
     return files
+
+
+def _about_models(kind: str) -> dict[str, str]:
+    """What the README of a kind sets so that it runs with the shipped model, and what it says of that."""
+    variables = _MODEL_VARIABLES[kind]
+    told = (
+        f"`{_SHIPPED_MODEL}` comes with redis_consumer. A model of your own goes to "
+        f"`bucket/models/NAME/VERSION/model.onnx`, and `NAME:VERSION` into `{variables[-1]}`.\n"
+        if variables
+        else ""
+    )
+    return {"models": "".join(f" {name}={_SHIPPED_MODEL}" for name in variables), "of_models": told}
 
 
 def _imported() -> set[str]:

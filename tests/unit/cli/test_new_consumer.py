@@ -87,6 +87,23 @@ def test_the_chart_takes_its_values(chart: Chart, tmp_path: Path) -> None:
     assert set(variables) <= {name.upper() for name in Settings.model_fields}
 
 
+def test_the_chart_takes_a_name_that_yaml_has_another_word_for(chart: Chart, tmp_path: Path) -> None:
+    new("on")
+    variables = chart.render((tmp_path / "on" / "values.yaml").read_text()).variables("on-consumer")
+    assert (variables["QUEUE"], variables["CONSUMER_TYPE"]) == ("on", "on")
+
+
+@pytest.mark.parametrize("name", ["bucket", "dist"])
+def test_git_takes_all_files_of_a_package_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    new(name)
+    folder = tmp_path / name
+    run(folder, "git", "init", "--quiet")
+    shown = ["git", "ls-files", "--others", "--exclude-standard"]
+    seen = subprocess.run(shown, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
+    written = (path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
+    assert set(seen) == {path.relative_to(folder).as_posix() for path in written}
+
+
 def test_it_says_what_is_next(tmp_path: Path) -> None:
     said = new("cell-counter").stdout
     assert "Wrote cell-counter: 10 files. Yours to change: src/cell_counter/consumer.py" in said
@@ -106,6 +123,8 @@ def test_it_says_what_is_next(tmp_path: Path) -> None:
         ("redis-consumer", "Python has a word or module redis_consumer already"),
         ("image", "there is a consumer of that name already; choose another, e.g. my-image"),
         ("test-focus", "pytest would take its class TestFocus for one of tests; choose another, e.g. my-test-focus"),
+        ("true", "its class would be called True, a word of Python; choose another, e.g. my-true"),
+        ("none", "its class would be called None, a word of Python"),
         ("job", "its class would be called Job, as another one is; choose another, e.g. my-job"),
         ("consumer-options", "its class would be called ConsumerOptions"),
         ("path", "its class would be called Path"),
