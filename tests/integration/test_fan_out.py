@@ -13,7 +13,7 @@ from redis_consumer.consumers import Child, Consumer, running, second_phase
 from redis_consumer.consumers.base import Interrupted, Outcome
 from redis_consumer.consumers.fan_out import inherited, reason_of_child
 from redis_consumer.consumers.in_flight import AT_ONCE
-from redis_consumer.errors import InvalidImage, InvalidJob, StorageUnavailable
+from redis_consumer.errors import InvalidImage, StorageUnavailable
 from redis_consumer.job import Job
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
@@ -221,13 +221,18 @@ def test_only_a_marked_method_can_be_named(make: Make, submit: Submit, redis_db:
         assert redis_db.hget(PARENT, "reason").startswith(f"InvalidJob: field next_phase: {name!r} is no second phase")
 
 
-def test_a_consumer_that_names_no_phase_of_its_own_is_told(make: Make, submit: Submit, redis_db: Any) -> None:
+@pytest.mark.parametrize("then", ["joni", "clean_up", ""])
+def test_a_consumer_that_names_no_phase_of_its_own_is_told(
+    make: Make, submit: Submit, redis_db: Any, then: str
+) -> None:
+    class Wrong(Words):
+        def _consume(self, redis_hash: str) -> str:
+            return self.fan_out([], then=then)
+
     submit("hello")
-    consumer = make(Words, "movies")
-    job = claimed(consumer.job_queue)
-    consumer.job = job
-    with pytest.raises(InvalidJob, match="no second phase of Words"):
-        consumer.fan_out([], then="clean_up")
+    run(make(Wrong, "movies"))
+    told = f"ValueError: fan_out: then={then!r} is no method marked by @second_phase; Wrong has: join"
+    assert told in redis_db.hget(PARENT, "reason")
 
 
 def test_only_a_running_job_can_be_divided(make: Make) -> None:

@@ -81,13 +81,30 @@ def method_of(consumer: Divider, job: Job) -> Callable[[str], str]:
         InvalidJob: the consumer has no second phase of that name.
     """
     name = job.get(NEXT_PHASE)
-    method: Callable[[str], str] = getattr(consumer, name, consumer._consume) if name else consumer._consume
-    if name and not getattr(method, _MARK, False):
+    if not name:
+        return consumer._consume
+    method = _phase(consumer, name)
+    if method is None:
         raise InvalidJob(
             f"field {NEXT_PHASE}: {name[:50]!r} is no second phase of {type(consumer).__name__}; submit the job anew",
             job_id=job.id,
         )
     return method
+
+
+def _phase(consumer: Divider, name: str) -> Callable[[str], str] | None:
+    method: Callable[[str], str] | None = getattr(consumer, name, None)
+    return method if getattr(method, _MARK, False) else None
+
+
+def _check_phase(consumer: Divider, then: str) -> None:
+    if _phase(consumer, then) is None:
+        kind = type(consumer)
+        known = [name for name in dir(kind) if getattr(getattr(kind, name, None), _MARK, False)]
+        raise ValueError(
+            f"fan_out: then={then!r} is no method marked by @second_phase; {kind.__name__} has: "
+            f"{', '.join(known) or 'none'}"
+        )
 
 
 def inherited(job: Job) -> dict[str, str]:
@@ -102,9 +119,9 @@ def run_fan_out(
 
     Raises:
         LeaseLost, JobCancelled: as `Consumer.update_key`.
-        InvalidJob: there is no second phase of the name `then`.
+        ValueError: there is no second phase of the name `then`.
     """
-    method_of(consumer, Job(job.id, {NEXT_PHASE: then}))
+    _check_phase(consumer, then)
     started = time.monotonic()
     family = consumer._family(job)
     folder = hashlib.md5(job.id.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()

@@ -179,6 +179,7 @@ class RunningJob:
 
         Raises:
             LeaseLost, JobCancelled: as `update_key`; nothing was pushed.
+            ValueError: no method of the name `then` is marked.
         """
         job = self._claimed()
         run_fan_out(self, job, children, then=then, fields=fields, share=share)
