@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer.consumers.results import count_objects, result_stem
+from redis_consumer.errors import PermanentError
 from redis_consumer.job import OWN_FIELDS
 
 Array = npt.NDArray[Any]
@@ -41,9 +42,8 @@ def write_analysis(found: Analysis, folder: Path, original_name: str) -> tuple[l
 
     Raises:
         ValueError: a name can't be one of a file, or is that of a field that workers write; two files would have the
-            same name, or there are none.
+            same name, or there are none; an array has no image plane, or integers that float32 can't tell apart.
         TypeError: there are no names, or a value is none of these.
-        PermanentError: as `redis_consumer.images.write_channels`.
     """
     if not isinstance(found, Mapping):
         kind = type(found).__name__
@@ -64,7 +64,7 @@ def write_analysis(found: Analysis, folder: Path, original_name: str) -> tuple[l
         else:
             arrays = _arrays(name, value)
             images += arrays
-            files += _write_images(arrays, stem, FEATURE if name == LABELS else name)
+            files += _write_images(name, arrays, stem)
     files += _write_values(values, stem) if values else []
     _check_files(files)
     return files, {**values, **count_objects(images)}
@@ -99,17 +99,27 @@ def _arrays(name: str, value: object) -> list[Array]:
     for array in arrays:
         if array.dtype.kind not in "biuf":
             raise TypeError(f"analyze: {name!r} is an array of {array.dtype}; give whole or real numbers, or booleans")
+        if array.ndim < 2 or not array.size:
+            raise ValueError(
+                f"analyze: {name!r} is an array of shape {array.shape}, which is no image; give (batch, y, x, channel) "
+                "or (y, x), or numbers one by one"
+            )
     return list(arrays)
 
 
-def _write_images(arrays: list[Array], stem: Path, word: str) -> list[Path]:
+def _write_images(name: str, arrays: list[Array], stem: Path) -> list[Path]:
     from redis_consumer.images import write_channels
 
+    word = FEATURE if name == LABELS else name
     files: list[Path] = []
     for array in arrays:
         # The contract's files have no batch axis of 1.
         image = array[0] if array.ndim == 4 and array.shape[0] == 1 else array
-        files += write_channels(image, stem, word=word, first=len(files))
+        try:
+            files += write_channels(image, stem, word=word, first=len(files))
+        except PermanentError as error:
+            # It isn't the job that is at fault, but the class that made it.
+            raise ValueError(f"analyze: {name!r}: {error}") from error
     return files
 
 
