@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from redis_consumer.consumers import Analysis, ConsumerOptions, ImageFileConsumer
-from redis_consumer.job import Job, ModelId
+from redis_consumer.job import Job
 from redis_consumer.processing import measure_labels
 
 
@@ -26,7 +26,7 @@ class CellClasses(ImageFileConsumer):
         """Find the cells, cut one crop for each, and paint each cell with its class, counted from 1."""
         labels, options = self.segment(image, job), self.options
         crops, places = cut_crops(image, labels, options.crop_px)
-        (scores,) = self.predict_batch(crops, ModelId.parse(options.class_model)) if places else (np.zeros((0, 1)),)
+        (scores,) = self.predict_batch(crops, options.class_model) if places else (np.zeros((0, 1)),)
         classes = scores.argmax(axis=-1) + 1
         counts = np.bincount(classes, minlength=scores.shape[-1] + 1)[1:]
         painted = paint(labels, places, classes)

@@ -130,7 +130,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
         return [self._restore(array, image.shape[1:3]) for array in arrays]
 
-    def predict(self, image: Array, model: ModelId) -> list[Array]:
+    def predict(self, image: Array, model: ModelId | str) -> list[Array]:
         """Run a model as it is, without scale and functions, see `TensorFlowServingConsumer.predict`."""
         with self._predicting():
             return super().predict(image, model)

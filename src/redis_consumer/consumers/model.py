@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer, Outcome
-from redis_consumer.consumers.predict import ModelClient, keep_predictions
+from redis_consumer.consumers.predict import ModelClient, keep_predictions, model_of, stacked
 from redis_consumer.consumers.tiling import Tiling, tiling_of
 from redis_consumer.errors import ConsumerError
 from redis_consumer.job import Job, ModelId
@@ -130,28 +130,30 @@ class ModelConsumer(Consumer):
         outputs = keep_predictions(client.predict([{"data": batch}], float(defaults.get("GRPC_TIMEOUT"))))
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def predict_batch(self, items: Array, model: ModelId) -> list[Array]:
+    def predict_batch(self, items: Array | Sequence[Array], model: ModelId | str) -> list[Array]:
         """Run a model on many items of one size, such as the crops of cells; it may answer with anything for each.
 
         Args:
-            items: (N, Y, X, C), N at least 1; sent in batches as tiles are.
-            model: which model.
+            items: (N, Y, X, C), or a list of N (Y, X, C), N at least 1; sent in batches as tiles are.
+            model: which model; also as a text, ``name:version``.
 
         Returns:
             The model's predictions in the order of their names, N items each.
 
         Raises:
             ModelNotFound, ModelMismatch, ModelServerUnavailable: as `ModelServer.predict`.
+            ValueError: items of a list differ in size, or there are none.
         """
         from redis_consumer.serving.batches import predict_in_batches
 
+        model, array = model_of(model), stacked(items)
         client = self._get_predict_client(model.name, model.label or model.version)
-        size = self._tiling(model).batch_size(items.shape[1:-1], items)
+        size = self._tiling(model).batch_size(array.shape[1:-1], array)
 
         def ask(inputs: Mapping[str, Array]) -> list[Array]:
             return keep_predictions(client.predict([{"data": inputs["items"]}]))
 
-        return predict_in_batches(ask, {"items": items}, size)
+        return predict_in_batches(ask, {"items": array}, size)
 
     def process_big_image(
         self, cuts: int | str, img: Array, field: int | str, model_name: str, model_version: int | str
@@ -189,12 +191,12 @@ class ModelConsumer(Consumer):
 
     # Whole jobs, as the built-in consumers do it.
 
-    def predict(self, image: Array, model: ModelId) -> list[Array]:
+    def predict(self, image: Array, model: ModelId | str) -> list[Array]:
         """Run a model over images of any size, in tiles where it wants tiles, and report the job's progress.
 
         Args:
             image: (B, Y, X, C) float32; for a model of volumes (Z, Y, X, C) or (B, Z, Y, X, C).
-            model: which model.
+            model: which model; also as a text, ``name:version``.
 
         Returns:
             The model's predictions in the order of their names, each (B, Y, X, channels).
@@ -204,16 +206,16 @@ class ModelConsumer(Consumer):
             ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
             JobCancelled, LeaseLost: as `update_key`; calls that are under way are given up.
         """
-        tiling = self._tiling(model)
+        tiling, image = self._tiling(model_of(model)), np.asarray(image)
         outputs = self._run_one(tiling, tiling.planned(image))
         return [output.reshape(*image.shape[:-1], output.shape[-1]) for output in outputs]
 
-    def predict_each(self, images: Iterable[Array], model: ModelId) -> Generator[list[Array], None, None]:
+    def predict_each(self, images: Iterable[Array], model: ModelId | str) -> Generator[list[Array], None, None]:
         """Run a model over many images, such as the blocks of a large one, without a pause of the server between them.
 
         Args:
             images: as for `predict`, each of any size; taken in another thread, and some ahead of the results.
-            model: which model.
+            model: as for `predict`.
 
         Yields:
             What `predict` returns for each of `images`; volumes with their batch axis. Close the iterator
@@ -222,7 +224,7 @@ class ModelConsumer(Consumer):
         Raises:
             ModelMismatch, ModelNotFound, ModelServerUnavailable: as `predict`.
         """
-        tiling = self._tiling(model)
+        tiling = self._tiling(model_of(model))
         yield from self._run_tiles(tiling, map(tiling.planned, images))
 
     def _tiling(self, model: ModelId) -> Tiling:

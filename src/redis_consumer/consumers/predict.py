@@ -64,6 +64,36 @@ class ModelClient:
         ]
 
 
+def model_of(model: ModelId | str) -> ModelId:
+    """The model that an author's code names.
+
+    Raises:
+        TypeError: it is something else.
+        InvalidJob: as `ModelId.parse`.
+    """
+    if isinstance(model, str):
+        return ModelId.parse(model)
+    if not isinstance(model, ModelId):
+        raise TypeError(f"model: {model!r} is a {type(model).__name__}; give a ModelId, or a text such as 'Nuclei:1'")
+    return model
+
+
+def stacked(items: Array | Sequence[Array]) -> Array:
+    """Items of one size as one array, the items along its first axis.
+
+    Raises:
+        ValueError: they differ in size, or there are none.
+    """
+    if isinstance(items, np.ndarray):
+        return items
+    arrays = [np.asarray(item) for item in items]
+    shapes = sorted({array.shape for array in arrays})
+    if len(shapes) != 1:
+        told = f"they have shapes {', '.join(map(str, shapes[:5]))}" if shapes else "there are none"
+        raise ValueError(f"items: {told}; give at least one, and all in one size")
+    return np.stack(arrays)
+
+
 def only_input(spec: ModelSpec, model: ModelId) -> TensorSpec:
     """The input that takes the image: the only one, or the one that ``TF_TENSOR_NAME`` names.
 

@@ -125,6 +125,20 @@ def test_what_is_no_label_image_fails_in_words() -> None:
     assert "which is no label image; name a function that makes one in postprocess_function" in run.reason
 
 
+class Calling(ImageFileConsumer):
+    """Names a model as its options do, as a text."""
+
+    def analyze(self, image: Any, job: Job) -> Analysis:
+        (whole,) = self.predict(image, "First:1")
+        (scores,) = self.predict_batch([image[0], image[0]], "First:1")
+        return {"same": bool((scores == whole).all()), "items": len(scores)}
+
+
+def test_a_model_may_be_a_text_and_items_a_list() -> None:
+    run = testing.run(Calling, square(), model={"First": testing.fake_model})
+    assert (run.status, run.fields.get("same"), run.fields.get("items")) == ("done", "True", "2"), run.reason
+
+
 class Whole(ImageFileConsumer):
     """Sees images whole."""
 
