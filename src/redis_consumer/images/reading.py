@@ -82,6 +82,17 @@ def get_image(filepath: str | os.PathLike[str]) -> Array:
     return array.astype(np.float32)
 
 
+def decode_image(path: str | os.PathLike[str]) -> Array:
+    """Read an image file that was written by ourselves: of any size, with pixels of any value.
+
+    Raises:
+        InvalidImage: damaged, cut off, empty or not an image.
+        OSError: the local file can't be opened.
+    """
+    path = Path(path)
+    return _read(path, _sniff(path, path.name), None, path.name).array
+
+
 def _sniff(path: Path, name: str) -> str:
     with path.open("rb") as file:
         head = file.read(16)
@@ -95,7 +106,8 @@ def _sniff(path: Path, name: str) -> str:
     raise InvalidImage(f"{name}: isn't an image of a known format; save it as {FORMATS}")
 
 
-def _read(path: Path, kind: str, limits: ImageLimits, name: str) -> Image:
+def _read(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Image:
+    """Read a file; without limits, whatever its pixels are."""
     # Readers of damaged files raise nearly anything (KeyError, struct.error, MemoryError, errors of
     # codecs), and their texts hold machine paths; so every error becomes one sentence, cause chained.
     # Their warnings say less than our checks do, and must not become errors where a user wants that.
@@ -103,7 +115,8 @@ def _read(path: Path, kind: str, limits: ImageLimits, name: str) -> Image:
         warnings.simplefilter("ignore")
         try:
             with _open(kind, path, name) as source:
-                check_source(source, limits, name)
+                if limits is not None:
+                    check_source(source, limits, name)
                 array = source.decode()
                 if array.shape != source.shape:  # tifffile gives what it finds
                     raise ValueError(f"decoded shape {array.shape} differs from {source.shape}")
@@ -113,7 +126,8 @@ def _read(path: Path, kind: str, limits: ImageLimits, name: str) -> Image:
             raise InvalidImage(
                 f"{name}: looks like {kind} but is damaged or cut off; export it again and upload the whole file"
             ) from error
-        _check_values(array, name)
+        if limits is not None:
+            _check_values(array, name)
     return Image(array, source.axes, source.pixel_size_um, name)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import io
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -15,20 +14,25 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer, Outcome
-from redis_consumer.consumers.fitness import check_class
 from redis_consumer.consumers.options import describe_options, options_for
-from redis_consumer.errors import InvalidJob, ModelServerUnavailable
+from redis_consumer.consumers.registry import get_consumer_class, make_consumer
+from redis_consumer.errors import InvalidJob, ModelServerUnavailable, SettingsError
 from redis_consumer.job import FINAL_STATUSES, Job, JobStatus
+from redis_consumer.storage import Storage
+from redis_consumer.testing.arguments import check_bad_inputs, check_image
 from redis_consumer.testing.images import example_image, fake_model
 from redis_consumer.testing.inputs import Input
 from redis_consumer.testing.job_run import JobRun
+from redis_consumer.testing.memory_redis import MemoryRedis
 from redis_consumer.testing.models import fields_of, named
 from redis_consumer.testing.verdicts import (
     check,
     failed_in_words,
     is_safe,
     own_folder,
+    own_tempdir,
     same,
     take_away,
     working_directory,
@@ -54,7 +58,7 @@ class ConsumerContract:
     """Checks of one consumer. Derive a class whose name starts with ``Test`` and name the consumer in it.
 
     Attributes:
-        consumer: the class.
+        consumer: the class, or what ``CONSUMER_TYPE`` may say.
         image: an input that it can do its work on, as `redis_consumer.testing.run` takes it; a folder only where
             that is one job.
         model: as `run` takes it.
@@ -63,9 +67,11 @@ class ConsumerContract:
         bad_inputs: files that it can't work on, bytes by name; leave out those that it can.
         own_statuses: that it writes besides those of `JobStatus`, in any order.
         varying_files: of the result that may differ from run to run, since they tell of times.
+        varying_fields: of the job that may, besides those whose names end in ``_time``, ``_at``, ``_url`` or
+            ``_file_name``.
     """
 
-    consumer: ClassVar[type[Consumer]]
+    consumer: ClassVar[type[Consumer] | str]
     image: ClassVar[Input] = example_image()
     model: ClassVar[Any] = fake_model
     job_fields: ClassVar[Mapping[str, object]] = {}
@@ -73,13 +79,26 @@ class ConsumerContract:
     bad_inputs: ClassVar[Mapping[str, bytes]] = _BAD_INPUTS
     own_statuses: ClassVar[Sequence[str]] = ()
     varying_files: ClassVar[Sequence[str]] = ()
+    varying_fields: ClassVar[Sequence[str]] = ()
     _good: ClassVar[JobRun]
 
     # The usual way of a job.
 
     def test_a_worker_can_run_it(self) -> None:
         """It is a class with `_consume`, and its constructor takes what a worker gives."""
-        check_class(self.consumer, self.consumer.__qualname__)
+        kind = self._kind()
+        try:
+            with defaults.read_anew():
+                make_consumer(
+                    kind, redis_client=MemoryRedis(), storage_client=Storage("memory://"), queue="test"
+                ).close()
+        except SettingsError:
+            raise
+        except Exception as error:
+            raise AssertionError(
+                f"{kind.__qualname__} can't be made: {type(error).__name__}: {error}; "
+                "let its constructor take redis_client, storage_client and queue, and nothing else be needed"
+            ) from error
 
     def test_a_job_ends_done(self) -> None:
         """A job on `image` has a result."""
@@ -131,14 +150,16 @@ class ConsumerContract:
 
     def test_it_removes_its_temporary_files(self) -> None:
         """A worker runs for weeks: what each job leaves fills its disk."""
-        with self._bench() as bench, own_folder() as folder:
-            previous, tempfile.tempdir = tempfile.tempdir, str(folder)
-            try:
-                self._run(bench)
-            finally:
-                tempfile.tempdir = previous
-            left = sorted(path.name for path in folder.rglob("*"))
-        check(not left, f"temporary files are left: {left}; work in `with utils.get_tempdir() as folder:`")
+        with self._bench() as bench, own_tempdir() as folder:
+            names = ("", *self._bad_inputs())
+            for name in names:
+                self._run_bad(bench, name) if name else self._run(bench)
+                left = sorted(path.name for path in folder.rglob("*"))
+                check(
+                    not left,
+                    f"temporary files are left by {f'the bad input {name}' if name else 'a job'}: {left}; "
+                    "work in `with utils.get_tempdir() as folder:`",
+                )
 
     def test_it_leaves_the_working_directory_alone(self) -> None:
         """Other jobs run in the same process, and the directory may be read-only."""
@@ -166,7 +187,7 @@ class ConsumerContract:
             first = self._run(bench)
             again = bench.run_again(first)
         check(again.status == "done", f"the second run ended {again.status!r}: {again.reason}; let runs be repeated")
-        same(first, again, "a second run of the same job", besides=self.varying_files)
+        same(first, again, "a second run of the same job", besides=(*self.varying_files, *self.varying_fields))
         keys = [run.fields.get("output_file_name") for run in (first, again)]
         _need(any(keys), "it names no object of its result; test_it_writes_the_fields_of_a_result says so")
         check(
@@ -180,19 +201,19 @@ class ConsumerContract:
         self._need_done()
         with self._bench() as bench:
             self._run(bench)
-            for name, content in self.bad_inputs.items():
-                bench.run(content, **{**self.job_fields, "original_name": name})
+            for name in self._bad_inputs():
+                self._run_bad(bench, name)
             last = self._run(bench)
-        same(self.good_run(), last, "a job after others", besides=self.varying_files)
+        same(self.good_run(), last, "a job after others", besides=(*self.varying_files, *self.varying_fields))
 
     # What goes wrong.
 
     def test_bad_input_fails_in_words(self) -> None:
         """A file that is no input of this consumer ends its job with a reason that a scientist can read."""
-        _need(self.bad_inputs, "bad_inputs is empty")
+        _need(self._bad_inputs(), "bad_inputs is empty")
         with self._bench() as bench:
-            for name, content in self.bad_inputs.items():
-                failed_in_words(bench.run(content, **{**self.job_fields, "original_name": name}), name)
+            for name in self._bad_inputs():
+                failed_in_words(self._run_bad(bench, name), name)
 
     def test_a_missing_input_fails_in_words(self) -> None:
         """An object that is gone, or was never there, ends the job with a reason."""
@@ -203,13 +224,14 @@ class ConsumerContract:
 
     def test_wrong_options_are_refused(self) -> None:
         """A field of the job that isn't what an option takes ends the job, and the reason names it."""
-        options = describe_options(self.consumer.Options)
+        kind = self._kind()
+        options = describe_options(kind.Options)
         _need(options, "it has no options")
         for option in options:
             check(option.description, f"option {option.name} has no description; give it Field(description=…)")
             wrong = {**self.job_fields, option.name: _WRONG}
             try:
-                options_for(self.consumer.Options, {}, Job("", {name: str(value) for name, value in wrong.items()}))
+                options_for(kind.Options, {}, Job("", {name: str(value) for name, value in wrong.items()}))
             except InvalidJob:
                 with self._bench() as bench:
                     run = self._run(bench, **{option.name: _WRONG})
@@ -277,7 +299,7 @@ class ConsumerContract:
     def _bench(self, **parts: Any) -> Iterator[Workbench]:
         """Give a bench; afterwards the working directory is what it was, so that other tests don't suffer."""
         before = Path.cwd()
-        with Workbench(self.consumer, **{"model": self._model(), "children": self.children, **parts}) as bench:
+        with Workbench(self._kind(), **{"model": self._model(), "children": self.children, **parts}) as bench:
             try:
                 yield bench
             finally:
@@ -286,11 +308,24 @@ class ConsumerContract:
     def _run(self, bench: Workbench, **fields: object) -> JobRun:
         return bench.run(self._image(), **{**self.job_fields, **fields})
 
+    def _run_bad(self, bench: Workbench, name: str) -> JobRun:
+        return bench.run(self._bad_inputs()[name], **{**self.job_fields, "original_name": name})
+
+    def _bad_inputs(self) -> Mapping[str, bytes]:
+        check_bad_inputs(self.bad_inputs)
+        return self.bad_inputs
+
+    def _kind(self) -> type[Consumer]:
+        if not hasattr(self, "consumer"):
+            raise TypeError(f"{type(self).__name__} names no consumer; write consumer = MyConsumer in it")
+        return self.consumer if isinstance(self.consumer, type) else get_consumer_class(self.consumer)
+
     def _image(self) -> Input:
+        check_image(self.image)
         return Path(self.image).resolve() if isinstance(self.image, (str, Path)) else self.image
 
     def _name(self) -> str:
-        return str(self.job_fields.get("original_name") or self.good_run().fields["original_name"])
+        return str(self.job_fields.get("original_name") or self.good_run().job.original_name)
 
     def _model(self) -> Any:
         # As it stands in the class: a function would be bound to this object.

@@ -14,6 +14,7 @@ import numpy as np
 
 from redis_consumer.errors import InvalidJob
 from redis_consumer.storage.keys import check_key
+from redis_consumer.testing.arguments import check_image
 
 if TYPE_CHECKING:
     from redis_consumer.images.image import Array
@@ -43,7 +44,12 @@ class Uploaded:
 
 
 def is_plain_folder(image: Input) -> bool:
-    """Whether it is a folder of inputs rather than one input."""
+    """Whether it is a folder of inputs rather than one input.
+
+    Raises:
+        TypeError, ValueError: as `check_image`.
+    """
+    check_image(image)
     return isinstance(image, (str, Path)) and Path(image).is_dir() and Path(image).suffix.lower() != ".zarr"
 
 

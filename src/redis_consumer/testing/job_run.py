@@ -74,7 +74,7 @@ class JobRun:
 
     @cached_property
     def outputs(self) -> dict[str, Array]:
-        """Each file of the result that is an image, as an array of its own dtype and axes."""
+        """Each file of the result that is an image, as an array of its own dtype and axes; pixels may be NaN."""
         read = {name: _read(name, content) for name, content in self.files.items()}
         return {name: array for name, array in read.items() if array is not None}
 
@@ -95,12 +95,12 @@ class JobRun:
 
 
 def _read(name: str, content: bytes) -> Any:
-    from redis_consumer.images.reading import NO_SIDE_LIMITS, read_image
+    from redis_consumer.images.reading import decode_image
 
     with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
         path = Path(folder, PurePosixPath(name).name)
         path.write_bytes(content)
         try:
-            return read_image(path, limits=NO_SIDE_LIMITS).array
+            return decode_image(path)
         except InvalidImage:
             return None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from redis_consumer.errors import ModelMismatch
+from redis_consumer.errors import ModelMismatch, ModelNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.models import packaged_models
 from redis_consumer.serving.base import Array, ModelServer, ModelSpec, OnRetry, TensorSpec, check_inputs, check_outputs
+from redis_consumer.testing.arguments import check_models
 
 if TYPE_CHECKING:
     from redis_consumer.storage import Storage
@@ -30,9 +32,14 @@ _SPEC = ModelSpec((TensorSpec("image", np.dtype(np.float32), (None, None, None, 
 
 
 def named(model: Model | Mapping[str, Model] | None) -> dict[str, Model]:
-    """Give each model a name; none for None, which stands for the packaged ones."""
+    """Give each model a name; none for None, which stands for the packaged ones.
+
+    Raises:
+        TypeError, FileNotFoundError: as `check_models`.
+    """
     if model is None:
         return {}
+    check_models(model)
     return dict(model) if isinstance(model, Mapping) else {NAME: model}
 
 
@@ -44,11 +51,7 @@ def fields_of(models: Mapping[str, Model]) -> dict[str, str]:
 
 
 def store(models: Mapping[str, Model], bucket: Storage) -> dict[str, Function]:
-    """Put models of files into a bucket, each with the card beside it; give the functions that are left.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """Put models of files into a bucket, each with the card beside it; give the functions that are left."""
     functions: dict[str, Function] = {}
     for name, model in models.items():
         if isinstance(model, bytes):
@@ -79,7 +82,10 @@ class FakeServer:
 
     def metadata(self, model: ModelId, *, on_retry: OnRetry | None = None) -> ModelSpec:
         """Say which tensors a model takes and gives, see `ModelServer.metadata`; a function takes an image alone."""
-        return _SPEC if model.name in self._functions else self._others.metadata(model, on_retry=on_retry)
+        if model.name in self._functions:
+            return _SPEC
+        with self._named_in_errors():
+            return self._others.metadata(model, on_retry=on_retry)
 
     def predict(
         self,
@@ -93,10 +99,12 @@ class FakeServer:
 
         Raises:
             ModelMismatch: a function gave something else than an array of as many items as it got, or several by name.
+            ModelNotFound: there is no such model, here or elsewhere.
         """
         function = self._functions.get(model.name)
         if function is None:
-            return self._others.predict(model, inputs, timeout_s=timeout_s, on_retry=on_retry)
+            with self._named_in_errors():
+                return self._others.predict(model, inputs, timeout_s=timeout_s, on_retry=on_retry)
         (batch,) = check_inputs(_SPEC, inputs, model).values()
         answer = function(batch)
         outputs = dict(answer) if isinstance(answer, Mapping) else {"prediction": answer}
@@ -117,3 +125,14 @@ class FakeServer:
     def close(self) -> None:
         """Give back what the other server holds."""
         self._others.close()
+
+    @contextmanager
+    def _named_in_errors(self) -> Iterator[None]:
+        """Let an error of a model that is nowhere name the functions too."""
+        try:
+            yield
+        except ModelNotFound as error:
+            if not self._functions:
+                raise
+            names = ", ".join(self._functions)
+            raise ModelNotFound(f"{error}; functions of this test answer for {names}", model=error.model) from error

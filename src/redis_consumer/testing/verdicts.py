@@ -17,6 +17,9 @@ from redis_consumer.testing.workbench import Workbench
 if TYPE_CHECKING:
     from redis_consumer.images.image import Array
 
+#: Ends of the names of fields, and fields, that tell of one run of a job.
+_ENDS_OF_ONE_RUN = ("_time", "_at", "_url", "_file_name")
+_OF_ONE_RUN = frozenset({"children", "children:done", "children:failed", "failures", "identity_started", "updated_by"})
 _REASON = re.compile(r"\w+: \S.*")
 _MACHINE_PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\"]+/)+[^\s/'\"]+")
 
@@ -54,7 +57,39 @@ def failed_in_words(run: JobRun, what: str) -> None:
 
 
 def same(first: JobRun, second: JobRun, what: str, *, besides: Sequence[str] = ()) -> None:
-    """Check that two results are the same: images by their pixels, other files by their bytes."""
+    """Check that two runs gave the same: images by their pixels, other files by their bytes, and fields by their texts.
+
+    Args:
+        first: what is expected.
+        second: what there is.
+        what: the second one, for messages.
+        besides: names of files and fields that may differ.
+    """
+    __tracebackhide__ = True
+    _same_files(first, second, what, besides)
+    one, other = _lasting_fields(first), _lasting_fields(second)
+    for name in sorted({*one, *other}.difference(besides)):
+        check(
+            one.get(name) == other.get(name),
+            f"{what} wrote {other.get(name)!r} into the field {name} in place of {one.get(name)!r}; "
+            "seed what is random, keep nothing on self, let names of times end in _time, or name it in varying_fields",
+        )
+
+
+def _lasting_fields(run: JobRun) -> dict[str, str]:
+    """Fields that don't tell of one run: neither times, nor objects and children, nor what is named after them."""
+    own = sorted(filter(None, (PurePosixPath(run.job.get("output_file_name")).stem, run.job.id)), key=len)
+    lasting: dict[str, str] = {}
+    for name, text in run.fields.items():
+        if name in _OF_ONE_RUN or name.endswith(_ENDS_OF_ONE_RUN):
+            continue
+        for part in own:
+            text = text.replace(part, "\N{HORIZONTAL ELLIPSIS}")
+        lasting[name] = text
+    return lasting
+
+
+def _same_files(first: JobRun, second: JobRun, what: str, besides: Sequence[str]) -> None:
     __tracebackhide__ = True
     check(
         sorted(first.files) == sorted(second.files),
@@ -95,3 +130,15 @@ def own_folder() -> Iterator[Path]:
     """Give an empty folder that is gone after the block."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder).resolve()
+
+
+@contextlib.contextmanager
+def own_tempdir() -> Iterator[Path]:
+    """Let temporary files go into an empty folder meanwhile."""
+    previous = tempfile.tempdir
+    with own_folder() as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = previous

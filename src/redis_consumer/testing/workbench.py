@@ -18,13 +18,14 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer, Outcome
 from redis_consumer.consumers.model import ModelConsumer
 from redis_consumer.consumers.options import as_text
-from redis_consumer.consumers.registry import make_consumer
+from redis_consumer.consumers.registry import get_consumer_class, make_consumer
 from redis_consumer.consumers.zip_file import ZipFileConsumer
 from redis_consumer.job import EMPTY_FIELDS, Job
 from redis_consumer.models import ModelStore
 from redis_consumer.queue import timestamp
 from redis_consumer.serving import open_model_server
 from redis_consumer.storage import Storage
+from redis_consumer.testing.arguments import check_fields, checked_children
 from redis_consumer.testing.inputs import Input, Uploaded, files_in, is_plain_folder, packed, uploaded
 from redis_consumer.testing.job_run import JobRun
 from redis_consumer.testing.memory_redis import MemoryRedis
@@ -51,9 +52,10 @@ def run(
         model: what answers for the model: a function from (N, y, x, C) float32 to an array of N items or to several
             by name; path or bytes of an ONNX model (with the ``card.toml`` beside it); several by their name; the model
             that comes with the package by default.
-        children: consumer of each queue that the job's children go to; `ImageFileConsumer` by default, and for its own
-            queue the consumer itself.
-        job_fields: fields of the job. Without ``model_name`` it asks for the first model.
+        children: consumer of each queue that the job's children go to: ``QUEUE`` (``predict`` by default) for images of
+            an archive; `ImageFileConsumer` by default, and for its own queue the consumer itself.
+        job_fields: fields of the job, but none that workers write, such as ``status``. Without ``model_name`` it asks
+            for the first model.
 
     Returns:
         What became of it. Nothing is raised for a job that failed.
@@ -61,6 +63,8 @@ def run(
     Raises:
         SettingsError: the consumer can't be made: what is wrong with it, or with a variable.
         FileNotFoundError: there is no such image or model.
+        TypeError: an argument is none of these.
+        ValueError: workers write a field, no child went to a queue of `children`, or the path is empty.
     """
     with Workbench(consumer, model=model, children=children) as bench:
         return bench.run(image, **job_fields)
@@ -91,7 +95,8 @@ class _Bucket(Storage):
 class Workbench:
     """Runs jobs through one instance of a consumer; close it, or use it as a context.
 
-    Settings are read anew from the environment, as by a worker that starts.
+    Settings are read anew from the environment, as by a worker that starts. At its end as a context, a `ValueError`
+    names queues of `children` that no child went to.
 
     Args:
         consumer: as for `run`.
@@ -119,12 +124,13 @@ class Workbench:
         self.storage = _Bucket()
         self.inputs: dict[str, bytes] = {}
         self.on_upload: Callable[[Job], None] | None = None
-        self._children = dict(children or {})
+        self._children = checked_children(children)
         self._submitted: dict[str, dict[str, str]] = {}
         self._statuses: dict[str, list[str]] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._attempts: dict[str, int] = {}
         self._numbers = itertools.count(1)
+        self._is_done = False
         models = named(model)
         self._model_fields = fields_of(models)
         with ExitStack() as stack, defaults.read_anew():
@@ -132,8 +138,7 @@ class Workbench:
             self._models = stack.enter_context(closing(ModelStore(self.storage, Path(folder))))
             onnx = open_model_server("onnx://", find_model=self._models.find)
             self._server = stack.enter_context(closing(FakeServer(store(models, self.storage), onnx)))
-            # A queue that no children of built-in consumers go to.
-            self.consumer = self._make(consumer, "test")
+            self.consumer = self._make(consumer, _queue_for(consumer))
             self.consumer.prepare()
             self._stack = stack.pop_all()
         self._consumers = {self.consumer.queue: self.consumer}
@@ -146,6 +151,8 @@ class Workbench:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if error is None:
+            self._check_children()
 
     def close(self) -> None:
         """Give back what consumers and models hold."""
@@ -155,8 +162,9 @@ class Workbench:
 
     def run(self, image: Input, **job_fields: object) -> JobRun:
         """Run one job, or one for each file of a folder, see `redis_consumer.testing.run`."""
+        check_fields(job_fields)
         if not is_plain_folder(image):
-            return self._run(self._submit(uploaded(image, str(job_fields.get("original_name", ""))), job_fields))
+            return self._run(self._submit(uploaded(image, str(job_fields.get("original_name") or "")), job_fields))
         folder = Path(str(image))
         if isinstance(self.consumer, ZipFileConsumer):
             return self.run(packed(folder), **{"original_name": f"{folder.name}.zip", **job_fields})
@@ -204,7 +212,19 @@ class Workbench:
                 pass
         elapsed_s = time.perf_counter() - started
         children = tuple(self._run_of(key) for key in self._outcomes if key != job_id)
-        return self._run_of(job_id, elapsed_s, children)
+        run = self._run_of(job_id, elapsed_s, children)
+        self._is_done = self._is_done or run.status == self.consumer.final_status
+        return run
+
+    def _check_children(self) -> None:
+        """Refuse queues of `children` that no child went to; a job that failed may not have got so far."""
+        used = self._consumers.keys() - {self.consumer.queue}
+        unused = sorted(self._children.keys() - used)
+        if unused and (self._is_done or used - self._children.keys()):
+            raise ValueError(
+                f"children: no child went to queue {', '.join(unused)}; the queues that children went to, besides "
+                f"{self.consumer.queue!r}, which is the consumer's own, are: {', '.join(sorted(used)) or 'none'}"
+            )
 
     def _run_next(self) -> bool:
         """Run the next job of the first queue that has one; whether all went on as it should."""
@@ -261,16 +281,22 @@ class Workbench:
         return JobRun(job, tuple(self._statuses[job_id]), outcome, result, elapsed_s, children)
 
 
+def _queue_for(consumer: type[Consumer] | str) -> str:
+    """A queue that no children of built-in consumers go to, but for archives that which the settings name."""
+    kind = consumer if isinstance(consumer, type) else get_consumer_class(consumer)
+    return str(defaults.get("QUEUE")) if issubclass(kind, ZipFileConsumer) else "test"
+
+
 def _together(name: str, runs: list[JobRun]) -> JobRun:
     """Make one of the jobs of a folder's files: done where all are, with the outputs of all, each in its own folder."""
     failed = [run for run in runs if run.status != "done"]
-    reason = "\n".join(f"{run.fields['original_name']}: {run.reason or run.status}" for run in failed)
+    reason = "\n".join(f"{run.job.original_name}: {run.reason or run.status}" for run in failed)
     fields = {"original_name": name, "status": "failed" if failed else "done", "reason": reason}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for run in runs:
             for file, content in run.files.items():
-                archive.writestr(f"{run.fields['original_name']}/{file}", content)
+                archive.writestr(f"{run.job.original_name}/{file}", content)
     elapsed_s = sum(run.elapsed_s for run in runs)
     job = Job(name, fields)
     return JobRun(job, ("new", job.status), Outcome.SETTLED, buffer.getvalue(), elapsed_s, tuple(runs))
