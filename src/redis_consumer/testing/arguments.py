@@ -82,7 +82,7 @@ def check_fields(job_fields: Mapping[str, object]) -> None:
     """
     taken = sorted(OWN_FIELDS.difference(_PRODUCERS).intersection(job_fields))
     if taken:
-        raise ValueError(f"field {', '.join(taken)}: is written by workers, and a job begins without; leave it out")
+        raise ValueError(f"field {', '.join(taken)}: is written by workers; leave it out of the job's fields")
 
 
 def check_bad_inputs(bad_inputs: object) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import random
+import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -155,6 +157,14 @@ class Littering(Careful):
         return super().load(job, folder)
 
 
+class CleaningLast(Careful):
+    def load(self, job: dict[str, str], folder: str) -> Any:
+        own = tempfile.mkdtemp()
+        image = super().load(job, own)
+        shutil.rmtree(own)
+        return image
+
+
 class Working(Careful):
     def load(self, job: dict[str, str], folder: str) -> Any:
         Path("download.tif").touch()
@@ -192,6 +202,44 @@ class Remembering(Careful):
         self.seen += 1
         image = super().load(job, folder)
         return image if self.job and self.job.attempt > 1 else image * self.seen
+
+
+class Guessing(Careful):
+    def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
+        super().finish(redis_hash, {**fields, "peak": str(random.random())})
+
+
+class Counting(Careful):
+    count = 0
+
+    def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
+        self.count += 1
+        super().finish(redis_hash, {**fields, "peak": str(self.count)})
+
+
+class Naming(Careful):
+    """Writes what differs from run to run by rights: times, and names made of the job's key and of the result's."""
+
+    def finish(self, redis_hash: str, fields: dict[str, str]) -> None:
+        key = fields["output_file_name"]
+        own = {"wait_time": str(random.random()), "table": f"{key}.csv", "about": f"job {redis_hash}"}
+        super().finish(redis_hash, {**fields, **own, "spent": str(random.random())})
+
+
+class TestNaming(testing.ConsumerContract):
+    consumer = Naming
+    model = echo
+    varying_fields = ("spent",)
+
+
+class Licensed(Careful):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no licence")
+
+
+class Abstract(Careful, ABC):
+    @abstractmethod
+    def measure(self) -> float: ...
 
 
 class Taking(Careful):
@@ -238,6 +286,8 @@ class Slippery(Careful):
     ("bad", "check", "text"),
     [
         (Consumer, "test_a_worker_can_run_it", "has no method _consume"),
+        (Licensed, "test_a_worker_can_run_it", "Licensed can't be made: RuntimeError: no licence; let its constructor"),
+        (Abstract, "test_a_worker_can_run_it", "abstract"),
         (Failing, "test_a_job_ends_done", "the job ended 'failed' .*InvalidImage: image: no"),
         (Backwards, "test_its_statuses_are_known_and_in_order", "the statuses go back: .*predicting -> started"),
         (OwnWords, "test_its_statuses_are_known_and_in_order", r"\['thinking'\] are unknown.*own_statuses"),
@@ -246,12 +296,17 @@ class Slippery(Careful):
         (NoZip, "test_its_result_is_a_zip_that_opens", "no zip archive.*utils.zip_files"),
         (Slippery, "test_names_in_its_result_are_safe", "a:b_feature_0.tif"),
         (Littering, "test_it_removes_its_temporary_files", "left.tif.*utils.get_tempdir"),
+        (CleaningLast, "test_it_removes_its_temporary_files", "by the bad input garbage.tif: .*utils.get_tempdir"),
         (Working, "test_it_leaves_the_working_directory_alone", "download.tif.*utils.get_tempdir"),
         (Moving, "test_it_leaves_the_working_directory_alone", "os.chdir"),
         (Vanishing, "test_it_leaves_the_working_directory_alone", "os.chdir"),
         (Deleting, "test_it_leaves_its_input_alone", "uploads/image.npy"),
         (OneName, "test_a_second_run_gives_the_same", "same object.*utils.zip_files"),
         (Random, "test_a_second_run_gives_the_same", "a second run of the same job gave another .*seed"),
+        (Guessing, "test_a_second_run_gives_the_same", "a second run .* into the field peak in place of"),
+        (Guessing, "test_one_job_leaves_nothing_to_the_next", "a job after others .* into the field peak in place of"),
+        (Counting, "test_a_second_run_gives_the_same", "wrote '2' into the field peak in place of '1'"),
+        (Counting, "test_one_job_leaves_nothing_to_the_next", "wrote '2' into the field peak in place of '1'"),
         (
             Remembering,
             "test_one_job_leaves_nothing_to_the_next",
@@ -358,3 +413,36 @@ def test_the_checks_name_a_folder_and_several_models() -> None:
 
     Checked().test_a_model_server_that_is_away_gives_the_job_back()
     assert Checked().good_run().fields["model_name"] == "One"
+
+
+def test_a_consumer_may_be_named_by_its_import_path() -> None:
+    class Checked(testing.ConsumerContract):
+        consumer = "redis_consumer.consumers.image:ImageFileConsumer"
+
+    Checked().test_a_worker_can_run_it()
+    Checked().test_wrong_options_are_refused()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "check", "text"),
+    [
+        ({}, "test_a_worker_can_run_it", "Checked names no consumer; write consumer = MyConsumer"),
+        (
+            {"bad_inputs": ["a.tif"]},
+            "test_bad_input_fails_in_words",
+            "bad_inputs: is of type list; give bytes by the name",
+        ),
+        (
+            {"bad_inputs": {"a.tif": "x"}},
+            "test_one_job_leaves_nothing_to_the_next",
+            "bad_inputs: 'a.tif' is of type str",
+        ),
+        ({"image": ""}, "test_a_job_ends_done", "image: is an empty text"),
+        ({"image": None}, "test_a_job_ends_done", "image: is None; give a path"),
+    ],
+)
+def test_wrong_attributes_are_told(attributes: dict[str, Any], check: str, text: str) -> None:
+    given = {"consumer": Careful, "model": echo, **attributes} if attributes else {}
+    kind = type("Checked", (testing.ConsumerContract,), given)
+    with pytest.raises((TypeError, ValueError), match=text):
+        getattr(kind(), check)()

@@ -6,7 +6,9 @@ import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from redis_consumer.consumers.base import Outcome
 from redis_consumer.job import Job
@@ -33,6 +35,12 @@ def test_files_are_those_of_the_zip() -> None:
 def test_another_result_is_a_file_of_its_own() -> None:
     assert run(b"{}", output_file_name="output/table.json").files == {"table.json": b"{}"}
     assert run().files == {}
+
+
+def test_images_are_outputs_whatever_their_pixels_are() -> None:
+    image, file = np.array([[1, np.nan], [np.inf, 1e300]]), io.BytesIO()
+    tifffile.imwrite(file, image)
+    np.testing.assert_array_equal(run(zipped(cells=file.getvalue())).outputs["cells"], image)
 
 
 def test_timings_are_numbers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -188,6 +189,85 @@ def test_children_run_in_the_consumers_that_are_named() -> None:
     run = testing.run(Dividing, b"x", children={"others": Other})
     assert run.fields["found"] == "done,failed"
     assert [child.status for child in run.children] == ["done", "failed"]
+
+
+class Fixed(Consumer):
+    """Ends its job at once."""
+
+    def _consume(self, redis_hash: str) -> str:
+        return self.final_status
+
+
+@pytest.mark.parametrize(("variable", "queue"), [(None, "predict"), ("Cells", "cells")])
+def test_images_of_an_archive_go_where_those_of_a_worker_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, queue: str
+) -> None:
+    if variable:
+        monkeypatch.setenv("QUEUE", variable)
+    np.save(tmp_path / "a.npy", testing.example_image())
+    run = testing.run("zip", tmp_path, model=testing.fake_model, children={queue: Fixed})
+    (child,) = run.children
+    assert child.job.id.startswith(f"{queue}:a.npy:")
+    assert child.statuses == ("new", "done")
+
+
+def test_children_that_no_job_has_are_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", testing.example_image())
+    with pytest.raises(ValueError, match="children: no child went to queue test; the queues .* are: predict"):
+        testing.run("zip", tmp_path, model=testing.fake_model, children={"test": Fixed})
+    with pytest.raises(ValueError, match=r"no child went to queue predict; .* besides 'test', .* are: none"):
+        testing.run(Fixed, b"x", children={"predict": Fixed})
+    with pytest.raises(TypeError, match="children: is of type type; give a consumer by its queue"):
+        testing.run(Fixed, b"x", children=Fixed)  # type: ignore[arg-type]
+
+
+def test_a_job_that_failed_before_it_had_children_says_so_itself() -> None:
+    run = testing.run("zip", b"no archive", original_name="a.zip", children={"predict": Fixed})
+    assert (run.status, run.children) == ("failed", ())
+
+
+@pytest.mark.parametrize("name", ["status", "output_url", "next_phase", "objects"])
+def test_fields_that_workers_write_are_refused(name: str) -> None:
+    fields: dict[str, Any] = {name: "done"}
+    with pytest.raises(ValueError, match=f"field {name}: is written by workers; leave it out"):
+        testing.run("image", testing.example_image(), model=testing.fake_model, **fields)
+
+
+@pytest.mark.parametrize("image", [None, io.BytesIO(b"x"), {"a": 1}, [[1], [1, 2]], 3, np.array(["a"])])
+def test_what_is_no_image_is_refused(image: Any) -> None:
+    with pytest.raises(TypeError, match="image: is .*; give a path, an array of numbers, or the bytes of a file"):
+        testing.run("image", image, model=testing.fake_model)
+
+
+def test_no_path_is_not_the_working_directory() -> None:
+    with pytest.raises(ValueError, match="image: is an empty text"):
+        testing.run("image", "", model=testing.fake_model)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "text"),
+    [
+        (3, TypeError, "model: is of type int; give a function"),
+        (np.zeros(3), TypeError, "model: is of type ndarray; give a function"),
+        ({"A": 3}, TypeError, "model 'A': is of type int; give a function"),
+        ({3: testing.fake_model}, TypeError, "model: the name 3 is no text"),
+        ("no.onnx", FileNotFoundError, "model: there is no file 'no.onnx'"),
+    ],
+)
+def test_what_is_no_model_is_refused(model: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        testing.run("image", testing.example_image(), model=model)
+
+
+def test_a_model_that_is_not_there_is_told_with_those_that_are() -> None:
+    run = testing.run("image", testing.example_image(), model={"A": testing.fake_model}, model_name="B")
+    assert run.status == "failed"
+    assert run.reason.endswith("; functions of this test answer for A")
+
+
+def test_no_original_name_is_none() -> None:
+    run = testing.run("image", testing.example_image(), model=testing.fake_model, original_name=None)
+    assert (run.job.original_name, list(run.outputs)) == ("image.npy", ["image_feature_0.tif"])
 
 
 def test_an_outage_gives_the_job_back_and_the_bench_goes_on() -> None:
