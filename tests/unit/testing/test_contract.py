@@ -286,8 +286,8 @@ class Slippery(Careful):
     ("bad", "check", "text"),
     [
         (Consumer, "test_a_worker_can_run_it", "has no method _consume"),
-        (Licensed, "test_a_worker_can_run_it", "Licensed can't be made: RuntimeError: no licence; let its constructor"),
-        (Abstract, "test_a_worker_can_run_it", "abstract"),
+        (Licensed, "test_a_worker_can_run_it", "Licensed can't be made: .*RuntimeError: no licence"),
+        (Abstract, "test_a_worker_can_run_it", "Abstract.* abstract"),
         (Failing, "test_a_job_ends_done", "the job ended 'failed' .*InvalidImage: image: no"),
         (Backwards, "test_its_statuses_are_known_and_in_order", "the statuses go back: .*predicting -> started"),
         (OwnWords, "test_its_statuses_are_known_and_in_order", r"\['thinking'\] are unknown.*own_statuses"),
@@ -296,7 +296,11 @@ class Slippery(Careful):
         (NoZip, "test_its_result_is_a_zip_that_opens", "no zip archive.*utils.zip_files"),
         (Slippery, "test_names_in_its_result_are_safe", "a:b_feature_0.tif"),
         (Littering, "test_it_removes_its_temporary_files", "left.tif.*utils.get_tempdir"),
-        (CleaningLast, "test_it_removes_its_temporary_files", "by the bad input garbage.tif: .*utils.get_tempdir"),
+        (
+            CleaningLast,
+            "test_it_removes_its_temporary_files",
+            "the bad input garbage.tif leaves temporary files: .*utils.get_tempdir",
+        ),
         (Working, "test_it_leaves_the_working_directory_alone", "download.tif.*utils.get_tempdir"),
         (Moving, "test_it_leaves_the_working_directory_alone", "os.chdir"),
         (Vanishing, "test_it_leaves_the_working_directory_alone", "os.chdir"),
