@@ -54,5 +54,10 @@ def text_at(port: int) -> str:
 def test_keda_finds_waiting_and_running_jobs(release: Release, port: int, redis_db: Any) -> None:
     redis_db.lpush("raw", "raw:a:1", "raw:b:1")
     redis_db.lpush("processing-raw:pod-1", "raw:c:1")
+    wanted = [each["valueLocation"] for each in triggers_of(release)]
+    wait_for(lambda: numbers_at(port, wanted) == [3, 0], "the jobs")
+
+
+def numbers_at(port: int, locations: list[str]) -> list[float]:
     numbers = dict(line.rsplit(" ", 1) for line in scrape(port).splitlines() if not line.startswith("#"))
-    assert [float(numbers[each["valueLocation"]]) for each in triggers_of(release)] == [3, 0]
+    return [float(numbers[location]) for location in locations]

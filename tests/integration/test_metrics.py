@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from redis_consumer import metrics
+from redis_consumer.cli import metrics as metrics_module
 from redis_consumer.cli.metrics import read_figures
 from redis_consumer.consumers import Consumer
 from redis_consumer.consumers.base import Interrupted
@@ -36,7 +37,7 @@ from support.cli import CommandLine
 from support.grpc_server import PREDICT, Answer, answering
 from support.queues import claimed, give_up, submit
 from support.redis_server import RedisServer, free_port
-from support.scraping import names_of, scrape, value
+from support.scraping import names_of, samples_of, scrape, value
 from support.worker import JOB, running_worker, variables, wait_for
 
 Work = Callable[[Consumer, str], str]
@@ -363,16 +364,39 @@ def test_the_exporter_outlives_redis(tmp_path: Path) -> None:
             assert value(scrape(port), "redis_consumer_queue_workers", queue="track") == 0
         finally:
             server.stop()
-        assert value(scrape(port), "redis_consumer_up") == 0
+        wait_for(lambda: value(scrape(port), "redis_consumer_up") == 0, "word that Redis is away")
+
+
+def test_who_asks_at_once_gets_the_same_figures(
+    redis_client: RedisClient, redis_db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_module, "KEPT_S", 60.0)
+    give = metrics_module.pages_of(redis_client, ["predict"])["/metrics"]
+    first = give()
+    submit(redis_db)
+    assert give() is first
 
 
 def test_a_key_that_is_no_queue_is_said(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
     with exporter(tmp_path, redis_server.port) as port:
         redis_db.set("predict", "text")
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            scrape(port)
-        assert refused.value.code == 500
-        assert "holds a string, no queue" in refused.value.read().decode()
+        wait_for(lambda: "holds a string, no queue" in refusal(port), "word of the key")
+
+
+def refusal(port: int) -> str:
+    """Why it tells nothing, empty where it does."""
+    try:
+        scrape(port)
+    except urllib.error.HTTPError as refused:
+        return refused.read().decode()
+    return ""
+
+
+def test_named_queues_are_told_of_and_no_other(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
+    with exporter(tmp_path, redis_server.port, "--queue", "Track", "--queue", "track") as port:
+        text = scrape(port)
+    workers = [dict(labels) for name, labels in samples_of(text) if name == "redis_consumer_queue_workers"]
+    assert workers == [{"queue": "track"}]
 
 
 def test_an_address_that_is_taken_stops_the_start(redis_server: RedisServer, tmp_path: Path) -> None:

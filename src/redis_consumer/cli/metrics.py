@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Seconds for Redis to answer, less than Prometheus waits for us.
 REDIS_WAITS_S = 2.0
+#: Seconds for which figures are told again: reading them takes time where Redis hangs or has many keys.
+KEPT_S = 1.5
 
 Figures = dict["Metric", dict[tuple[str, ...], float]]
 
@@ -30,7 +32,15 @@ def register(app: typer.Typer) -> None:
 
 
 def metrics(
-    queue: options.Queues = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--queue",
+            "-q",
+            help="Queue, and no other; repeatable. QUEUE and SEGMENTATION_QUEUE with their archives' if left out.",
+            metavar="NAME",
+        ),
+    ] = None,
     listen: Annotated[
         str, typer.Option("--listen", help="Where to answer GET /metrics and GET /live.", metavar="HOST:PORT")
     ] = "0.0.0.0:9102",
@@ -48,7 +58,7 @@ def metrics(
 
     settings = connect.read_settings(redis=redis)
     connect.start_logs(settings)
-    names = chosen_queues(settings, queue)
+    names = list(dict.fromkeys(map(str.lower, queue))) if queue else chosen_queues(settings, None)
     client = connect.open_redis(REDIS_WAITS_S)
     selector = selectors.DefaultSelector()
     pages = Pages(listen, pages_of(client, names), selector, name="--listen ")
@@ -67,12 +77,12 @@ def metrics(
 def pages_of(client: Any, names: list[str]) -> Mapping[str, Callable[[], Reply]]:
     """What is answered by path: ``/metrics``, also where Redis is away, and ``/live`` for a probe."""
     from redis_consumer import metrics
-    from redis_consumer.supervisor.pages import Reply
+    from redis_consumer.supervisor.pages import Reply, kept
 
     def give_metrics() -> Reply:
         return Reply(metrics.text_of_queues(read_figures(client, names)), content_type=metrics.CONTENT_TYPE)
 
-    return {"/metrics": give_metrics, "/live": lambda: Reply.of_data({"queues": names})}
+    return {"/metrics": kept(give_metrics, KEPT_S), "/live": lambda: Reply.of_data({"queues": names})}
 
 
 def read_figures(client: Any, names: list[str]) -> Figures:

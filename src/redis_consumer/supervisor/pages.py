@@ -54,6 +54,29 @@ class Connection:
     unsent: bytes = b""
 
 
+def kept(page: Callable[[], Reply], for_s: float) -> Callable[[], Reply]:
+    """Hand out a page, or the error it ended with, for some seconds after it came: who asks at once waits for one."""
+    made: Reply | Exception
+    until = float("-inf")
+
+    def give() -> Reply:
+        nonlocal made, until
+        if time.monotonic() < until:
+            if isinstance(made, Exception):
+                raise made
+            return made
+        try:
+            made = page()
+        except Exception as error:
+            made = error
+            raise
+        finally:
+            until = time.monotonic() + for_s
+        return made
+
+    return give
+
+
 class Pages:
     """A small HTTP server within a loop that selects: it answers as long as that loop turns, so it can't lie.
 

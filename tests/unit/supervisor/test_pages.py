@@ -12,7 +12,7 @@ import pytest
 
 from redis_consumer.errors import SettingsError
 from redis_consumer.supervisor import pages as pages_module
-from redis_consumer.supervisor.pages import Pages, Reply
+from redis_consumer.supervisor.pages import Pages, Reply, kept
 
 LARGE = Reply(b"x" * 20_000_000, content_type="text/plain")
 
@@ -86,6 +86,33 @@ def test_a_page_that_fails_says_so_and_ends_nothing(
 def test_a_large_page_comes_whole(pages: Pages, selector: selectors.BaseSelector) -> None:
     _, _, body = received(ask(pages, "/large"), selector).partition(b"\r\n\r\n")
     assert body == LARGE.body
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_kept_page_is_made_anew_some_seconds_after_it_came(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    now = 100.0
+    made: list[float] = []
+
+    def page() -> Reply:
+        nonlocal now
+        now += 2
+        made.append(now)
+        if fails:
+            raise SettingsError(f"{now}")
+        return Reply(f"{now}".encode())
+
+    def told() -> str:
+        try:
+            return give().body.decode()
+        except SettingsError as error:
+            return str(error)
+
+    monkeypatch.setattr("redis_consumer.supervisor.pages.time.monotonic", lambda: now)
+    give = kept(page, 1.5)
+    assert [told(), told()] == ["102.0", "102.0"]
+    now += 1.5
+    assert [told(), told()] == ["105.5", "105.5"]
+    assert made == [102.0, 105.5]
 
 
 def test_who_takes_a_large_page_slowly_keeps_nobody_waiting(pages: Pages, selector: selectors.BaseSelector) -> None:
