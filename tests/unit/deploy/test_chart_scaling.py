@@ -86,7 +86,7 @@ def test_keda_may_ask_a_prometheus(chart: Chart) -> None:
     (trigger,) = spec_of(release, "ScaledObject")["triggers"]
     assert trigger["metadata"] == {
         "serverAddress": "http://prometheus:9090",
-        "query": f"max({unfinished('predict')})",
+        "query": 'max(redis_consumer_queue_unfinished_jobs{queue="predict",namespace=~"|deepcell"})',
         "threshold": "1",
         "ignoreNullValues": "false",
     }

@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
+import yaml
 
 from redis_consumer.metrics import Histogram, Metric, queues, worker
 from support.documents import DOCS, PAGES, ROOT, extension, name_of
@@ -49,11 +51,29 @@ def expressions() -> dict[str, str]:
 
 def selectors(text: str) -> Iterator[tuple[str, set[str]]]:
     """Names of the samples that an expression selects, with the labels that it selects by."""
-    found: list[Any] = []
-    promql_parser.walk(promql_parser.parse(text), pre_visit=lambda each: found.append(each))
-    for each in found:
+    for each, _ in selected(text):
+        yield str(each.name), {matcher.name for matcher in each.matchers.matchers}
+
+
+def selected(text: str) -> list[tuple[Any, list[Any]]]:
+    """What an expression selects, each with the aggregations that it goes through, the outermost first."""
+    around: list[Any] = []
+    found: list[tuple[Any, list[Any]]] = []
+
+    def enter(each: Any) -> None:
+        around.append(each)
         if isinstance(each, promql_parser.VectorSelector):
-            yield str(each.name), {matcher.name for matcher in each.matchers.matchers}
+            found.append((each, [one for one in around if isinstance(one, promql_parser.AggregateExpr)]))
+
+    def leave(_: Any) -> None:
+        around.pop()
+
+    promql_parser.walk(promql_parser.parse(text), pre_visit=enter, post_visit=leave)
+    return found
+
+
+def labels_by(aggregation: Any) -> set[str]:
+    return set(aggregation.modifier.labels) if aggregation.modifier else set()
 
 
 def metric_of(sample: str) -> Metric:
@@ -67,6 +87,26 @@ def test_expressions_can_be_read_and_name_what_there_is(name: str) -> None:
     assert {sample for sample, _ in found} <= SAMPLES
     for sample, labels in found:
         assert labels <= {*metric_of(sample).labels, "le"}
+
+
+@pytest.mark.parametrize("name", expressions())
+def test_a_queue_that_several_exporters_tell_of_counts_once(name: str) -> None:
+    for selector, aggregations in selected(expressions()[name]):
+        metric = metric_of(selector.name)
+        if metric not in queues.ALL or name == "RedisConsumerExporterAbsent":
+            continue
+        assert aggregations, "each exporter's restart would be another series"
+        *outer, inner = aggregations
+        assert str(inner.op) in ("max", "min"), "of the same number told twice, one is taken"
+        fixed = {each.name for each in selector.matchers.matchers if each.op == promql_parser.MatchOp.Equal}
+        if outer:
+            assert labels_by(inner) >= {"namespace", *metric.labels} - fixed, "different numbers aren't mixed"
+
+
+@pytest.mark.parametrize("rule", table.rules(), ids=lambda rule: rule["alert"])
+def test_an_alert_is_of_one_namespace(rule: dict[str, Any]) -> None:
+    aggregations = [each for _, found in selected(rule["expr"]) for each in found]
+    assert all("namespace" in labels_by(each) for each in aggregations)
 
 
 def test_the_dashboard_shows_every_metric() -> None:
@@ -97,13 +137,58 @@ def test_an_alert_says_how_bad_it_is_what_and_what_to_do(rule: dict[str, Any]) -
     assert re.fullmatch(r"\d+[smh]", rule["for"])
 
 
+def promtool(*arguments: str) -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("no promtool on PATH; Debian's package prometheus has it")
+    run = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 @pytest.mark.slow
 def test_prometheus_takes_the_rules() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool on PATH; Debian's package prometheus has it")
-    run = subprocess.run([promtool, "check", "rules", table.RULES], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
+    promtool("check", "rules", str(table.RULES))
+
+
+#: By name, namespace and exporter. In "a" a second exporter comes, and the first one goes while alerts wait.
+SERIES = {
+    ('queue_unfinished_jobs{queue="q"', "a", "old"): "3x25 stale",
+    ('queue_unfinished_jobs{queue="q"', "a", "new"): "_x20 3x20",
+    ('queue_workers{queue="q"', "a", "old"): "0x25 stale",
+    ('queue_workers{queue="q"', "a", "new"): "_x20 0x20",
+    ('queue_swept_total{queue="q"', "a", "old"): "0x20 1+1x3 4 stale",
+    ('queue_swept_total{queue="q"', "a", "new"): "_x20 1+1x3 4x20",
+    ('queue_unfinished_jobs{queue="q"', "b", "old"): "5x60",
+    ('queue_workers{queue="q"', "b", "old"): "2x60",
+    ('queue_oldest_waiting_seconds{queue="q"', "b", "old"): "0+60x60",
+    ('queue_ended_total{status="done",queue="q"', "b", "old"): "10x60",
+    ('queue_ended_total{status="done",queue="q"', "a", "old"): "10+5x20",
+}
+
+
+@pytest.mark.slow
+def test_alerts_tell_namespaces_apart_and_outlive_an_exporter(tmp_path: Path) -> None:
+    fired = {"RedisConsumerNoWorkers": "a", "RedisConsumerQueueStuck": "b"}
+    case = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f'redis_consumer_{name},namespace="{namespace}",pod="{pod}"}}', "values": values}
+            for (name, namespace, pod), values in SERIES.items()
+        ],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (alertname, namespace) (ALERTS{alertstate="firing",namespace!=""})',
+                "eval_time": "29m",
+                "exp_samples": [
+                    {"labels": f'{{alertname="{alert}",namespace="{namespace}"}}', "value": 1}
+                    for alert, namespace in fired.items()
+                ],
+            }
+        ],
+    }
+    tests = {"rule_files": [str(table.RULES)], "evaluation_interval": "1m", "tests": [case]}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests), encoding="utf-8")
+    promtool("test", "rules", str(tmp_path / "tests.yaml"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
