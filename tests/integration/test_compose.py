@@ -14,7 +14,8 @@ from support.documents import ROOT
 from support.redis_server import free_port
 from support.worker import wait_for
 
-PASSWORD = "3f9b0d"
+#: What the shell or the file of Redis could take for something else.
+PASSWORD = r"""3f"9\b$0d' \"%s"""
 
 
 def test_the_redis_asks_for_a_password_and_keeps_its_jobs(tmp_path: Path) -> None:

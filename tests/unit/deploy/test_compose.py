@@ -74,7 +74,9 @@ def test_the_health_check_of_the_worker_exists() -> None:
 
 
 def test_running_jobs_may_end_before_they_are_killed() -> None:
-    assert seconds(WORKER["stop_grace_period"]) > Settings().grace_period + 5
+    assert WORKER["stop_grace_period"] == "${WORKER_STOP_GRACE:-40s}"
+    assert seconds(INTERPOLATED["WORKER_STOP_GRACE"]) > float(EXAMPLES["GRACE_PERIOD"]) + 5
+    assert float(EXAMPLES["GRACE_PERIOD"]) == Settings().grace_period
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -89,7 +91,7 @@ def test_each_service_is_bounded_watched_and_started_again(name: str) -> None:
 
 def test_redis_keeps_its_jobs_and_asks_for_a_password() -> None:
     script = words_of("redis")[-1]
-    assert all(word in script for word in ("appendonly yes", "noeviction", 'requirepass "$$REDIS_PASSWORD"'))
+    assert all(word in script for word in ("appendonly yes", "noeviction", 'requirepass "$$password"'))
     assert "ports" not in SERVICES["redis"]
     assert WORKER["environment"]["REDIS_PASSWORD"] == SERVICES["redis"]["environment"]["REDIS_PASSWORD"]
 
@@ -109,8 +111,8 @@ def test_the_address_of_tensorflow_serving_is_that_of_its_service() -> None:
 
 
 def test_the_example_names_every_variable_with_its_default() -> None:
-    assert set(EXAMPLES) == {*INTERPOLATED, "COMPOSE_PROFILES"}
-    assert {name: text for name, text in EXAMPLES.items() if text} == {
+    assert set(EXAMPLES) == {*INTERPOLATED, "COMPOSE_PROFILES", "GRACE_PERIOD"}
+    assert {name: text for name, text in EXAMPLES.items() if text and name != "GRACE_PERIOD"} == {
         name: text for name, text in INTERPOLATED.items() if name != "REDIS_PASSWORD"
     }
 
