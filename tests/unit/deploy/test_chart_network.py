@@ -20,20 +20,22 @@ def spec_of(chart: Chart, values: dict[str, Any], **policy: Any) -> dict[str, An
     return dict(release.one("NetworkPolicy")["spec"])
 
 
+@pytest.mark.parametrize("key", ["env", "secrets"])
 @pytest.mark.parametrize(
-    ("env", "redis", "models"),
+    ("given", "redis", "models"),
     [
         ({}, [6379], [8500]),
         ({"REDIS_PORT": 26379, "TF_PORT": "9000"}, [6379, 26379], [9000]),
+        ({"REDIS_PORT": " 26379 "}, [6379, 26379], [8500]),
         ({"MODEL_SERVER": "oip://a:8001,b:8002"}, [6379], [8001, 8002]),
         ({"MODEL_SERVER": "tfs://[fd00::53]:8500,[::1]:8501/"}, [6379], [8500, 8501]),
         ({"MODEL_SERVER": "onnx://"}, [6379], []),
     ],
 )
 def test_ports_are_those_of_the_settings(
-    chart: Chart, env: dict[str, Any], redis: list[int], models: list[int]
+    chart: Chart, key: str, given: dict[str, Any], redis: list[int], models: list[int]
 ) -> None:
-    egress = spec_of(chart, {"env": env})["egress"]
+    egress = spec_of(chart, {key: given})["egress"]
     assert egress == [{"ports": DNS}, tcp(*redis), *([tcp(*models)] if models else []), tcp(443)]
 
 

@@ -20,6 +20,15 @@ def test_a_cluster_waits_for_the_grace_period(chart: Chart, grace: object, secon
     assert pod["terminationGracePeriodSeconds"] == seconds
 
 
+def test_a_grace_period_in_a_secret_counts(chart: Chart) -> None:
+    assert chart.render({"secrets": {"GRACE_PERIOD": 300}}).pod()["terminationGracePeriodSeconds"] == 310
+
+
+def test_a_variable_wins_over_a_secret_as_in_a_container(chart: Chart) -> None:
+    release = chart.render({"secrets": {"GRACE_PERIOD": 300}, "env": {"GRACE_PERIOD": 20}})
+    assert release.pod()["terminationGracePeriodSeconds"] == 30
+
+
 def test_a_cluster_waits_longer_than_a_worker_takes_to_stop(chart: Chart) -> None:
     assert chart.render({"env": {"GRACE_PERIOD": "0"}}).pod()["terminationGracePeriodSeconds"] > KILL_AFTER_S
 

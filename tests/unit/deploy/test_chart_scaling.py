@@ -62,6 +62,8 @@ def test_each_queue_of_a_worker_has_a_trigger(chart: Chart) -> None:
         ({"env": {"QUEUE": "track", "CONSUMER_TYPE": "zip"}}, "track-zip"),
         ({"type": "zip", "queue": "track-zip"}, "track-zip"),
         ({"serve": ["package.module:Class=Count"]}, "count"),
+        ({"secrets": {"QUEUE": "track", "CONSUMER_TYPE": "zip"}}, "track-zip"),
+        ({"env": {"QUEUE": " track "}}, "track"),
     ],
 )
 def test_queues_are_those_that_a_worker_serves(chart: Chart, values: dict[str, Any], queue: str) -> None:

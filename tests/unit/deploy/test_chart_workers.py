@@ -73,6 +73,27 @@ def test_secrets_are_the_release_s_and_each_worker_s_own(chart: Chart) -> None:
     assert names == ["cells-redis-consumer", f"{ZIP}-secrets"]
 
 
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_worker_can_do_without_a_secret_of_the_release(chart: Chart, nothing: object) -> None:
+    secrets = {"REDIS_PASSWORD": nothing, "AWS_SECRET_ACCESS_KEY": "own"}
+    values = {"secrets": {"REDIS_PASSWORD": "all", "SENTRY": "x"}, "consumers": [{"name": "zip", "secrets": secrets}]}
+    release = chart.render(values)
+    assert release.container(ZIP)["envFrom"] == [{"secretRef": {"name": f"{ZIP}-secrets"}}]
+    assert set(release.all("Secret")[f"{ZIP}-secrets"]["data"]) == {"AWS_SECRET_ACCESS_KEY", "SENTRY"}
+
+
+@pytest.mark.parametrize(("env", "is_hidden"), [({}, False), ({"REDIS_PORT": 3}, True)])
+def test_a_worker_s_secret_wins_over_the_release_s_variable(chart: Chart, env: dict[str, Any], is_hidden: bool) -> None:
+    entry = {"name": "zip", "secrets": {"REDIS_PORT": 2}, "env": env}
+    release = chart.render({"env": {"REDIS_PORT": 1}, "consumers": [entry]})
+    assert ("REDIS_PORT" in release.variables(ZIP)) is is_hidden
+
+
+def test_a_worker_s_own_queue_wins_over_its_secret(chart: Chart) -> None:
+    entry = {"name": "zip", "queue": "predict", "secrets": {"QUEUE": "track"}}
+    assert chart.render({"consumers": [entry]}).variables(ZIP)["QUEUE"] == "predict"
+
+
 def test_a_secret_is_coded_as_a_cluster_wants_it(chart: Chart) -> None:
     data = chart.render(VALUES).all("Secret")["cells-redis-consumer"]["data"]
     assert base64.b64decode(data["REDIS_PASSWORD"]) == b"all"
@@ -129,3 +150,8 @@ def test_code_can_be_imported(chart: Chart) -> None:
     assert release.variables()["PYTHONPATH"] == mount["mountPath"]
     (volume,) = (each for each in release.pod()["volumes"] if each["name"] == "code")
     assert volume["configMap"]["name"] == release.one("ConfigMap")["metadata"]["name"]
+
+
+def test_code_is_found_beside_the_modules_of_ones_own_path(chart: Chart) -> None:
+    release = chart.render({"code": {"mine.py": ""}, "env": {"PYTHONPATH": "/opt/mine"}})
+    assert release.variables()["PYTHONPATH"] == "/code:/opt/mine"

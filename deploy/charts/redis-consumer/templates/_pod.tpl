@@ -56,10 +56,10 @@ command:
 {{- end }}
 {{- include "redis-consumer.env" $worker.variables }}
 {{- $secrets := list }}
-{{- if include "redis-consumer.given" $root.Values.secrets | fromJson }}
+{{- if $worker.takesShared }}
 {{- $secrets = append $secrets (include "redis-consumer.fullname" $root) }}
 {{- end }}
-{{- if include "redis-consumer.given" $worker.ownSecrets | fromJson }}
+{{- if $worker.ownSecrets }}
 {{- $secrets = append $secrets (printf "%s-secrets" $worker.fullname) }}
 {{- end }}
 {{- if or $secrets $worker.envFrom }}
@@ -72,10 +72,10 @@ envFrom:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
-{{- if $worker.variables.HEALTH_ADDRESS }}
+{{- with $worker.known.HEALTH_ADDRESS }}
 ports:
   - name: health
-    containerPort: {{ regexFind "[0-9]+$" $worker.variables.HEALTH_ADDRESS }}
+    containerPort: {{ regexFind "[0-9]+$" . }}
 {{- if $worker.probes.enabled }}
 startupProbe:
   httpGet: { path: /live, port: health }

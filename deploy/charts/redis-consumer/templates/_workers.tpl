@@ -15,7 +15,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* All workers as JSON: their values, with `fullname`, `variables` and `queues`. */}}
+{{/* All workers as JSON: their values, with `fullname`, `ownSecrets`, `takesShared` (whether the release's Secret too),
+     `variables`, `known` (those and the secrets, trimmed) and `queues`. */}}
 {{- define "redis-consumer.workers" -}}
 {{- $root := . -}}
 {{- $fullname := include "redis-consumer.fullname" . -}}
@@ -26,8 +27,9 @@
 {{- include "redis-consumer.overlay" (list $worker .) -}}
 {{- $own := ternary (printf "%s-%s" $fullname .name | trunc 63 | trimSuffix "-") $fullname (hasKey . "name") -}}
 {{- $_ := set $worker "fullname" (.fullnameOverride | default $own) -}}
-{{- $_ := set $worker "ownSecrets" (ternary (.secrets | default dict) dict (hasKey . "name")) -}}
-{{- $_ := set $worker "variables" (include "redis-consumer.variables" $worker | fromJson) -}}
+{{- include "redis-consumer.secrets" (list $root $worker .) -}}
+{{- $_ := set $worker "variables" (include "redis-consumer.variables" (list $worker .) | fromJson) -}}
+{{- $_ := set $worker "known" (include "redis-consumer.known" (list $worker.secrets $worker.variables) | fromJson) -}}
 {{- $_ := set $worker "queues" (include "redis-consumer.queues" $worker | fromJsonArray) -}}
 {{- include "redis-consumer.check" $worker -}}
 {{- if has $worker.fullname $names -}}
@@ -61,19 +63,59 @@
 {{- toJson $given -}}
 {{- end -}}
 
-{{/* A worker's variables in JSON. */}}
+{{/* Which Secrets a worker takes: (root, worker, entry). A Secret can't take a key out of another one: where the entry
+     does, the worker has all of its secrets in one of its own. */}}
+{{- define "redis-consumer.secrets" -}}
+{{- $worker := index . 1 -}}
+{{- $shared := include "redis-consumer.given" (index . 0).Values.secrets | fromJson -}}
+{{- $merged := include "redis-consumer.given" $worker.secrets | fromJson -}}
+{{- $own := ternary (include "redis-consumer.given" (index . 2).secrets | fromJson) dict (hasKey (index . 2) "name") -}}
+{{- $isWhole := true -}}
+{{- range $name, $_ := $shared -}}
+{{- $isWhole = and $isWhole (hasKey $merged $name) -}}
+{{- end -}}
+{{- $_ := set $worker "ownSecrets" (ternary $own $merged $isWhole) -}}
+{{- $_ := set $worker "takesShared" (and $isWhole (gt (len $shared) 0)) -}}
+{{- end -}}
+
+{{/* A worker's variables in JSON: (worker, entry). */}}
 {{- define "redis-consumer.variables" -}}
-{{- $named := dict "CONSUMER_TYPE" .type "QUEUE" .queue -}}
-{{- if .code -}}
-{{- $_ := set $named "PYTHONPATH" "/code" -}}
-{{- end -}}
+{{- $worker := index . 0 -}}
+{{- $entry := index . 1 -}}
 {{- $variables := dict -}}
-{{- if .probes.enabled -}}
-{{- $_ := set $variables "HEALTH_ADDRESS" (printf "0.0.0.0:%v" .probes.port) -}}
+{{- if $worker.probes.enabled -}}
+{{- $_ := set $variables "HEALTH_ADDRESS" (printf "0.0.0.0:%v" $worker.probes.port) -}}
 {{- end -}}
-{{- include "redis-consumer.overlay" (list $variables (include "redis-consumer.given" .env | fromJson)) -}}
-{{- include "redis-consumer.overlay" (list $variables (include "redis-consumer.given" $named | fromJson)) -}}
+{{- include "redis-consumer.overlay" (list $variables (include "redis-consumer.told" $worker | fromJson)) -}}
+{{- /* A container's own variables hide those of a Secret, but an entry's secret is nearer than the `env` at the top. */ -}}
+{{- $told := include "redis-consumer.told" $entry | fromJson -}}
+{{- range $name, $_ := include "redis-consumer.given" $entry.secrets | fromJson -}}
+{{- if not (hasKey $told $name) -}}
+{{- $_ := unset $variables $name -}}
+{{- end -}}
+{{- end -}}
+{{- if $worker.code -}}
+{{- $_ := set $variables "PYTHONPATH" (list "/code" $variables.PYTHONPATH | compact | join ":") -}}
+{{- end -}}
 {{- toJson $variables -}}
+{{- end -}}
+
+{{/* What a map of values tells in `env`, `type` and `queue`, as variables in JSON. */}}
+{{- define "redis-consumer.told" -}}
+{{- $told := include "redis-consumer.given" .env | fromJson -}}
+{{- $named := include "redis-consumer.given" (dict "CONSUMER_TYPE" .type "QUEUE" .queue) | fromJson -}}
+{{- include "redis-consumer.overlay" (list $told $named) -}}
+{{- toJson $told -}}
+{{- end -}}
+
+{{/* What the chart can know of a pod's settings, trimmed and in JSON: (secrets, variables). */}}
+{{- define "redis-consumer.known" -}}
+{{- $known := include "redis-consumer.given" (index . 0) | fromJson -}}
+{{- include "redis-consumer.overlay" (list $known (index . 1)) -}}
+{{- range $name, $value := $known -}}
+{{- $_ := set $known $name (trim $value) -}}
+{{- end -}}
+{{- toJson $known -}}
 {{- end -}}
 
 {{/* The lists in Redis that a worker takes jobs from, in JSON. */}}
@@ -83,8 +125,8 @@
 {{- $queues = append $queues (regexReplaceAll "^.*=" . "" | lower) -}}
 {{- end -}}
 {{- if not .serve -}}
-{{- $queue := .variables.QUEUE | default "predict" | lower -}}
-{{- $isZip := eq "zip" (.variables.CONSUMER_TYPE | default "image" | lower) -}}
+{{- $queue := .known.QUEUE | default "predict" | lower -}}
+{{- $isZip := eq "zip" (.known.CONSUMER_TYPE | default "image" | lower) -}}
 {{- $queues = list (ternary (printf "%s-zip" (trimSuffix "-zip" $queue)) $queue $isZip) -}}
 {{- end -}}
 {{- toJson $queues -}}
@@ -103,5 +145,5 @@ env:
 
 {{/* Seconds between SIGTERM and SIGKILL: the grace period of jobs, five until a slot is killed, five more. */}}
 {{- define "redis-consumer.terminationGracePeriod" -}}
-{{- .terminationGracePeriodSeconds | default (add 10 (ceil (.variables.GRACE_PERIOD | default "25" | toString | trim | float64))) -}}
+{{- .terminationGracePeriodSeconds | default (add 10 (ceil (.known.GRACE_PERIOD | default "25" | float64))) | int -}}
 {{- end -}}
