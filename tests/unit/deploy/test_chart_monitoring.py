@@ -32,6 +32,14 @@ def test_prometheus_asks_workers_and_exporter(chart: Chart) -> None:
     assert asked == {("cells-redis-consumer", 8080), ("cells-redis-consumer-exporter", 9102)}
 
 
+def test_workers_are_asked_where_nobody_probes_them(chart: Chart) -> None:
+    release = chart.render({"probes": {"enabled": False}, "serviceMonitor": {"enabled": True}})
+    container = release.container()
+    assert release.variables()["HEALTH_ADDRESS"] == "0.0.0.0:8080"
+    assert container["ports"] == [{"name": "health", "containerPort": 8080}]
+    assert {"startupProbe", "livenessProbe", "readinessProbe"}.isdisjoint(container)
+
+
 def test_it_asks_a_port_that_the_services_have(chart: Chart) -> None:
     release = chart.render(MONITORED)
     (endpoint,) = release.one("ServiceMonitor")["spec"]["endpoints"]

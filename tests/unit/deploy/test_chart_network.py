@@ -39,6 +39,11 @@ def test_ports_are_those_of_the_settings(
     assert egress == [{"ports": DNS}, tcp(*redis), *([tcp(*models)] if models else []), tcp(443)]
 
 
+def test_the_exporter_reaches_its_own_redis(chart: Chart) -> None:
+    egress = spec_of(chart, {"exporter": {"enabled": True, "env": {"REDIS_PORT": 6380}}})["egress"]
+    assert egress[1] == tcp(6379, 6380)
+
+
 def test_peers_may_be_named(chart: Chart) -> None:
     peers = [{"podSelector": {"matchLabels": {"app": "redis"}}}]
     egress = spec_of(chart, {}, redis={"to": peers, "ports": [6380]}, extraEgress=[{"to": peers}])["egress"]

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+import redis_consumer
 from redis_consumer.supervisor.loop import KILL_AFTER_S
-from support.charts import Chart
+from support.charts import Chart, Refused
 
 ALL: dict[str, Any] = {"exporter": {"enabled": True}}
 
@@ -58,6 +59,26 @@ def test_without_probes(chart: Chart) -> None:
     release = chart.render({"probes": {"enabled": False}})
     assert {"startupProbe", "livenessProbe", "readinessProbe", "ports"}.isdisjoint(release.container())
     assert "HEALTH_ADDRESS" not in release.variables()
+
+
+def test_a_probe_can_be_switched_off(chart: Chart) -> None:
+    release = chart.render({"probes": {"startup": None}, "consumers": [{"name": "a", "probes": {"liveness": None}}]})
+    container = release.container("cells-redis-consumer-a")
+    assert "readinessProbe" in container
+    assert {"startupProbe", "livenessProbe"}.isdisjoint(container)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8080", " localhost:8080", "[::1]:8080"])
+def test_an_address_that_no_probe_reaches_is_refused(chart: Chart, address: str) -> None:
+    values: dict[str, Any] = {"env": {"HEALTH_ADDRESS": address}}
+    with pytest.raises(Refused, match="no probe reaches the worker"):
+        chart.render(values)
+    chart.render({**values, "probes": {"enabled": False}})
+
+
+def test_an_address_may_have_spaces_around_it(chart: Chart) -> None:
+    container = chart.render({"env": {"HEALTH_ADDRESS": " 0.0.0.0:9000 "}}).container()
+    assert container["ports"] == [{"name": "health", "containerPort": 9000}]
 
 
 @pytest.mark.parametrize("name", ["cells-redis-consumer", "cells-redis-consumer-exporter"])
@@ -141,5 +162,48 @@ def test_what_else_a_pod_may_be_given(chart: Chart) -> None:
 def test_disruptions(chart: Chart, given: dict[str, Any], kept: dict[str, Any]) -> None:
     release = chart.render({"podDisruptionBudget": {"enabled": True, **given}})
     spec = release.one("PodDisruptionBudget")["spec"]
+    assert spec.pop("unhealthyPodEvictionPolicy") == "AlwaysAllow"
     assert spec.pop("selector") == release.one("Deployment")["spec"]["selector"]
     assert spec == kept
+
+
+def test_disruptions_without_a_limit_are_refused(chart: Chart) -> None:
+    with pytest.raises(Refused, match="neither minAvailable nor maxUnavailable"):
+        chart.render({"podDisruptionBudget": {"enabled": True, "maxUnavailable": None}})
+
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ({"repository": "r/a"}, f"r/a:{redis_consumer.__version__}"),
+        ({"repository": "r/a", "tag": "1"}, "r/a:1"),
+        ({"repository": "r/a", "tag": "1", "digest": DIGEST}, f"r/a@{DIGEST}"),
+    ],
+)
+def test_an_image_by_tag_or_digest(chart: Chart, image: dict[str, Any], name: str) -> None:
+    assert chart.render({"image": image}).container()["image"] == name
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"image": {"repository": "r/top", "tag": "2"}}, "r/top:2"),
+        ({}, "r/a:1"),
+        ({"exporter": {"enabled": True, "image": {"repository": "r/e"}}}, "r/e:1"),
+    ],
+)
+def test_the_exporter_has_an_image_that_can_be_pulled(chart: Chart, values: dict[str, Any], name: str) -> None:
+    consumers = [{"name": "a", "image": {"repository": "r/a", "tag": "1"}}]
+    release = chart.render({**ALL, "consumers": consumers, **values})
+    assert release.container("cells-redis-consumer-exporter")["image"] == name
+
+
+def test_a_digest_goes_where_another_image_is_named(chart: Chart) -> None:
+    consumers = [{"name": "a", "image": {"tag": "2"}}, {"name": "b", "image": {"pullPolicy": "Always"}}]
+    values = {"image": {"repository": "r/a", "digest": DIGEST}, "consumers": consumers}
+    release = chart.render({**values, "exporter": {"enabled": True, "image": {"repository": "r/e", "tag": "3"}}})
+    images = {name.rpartition("-")[2]: release.container(name)["image"] for name in release.all("Deployment")}
+    assert images == {"a": "r/a:2", "b": f"r/a@{DIGEST}", "exporter": "r/e:3"}

@@ -95,6 +95,28 @@ def test_names_that_look_like_other_values_are_text(chart: Chart) -> None:
     assert release.one("Deployment")["metadata"]["labels"]["app.kubernetes.io/instance"] == "2024"
 
 
+@pytest.mark.parametrize("key", ["nameOverride", "fullnameOverride"])
+def test_a_name_of_digits_is_text(chart: Chart, key: str) -> None:
+    values = {"podDisruptionBudget": {"enabled": True}, "networkPolicy": {"enabled": True}, "secrets": {"A": "b"}}
+    scaler: dict[str, Any]
+    for scaler in ({"hpa": {"enabled": True}}, {"code": {"a.py": ""}}):
+        release = chart.render({key: "123", **values, **scaler})
+        assert all("123" in each["metadata"]["name"] for each in release.manifests)
+
+
+def test_words_that_look_like_other_values_are_text(chart: Chart) -> None:
+    pod = chart.render({"priorityClassName": "true", "serviceAccount": {"create": True, "name": "123"}}).pod()
+    assert (pod["priorityClassName"], pod["serviceAccountName"]) == ("true", "123")
+
+
+@pytest.mark.parametrize("name", ["2024", "cells.a"])
+@pytest.mark.parametrize("key", ["exporter", "serviceMonitor"])
+def test_a_name_that_no_service_can_have_is_refused(chart: Chart, name: str, key: str) -> None:
+    with pytest.raises(Refused, match="set fullnameOverride"):
+        chart.render({key: {"enabled": True}}, name=name)
+    chart.render({key: {"enabled": True}, "fullnameOverride": "cells"}, name=name)
+
+
 def test_numbers_may_be_quoted(chart: Chart) -> None:
     release = chart.render({"replicas": "2"})
     assert release.one("Deployment")["spec"]["replicas"] == 2

@@ -36,6 +36,13 @@ def test_each_has_a_deployment(chart: Chart) -> None:
     assert set(chart.render(VALUES).all("Deployment")) == {IMAGE, ZIP, OWN}
 
 
+def test_a_long_name_of_a_release_leaves_its_workers_theirs(chart: Chart) -> None:
+    release = chart.render({"consumers": [{"name": "image"}, {"name": "images"}]}, name="cells-" * 8 + "long")
+    names = list(release.all("Deployment"))
+    assert [name.rpartition("-")[2] for name in names] == ["image", "images"]
+    assert {len(name) <= 63 for name in names} == {True}
+
+
 def test_type_and_queue_become_variables(chart: Chart) -> None:
     variables = chart.render(VALUES).variables(IMAGE)
     assert (variables["CONSUMER_TYPE"], variables["QUEUE"]) == ("image", "predict")

@@ -43,12 +43,3 @@
 {{- end -}}
 {{- toJson $source -}}
 {{- end -}}
-
-{{/* Whether the release has an exporter: asked for, or what KEDA asks. */}}
-{{- define "redis-consumer.hasExporter" -}}
-{{- $needed := .Values.exporter.enabled -}}
-{{- range include "redis-consumer.workers" . | fromJsonArray -}}
-{{- $needed = or $needed (and .keda.enabled (not .keda.prometheusAddress)) -}}
-{{- end -}}
-{{- if $needed }}true{{ end -}}
-{{- end -}}

@@ -15,8 +15,14 @@
 {{- end -}}
 {{- end -}}
 
+{{/* (prefix, name) in 63 letters: the prefix is cut, since names differ at their end. */}}
+{{- define "redis-consumer.longName" -}}
+{{- $name := index . 1 -}}
+{{- printf "%s-%s" (index . 0 | trunc (int (sub 62 (len $name))) | trimSuffix "-") $name -}}
+{{- end -}}
+
 {{- define "redis-consumer.exporter" -}}
-{{- include "redis-consumer.fullname" . | trunc 54 | trimSuffix "-" }}-exporter
+{{- include "redis-consumer.longName" (list (include "redis-consumer.fullname" .) "exporter") -}}
 {{- end -}}
 
 {{- define "redis-consumer.serviceAccount" -}}
@@ -25,7 +31,7 @@
 
 {{/* Labels that all pods of the release have, and no other. */}}
 {{- define "redis-consumer.selector" -}}
-app.kubernetes.io/name: {{ include "redis-consumer.name" . }}
+app.kubernetes.io/name: {{ include "redis-consumer.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
@@ -40,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "redis-consumer.workerSelector" -}}
 {{ include "redis-consumer.selector" (index . 0) }}
 app.kubernetes.io/component: worker
-redis-consumer/worker: {{ (index . 1).fullname }}
+redis-consumer/worker: {{ (index . 1).fullname | quote }}
 {{- end -}}
 
 {{- define "redis-consumer.exporterSelector" -}}
@@ -48,6 +54,28 @@ redis-consumer/worker: {{ (index . 1).fullname }}
 app.kubernetes.io/component: exporter
 {{- end -}}
 
+{{/* The digest is that of a repository's tag: (image, own). Where `own` gives one of them, the image has it no longer. */}}
+{{- define "redis-consumer.dropDigest" -}}
+{{- $own := index . 1 | default dict -}}
+{{- if or $own.repository $own.tag -}}
+{{- $_ := unset (index . 0) "digest" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (root, image) */}}
 {{- define "redis-consumer.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default (index . 0).Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{/* Fails where Services can't be called as the release is. */}}
+{{- define "redis-consumer.checkService" -}}
+{{- $fullname := include "redis-consumer.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $fullname) -}}
+{{- fail (printf "%s: no Service can have this name; set fullnameOverride to letters, digits and dashes, a letter first" $fullname) -}}
+{{- end -}}
 {{- end -}}

@@ -20,7 +20,7 @@ spec:
   securityContext:
     {{- toYaml $worker.podSecurityContext | nindent 4 }}
   {{- with $worker.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- include "redis-consumer.placement" $worker | nindent 2 }}
   containers:
@@ -32,7 +32,7 @@ spec:
     {{- if $worker.code }}
     - name: code
       configMap:
-        name: {{ $worker.fullname }}-code
+        name: {{ printf "%s-code" $worker.fullname | quote }}
     {{- end }}
     {{- with $worker.volumes }}
     {{- toYaml . | nindent 4 }}
@@ -43,7 +43,7 @@ spec:
 {{- $root := index . 0 -}}
 {{- $worker := index . 1 -}}
 name: worker
-image: {{ include "redis-consumer.image" (dict "Values" $worker "Chart" $root.Chart) }}
+image: {{ include "redis-consumer.image" (list $root $worker.image) | quote }}
 imagePullPolicy: {{ $worker.image.pullPolicy }}
 {{- if $worker.serve }}
 command:
@@ -66,7 +66,7 @@ command:
 envFrom:
   {{- range $secrets }}
   - secretRef:
-      name: {{ . }}
+      name: {{ . | quote }}
   {{- end }}
   {{- with $worker.envFrom }}
   {{- toYaml . | nindent 2 }}
@@ -77,15 +77,13 @@ ports:
   - name: health
     containerPort: {{ regexFind "[0-9]+$" . }}
 {{- if $worker.probes.enabled }}
-startupProbe:
-  httpGet: { path: /live, port: health }
-  {{- toYaml $worker.probes.startup | nindent 2 }}
-livenessProbe:
-  httpGet: { path: /live, port: health }
-  {{- toYaml $worker.probes.liveness | nindent 2 }}
-readinessProbe:
-  httpGet: { path: /ready, port: health }
-  {{- toYaml $worker.probes.readiness | nindent 2 }}
+{{- range $kind, $path := dict "startup" "/live" "liveness" "/live" "readiness" "/ready" }}
+{{- with get $worker.probes $kind }}
+{{ $kind }}Probe:
+  httpGet: { path: {{ $path }}, port: health }
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 securityContext:
@@ -110,7 +108,7 @@ volumeMounts:
 {{/* Who a pod of the release is to the cluster. */}}
 {{- define "redis-consumer.account" -}}
 {{- with include "redis-consumer.serviceAccount" . -}}
-serviceAccountName: {{ . }}
+serviceAccountName: {{ . | quote }}
 {{ end -}}
 automountServiceAccountToken: {{ .Values.serviceAccount.automountServiceAccountToken }}
 {{- /* A Service called redis would set REDIS_PORT to an address. */}}

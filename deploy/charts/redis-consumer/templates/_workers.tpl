@@ -24,8 +24,12 @@
 {{- $names := list (include "redis-consumer.exporter" .) -}}
 {{- range (.Values.consumers | default (list dict)) -}}
 {{- $worker := omit (deepCopy $root.Values) "consumers" "global" "fullnameOverride" -}}
+{{- include "redis-consumer.dropDigest" (list $worker.image .image) -}}
 {{- include "redis-consumer.overlay" (list $worker .) -}}
-{{- $own := ternary (printf "%s-%s" $fullname .name | trunc 63 | trimSuffix "-") $fullname (hasKey . "name") -}}
+{{- $own := $fullname -}}
+{{- with .name -}}
+{{- $own = include "redis-consumer.longName" (list $fullname .) -}}
+{{- end -}}
 {{- $_ := set $worker "fullname" (.fullnameOverride | default $own) -}}
 {{- include "redis-consumer.secrets" (list $root $worker .) -}}
 {{- $_ := set $worker "variables" (include "redis-consumer.variables" (list $worker .) | fromJson) -}}
@@ -47,6 +51,13 @@
 {{- end -}}
 {{- if and .serve (or .type .queue) -}}
 {{- fail (printf "%s: serve names consumers and queues itself; leave type and queue empty" .fullname) -}}
+{{- end -}}
+{{- if and .probes.enabled (regexMatch "^(127\\.|localhost:|\\[::1\\])" (.known.HEALTH_ADDRESS | default "")) -}}
+{{- fail (printf "%s: at HEALTH_ADDRESS=%s no probe reaches the worker; use 0.0.0.0, or disable probes" .fullname .known.HEALTH_ADDRESS) -}}
+{{- end -}}
+{{- $budget := .podDisruptionBudget -}}
+{{- if and $budget.enabled (kindIs "invalid" $budget.minAvailable) (kindIs "invalid" $budget.maxUnavailable) -}}
+{{- fail (printf "%s: podDisruptionBudget has neither minAvailable nor maxUnavailable; give one" .fullname) -}}
 {{- end -}}
 {{- end -}}
 
@@ -83,7 +94,7 @@
 {{- $worker := index . 0 -}}
 {{- $entry := index . 1 -}}
 {{- $variables := dict -}}
-{{- if $worker.probes.enabled -}}
+{{- if or $worker.probes.enabled $worker.serviceMonitor.enabled -}}
 {{- $_ := set $variables "HEALTH_ADDRESS" (printf "0.0.0.0:%v" $worker.probes.port) -}}
 {{- end -}}
 {{- include "redis-consumer.overlay" (list $variables (include "redis-consumer.told" $worker | fromJson)) -}}
