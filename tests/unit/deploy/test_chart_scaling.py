@@ -95,6 +95,25 @@ def test_keda_may_ask_a_prometheus(chart: Chart) -> None:
     assert "Service" not in release.kinds
 
 
+def test_notes_say_that_prometheus_needs_an_exporter(chart: Chart) -> None:
+    values = {"keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}}
+    assert "exporter.enabled" in chart.render(values).notes
+    assert "exporter.enabled" not in chart.render({**values, "exporter": {"enabled": True}}).notes
+
+
+def test_notes_ask_the_exporter_where_there_may_be_no_worker(chart: Chart) -> None:
+    assert f"deployment/{EXPORTER} -- redis-consumer doctor" in chart.render(KEDA).notes
+    assert "deployment/cells-redis-consumer -- redis-consumer doctor" in chart.render().notes
+
+
+def test_large_numbers_stay_whole(chart: Chart) -> None:
+    million = 1_000_000
+    values = {"keda": {"enabled": True, "cooldownPeriod": million}, "terminationGracePeriodSeconds": million}
+    release = chart.render(values)
+    assert spec_of(release, "ScaledObject")["cooldownPeriod"] == million
+    assert release.pod("cells-redis-consumer")["terminationGracePeriodSeconds"] == million
+
+
 def test_keda_s_fallback_and_pace(chart: Chart) -> None:
     behavior = {"scaleDown": {"stabilizationWindowSeconds": 600}}
     fallback = {"failureThreshold": 3, "replicas": 1}
@@ -162,16 +181,43 @@ OLD_AND_NEW: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"type": "Pods", "pods": {"metricName": "jobs", "targetAverageValue": "1"}},
         {"metric": {"name": "jobs"}, "target": {"type": "AverageValue", "averageValue": "1"}},
     ),
+    (
+        {
+            "type": "Object",
+            "object": {
+                "metricName": "jobs",
+                "target": {"apiVersion": "v1", "kind": "Namespace", "name": "jobs"},
+                "targetValue": "0",
+                "averageValue": "3",
+            },
+        },
+        {
+            "describedObject": {"apiVersion": "v1", "kind": "Namespace", "name": "jobs"},
+            "metric": {"name": "jobs"},
+            "target": {"type": "AverageValue", "averageValue": "3"},
+        },
+    ),
+    (
+        {
+            "type": "ContainerResource",
+            "containerResource": {"name": "cpu", "container": "worker", "targetAverageUtilization": 80},
+        },
+        {"name": "cpu", "container": "worker", "target": {"type": "Utilization", "averageUtilization": 80}},
+    ),
 ]
+
+
+def as_of_today(kind: str, source: dict[str, Any]) -> dict[str, Any]:
+    return {"type": kind, kind[0].lower() + kind[1:]: source}
 
 
 @pytest.mark.parametrize(("old", "new"), OLD_AND_NEW, ids=[old["type"] for old, _ in OLD_AND_NEW])
 def test_metrics_in_the_oldest_words_are_translated(chart: Chart, old: dict[str, Any], new: dict[str, Any]) -> None:
     spec = spec_of(chart.render({"hpa": {"enabled": True, "metrics": [old]}}), "HorizontalPodAutoscaler")
-    assert spec["metrics"] == [{"type": old["type"], old["type"].lower(): new}]
+    assert spec["metrics"] == [as_of_today(old["type"], new)]
 
 
-@pytest.mark.parametrize("new", [{"type": old["type"], old["type"].lower(): new} for old, new in OLD_AND_NEW])
+@pytest.mark.parametrize("new", [as_of_today(old["type"], new) for old, new in OLD_AND_NEW])
 def test_metrics_in_today_s_words_stay(chart: Chart, new: dict[str, Any]) -> None:
     spec = spec_of(chart.render({"hpa": {"enabled": True, "metrics": [new]}}), "HorizontalPodAutoscaler")
     assert spec["metrics"] == [new]

@@ -122,6 +122,11 @@ def test_numbers_may_be_quoted(chart: Chart) -> None:
     assert release.one("Deployment")["spec"]["replicas"] == 2
 
 
+def test_a_number_that_isn_t_written_as_one_is_refused(chart: Chart) -> None:
+    with pytest.raises(Refused, match="/replicas"):
+        chart.render({"replicas": "08"})
+
+
 def test_none_are_none(chart: Chart) -> None:
     assert chart.render({"replicas": 0}).one("Deployment")["spec"]["replicas"] == 0
 

@@ -68,6 +68,16 @@ def test_maps_are_merged_and_lists_replaced(chart: Chart) -> None:
     assert "tolerations" in release.pod(IMAGE)
 
 
+def test_null_takes_out_what_is_inherited(chart: Chart) -> None:
+    keys = ["env", "secrets", "resources", "tolerations", "podLabels", "podSecurityContext", "securityContext", "code"]
+    inherited = {**VALUES, "podLabels": {"a": "b"}, "code": {"a.py": ""}}
+    release = chart.render({**inherited, "consumers": [{"name": "image", **dict.fromkeys(keys)}]})
+    assert set(release.variables(IMAGE)) == {"HEALTH_ADDRESS"}
+    assert {"envFrom", "resources", "securityContext"}.isdisjoint(release.container(IMAGE))
+    assert {"tolerations", "securityContext"}.isdisjoint(release.pod(IMAGE))
+    assert "ConfigMap" not in release.kinds
+
+
 def test_no_worker_changes_what_the_next_one_inherits(chart: Chart) -> None:
     assert chart.render(VALUES).container(OWN)["resources"] == VALUES["resources"]
 

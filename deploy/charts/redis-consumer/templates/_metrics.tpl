@@ -17,7 +17,7 @@
 {{- define "redis-consumer.metric" -}}
 {{- $key := untitle .type -}}
 {{- $source := get . $key | default dict -}}
-{{- if or (hasKey $source "targetValue") (hasKey $source "targetAverageValue") (hasKey $source "targetAverageUtilization") -}}
+{{- if pick $source "metricName" "targetValue" "targetAverageValue" "targetAverageUtilization" -}}
 {{- $source = include "redis-consumer.source" $source | fromJson -}}
 {{- end -}}
 {{- toYaml (dict "type" .type $key $source) -}}
@@ -31,13 +31,14 @@
 {{- with .metricSelector | default .selector -}}{{- $_ := set $metric "selector" . -}}{{- end -}}
 {{- $_ := set $source "metric" $metric -}}
 {{- else -}}
-{{- $_ := set $source "name" .name -}}
+{{- $source = pick . "name" "container" -}}
 {{- end -}}
 {{- with .target -}}{{- $_ := set $source "describedObject" . -}}{{- end -}}
 {{- if hasKey . "targetAverageUtilization" -}}
 {{- $_ := set $source "target" (dict "type" "Utilization" "averageUtilization" .targetAverageUtilization) -}}
-{{- else if hasKey . "targetAverageValue" -}}
-{{- $_ := set $source "target" (dict "type" "AverageValue" "averageValue" .targetAverageValue) -}}
+{{- else if or (hasKey . "targetAverageValue") (hasKey . "averageValue") -}}
+{{- $average := get . (ternary "averageValue" "targetAverageValue" (hasKey . "averageValue")) -}}
+{{- $_ := set $source "target" (dict "type" "AverageValue" "averageValue" $average) -}}
 {{- else -}}
 {{- $_ := set $source "target" (dict "type" "Value" "value" .targetValue) -}}
 {{- end -}}

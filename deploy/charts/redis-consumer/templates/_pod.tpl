@@ -17,8 +17,10 @@ metadata:
 spec:
   {{- include "redis-consumer.account" $root | nindent 2 }}
   terminationGracePeriodSeconds: {{ include "redis-consumer.terminationGracePeriod" $worker }}
+  {{- with $worker.podSecurityContext }}
   securityContext:
-    {{- toYaml $worker.podSecurityContext | nindent 4 }}
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   {{- with $worker.priorityClassName }}
   priorityClassName: {{ . | quote }}
   {{- end }}
@@ -86,8 +88,10 @@ ports:
 {{- end }}
 {{- end }}
 {{- end }}
+{{- with $worker.securityContext }}
 securityContext:
-  {{- toYaml $worker.securityContext | nindent 2 }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with $worker.resources }}
 resources:
   {{- toYaml . | nindent 2 }}
