@@ -74,6 +74,8 @@ def test_an_address_that_no_probe_reaches_is_refused(chart: Chart, address: str)
     with pytest.raises(Refused, match="no probe reaches the worker"):
         chart.render(values)
     chart.render({**values, "probes": {"enabled": False}})
+    with pytest.raises(Refused, match="no probe reaches the worker"):
+        chart.render({**values, "probes": {"enabled": False}, "serviceMonitor": {"enabled": True}})
 
 
 def test_an_address_may_have_spaces_around_it(chart: Chart) -> None:

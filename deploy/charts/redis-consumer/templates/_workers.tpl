@@ -52,8 +52,8 @@
 {{- if and .serve (or .type .queue) -}}
 {{- fail (printf "%s: serve names consumers and queues itself; leave type and queue empty" .fullname) -}}
 {{- end -}}
-{{- if and .probes.enabled (regexMatch "^(127\\.|localhost:|\\[::1\\])" (.known.HEALTH_ADDRESS | default "")) -}}
-{{- fail (printf "%s: at HEALTH_ADDRESS=%s no probe reaches the worker; use 0.0.0.0, or disable probes" .fullname .known.HEALTH_ADDRESS) -}}
+{{- if and (or .probes.enabled .serviceMonitor.enabled) (regexMatch "^(127\\.|localhost:|\\[::1\\])" (.known.HEALTH_ADDRESS | default "")) -}}
+{{- fail (printf "%s: at HEALTH_ADDRESS=%s no probe reaches the worker; use 0.0.0.0, or disable probes and serviceMonitor" .fullname .known.HEALTH_ADDRESS) -}}
 {{- end -}}
 {{- $budget := .podDisruptionBudget -}}
 {{- if and $budget.enabled (kindIs "invalid" $budget.minAvailable) (kindIs "invalid" $budget.maxUnavailable) -}}
