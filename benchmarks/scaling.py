@@ -63,7 +63,7 @@ def measure(
 ) -> dict[str, Any]:
     """Measure what jobs take here, check the simulation against 1, 2 and 4 real workers, then simulate fleets.
 
-    Real workers and their servers have two cores, so that these are short with few workers.
+    Real workers and their servers have two cores, where the system can do that, so that a few workers make them short.
 
     Real: workers, Redis, bucket on disk, and a gRPC server that sleeps as long as a model takes. Assumed, see
     `benchmarks.scaling_parts`: the GPU's times, the bucket's limits, ways through the network.

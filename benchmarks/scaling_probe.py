@@ -87,19 +87,18 @@ def few_cores() -> Iterator[int]:
 
 
 def watch(group: ImageWorker, server: ModelServer, image: Plane, jobs: int) -> Seen:
-    """Run that many jobs with an image, look at what everybody does, and remove the results.
+    """Remove earlier results, run that many jobs with an image, and look at what everybody does.
 
     Raises:
         RuntimeError: a job failed, or took too long.
     """
+    for path in _results(group):
+        path.unlink()  # of whoever ran jobs before
     server.activity()
     before, machine_s, began = group.work(), _machine_s(), time.perf_counter()
     run = group.run(image, jobs)
     span_s, machine_s, after = time.perf_counter() - began, _machine_s() - machine_s, group.work()
-    results = [path for path in (group.bucket / "output").rglob("*") if path.is_file()]
-    written_bytes = sum(map(_size, results))
-    for path in results:
-        path.unlink()
+    results = _results(group)
     return Seen(
         run,
         server.activity(),
@@ -107,7 +106,7 @@ def watch(group: ImageWorker, server: ModelServer, image: Plane, jobs: int) -> S
         machine_s,
         span_s,
         _size(group.bucket / "uploads/image.tif"),
-        written_bytes / jobs,
+        sum(map(_size, results)) / jobs,
         len(results) / jobs,
     )
 
@@ -213,8 +212,13 @@ def _machine_s() -> float:
     this = psutil.Process()
     cores = this.cpu_affinity() if hasattr(this, "cpu_affinity") else range(psutil.cpu_count() or 1)
     times = psutil.cpu_times(percpu=True)
-    kinds = ("user", "system", "nice", "irq", "softirq")
-    return float(sum(getattr(times[core], kind, 0) for core in cores for kind in kinds))
+    # Where a container has a numbering of its own, all of its cores.
+    own = [times[core] for core in cores] if max(cores) < len(times) else times
+    return float(sum(getattr(each, kind, 0) for each in own for kind in ("user", "system", "nice", "irq", "softirq")))
+
+
+def _results(group: ImageWorker) -> list[Path]:
+    return [path for path in (group.bucket / "output").rglob("*") if path.is_file()]
 
 
 def _size(path: Path) -> int:

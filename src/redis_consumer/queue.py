@@ -305,12 +305,11 @@ class JobQueue:
         prefix = f"processing-{self.name}:"
         arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT)]
         reply = self.run(script_call("sweep", keys, arguments))
-        returned = list(zip(reply[::3], reply[1::3], reply[2::3], strict=False))
-        for job_id, processing, attempt in returned:
+        for job_id, processing, attempt in zip(reply[::3], reply[1::3], reply[2::3], strict=False):
             worker = processing.removeprefix(prefix)
             with job_context(job_id=job_id, attempt=int(attempt) if attempt else None, queue=self.name):
                 logger.warning("Swept job %s back to queue %s: its worker %s is gone", job_id, self.name, worker)
-        return [job_id for job_id, *_ in returned]
+        return [job_id for job_id in reply[::3] if job_id != -1]
 
     def leave(self, job: Job) -> None:
         """Note that a run which lost its job may have left an object in the bucket."""

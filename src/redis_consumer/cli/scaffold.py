@@ -36,7 +36,7 @@ def check_name(name: str) -> None:
     package = package_of(name)
     if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         wrong = f"must be small letters, digits and single dashes, {LONGEST_NAME} at most, e.g. cell-counter"
-    elif keyword.iskeyword(package) or find_spec(package) is not None:
+    elif keyword.iskeyword(package) or _is_module(package):
         wrong = f"Python has a word or module {package} already; choose another, e.g. my-{name}"
     elif keyword.iskeyword(class_of(name)):
         wrong = f"its class would be called {class_of(name)}, a word of Python; choose another, e.g. my-{name}"
@@ -112,6 +112,12 @@ def _write(folder: Path, name: str, kind: str) -> list[Path]:
         path.write_text(Template(template.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
         files.append(path)
     return files
+
+
+def _is_module(name: str) -> bool:
+    spec = find_spec(name)
+    # Any folder in the working directory may pass for a package without files.
+    return spec is not None and spec.origin is not None
 
 
 def _about_models(kind: str) -> dict[str, str]:

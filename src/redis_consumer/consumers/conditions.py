@@ -80,21 +80,27 @@ def origin(thing: Hashable, group: str = "") -> dict[str, Any]:
     path = f"{thing.__module__}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
     if path.startswith("redis_consumer."):
         return {"origin": path, "distribution": DISTRIBUTION, "version": redis_consumer.__version__}
-    for point in metadata.entry_points(group=group) if group else ():
-        if point.dist is not None and _is_at(point, thing, path):
-            return {"origin": path, "distribution": point.dist.name, "version": point.dist.version}
+    point = _entry_point(thing, path, group) if group else None
+    if point is not None and point.dist is not None:
+        return {"origin": path, "distribution": point.dist.name, "version": point.dist.version}
     return {"origin": path, "distribution": None, "version": None, "source_sha256": _source_digest(thing)}
 
 
-def _is_at(point: metadata.EntryPoint, thing: Hashable, path: str) -> bool:
-    """Whether an entry point is of a thing, which it may name by a shorter way than where it stands in its package."""
-    if point.value.replace(" ", "") == path:
-        return True
-    is_own = point.module.partition(".")[0] == str(thing.__module__).partition(".")[0]
-    try:
-        return is_own and point.load() is thing
-    except Exception:  # noqa: BLE001 - another one of its package, whatever its import raises
-        return False
+def _entry_point(thing: Hashable, path: str, group: str) -> metadata.EntryPoint | None:
+    """The entry point of a thing, which it may name by a shorter way than where the thing stands in its package."""
+    points = metadata.entry_points(group=group)
+    package = str(thing.__module__).partition(".")[0]
+    exact = [point for point in points if point.value.replace(" ", "") == path]
+    own = [point for point in points if point.module.partition(".")[0] == package]
+    return next(iter(exact), None) or next((point for point in own if _gives(point, thing)), None)
+
+
+def _gives(point: metadata.EntryPoint, thing: Hashable) -> bool:
+    # Of a module that isn't imported a thing that is in use can't be.
+    found: object = sys.modules.get(point.module)
+    for name in point.attr.split("."):
+        found = getattr(found, name, None)
+    return found is thing
 
 
 def options_of(function: Any, given: Mapping[str, object]) -> dict[str, Any]:

@@ -143,6 +143,7 @@ class ModelConsumer(Consumer):
         Raises:
             ModelNotFound, ModelMismatch, ModelServerUnavailable: as `ModelServer.predict`.
             ValueError: items of a list differ in size, or there are none.
+            InvalidJob, TypeError: the model's text, or what is given for it, names none.
         """
         from redis_consumer.serving.batches import predict_in_batches
 

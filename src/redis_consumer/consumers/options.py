@@ -99,7 +99,8 @@ def check_names(options: type[ConsumerOptions], owner: str) -> None:
     """
     for name, info in options.model_fields.items():
         kind = get_origin(_given(info)) or _given(info)
-        if isinstance(kind, type) and issubclass(kind, (Mapping, BaseModel)):
+        # One that something in its annotation reads from a text, such as pydantic's Json, has metadata.
+        if isinstance(kind, type) and issubclass(kind, Mapping) and not info.metadata:
             raise SettingsError(
                 f"{owner}: its option {name!r} is a {kind.__name__}, which no text gives; make its values options"
             )

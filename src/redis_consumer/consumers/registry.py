@@ -21,9 +21,12 @@ from redis_consumer.errors import ConsumerError, SettingsError
 
 ENTRY_POINT_GROUP = "redis_consumer.consumers"
 #: Folders of what others wrote: Python itself, installed packages, this package.
-_LIBRARIES = (
-    *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
-    f"{Path(__file__).parents[1]}{os.sep}",
+_LIBRARIES = tuple(
+    f"{folder}{os.sep}"
+    for folder in (
+        *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
+        Path(__file__).parents[1],
+    )
 )
 
 #: Consumer type to module and class; imported when asked for.
@@ -68,6 +71,7 @@ def make_consumer(consumer_type: str | type[Consumer], **kwargs: Any) -> Consume
 
     Raises:
         SettingsError: as `get_consumer_class`, or a variable of one of its options is wrong, or its constructor fails.
+        OSError, MemoryError: its constructor found that something isn't there for now.
     """
     if isinstance(consumer_type, type):
         kind = check_class(consumer_type, consumer_type.__qualname__)
@@ -76,8 +80,8 @@ def make_consumer(consumer_type: str | type[Consumer], **kwargs: Any) -> Consume
     path = f"{kind.__module__}:{kind.__qualname__}"
     try:
         consumer = kind(**kwargs)
-    except ConsumerError:
-        raise
+    except (ConsumerError, OSError, MemoryError):
+        raise  # what it needs may be there the next time
     except Exception as error:
         problem = f"{type(error).__name__}: {error}{_where(error)}"
         raise SettingsError(f"{path} can't be made: its constructor fails: {problem}") from error
@@ -93,17 +97,20 @@ def is_named(path: str, types: Iterable[str]) -> bool:
         path: module and class, as a class itself tells it; not imported unless a type of the same package is.
         types: as for `get_consumer_class`; of a package they may name the class by a shorter way than where it stands.
     """
-    package = path.partition(":")[0].partition(".")[0]
-    for each in types:
-        named = (path_of(each) or each).replace(" ", "")
-        if named == path:
-            return True
-        if named.partition(":")[0].partition(".")[0] == package:
-            with contextlib.suppress(SettingsError):
-                found = find(each)
-                if f"{found.__module__}:{found.__qualname__}" == path:
-                    return True
+    named = {(path_of(each) or each).replace(" ", ""): each for each in types}
+    own = [each for way, each in named.items() if _package(way) == _package(path)]
+    return path in named or any(_stands_at(path, each) for each in own)
+
+
+def _stands_at(path: str, consumer_type: str) -> bool:
+    with contextlib.suppress(SettingsError):
+        found = find(consumer_type)
+        return f"{found.__module__}:{found.__qualname__}" == path
     return False
+
+
+def _package(path: str) -> str:
+    return path.partition(":")[0].partition(".")[0]
 
 
 def names() -> list[str]:
@@ -150,8 +157,15 @@ def _where(error: BaseException) -> str:
     called = [each for each in frames if each.filename not in (__file__, importlib.__file__)]
     called = [each for each in called if not each.filename.startswith("<")]
     # What a library complains of stands in the author's file, which called it.
-    own = [each for each in called if not each.filename.startswith(_LIBRARIES)] or called[:1]
+    own = [each for each in called if not each.filename.startswith(_LIBRARIES)]
+    if not own and called:  # it is installed itself
+        home = os.path.dirname(called[0].filename)
+        own = called[:1] if home in map(os.path.dirname, _LIBRARIES) else _within(called, home)
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+def _within(frames: list[traceback.FrameSummary], folder: str) -> list[traceback.FrameSummary]:
+    return [frame for frame in frames if frame.filename.startswith(f"{folder}{os.sep}")]
 
 
 def _shadowed(module: ModuleType) -> str:

@@ -92,7 +92,7 @@ class Supervisor:
         ]
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
-        self._is_stopping = False
+        self._is_stopping = self._is_woken = False
         self._start_write = -1
         self._kill_at: float | None = None
         self._start_at = 0.0
@@ -111,7 +111,7 @@ class Supervisor:
             self._open_pages(self._health_address)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
-        # A signal, the end of a slot among them, ends the select at once.
+        # A signal, the end of a slot among them, ends the select at once, and is seen to before the next one.
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         previous_wake = signal.set_wakeup_fd(wake_write)
@@ -119,7 +119,7 @@ class Supervisor:
         self._life_read, self._life_write = os.pipe()
         # Closed by us once the worker is registered: the slots may claim.
         self._start_read, self._start_write = os.pipe()
-        self._selector.register(wake_read, selectors.EVENT_READ, lambda: os.read(wake_read, 512))
+        self._selector.register(wake_read, selectors.EVENT_READ, lambda: self._on_wake(wake_read))
         try:
             self._loop()
         finally:
@@ -155,6 +155,7 @@ class Supervisor:
 
     def _loop(self) -> None:
         while True:
+            self._is_woken = False
             if self._signals:
                 self._forward_signals()
             self._reap()
@@ -168,7 +169,7 @@ class Supervisor:
                 next_looks.append(self._tend(service))
                 # Each may wait for a Redis that doesn't answer; those who probe the worker needn't.
                 self._listen(0.0)
-            self._listen(min(next_looks))
+            self._listen(0.0 if self._is_woken else min(next_looks))
 
     def _tend(self, service: int) -> float:
         """Do what is due for a queue; return the moment of the next look."""
@@ -260,6 +261,10 @@ class Supervisor:
         except BaseException:
             logger.exception("A slot ends by an error")
             return 1
+
+    def _on_wake(self, descriptor: int) -> None:
+        os.read(descriptor, 512)
+        self._is_woken = True
 
     def _listen(self, until: float) -> None:
         for key, _ in self._selector.select(max(0.0, until - time.monotonic())):

@@ -78,7 +78,7 @@ def same(first: JobRun, second: JobRun, what: str, *, besides: Sequence[str] = (
 
 def _lasting_fields(run: JobRun) -> dict[str, str]:
     """Fields that don't tell of one run: neither times, nor objects and children, nor what is named after them."""
-    own = sorted(filter(None, (PurePosixPath(run.job.get("output_file_name")).stem, run.job.id)), key=len)
+    own = sorted(filter(None, (PurePosixPath(run.job.get("output_file_name")).stem, run.job.id)), key=len, reverse=True)
     lasting: dict[str, str] = {}
     for name, text in run.fields.items():
         if name in _OF_ONE_RUN or name.endswith(_ENDS_OF_ONE_RUN):

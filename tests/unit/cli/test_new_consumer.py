@@ -93,6 +93,12 @@ def test_the_chart_takes_a_name_that_yaml_has_another_word_for(chart: Chart, tmp
     assert (variables["QUEUE"], variables["CONSUMER_TYPE"]) == ("on", "on")
 
 
+def test_a_folder_of_the_same_name_elsewhere_is_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere" / "petri_dish").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    assert new("petri-dish").exit_code == 0
+
+
 @pytest.mark.parametrize("name", ["bucket", "dist"])
 def test_git_takes_all_files_of_a_package_whatever_it_is_called(tmp_path: Path, name: str) -> None:
     new(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Optional
 
 import pytest
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, Json, SecretStr, model_validator
 
 from redis_consumer.consumers.options import (
     ConsumerOptions,
@@ -118,7 +118,15 @@ def test_a_value_with_too_few_parts_is_no_missing_one(monkeypatch: pytest.Monkey
         read_variables(Pair)
 
 
-@pytest.mark.parametrize("kind", [dict[str, int], ConsumerOptions, dict[str, int] | None])
+def test_what_is_read_from_a_text_is_an_option() -> None:
+    class Deep(ConsumerOptions):
+        sizes: Json[dict[str, int]] = Field(default={})
+
+    check_names(Deep, "Counter")
+    assert options_for(Deep, {}, job(sizes='{"min": 3}')).sizes == {"min": 3}
+
+
+@pytest.mark.parametrize("kind", [dict[str, int], dict[str, int] | None])
 def test_an_option_that_no_text_gives_is_refused(kind: Any) -> None:
     options = type("Options", (ConsumerOptions,), {"__annotations__": {"deep": kind}})
     with pytest.raises(SettingsError, match="Counter: its option 'deep' is a .*, which no text gives"):

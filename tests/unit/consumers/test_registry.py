@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,29 @@ def test_what_a_library_complains_of_stands_in_the_authors_file(package: Path) -
         registry.find(SHORT)
 
 
+def test_of_an_installed_package_the_deepest_file_is_told(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_LIBRARIES", (*registry._LIBRARIES, f"{tmp_path}{os.sep}"))
+    (package / "helper.py").write_text("import json\njson.loads('')\n")
+    (package / "consumer.py").write_text(f"from {PACKAGE} import helper\n")
+    with pytest.raises(SettingsError, match=rf"\({package / 'helper.py'}, line 2\)$"):
+        registry.find(SHORT)
+
+
+def test_no_other_module_of_a_package_is_imported(package: Path) -> None:
+    found: Any = registry.find(SHORT)
+    (package / "heavy.py").write_text("raise SystemExit('needs a GPU')\n")
+    points = package.parent / f"{PACKAGE}-1.2.dist-info" / "entry_points.txt"
+    points.write_text(f"[{registry.ENTRY_POINT_GROUP}]\nabc = {PACKAGE}.heavy:Heavy\nxyz = {SHORT}\n")
+    assert conditions.origin(found, registry.ENTRY_POINT_GROUP)["version"] == "1.2"
+
+
+class Unlucky(ImageFileConsumer):
+    def __init__(self, **kwargs: Any) -> None:
+        raise ConnectionRefusedError
+
+
 class Failing(ImageFileConsumer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -85,5 +109,7 @@ def test_a_constructor_that_fails_is_told_with_file_and_line() -> None:
     arguments = {"redis_client": None, "storage_client": None, "queue": "predict"}
     with pytest.raises(SettingsError, match=r"Failing can't be made: .*RuntimeError: no weights \(.*test_registry.py"):
         registry.make_consumer(Failing, **arguments)
+    with pytest.raises(ConnectionRefusedError):
+        registry.make_consumer(Unlucky, **arguments)
     with pytest.raises(SettingsError, match=r"Bare can't be made: its constructor must call super\(\).__init__"):
         registry.make_consumer(Bare, **arguments)

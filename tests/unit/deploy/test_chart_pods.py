@@ -68,7 +68,7 @@ def test_a_probe_can_be_switched_off(chart: Chart) -> None:
     assert {"startupProbe", "livenessProbe"}.isdisjoint(container)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8080", " localhost:8080", "[::1]:8080"])
+@pytest.mark.parametrize("address", ["127.0.0.1:8080", " localhost:8080", "LOCALHOST:8080", "[::1]:8080"])
 def test_an_address_that_no_probe_reaches_is_refused(chart: Chart, address: str) -> None:
     values: dict[str, Any] = {"env": {"HEALTH_ADDRESS": address}}
     with pytest.raises(Refused, match="no probe reaches the worker"):

@@ -142,6 +142,7 @@ def test_notes_name_workers_and_queues(chart: Chart) -> None:
     assert f"{IMAGE} takes jobs from predict: 1 worker." in notes
     assert f"{ZIP} takes jobs from predict-zip: 0 workers." in notes
     assert f"{OWN} takes jobs from count, count-zip: 1 worker." in notes
+    assert "redis-consumer queues --queue predict --queue predict-zip --queue count --queue count-zip" in notes
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,15 @@ def test_notes_name_workers_and_queues(chart: Chart) -> None:
         ({"consumers": [{"name": "exporter"}]}, "cells-redis-consumer-exporter is the name of another"),
         ({"serve": ["image=predict"], "queue": "predict"}, "leave type and queue empty"),
         ({"hpa": {"enabled": True}, "keda": {"enabled": True}}, "enable one"),
+        (
+            {
+                "fullnameOverride": "x-secrets",
+                "secrets": {"A": "1"},
+                "consumers": [{"name": "b", "fullnameOverride": "x", "secrets": {"B": "2"}}],
+            },
+            "x: its Secret would be called x-secrets, as another one is",
+        ),
+        ({"networkPolicy": {"enabled": True}, "secrets": {"REDIS_PORT": "abc"}}, "REDIS_PORT=abc is no port"),
         ({"serve": ["predict"]}, "/serve/0"),
         ({"consumers": [{"type": "image"}]}, "missing property 'name'"),
     ],

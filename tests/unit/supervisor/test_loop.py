@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
 from redis_consumer.supervisor import Supervisor
@@ -22,6 +26,32 @@ class Noting(Supervisor):
     def _listen(self, until: float) -> None:
         self.seen.append("listen")
         self._exit_code = int(len(self.seen) > 4)
+
+
+class Woken(Supervisor):
+    """Gets a signal while it tends to its queues, and has nothing to do for long."""
+
+    waits: list[float]
+
+    def _lacking(self) -> int | None:
+        return None
+
+    def _tend(self, service: int) -> float:
+        if not self.waits:
+            os.kill(os.getpid(), signal.SIGCHLD)
+        return time.monotonic() + 30
+
+    def _listen(self, until: float) -> None:
+        self.waits.append(until)
+        super()._listen(until)
+        self._exit_code = int(len(self.waits) > 1)
+
+
+def test_a_signal_between_two_queues_is_seen_to_at_once() -> None:
+    supervisor = Woken([JobQueue(RedisClient("127.0.0.1", 1, 0.05), "a", "pod-1")], lambda _: 0)
+    supervisor.waits = []
+    assert supervisor.run() == 1
+    assert supervisor.waits == [0.0, 0.0]
 
 
 def test_probes_are_answered_between_two_queues() -> None:

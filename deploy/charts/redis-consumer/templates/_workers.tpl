@@ -52,7 +52,7 @@
 {{- if and .serve (or .type .queue) -}}
 {{- fail (printf "%s: serve names consumers and queues itself; leave type and queue empty" .fullname) -}}
 {{- end -}}
-{{- if and (or .probes.enabled .serviceMonitor.enabled) (regexMatch "^(127\\.|localhost:|\\[::1\\])" (.known.HEALTH_ADDRESS | default "")) -}}
+{{- if and (or .probes.enabled .serviceMonitor.enabled) (regexMatch "^(127\\.|localhost:|\\[::1\\])" (.known.HEALTH_ADDRESS | default "" | lower)) -}}
 {{- fail (printf "%s: at HEALTH_ADDRESS=%s no probe reaches the worker; use 0.0.0.0, or disable probes and serviceMonitor" .fullname .known.HEALTH_ADDRESS) -}}
 {{- end -}}
 {{- $budget := .podDisruptionBudget -}}
@@ -117,6 +117,14 @@
 {{- $named := include "redis-consumer.given" (dict "CONSUMER_TYPE" .type "QUEUE" .queue) | fromJson -}}
 {{- include "redis-consumer.overlay" (list $told $named) -}}
 {{- toJson $told -}}
+{{- end -}}
+
+{{- define "redis-consumer.redisPort" -}}
+{{- $port := .REDIS_PORT | default "6379" -}}
+{{- if not (regexMatch "^[0-9]+$" $port) -}}
+{{- fail (printf "REDIS_PORT=%s is no port; give a number" $port) -}}
+{{- end -}}
+{{- $port -}}
 {{- end -}}
 
 {{/* What the chart can know of a pod's settings, trimmed and in JSON: (secrets, variables). */}}
