@@ -58,7 +58,7 @@ def metrics(
 
     settings = connect.read_settings(redis=redis)
     connect.start_logs(settings)
-    names = list(dict.fromkeys(map(str.lower, queue))) if queue else chosen_queues(settings, None)
+    names = chosen_queues(settings, queue, is_exact=True)
     client = connect.open_redis(REDIS_WAITS_S)
     selector = selectors.DefaultSelector()
     pages = Pages(listen, pages_of(client, names), selector, name="--listen ")

@@ -118,10 +118,16 @@ class Place:
     worker: str = ""
 
 
-def chosen_queues(settings: Settings, named: Sequence[str] | None) -> list[str]:
-    """Give the queues to look at: those named, else those of the settings, each with that of its archives."""
+def chosen_queues(settings: Settings, named: Sequence[str] | None, *, is_exact: bool = False) -> list[str]:
+    """Give the queues to look at: those named, else those of the settings, each with that of its archives.
+
+    Args:
+        settings: which name queues too.
+        named: queues, in any case.
+        is_exact: take those named alone, without their archives'.
+    """
     names = [name.lower() for name in named or (settings.queue, settings.segmentation_queue)]
-    pairs = [(name,) if name.endswith("-zip") else (name, f"{name}-zip") for name in names]
+    pairs = [(name,) if name.endswith("-zip") or (named and is_exact) else (name, f"{name}-zip") for name in names]
     return list(dict.fromkeys(name for pair in pairs for name in pair))
 
 

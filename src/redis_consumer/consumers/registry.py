@@ -77,7 +77,7 @@ def make_consumer(consumer_type: str | type[Consumer], **kwargs: Any) -> Consume
         kind = check_class(consumer_type, consumer_type.__qualname__)
     else:
         kind = get_consumer_class(consumer_type)
-    path = f"{kind.__module__}:{kind.__qualname__}"
+    path = _place(kind)
     try:
         consumer = kind(**kwargs)
     except (ConsumerError, OSError, MemoryError):
@@ -104,9 +104,13 @@ def is_named(path: str, types: Iterable[str]) -> bool:
 
 def _stands_at(path: str, consumer_type: str) -> bool:
     with contextlib.suppress(SettingsError):
-        found = find(consumer_type)
-        return f"{found.__module__}:{found.__qualname__}" == path
+        return _place(find(consumer_type)) == path
     return False
+
+
+def _place(kind: type[Consumer]) -> str:
+    """The import path at which a class stands."""
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _package(path: str) -> str:
@@ -126,8 +130,10 @@ def plugins() -> dict[str, EntryPoint]:
 def path_of(consumer_type: str) -> str | None:
     """The import path that a consumer type stands for, None where it is no known name."""
     name = consumer_type.lower()
+    if name in BUILT_IN:
+        return BUILT_IN[name]
     entry = plugins().get(name)
-    return BUILT_IN.get(name) or (entry.value if entry else None) or (consumer_type if ":" in consumer_type else None)
+    return (entry.value if entry else None) or (consumer_type if ":" in consumer_type else None)
 
 
 def _import(path: str) -> object:
