@@ -1,14 +1,14 @@
-"""Which network is trained? A small U-Net with two answers for each pixel."""
+"""A small U-Net with two answers for each pixel."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-#: Channels at each level; every level halves the sides of the one before.
-WIDTHS = (12, 24, 48, 72, 96)
-#: The sides of an image must be multiples of this.
-MULTIPLE_PX = 2 ** (len(WIDTHS) - 1)
+#: Channels at each level of version 1 and 2; every level halves the sides of the one before.
+SMALL, LARGE = (12, 24, 48, 72, 96), (12, 32, 64, 112, 160)
 #: The darkest intensity that the log channel tells from 0.
 DARKEST = 0.01
 
@@ -27,18 +27,21 @@ class _Block(nn.Sequential):
 class NuclearUNet(nn.Module):
     """Tell distance to the nucleus' edge, and foreground, from a normalised image.
 
-    In training the answers are logits (N, 2, Y, X); see `Exported` for what users get.
+    In training the answers are logits (N, 2, Y, X); see `Exported` for what users get. Sides are multiples of 16.
+
+    Args:
+        widths: channels at each level, the finest first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Sequence[int] = SMALL) -> None:
         super().__init__()
         self.down = nn.ModuleList(
-            _Block(inputs, outputs) for inputs, outputs in zip((2, *WIDTHS[:-1]), WIDTHS, strict=True)
+            _Block(inputs, outputs) for inputs, outputs in zip((2, *widths[:-1]), widths, strict=True)
         )
         self.up = nn.ModuleList(
-            _Block(lower + upper, upper) for lower, upper in zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True)
+            _Block(lower + upper, upper) for lower, upper in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
-        self.answer = nn.Conv2d(WIDTHS[0], 2, 1)
+        self.answer = nn.Conv2d(widths[0], 2, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map an image (N, 1, Y, X) in 0..1, sides multiples of 16, to two logits a pixel (N, 2, Y, X)."""

@@ -50,11 +50,19 @@ class _Nucleus:
     brightness: float
 
 
-def make_sample(rng: np.random.Generator, side: int = 224) -> Sample:
-    """Draw one square image with nuclei of about one diameter."""
+def make_sample(rng: np.random.Generator, side: int = 224, *, has_debris: bool = False) -> Sample:
+    """Draw one square image with nuclei of about one diameter.
+
+    Args:
+        rng: decides all of it.
+        side: of the image, in pixels.
+        has_debris: whether half of the images also show small, faint or stretched things without a label.
+    """
     diameter = float(np.exp(rng.uniform(np.log(SMALLEST_DIAMETER_PX), np.log(LARGEST_DIAMETER_PX))))
     nuclei, labels = _scatter(rng, side, diameter)
     light = _shade(rng, nuclei, labels, diameter)
+    if has_debris and rng.random() < 0.5:
+        light += _debris(rng, labels, diameter)
     image = _photograph(rng, light, diameter)
     low, high = rng.uniform(0.0, 3.0), rng.choice([99.0, 99.5, 99.8, 99.9, 100.0])
     return Sample(percentile_normalize(image[None, ..., None], low, high)[0, ..., 0], labels, diameter)
@@ -218,6 +226,22 @@ def _photograph(rng: np.random.Generator, light: Floats, diameter: float) -> Flo
         seen = np.minimum(seen, np.percentile(seen, rng.uniform(90, 100)))
     # Eight bits and no more is what many files hold.
     return np.round(255 * seen / seen.max()) if rng.random() < 0.5 else seen
+
+
+def _debris(rng: np.random.Generator, labels: Labels, diameter: float) -> Floats:
+    """Light of pieces of nuclei, dirt and fibres: smaller than a nucleus, or much fainter, and without a label."""
+    light = np.zeros(labels.shape, np.float32)
+    y, x = np.mgrid[: labels.shape[0], : labels.shape[1]].astype(np.float32)
+    for _ in range(rng.integers(1, 14)):
+        cy, cx = rng.uniform(0, labels.shape[0]), rng.uniform(0, labels.shape[1])
+        is_faint = rng.random() < 0.4
+        radius = diameter * (rng.uniform(0.3, 0.6) if is_faint else rng.uniform(0.04, 0.16))
+        turn, stretch = rng.uniform(0, np.pi), np.exp(rng.uniform(0, 1.5))
+        along = (np.cos(turn) * (x - cx) + np.sin(turn) * (y - cy)) / stretch
+        across = (np.cos(turn) * (y - cy) - np.sin(turn) * (x - cx)) * np.sqrt(stretch)
+        shape = np.exp(-(((along**2 + across**2) / radius**2) ** rng.uniform(0.8, 3)))
+        light += shape * (rng.uniform(0.03, 0.15) if is_faint else rng.uniform(0.2, 1.5))
+    return np.where(labels > 0, 0, light)
 
 
 def _out_of_focus(rng: np.random.Generator, shape: tuple[int, ...], diameter: float) -> Floats:

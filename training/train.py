@@ -1,4 +1,4 @@
-"""How is the shipped model made? Trains on synthetic images only and exports ONNX.
+"""Trains the shipped models of nuclei, on synthetic images alone or with real ones, and exports ONNX.
 
 Run from the repository's root: ``PYTHONPATH=src python -m training.train --help``.
 """
@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 import typer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
-from training.network import Exported, NuclearUNet
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from training.network import LARGE, SMALL, Exported, NuclearUNet
+from training.real import RealImage, draw_crop, load
 from training.synthetic import make_sample, make_targets
 
 Floats = npt.NDArray[np.float32]
@@ -26,6 +27,8 @@ OPSET = 17
 CROP_PX = 128
 SAMPLES_PER_STEP = 4
 CROPS_PER_SAMPLE = 2
+#: With real images: sides of a crop, crops a step, and the share of synthetic ones among them.
+REAL_CROP_PX, REAL_BATCH, SYNTHETIC_SHARE = 160, 8, 0.3
 #: How much each part of the loss counts: inner distance, foreground, overlap of the foreground.
 MSE_WEIGHT, BCE_WEIGHT, DICE_WEIGHT = 5.0, 0.5, 0.2
 
@@ -43,6 +46,37 @@ class Crops(IterableDataset[tuple[Tensor, Tensor]]):
             crops = [crop for _ in range(SAMPLES_PER_STEP) for crop in _crop_sample(rng)]
             stacked = torch.from_numpy(np.stack(crops))
             yield stacked[:, :1], stacked[:, 1:]
+
+
+class MixedCrops(IterableDataset[tuple[Tensor, Tensor]]):
+    """As `Crops`, of real images and some synthetic ones with debris; for worker processes, each with its own seed."""
+
+    def __init__(self, images: list[RealImage], seed: int) -> None:
+        self.images = images
+        self.seed = seed
+        # Crowded images teach more than near-empty ones, but not in proportion.
+        weights = np.array([min(image.labels.max(), 60) ** 0.5 * _area(image) for image in images])
+        self.shares = weights / weights.sum()
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Draw fresh crops for every batch."""
+        worker = get_worker_info()
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
+        while True:
+            stacked = torch.from_numpy(np.stack([self._draw(rng) for _ in range(REAL_BATCH)]))
+            yield stacked[:, :1], stacked[:, 1:]
+
+    def _draw(self, rng: np.random.Generator) -> Floats:
+        if rng.random() < SYNTHETIC_SHARE:
+            sample = make_sample(rng, REAL_CROP_PX, has_debris=True)
+            return np.stack([sample.image, *make_targets(sample.labels)])
+        image, labels = draw_crop(rng, self.images[rng.choice(len(self.images), p=self.shares)], REAL_CROP_PX)
+        return np.stack([image, *make_targets(labels)])
+
+
+def _area(image: RealImage) -> float:
+    """Area in nuclei, less than proportional: a large image isn't drawn as often as many small ones."""
+    return float((image.image.size / image.diameter**2) ** 0.25)
 
 
 def _crop_sample(rng: np.random.Generator) -> list[Floats]:
@@ -65,15 +99,14 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
     return MSE_WEIGHT * squared + BCE_WEIGHT * entropy + DICE_WEIGHT * (1 - overlap)
 
 
-def fit(steps: int, seed: int, rate: float) -> NuclearUNet:
-    """Train a new network for a number of steps; one thread computes, one process draws images."""
-    torch.manual_seed(seed)
+def fit(network: NuclearUNet, crops: IterableDataset[tuple[Tensor, Tensor]], steps: int, rate: float) -> NuclearUNet:
+    """Train a network for a number of steps; one thread computes, one process draws images."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    network = NuclearUNet().to(memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
-    batches = iter(DataLoader(Crops(seed), batch_size=None, num_workers=1, prefetch_factor=16))
+    batches = iter(DataLoader(crops, batch_size=None, num_workers=1, prefetch_factor=16))
     started, recent = time.monotonic(), 0.0
     for step in range(1, steps + 1):
         images, targets = next(batches)
@@ -110,9 +143,16 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides weights and images.")] = 20261124,
     rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 3e-3,
     output: Annotated[Path, typer.Option(help="Where the model goes.")] = MODEL_PATH,
+    data: Annotated[Path | None, typer.Option(help="Folder of real images, see training/real.py.")] = None,
 ) -> None:
     """Train the nuclear model from nothing and export it."""
-    export(fit(steps, seed, rate), output)
+    torch.manual_seed(seed)
+    if data is None:
+        network = fit(NuclearUNet(SMALL), Crops(seed), steps, rate)
+    else:
+        images = [image for image in load(data) if image.part == "train"]
+        network = fit(NuclearUNet(LARGE), MixedCrops(images, seed), steps, rate)
+    export(network, output)
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB")
 
 
