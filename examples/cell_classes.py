@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from redis_consumer.consumers import Analysis, ConsumerOptions, ImageFileConsumer
+from redis_consumer.consumers import Analysis, ConsumerOptions, ImageFileConsumer, per_job
 from redis_consumer.job import Job
 from redis_consumer.processing import measure_labels
 
@@ -17,10 +17,12 @@ class CellClasses(ImageFileConsumer):
     """Finds cells, and asks a second model for the class of each."""
 
     class Options(ConsumerOptions):
-        """What a job may ask for."""
+        """Set by the operator's variables; a `per_job` one also by the job."""
 
         class_model: str = Field(default="CellClasses:1", description="Model that says the class of a crop")
-        crop_px: int = Field(default=32, ge=8, le=512, description="Side of the crop around a cell, in pixels")
+        crop_px: Annotated[int, per_job] = Field(
+            default=32, ge=8, le=512, description="Side of the crop around a cell, in pixels"
+        )
 
     def analyze(self, image: NDArray[Any], job: Job) -> Analysis:
         """Find the cells, cut one crop for each, and paint each cell with its class, counted from 1."""

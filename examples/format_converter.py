@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from pydantic import Field
 
-from redis_consumer.consumers import Analysis, ConsumerOptions, ImageFileConsumer
+from redis_consumer.consumers import Analysis, ConsumerOptions, ImageFileConsumer, per_job
 from redis_consumer.job import Job
 
 
@@ -18,9 +18,11 @@ class FormatConverter(ImageFileConsumer):
     """Converts images of any format that workers read to OME-TIFF, ImageJ TIFF or NPY."""
 
     class Options(ConsumerOptions):
-        """What a job may ask for."""
+        """Set by the operator's variables; a `per_job` one also by the job."""
 
-        target: Literal["ome.tif", "imagej.tif", "npy"] = Field(default="ome.tif", description="Format of the result")
+        target: Annotated[Literal["ome.tif", "imagej.tif", "npy"], per_job] = Field(
+            default="ome.tif", description="Format of the result"
+        )
 
     def analyze(self, image: NDArray[Any], job: Job) -> Analysis:  # noqa: ARG002
         """Write the image; 8 and 16 bit where all pixels fit."""

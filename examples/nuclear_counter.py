@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from redis_consumer.consumers import Analysis, ConsumerOptions, ImageFileConsumer
+from redis_consumer.consumers import Analysis, ConsumerOptions, ImageFileConsumer, per_job
 from redis_consumer.job import Job
 from redis_consumer.processing import measure_labels
 
@@ -19,9 +19,11 @@ class NuclearCounter(ImageFileConsumer):
     """Counts nuclei, and lists place, size and brightness of each."""
 
     class Options(ConsumerOptions):
-        """What a job may ask for."""
+        """Set by the operator's variables; a `per_job` one also by the job."""
 
-        min_area: int = Field(default=30, ge=0, description="Pixels of the smallest nucleus that counts")
+        min_area: Annotated[int, per_job] = Field(
+            default=30, ge=0, description="Pixels of the smallest nucleus that counts"
+        )
 
     def analyze(self, image: NDArray[Any], job: Job) -> Analysis:
         """Find the nuclei, drop the small ones, and measure the others, frame by frame."""

@@ -16,16 +16,19 @@ from support.redis_server import RedisServer
 from support.worker import environment
 
 COUNTER = '''
+from typing import Annotated
+
 from pydantic import Field
-from redis_consumer.consumers import ConsumerOptions, ImageFileConsumer
+from redis_consumer.consumers import ConsumerOptions, ImageFileConsumer, per_job
 
 
 class Counter(ImageFileConsumer):
     """Counts nuclei."""
 
     class Options(ConsumerOptions):
-        min_size: int = Field(default=10, ge=0, description="Pixels of the smallest nucleus that counts")
-        threshold: float = Field(description="Above it is a nucleus")
+        min_size: Annotated[int, per_job] = Field(default=10, ge=0, description="Pixels of the smallest nucleus")
+        threshold: Annotated[float, per_job] = Field(description="Above it is a nucleus")
+        program: str = Field(default="cellfinder", description="Program that is run")
 '''
 
 
@@ -59,7 +62,10 @@ def test_one_consumer() -> None:
     assert [(option["variable"], option["field"]) for option in shown["options"]] == [
         ("MIN_SIZE", "min_size"),
         ("THRESHOLD", "threshold"),
+        ("PROGRAM", None),
     ]
+    row = next(line for line in output.splitlines() if line.startswith("PROGRAM"))
+    assert row.split()[1:3] == ["operator", "only"]
     assert "no options" in invoke("consumers", "zip").stdout
 
 
@@ -77,7 +83,7 @@ def test_the_help_of_run_shows_the_options(monkeypatch: pytest.MonkeyPatch, argu
         monkeypatch.setenv("CONSUMER_TYPE", "shown_counter:Counter")
     output = invoke("run", *arguments, "--help").stdout
     assert "Exit codes" in output
-    assert "Pixels of the smallest nucleus that counts" in output
+    assert "Pixels of the smallest nucleus" in output
 
 
 def test_the_help_of_run_says_why_it_shows_none() -> None:

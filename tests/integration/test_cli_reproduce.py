@@ -283,16 +283,18 @@ def test_a_consumer_that_is_not_installed_is_not_imported_by_itself(
 
 
 COUNTING = """
+from typing import Annotated
+
 from pydantic import Field, SecretStr
-from redis_consumer.consumers import ConsumerOptions, ImageFileConsumer
+from redis_consumer.consumers import ConsumerOptions, ImageFileConsumer, per_job
 
 
 class Threshold(ImageFileConsumer):
     '''Finds what is bright.'''
 
     class Options(ConsumerOptions):
-        level: int = Field(default=0, description="Least brightness")
-        password: SecretStr = Field(default="", description="Of something")
+        level: Annotated[int, per_job] = Field(default=0, description="Least brightness")
+        password: Annotated[SecretStr, per_job] = Field(default="", description="Of something")
 
     def analyze(self, image, job):
         return {"labels": (image > self.options.level).astype("int32")}
@@ -314,3 +316,20 @@ def test_options_of_a_consumer_are_those_of_then(
     assert "s3cret" not in json.dumps(record)
     monkeypatch.setenv("LEVEL", "1")
     assert found(reproduce(JOB, "--json"), 0)["differences"] == []
+
+
+def test_an_operators_option_is_that_of_this_machine_and_not_of_a_record(
+    site: Site, reproduce: Reproduce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    source = COUNTING.replace("Annotated[int, per_job]", "int")
+    assert source != COUNTING
+    (tmp_path / "darker.py").write_text(source)
+    monkeypatch.setenv("LEVEL", "900")
+    monkeypatch.setenv("CONSUMER_TYPE", "darker:Threshold")
+    settings.use(None)
+    site.consumer("darker:Threshold")
+    site.run()
+    monkeypatch.setenv("LEVEL", "901")
+    differences = json.loads(reproduce(JOB, "--json").stdout)["differences"]
+    assert differences == [{"field": "options.level", "recorded": "900", "now": "901"}]

@@ -58,9 +58,11 @@ def consumers(
 
 
 def _as_data(listed: Listed) -> dict[str, Any]:
-    """For scripts: also the field of a job that wins over an option's variable."""
+    """For scripts: also the field of a job that wins over an option's variable, None for an operator's option."""
     data = asdict(listed)
-    data["options"] = [{**option, "field": option["name"]} for option in data["options"]]
+    data["options"] = [
+        {**option, "field": option["name"] if option["is_per_job"] else None} for option in data["options"]
+    ]
     return data
 
 
@@ -94,8 +96,8 @@ def write_options(shown: Sequence[Option]) -> None:
     table = _table("Variable", "Field of a job", "Value", "Default", "Meaning")
     for option in shown:
         default = Text("must be given", style="yellow") if option.default is None else Text(option.default)
-        texts = (option.variable, option.name, option.kind)
-        table.add_row(*map(Text, texts), default, Text(option.description))
+        field = Text(option.name) if option.is_per_job else Text("operator only", style="dim")
+        table.add_row(Text(option.variable), field, Text(option.kind), default, Text(option.description))
     console().print(table)
 
 

@@ -6,11 +6,15 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from redis_consumer.consumers.options import is_per_job
 from redis_consumer.consumers.provenance import FIELD, FORMAT
 from redis_consumer.errors import InvalidJob, ObjectNotFound, PermanentError
 from redis_consumer.job import FINAL_STATUSES, Job
+
+if TYPE_CHECKING:
+    from redis_consumer.consumers.options import ConsumerOptions
 
 ENDING = ".provenance.json"
 #: A record of 10,000 children has 2 MB.
@@ -170,11 +174,10 @@ def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
         for each in [*others, *record.data["models"]]
         if each.get("version_served") and not _is_fixed(each["model"])
     }
-    # Options that the worker's environment gave are given by the job now.
-    fields = {**record.data.get("options", {}), **record.data["job"]["fields"]}
+    fields = record.data["job"]["fields"]
     asked = served.get(str(Job(record.job_id, fields).model))
     if asked:
-        fields["model_version"] = asked.rpartition(":")[2]
+        fields = {**fields, "model_version": asked.rpartition(":")[2]}
     changed = {
         "job": {**record.data["job"], "fields": fields},
         "settings": {
@@ -184,6 +187,18 @@ def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
         "models": [{**each, "model": served.get(each["model"], each["model"])} for each in record.data["models"]],
     }
     return replace(record, data={**record.data, **changed})
+
+
+def with_options(record: Record, options: type[ConsumerOptions]) -> Record:
+    """Give a record whose job sets the recorded options that a job may set; the others are this machine's operator's.
+
+    Args:
+        record: of a job.
+        options: those of the job's consumer.
+    """
+    job = record.data["job"]
+    given = {name: text for name, text in record.data.get("options", {}).items() if is_per_job(options, name)}
+    return replace(record, data={**record.data, "job": {**job, "fields": {**given, **job["fields"]}}})
 
 
 def _is_fixed(model: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer import settings as settings_module
-from redis_consumer.cli.record import MOST_BYTES, Record, differences, parse, pinned
+from redis_consumer.cli.record import MOST_BYTES, Record, differences, parse, pinned, with_options
 from redis_consumer.consumers import conditions, registry
 from redis_consumer.consumers.fan_out import inherited
 from redis_consumer.consumers.in_process import Desk, run_to_its_end, seat
@@ -95,6 +95,7 @@ class Rerun:
             RetryableError: something outside is away.
             SettingsError: its consumer isn't here, or the record's settings are wrong.
         """
+        self.record = self._ways[True] = with_options(self.record, _class_of(self.record, self._trusted).Options)
         job = self.record.data["job"]
         given = {**job["fields"], **self._fields}
         own = {"original_name": given.get("original_name", ""), "input_file_name": self.record.input_key}

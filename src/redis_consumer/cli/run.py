@@ -126,7 +126,7 @@ def _write_options_of(consumer: str) -> None:
     if not listed.options:
         typer.echo(f"{consumer} has no options of its own.")
         return
-    typer.echo(f"Options of {consumer}, by variables or fields of a job:")
+    typer.echo(f"Options of {consumer}, set by variables; those with a field can also be set per job:")
     write_options(listed.options)
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from redis_consumer.consumers.base import Consumer
     from redis_consumer.consumers.fan_out import Child, second_phase
     from redis_consumer.consumers.image import ImageFileConsumer
-    from redis_consumer.consumers.options import ConsumerOptions
+    from redis_consumer.consumers.options import ConsumerOptions, per_job
     from redis_consumer.consumers.serving import TensorFlowServingConsumer
     from redis_consumer.consumers.tracking import TrackingConsumer
     from redis_consumer.consumers.zip_file import ZipFileConsumer
@@ -24,6 +24,7 @@ __all__ = [
     "TensorFlowServingConsumer",
     "TrackingConsumer",
     "ZipFileConsumer",
+    "per_job",
     "second_phase",
 ]
 
@@ -36,6 +37,7 @@ _MODULES = {
     "TensorFlowServingConsumer": "serving",
     "TrackingConsumer": "tracking",
     "ZipFileConsumer": "zip_file",
+    "per_job": "options",
     "second_phase": "fan_out",
 }
 

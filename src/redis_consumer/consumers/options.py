@@ -1,8 +1,9 @@
-"""Which options does a consumer have, and which values for a job?
+"""Gives the options of a consumer their values, from the job, the environment or the default.
 
-An option is a field of the consumer's class ``Options``. Its value is that of the job's field of the same name, else
-of the variable of the same name in upper case (environment, ``.env``, ``settings.ini``), else its default. An empty
-text is no value.
+An option is a field of the consumer's class ``Options``. Its value is that of the variable of the same name in upper
+case (environment, ``.env``, ``settings.ini``), else its default. An empty text is no value. Only an option that is
+declared `per_job` can also be set by a job, by the field of its name, which then wins over the variable. Any other
+option belongs to the operator: a job that has a field of its name is refused, so a producer can't choose it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -20,6 +21,16 @@ from pydantic_core import ErrorDetails
 from redis_consumer.consumers import defaults
 from redis_consumer.errors import InvalidJob, SettingsError
 from redis_consumer.job import OWN_FIELDS, Job
+
+
+@dataclass(frozen=True)
+class _PerJob:
+    def __repr__(self) -> str:
+        return "per_job"
+
+
+#: Marks an option that a job may set: ``min_size: Annotated[int, per_job] = 10``.
+per_job = _PerJob()
 
 _LISTS = (list, tuple, set, frozenset)
 _SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -59,11 +70,12 @@ class Option:
     """An option as people see it.
 
     Attributes:
-        name: which is also the job's field.
+        name: which is also the job's field where `is_per_job`.
         kind: what values it takes, in words.
         default: text of its default, None where it must be given.
         variable: the environment variable.
         description: what it means.
+        is_per_job: whether a job may set it; else only the operator can.
     """
 
     name: str
@@ -71,6 +83,7 @@ class Option:
     default: str | None
     variable: str
     description: str
+    is_per_job: bool = False
 
 
 def describe_options(options: type[ConsumerOptions]) -> list[Option]:
@@ -82,13 +95,14 @@ def describe_options(options: type[ConsumerOptions]) -> list[Option]:
             None if info.is_required() else as_text(info.get_default(call_default_factory=True)),
             name.upper(),
             info.description or "",
+            is_per_job(options, name),
         )
         for name, info in options.model_fields.items()
     ]
 
 
 def check_names(options: type[ConsumerOptions], owner: str) -> None:
-    """Refuse options that no job can give: by a name that means something else already, or values that no text has.
+    """Refuse options that can't be given: their name means something else already, or no text gives their values.
 
     Args:
         options: the consumer's.
@@ -99,8 +113,12 @@ def check_names(options: type[ConsumerOptions], owner: str) -> None:
     """
     for name, info in options.model_fields.items():
         kind = get_origin(_given(info)) or _given(info)
+        if per_job not in info.metadata and _is_inside(info.annotation):
+            raise SettingsError(
+                f"{owner}: its option {name!r} has per_job inside its type; put it outside: Annotated[TYPE, per_job]"
+            )
         # One that something in its annotation reads from a text, such as pydantic's Json, has metadata.
-        if isinstance(kind, type) and issubclass(kind, Mapping) and not info.metadata:
+        if isinstance(kind, type) and issubclass(kind, Mapping) and all(mark == per_job for mark in info.metadata):
             raise SettingsError(
                 f"{owner}: its option {name!r} is a {kind.__name__}, which no text gives; make its values options"
             )
@@ -125,11 +143,14 @@ def read_variables(options: type[ConsumerOptions]) -> dict[str, str]:
     try:
         options.model_validate(texts)
     except ValidationError as error:
-        wrong = [problem for problem in error.errors(include_url=False) if not _is_absent(problem)]
+        problems = error.errors(include_url=False)
+        wrong = [each for each in problems if not (_is_absent(each) and is_per_job(options, _name_of(each)))]
         lines = [
             f"{name.upper()} = {_seen(options, name, texts)} ({found[name.upper()].source}): {_wanted(problem)}"
+            if name in texts
+            else f"{name.upper()}: is missing; set this variable of the worker"
             for problem in wrong
-            if (name := _name_of(problem)) in texts
+            if (name := _name_of(problem)) in texts or _is_absent(problem)
         ]
         if wrong:
             raise SettingsError("\n".join(lines) or f"options: {_wanted(wrong[0])}") from error
@@ -142,12 +163,20 @@ def options_for(options: type[Options], variables: Mapping[str, str], job: Job) 
     Args:
         options: the consumer's.
         variables: what `read_variables` gave.
-        job: whose fields win.
+        job: whose fields win, for options that are `per_job`.
 
     Raises:
-        InvalidJob: names the field that is wrong or missing: what was seen, what is allowed.
+        InvalidJob: names the field that is wrong or missing: what was seen, what is allowed. Also where the job sets
+            an option that is the operator's.
     """
     given = {name: text for name in options.model_fields if (text := job.get(name).strip())}
+    for name in given:
+        if not is_per_job(options, name):
+            raise InvalidJob(
+                f"field {name}: only the operator sets this option, by the variable {name.upper()} of the worker; "
+                "leave the field out",
+                job_id=job.id,
+            )
     values = {**variables, **given}
     try:
         return options.model_validate(values)
@@ -170,6 +199,11 @@ def as_texts(options: ConsumerOptions) -> dict[str, str]:
     kind = type(options)
     values = {name: getattr(options, name) for name in kind.model_fields if not is_secret(kind, name)}
     return {name: as_text(value) for name, value in values.items() if value is not None}
+
+
+def is_per_job(options: type[ConsumerOptions], name: str) -> bool:
+    """Whether there is an option of this name that a job may set."""
+    return name in options.model_fields and per_job in options.model_fields[name].metadata
 
 
 def is_secret(options: type[ConsumerOptions], name: str) -> bool:
@@ -220,6 +254,13 @@ def _given(info: FieldInfo) -> Any:
     """The type of a field that is given: without the None that it may also be."""
     kinds = [kind for kind in get_args(info.annotation) if kind is not type(None)]
     return kinds[0] if get_origin(info.annotation) in (Union, UnionType) and len(kinds) == 1 else info.annotation
+
+
+def _is_inside(kind: Any) -> bool:
+    """Whether a type has `per_job` somewhere within it, where pydantic doesn't see that it is meant for the option."""
+    if get_origin(kind) is Annotated and per_job in kind.__metadata__:
+        return True
+    return any(map(_is_inside, get_args(kind)))
 
 
 def _kind(info: FieldInfo) -> str:

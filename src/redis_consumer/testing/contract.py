@@ -208,8 +208,8 @@ class ConsumerContract:
     def test_wrong_options_are_refused(self) -> None:
         """A field of the job that isn't what an option takes ends the job, and the reason names it."""
         kind = self._kind()
-        options = describe_options(kind.Options)
-        _need(options, "it has no options")
+        options = [option for option in describe_options(kind.Options) if option.is_per_job]
+        _need(options, "it has no options that a job may set")
         for option in options:
             check(option.description, f"option {option.name} has no description; give it Field(description=…)")
             wrong = {**self.job_fields, option.name: _WRONG}
@@ -220,6 +220,20 @@ class ConsumerContract:
                     run = self._run(bench, **{option.name: _WRONG})
                 failed_in_words(run, f"{option.name}={_WRONG!r}")
                 check(option.name in run.reason, f"the reason doesn't name the field {option.name}: {run.reason}")
+
+    def test_operator_options_are_refused(self) -> None:
+        """A job that sets an option which isn't declared `per_job` ends before any work, and the reason names it."""
+        options = [option for option in describe_options(self._kind().Options) if not option.is_per_job]
+        _need(options, "it has no options that only the operator sets")
+        for option in options:
+            check(option.description, f"option {option.name} has no description; give it Field(description=…)")
+            with self._bench() as bench:
+                run = self._run(bench, **{option.name: option.default or _WRONG})
+            check(
+                run.status == "failed" and option.name in run.reason and "started" not in run.statuses,
+                f"a job set the operator's option {option.name} and went {' -> '.join(run.statuses)}; "
+                "don't override Consumer.options",
+            )
 
     def test_a_cancelled_job_ends(self) -> None:
         """A job that nobody wants any more gets no result."""

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from redis_consumer.consumers import (
     TensorFlowServingConsumer,
     TrackingConsumer,
     ZipFileConsumer,
+    per_job,
     second_phase,
 )
 from redis_consumer.errors import InvalidImage
@@ -75,7 +76,8 @@ class Careful(TensorFlowServingConsumer):
     """What an author writes by the book; the bad ones differ by a line."""
 
     class Options(ConsumerOptions):
-        factor: float = Field(default=2.0, gt=0, description="What pixels are multiplied by")
+        factor: Annotated[float, per_job] = Field(default=2.0, gt=0, description="What pixels are multiplied by")
+        program: str = Field(default="cellfinder", description="Program that is run")
 
     def _consume(self, redis_hash: str) -> str:
         job = self.redis.hgetall(redis_hash)
@@ -274,7 +276,16 @@ class Swallowing(Careful):
 
 class Undescribed(Careful):
     class Options(ConsumerOptions):
-        factor: float = 2.0
+        factor: Annotated[float, per_job] = 2.0
+        program: str = "cellfinder"
+
+
+class Obedient(Careful):
+    """Lets a job choose what its operator should."""
+
+    @property
+    def options(self) -> Any:
+        return self.Options.model_validate(self.job.fields if self.job else {})
 
 
 class Slippery(Careful):
@@ -320,6 +331,12 @@ class Slippery(Careful):
         (Wordless, "test_bad_input_fails_in_words", "garbage.tif: the reason isn't one line.*redis_consumer.errors"),
         (Pathful, "test_a_missing_input_fails_in_words", "the reason holds paths of the machine"),
         (Undescribed, "test_wrong_options_are_refused", "option factor has no description"),
+        (Undescribed, "test_operator_options_are_refused", "option program has no description"),
+        (
+            Obedient,
+            "test_operator_options_are_refused",
+            "a job set the operator's option program and went .*done; don't override",
+        ),
         (Unfenced, "test_a_cancelled_job_ends", "a cancelled job shows a result"),
         (Writing, "test_a_cancelled_job_ends", "a cancelled job shows a result"),
         (Unfenced, "test_a_lost_job_shows_nothing", "wrote status 'done'.*LeaseLost"),

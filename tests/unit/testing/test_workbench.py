@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from redis_consumer.consumers import (
     ConsumerOptions,
     ImageFileConsumer,
     TensorFlowServingConsumer,
+    per_job,
     second_phase,
 )
 from redis_consumer.consumers.base import Outcome
@@ -33,7 +34,7 @@ class Asking(TensorFlowServingConsumer):
     """Adds up what models answer."""
 
     class Options(ConsumerOptions):
-        factor: float = Field(default=1.0, gt=0)
+        factor: Annotated[float, per_job] = Field(default=1.0, gt=0)
 
     def _consume(self, redis_hash: str) -> str:
         answers = [self.grpc_image(np.full((2, 2, 1), self.options.factor, np.float32), name, 1) for name in ("A", "B")]
