@@ -44,6 +44,7 @@ LABEL org.opencontainers.image.title="kiosk-redis-consumer" \
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp worker \
     && install -d -o worker -g worker /bucket
 ENV HEALTH_ADDRESS=0.0.0.0:8080 \
+    ORT_DISABLE_TELEMETRY=1 \
     PATH="/opt/venv/bin:${PATH}" \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1

@@ -24,6 +24,8 @@ export UV_PROJECT_ENVIRONMENT := $(VENV)
 # Trust the certificates that the system trusts, as pip and git do: networks with a proxy of their own need it.
 export UV_SYSTEM_CERTS ?= 1
 export UV_NATIVE_TLS ?= 1
+# Models also run in programs that don't import the package.
+export ORT_DISABLE_TELEMETRY := 1
 
 ##@ Start
 .PHONY: help

@@ -5,6 +5,7 @@ Run from the repository's root: ``PYTHONPATH=src python -m training.evaluate --h
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import tifffile
 import tomllib
 import typer
@@ -23,6 +23,9 @@ from training.train import MODEL_PATH
 
 from redis_consumer.processing.labels import deep_watershed
 from redis_consumer.processing.normalization import percentile_normalize
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 Labels = npt.NDArray[np.int32]
 Maps = list[npt.NDArray[np.float32]]

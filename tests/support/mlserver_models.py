@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from mlserver import MLModel, MLServer, ModelSettings, Settings  # type: ignore[import-not-found]
 from mlserver.codecs import NumpyCodec  # type: ignore[import-not-found]
 from mlserver.errors import InferenceError  # type: ignore[import-not-found]
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor  # type: ignore[import-not-found]
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 DATATYPES = {"float": "FP32", "double": "FP64", "float16": "FP16", "bool": "BOOL"}
 NO_LIMIT = -1

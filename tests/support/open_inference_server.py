@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import struct
 import threading
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Any
 
 import grpc
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from support.oip_protos import official_class
 from support.stand_in import Refusal, method, serve
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 # The protocol's name of a type: numpy's name, the field of typed contents, the runtime's name.
 TYPES = {

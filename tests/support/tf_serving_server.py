@@ -18,11 +18,13 @@ from typing import Any
 
 import grpc
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from support.stand_in import Refusal, method, serve
 from support.tf_protos import official_class
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 # dtype name: TensorFlow's number, the field for its values, the runtime's name.
 TYPES = {

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from pytriton.decorators import batch  # type: ignore[import-not-found]
 from pytriton.model_config import ModelConfig, Tensor  # type: ignore[import-not-found]
 from pytriton.triton import Triton, TritonConfig  # type: ignore[import-not-found]
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 NUMPY = {"float": "float32", "double": "float64"}
 

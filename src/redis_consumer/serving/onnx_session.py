@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,11 +32,13 @@ _ERRORS: dict[str, type[ConsumerError]] = {"NoSuchFile": ModelNotFound}
 
 
 def load_runtime() -> Any:
-    """Import onnxruntime.
+    """Import onnxruntime, which nothing else of the package imports, without its telemetry.
 
     Raises:
         SettingsError: it isn't installed.
     """
+    # Again, since a script may have cleared the environment; after the import it is too late.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import onnxruntime
     except ImportError as error:
@@ -43,7 +46,6 @@ def load_runtime() -> Any:
             "MODEL_SERVER onnx://: onnxruntime isn't installed; pip install kiosk-redis-consumer[onnx], "
             "or set MODEL_SERVER to a server such as tfs://host:8500"
         ) from error
-    onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 

@@ -72,7 +72,7 @@ def test_null_takes_out_what_is_inherited(chart: Chart) -> None:
     keys = ["env", "secrets", "resources", "tolerations", "podLabels", "podSecurityContext", "securityContext", "code"]
     inherited = {**VALUES, "podLabels": {"a": "b"}, "code": {"a.py": ""}}
     release = chart.render({**inherited, "consumers": [{"name": "image", **dict.fromkeys(keys)}]})
-    assert set(release.variables(IMAGE)) == {"HEALTH_ADDRESS"}
+    assert set(release.variables(IMAGE)) == {"HEALTH_ADDRESS", "ORT_DISABLE_TELEMETRY"}
     assert {"envFrom", "resources", "securityContext"}.isdisjoint(release.container(IMAGE))
     assert {"tolerations", "securityContext"}.isdisjoint(release.pod(IMAGE))
     assert "ConfigMap" not in release.kinds

@@ -44,6 +44,7 @@ def test_the_file_is_valid() -> None:
 
 def test_the_workers_variables_are_settings_with_values_that_they_may_have() -> None:
     given = {name: INTERPOLATED.get(name, "") if "${" in text else text for name, text in WORKER["environment"].items()}
+    assert given.pop("ORT_DISABLE_TELEMETRY") == "1"
     assert set(given) <= {name.upper() for name in Settings.model_fields}
     Settings(**{name: text for name, text in given.items() if name != "REDIS_PASSWORD"})
 

@@ -84,3 +84,9 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     ]
     assert sorted(copied) == sorted(kept)
     assert [name for name in kept if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_programs_of_the_image_send_no_usage_data(target: str) -> None:
+    variables = dict(re.findall(r"([A-Z_]+)=(\S+)", last(steps_of(STAGES, target), "ENV")))
+    assert variables["ORT_DISABLE_TELEMETRY"] == "1"

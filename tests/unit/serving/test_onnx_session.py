@@ -1,13 +1,61 @@
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
 import pytest
 
 from redis_consumer.errors import ModelMismatch, ModelNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.serving import onnx_session
 from redis_consumer.serving.onnx_session import arena_bytes_for, errors_in_words, providers_for, threads_for
+from support.documents import ROOT
 
 MODEL = ModelId("Nuclei", 3)
+OWNER = ROOT / "src" / "redis_consumer" / "serving" / "onnx_session.py"
+SWITCH = 'os.environ["ORT_DISABLE_TELEMETRY"] = "1"'
+FOLDERS = ("src", "tests", "benchmarks", "tools", "training", "examples", "docs")
+IMPORT = re.compile(
+    r"^\s*(?:import|from)\s+onnxruntime\b|import_module\(.onnxruntime|__import__\(.onnxruntime", re.MULTILINE
+)
+
+
+def sources() -> list[Path]:
+    """Programs of the repository, and pages, whose blocks are programs."""
+    found = [
+        path for folder in FOLDERS for ending in ("py", "rst", "md") for path in (ROOT / folder).rglob(f"*.{ending}")
+    ]
+    return [*found, *ROOT.glob("*.py"), ROOT / "README.md"]
+
+
+def test_only_one_module_of_the_package_imports_the_runtime() -> None:
+    package = [path for path in sources() if path.is_relative_to(ROOT / "src")]
+    assert [path for path in package if IMPORT.search(path.read_text(encoding="utf-8"))] == [OWNER]
+
+
+def test_telemetry_is_off_before_each_import() -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in sources()}
+    importing = {path: match.start() for path, text in texts.items() if (match := IMPORT.search(text))}
+    assert len(importing) > 5
+    assert [path for path, start in importing.items() if SWITCH not in texts[path][:start]] == []
+
+
+def test_telemetry_is_off_for_plug_ins_too() -> None:
+    """They may import the runtime before the package does."""
+    program = "import os, redis_consumer; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", program], env={}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_telemetry_is_off_where_the_environment_was_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    onnx_session.load_runtime()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 
 
 @pytest.mark.parametrize(("slots", "threads"), [(1, 8), (2, 4), (3, 2), (8, 1), (9, 1)])

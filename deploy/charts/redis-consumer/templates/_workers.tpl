@@ -93,7 +93,7 @@
 {{- define "redis-consumer.variables" -}}
 {{- $worker := index . 0 -}}
 {{- $entry := index . 1 -}}
-{{- $variables := dict -}}
+{{- $variables := dict "ORT_DISABLE_TELEMETRY" "1" -}}
 {{- if or $worker.probes.enabled $worker.serviceMonitor.enabled -}}
 {{- $_ := set $variables "HEALTH_ADDRESS" (printf "0.0.0.0:%v" $worker.probes.port) -}}
 {{- end -}}
