@@ -12,7 +12,18 @@ __version__ = "1.0.0.dev0"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 #: Submodules that are attributes after a bare ``import redis_consumer``; each loads when first asked for.
-_SUBMODULES = frozenset({"consumers", "grpc_clients", "processing", "redis", "settings", "storage", "utils"})
+_SUBMODULES = frozenset(
+    {
+        "consumers",
+        "grpc_clients",
+        "processing",
+        "redis",
+        "settings",
+        "storage",
+        "tracking",
+        "utils",
+    }
+)
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Under which older names is a model server asked? (contract, sections 4.4 and 6)
+"""Asks model servers by the names of older consumers (contract, sections 4.4 and 6).
 
 A doorway: `redis_consumer.serving` does the work. New code asks a `ModelServer`.
 """
@@ -6,14 +6,15 @@ A doorway: `redis_consumer.serving` does the work. New code asks a `ModelServer`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from redis_consumer import settings
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
-from redis_consumer.serving._pb.tfs_pb2 import PredictResponse, TensorProto
+from redis_consumer.serving._pb.tfs_pb2 import PredictResponse
 from redis_consumer.serving.base import Array
 from redis_consumer.serving.batches import batch_size_for, predict_in_batches
 from redis_consumer.serving.connection import new_channel
@@ -26,14 +27,33 @@ if TYPE_CHECKING:
 __all__ = ["GrpcClient", "GrpcModelWrapper", "PredictClient", "grpc_response_to_dict", "make_tensor_proto"]
 
 
-def make_tensor_proto(data: npt.ArrayLike, dtype: str | int) -> TensorProto:
+def make_tensor_proto(data: npt.ArrayLike, dtype: str | int) -> Any:
     """Make a tensor of an array, or of one value, whose shape is then [1].
+
+    Where the process has loaded TensorFlow's own messages, it is one of these, so that it can be copied into an
+    official request.
 
     Args:
         data: array or value.
         dtype: TensorFlow's name or number of the element type.
+
+    Returns:
+        A ``tensorflow.TensorProto``, else our own message of the same fields.
     """
-    return to_tensor(data if isinstance(data, np.ndarray) else np.atleast_1d(data), dtype)
+    tensor = to_tensor(data if isinstance(data, np.ndarray) else np.atleast_1d(data), dtype)
+    official = _official_class("tensorflow.TensorProto")
+    return tensor if official is None else official.FromString(tensor.SerializeToString())
+
+
+def _official_class(name: str) -> Any:
+    """Class of a message that this process knows by a name, None where it knows none."""
+    from google.protobuf import descriptor_pool, message_factory
+
+    try:
+        descriptor = descriptor_pool.Default().FindMessageTypeByName(name)
+    except KeyError:
+        return None
+    return message_factory.GetMessageClass(descriptor)
 
 
 def grpc_response_to_dict(grpc_response: PredictResponse) -> dict[str, Array]:
@@ -63,21 +83,31 @@ class PredictClient(GrpcClient):
         host: ``host:port``.
         model_name: folder name of the model.
         model_version: its version; 0 or below for the latest.
-        backoff_s: pause before the first retry in seconds.
-        max_retries: how often a call is repeated at most.
+        backoff_s: pause before the first retry in seconds; ``GRPC_BACKOFF`` by default.
+        max_retries: how often a call is repeated at most; ``MAX_RETRY`` by default.
 
     Raises:
         InvalidJob: the version is no whole number. Also a ValueError.
     """
 
     def __init__(
-        self, host: str, model_name: str, model_version: int | str, *, backoff_s: float = 3, max_retries: int = 5
+        self,
+        host: str,
+        model_name: str,
+        model_version: int | str,
+        *,
+        backoff_s: float | None = None,
+        max_retries: int | None = None,
     ) -> None:
         super().__init__(host)
         self.model_name = model_name
         self.model_version = model_version
         self._model = ModelId.numbered(model_name, model_version)
-        self._server = TFServingServer(host, backoff_s=backoff_s, max_retries=max_retries)
+        self._server = TFServingServer(
+            host,
+            backoff_s=settings.get("GRPC_BACKOFF") if backoff_s is None else backoff_s,
+            max_retries=settings.get("MAX_RETRY") if max_retries is None else max_retries,
+        )
 
     def predict(self, request_data: Sequence[Mapping[str, Any]], request_timeout: float = 10) -> dict[str, Array]:
         """Run the model on one batch.
@@ -102,35 +132,45 @@ class PredictClient(GrpcClient):
         return self._server.metadata_json(self._model, timeout_s=request_timeout)
 
 
+class _Client(Protocol):
+    """What is needed of a predict client."""
+
+    def predict(
+        self, request_data: Sequence[Mapping[str, Any]], request_timeout: float = 10, /
+    ) -> Mapping[str, Array]: ...
+
+
 class GrpcModelWrapper:
     """A served model with the looks of a Keras one.
 
     Args:
-        client: the model on its server.
+        client: the model on its server: a `PredictClient`, or what a consumer's ``_get_predict_client`` gives.
         model_metadata: for each input ``in_tensor_name``, ``in_tensor_dtype`` and ``in_tensor_shape``
             (``"-1,256,256,1"``, -1 for a free size).
         batch_size: items a call; by default what `get_batch_size` says.
-        max_batch_size: items a call for tiles of `min_model_size`.
-        min_model_size: side of those tiles in pixels.
-        request_timeout: seconds allowed for one try of a call.
+        max_batch_size: items a call for tiles of `min_model_size`; ``TF_MAX_BATCH_SIZE`` by default.
+        min_model_size: side of those tiles in pixels; ``TF_MIN_MODEL_SIZE`` by default.
+        request_timeout: seconds allowed for one try of a call; ``GRPC_TIMEOUT`` by default.
     """
 
     def __init__(
         self,
-        client: PredictClient,
+        client: _Client,
         model_metadata: Sequence[Mapping[str, str]],
         batch_size: int | None = None,
         *,
-        max_batch_size: int = 64,
-        min_model_size: int = 128,
-        request_timeout: float = 30,
+        max_batch_size: int | None = None,
+        min_model_size: int | None = None,
+        request_timeout: float | None = None,
     ) -> None:
         self._client = client
         self.model_metadata = list(model_metadata)
         self.output_names: list[str] = []
         self._shapes = [tuple(map(int, entry["in_tensor_shape"].split(","))) for entry in self.model_metadata]
-        self._request_timeout = request_timeout
-        self._batch_size = batch_size or batch_size_for(self._shapes, max_batch_size, min_model_size)
+        self._request_timeout = float(request_timeout or settings.get("GRPC_TIMEOUT"))
+        largest = int(max_batch_size or settings.get("TF_MAX_BATCH_SIZE"))
+        side = int(min_model_size or settings.get("TF_MIN_MODEL_SIZE"))
+        self._batch_size = batch_size or batch_size_for(self._shapes, largest, side)
 
     @property
     def input_shape(self) -> tuple[int | None, ...] | list[tuple[int | None, ...]]:
@@ -178,5 +218,5 @@ class GrpcModelWrapper:
             given = dict(zip(names, listed, strict=True)) if len(names) == len(listed) else {}
         if set(given) != set(names):
             wanted = ", ".join(map(repr, names))
-            raise ModelMismatch(f"model {self._client.model_name}: it takes {wanted}; give one array for each")
+            raise ModelMismatch(f"model: takes {wanted}; give one array for each")
         return given

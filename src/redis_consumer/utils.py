@@ -1,6 +1,6 @@
-"""Where are the helpers that the documentation calls ``utils``? A doorway: it holds no logic.
+"""The helpers that the documentation calls ``utils``. A doorway: it holds no logic.
 
-Those of gRPC and of tracking are loaded when they are first used.
+Those of gRPC, of tracking and of kinds of images are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -34,11 +34,18 @@ __all__ = [
 ]
 
 
+_OF_LABELS = {"_pick_model": "name_and_version_of_label", "_pick_postprocess": "postprocess_of_label"}
+
+
 def __getattr__(name: str) -> Any:
     if name in {"grpc_response_to_dict", "make_tensor_proto"}:
         from redis_consumer import grpc_clients
 
         return getattr(grpc_clients, name)
+    if name in _OF_LABELS:
+        from redis_consumer.consumers import defaults
+
+        return getattr(defaults, _OF_LABELS[name])
     if name == "load_track_file":
         from redis_consumer.tracking import track_file
 

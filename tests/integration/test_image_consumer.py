@@ -197,7 +197,7 @@ def test_plugins_may_call_functions_by_name(consumer: ImageFileConsumer) -> None
     assert consumer.process(batch, "", "pre") is batch
     assert consumer.preprocess(batch, [""]) is batch
     assert abs(consumer.preprocess(batch, ["normalize"]).mean()) < 1e-3
-    assert consumer.postprocess(np.concatenate([batch] * 4, axis=-1), ["pixelwise"]).shape == batch.shape
+    assert consumer.postprocess(np.concatenate([batch] * 4, axis=-1), ["pixelwise"]).shape == batch.shape[1:]
     with pytest.raises(InvalidJob, match="nope"):
         consumer.process(batch, "nope", "post")
 

@@ -1,4 +1,4 @@
-"""Where consumers are found by the names that the documentation promises; each loads when first asked for."""
+"""The consumers by the names that the documentation promises; each loads when first asked for."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ if TYPE_CHECKING:
     from redis_consumer.consumers.options import ConsumerOptions, per_job
     from redis_consumer.consumers.serving import TensorFlowServingConsumer
     from redis_consumer.consumers.tracking import TrackingConsumer
+    from redis_consumer.consumers.tracking import TrackingConsumer as CalibanConsumer
     from redis_consumer.consumers.zip_file import ZipFileConsumer
 
+    #: Consumer type to class; what a script adds is found by its type too.
+    CONSUMERS: dict[str, type[Consumer]]
+
 __all__ = [
+    "CONSUMERS",
     "Analysis",
+    "CalibanConsumer",
     "Child",
     "Consumer",
     "ConsumerOptions",
@@ -30,6 +36,7 @@ __all__ = [
 
 _MODULES = {
     "Analysis": "analysis",
+    "CalibanConsumer": "tracking",
     "Child": "fan_out",
     "Consumer": "base",
     "ConsumerOptions": "options",
@@ -40,9 +47,14 @@ _MODULES = {
     "per_job": "options",
     "second_phase": "fan_out",
 }
+_OLDER_NAMES = {"CalibanConsumer": "TrackingConsumer"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "CONSUMERS":
+        from redis_consumer.consumers import registry
+
+        return registry.types()
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), _OLDER_NAMES.get(name, name))

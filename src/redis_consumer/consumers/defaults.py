@@ -69,21 +69,9 @@ def redis_client(*, deadline_s: float | None = None) -> RedisClient:
 def storage() -> Storage:
     """Open the bucket; nothing connects yet."""
     from redis_consumer.storage import Storage
+    from redis_consumer.storage.options import options_from
 
-    return Storage(
-        get("STORAGE_BUCKET"),
-        region=get("AWS_REGION"),
-        access_key_id=get("AWS_ACCESS_KEY_ID"),
-        secret_access_key=get("AWS_SECRET_ACCESS_KEY"),
-        endpoint=get("AWS_ENDPOINT_URL") or None,
-        service_account=get("GOOGLE_APPLICATION_CREDENTIALS") or None,
-        account_name=get("AZURE_STORAGE_ACCOUNT_NAME") or None,
-        account_key=get("AZURE_STORAGE_ACCOUNT_KEY"),
-        result_urls=get("RESULT_URLS"),
-        signed_url_expire_s=get("SIGNED_URL_EXPIRE_S"),
-        max_backoff_s=get("STORAGE_MAX_BACKOFF"),
-        max_download_bytes=get("MAX_DOWNLOAD_BYTES"),
-    )
+    return Storage(get("STORAGE_BUCKET"), **options_from(get))
 
 
 def model_store(bucket: Storage | None) -> ModelStore:
@@ -124,9 +112,18 @@ def model_of_label(label: int | None) -> ModelId:
     return ModelId.parse(str(choices[label or 0]))
 
 
-def postprocess_of_label(label: int) -> str:
+def postprocess_of_label(label: int | str) -> str:
     """The function that follows the model for a kind of image (contract, section 5.2)."""
-    return str(get("POSTPROCESS_CHOICES")[label])
+    choices = get("POSTPROCESS_CHOICES")
+    if int(label) not in choices:
+        raise InvalidJob(f"field label: {label} is no kind of image; give one of {', '.join(map(str, choices))}")
+    return str(choices[int(label)])
+
+
+def name_and_version_of_label(label: int | str) -> list[str]:
+    """The model for a kind of image as name and version, in the form of 2020."""
+    name, _, version = str(model_of_label(int(label))).partition(":")
+    return [name, version]
 
 
 def functions_of_model(model: ModelId) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,9 +1,10 @@
-"""What becomes of one image: downloaded, segmented by a served model, and its label image uploaded."""
+"""Segments images: downloads one, runs a served model and its functions, and uploads the label image."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.analysis import LABELS, Analysis, write_analysis
 from redis_consumer.consumers.input_image import load_input, role_of
 from redis_consumer.consumers.large_image import run_large_image
+from redis_consumer.consumers.predict import takes_version, with_batch
 from redis_consumer.consumers.results import shown_name
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Plan, Stages
@@ -24,6 +26,10 @@ from redis_consumer.job import Job, JobStatus
 if TYPE_CHECKING:
     from redis_consumer.job import ModelId
     from redis_consumer.serving.base import Array
+
+
+#: Methods by which consumers of 2020 run a job's functions, and which their subclasses replace.
+_OLDER_METHODS = ("_get_processing_function", "preprocess", "postprocess", "process")
 
 
 class ImageFileConsumer(TensorFlowServingConsumer):
@@ -126,14 +132,13 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         """
         plan = self._plan(job, image)
         outputs = self._predict(job, plan, self._prepare(job, plan, image))
-        results = self.run_functions("post", plan.postprocess, outputs, plan.options)
+        results = self._run_planned("post", plan.postprocess, outputs, plan.options)
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
         return [self._restore(array, image.shape[1:3]) for array in arrays]
 
-    def predict(self, image: Array, model: ModelId | str) -> list[Array]:
-        """Run a model as it is, without scale and functions, see `TensorFlowServingConsumer.predict`."""
+    def _predict_all(self, image: Array, model: ModelId) -> list[Array]:
         with self._predicting():
-            return super().predict(image, model)
+            return super()._predict_all(image, model)
 
     @contextlib.contextmanager
     def _predicting(self) -> Iterator[None]:
@@ -148,8 +153,11 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     @property
     def _takes_parts(self) -> bool:
         """Whether an image may be done part by part: not where a plug-in wants to see it whole."""
-        methods = ("analyze", "apply_model", "predict")
-        return not any(
+        return not self._has_own("analyze", "apply_model", "predict", *_OLDER_METHODS)
+
+    def _has_own(self, *methods: str) -> bool:
+        """Whether a plug-in has replaced one of these methods."""
+        return any(
             name in self.__dict__ or getattr(type(self), name) is not getattr(ImageFileConsumer, name)
             for name in methods
         )
@@ -197,20 +205,21 @@ class ImageFileConsumer(TensorFlowServingConsumer):
                 job_id=job.id,
             )
         scaled = image if scale == 1 else resize_image(image, (height, width))
-        prepared = self.run_functions("pre", plan.preprocess, scaled, plan.options)
+        prepared = self._run_planned("pre", plan.preprocess, scaled, plan.options)
         return np.asarray(prepared, dtype=np.float32)
 
     def _predict(self, job: Job, plan: Plan, image: Array) -> list[Array]:
         """Run the model; jobs that set ``cuts`` have the image cut as they say, unless the model's card says how."""
         card = self.models.card(plan.model)
         model = plan.model
+        outputs: Array | list[Array]
         try:
+            version = model.label or model.version
             if job.cuts == 0 or (card is not None and card.tile is not None):
-                return self.predict(image, model)
-            with self._predicting():
-                outputs = self.process_big_image(
-                    job.cuts, image, job.field_size, model.name, model.label or model.version
-                )
+                outputs = self.predict(image, *([model.name, version] if takes_version(self.predict) else [model]))
+            else:
+                with self._predicting():
+                    outputs = self.process_big_image(job.cuts, image, job.field_size, model.name, version)
         except ModelMismatch as error:
             message = f"{shown_name(job.original_name)}: {str(error).removeprefix('image: ')}"
             raise ModelMismatch(message, job_id=job.id, model=str(model)) from error
@@ -226,6 +235,16 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         return (resize_labels if result.dtype.kind in "iub" else resize_image)(result, shape_yx)
 
     # The functions by name, as plug-ins call them.
+
+    def _run_planned(
+        self, process_type: str, names: Sequence[str], data: Any, options: Mapping[str, Mapping[str, Any]]
+    ) -> Any:
+        """Run the functions of a job, by the methods of 2020 where a plug-in has replaced one of these."""
+        if not self._has_own(*_OLDER_METHODS):
+            return self.run_functions(process_type, names, data, options)
+        method = self.preprocess if process_type == "pre" else self.postprocess
+        results = method(data[0] if len(data) == 1 else data, names)
+        return with_batch(results) if isinstance(results, np.ndarray) else [with_batch(each) for each in results]
 
     def run_functions(
         self, process_type: str, names: Iterable[str], data: Any, options: Mapping[str, Mapping[str, Any]]
@@ -257,27 +276,79 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             describe = partial(_describe_function, process_type, name, options.get(name.strip().lower(), {}))
             self.provenance.note_function(process_type, name, describe)
 
-    def process(self, image: Array, key: str, process_type: str) -> Any:
-        """Run one function by its name; an empty name leaves the image as it is.
+    def _get_processing_function(self, process_type: str, function_name: str) -> Callable[..., Any]:
+        """Find a function by its name, in any case.
 
         Raises:
             InvalidJob: there is no such kind or function. Also a ValueError.
         """
-        return self._run_function(process_type, key, image) if key else image
+        from redis_consumer.processing import registry
 
-    def preprocess(self, image: Array, keys: Iterable[str]) -> Any:
-        """Run the functions that go before the model, by their names."""
-        return self.run_functions("pre", [key for key in keys if key], image, {})
+        kind = process_type.strip().lower()
+        return _own_function(kind, function_name) or registry.get_function(kind, function_name)
 
-    def postprocess(self, image: Array | list[Array], keys: Iterable[str]) -> Any:
-        """Run the functions that go after the model, by their names."""
-        return self.run_functions("post", [key for key in keys if key], image, {})
+    def process(self, image: Any, key: str, process_type: str) -> Any:
+        """Run one function by its name (contract, section 5.2); an empty name leaves the image as it is.
+
+        The seconds that it took are written to the running job.
+
+        Args:
+            image: (B, Y, X, C) or (Y, X, C); after the model also the list of its outputs.
+            key: name of the function, in any case.
+            process_type: ``pre`` or ``post``.
+
+        Returns:
+            What the function gives, without its leading axis where that has a size of 1.
+
+        Raises:
+            InvalidJob: there is no such kind or function. Also a ValueError.
+        """
+        if not key:
+            return image
+        started, kind = time.monotonic(), process_type.strip().lower()
+        function = self._get_processing_function(kind, key)
+        if _is_built_in(function, kind, key):
+            batch = with_batch(image) if isinstance(image, np.ndarray) else [with_batch(each) for each in image]
+            result = self._run_function(kind, key, batch)
+        else:
+            self.note_functions(kind, [key], {})
+            result = function(image)
+        if self._redis_hash is not None:
+            self.update_key(self._redis_hash, {f"{kind}process_time": f"{time.monotonic() - started:.6f}"})
+        return result[0] if isinstance(result, np.ndarray) and result.ndim > 2 and len(result) == 1 else result
+
+    def preprocess(self, image: Any, keys: Iterable[str], streaming: bool = False) -> Any:  # noqa: ARG002 - older name
+        """Run the functions that go before the model by their names, each by `process`.
+
+        Args:
+            image: as for `process`.
+            keys: of the functions, in order.
+            streaming: not used; functions run in the worker.
+        """
+        for key in keys:
+            image = self.process(image, key, "pre")
+        return image
+
+    def postprocess(self, image: Any, keys: Iterable[str], streaming: bool = False) -> Any:  # noqa: ARG002 - older name
+        """Run the functions that go after the model by their names; arguments as for `preprocess`."""
+        for key in keys:
+            image = self.process(image, key, "post")
+        return image
 
 
 def _own_function(process_type: str, name: str) -> Callable[..., Any] | None:
-    """The function that a script of the user's has put in by this name."""
-    found: Callable[..., Any] | None = defaults.get("PROCESSING_FUNCTIONS").get(process_type, {}).get(name)
-    return found
+    """The function that a script of the user's has put in by this name, in any case."""
+    functions = defaults.get("PROCESSING_FUNCTIONS").get(process_type, {})
+    wanted = name.strip().lower()
+    found = functions.get(name) or next((functions[key] for key in functions if key.lower() == wanted), None)
+    return None if found is None or _is_built_in(found, process_type, name) else found
+
+
+def _is_built_in(function: Callable[..., Any], process_type: str, name: str) -> bool:
+    from redis_consumer.processing import registry
+
+    is_known = name.strip().lower() in registry.BUILT_IN.get(process_type, {})
+    return is_known and function is registry.get_function(process_type, name)
 
 
 def _describe_function(process_type: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,17 @@
-"""How does a consumer run models: clients, images whole and in tiles, progress and retries told to the job?"""
+"""Runs models for a consumer: clients, images whole and in tiles, progress and retries written to the job."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer, Outcome
-from redis_consumer.consumers.predict import ModelClient, keep_predictions, model_of, stacked
+from redis_consumer.consumers.predict import ModelClient, keep_predictions, model_of, stacked, with_batch
 from redis_consumer.consumers.tiling import Tiling, tiling_of
 from redis_consumer.errors import ConsumerError
 from redis_consumer.job import Job, ModelId
@@ -192,22 +192,48 @@ class ModelConsumer(Consumer):
 
     # Whole jobs, as the built-in consumers do it.
 
-    def predict(self, image: Array, model: ModelId | str) -> list[Array]:
+    @overload
+    def predict(self, image: Array, model: ModelId | str) -> list[Array]: ...
+
+    @overload
+    def predict(self, image: Array, model: str, model_version: int | str) -> Array | list[Array]: ...
+
+    @overload
+    def predict(self, image: Array, *, model_name: str, model_version: int | str) -> Array | list[Array]: ...
+
+    def predict(
+        self,
+        image: Array,
+        model: ModelId | str = "",
+        model_version: int | str | None = None,
+        *,
+        model_name: str = "",
+    ) -> Array | list[Array]:
         """Run a model over images of any size, in tiles where it wants tiles, and report the job's progress.
 
         Args:
             image: (B, Y, X, C) float32; for a model of volumes (Z, Y, X, C) or (B, Z, Y, X, C).
             model: which model; also as a text, ``name:version``.
+            model_version: in calls of the form of 2020, ``predict(image, name, version)``; the image may also be
+                (Y, X, C) then.
+            model_name: the name in such a call.
 
         Returns:
-            The model's predictions in the order of their names, each (B, Y, X, channels).
+            The model's predictions in the order of their names, each (B, Y, X, channels). In a call of the form of
+            2020 the prediction itself, and a list only where there are several.
 
         Raises:
             ModelMismatch: the model takes another number of channels, or doesn't answer in pixels.
             ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
             JobCancelled, LeaseLost: as `update_key`; calls that are under way are given up.
         """
-        tiling, image = self._tiling(model_of(model)), np.asarray(image)
+        if model_version is not None or model_name:
+            outputs = self._predict_all(with_batch(image), ModelId.of(str(model_name or model), model_version or 0))
+            return outputs[0] if len(outputs) == 1 else outputs
+        return self._predict_all(np.asarray(image), model_of(model))
+
+    def _predict_all(self, image: Array, model: ModelId) -> list[Array]:
+        tiling = self._tiling(model)
         outputs = self._run_one(tiling, tiling.planned(image))
         return [output.reshape(*image.shape[:-1], output.shape[-1]) for output in outputs]
 

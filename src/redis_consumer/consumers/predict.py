@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from redis_consumer.consumers import defaults
-from redis_consumer.errors import InvalidImage, ModelMismatch
+from redis_consumer.consumers.model_input import inputs_of_metadata, metadata_of_inputs
+from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ class ModelClient:
     ) -> None:
         self.server = server
         self.model = model
+        self.model_name = model.name
+        self.model_version = model.label or model.version
         self.on_retry = on_retry
 
     def predict(
@@ -50,6 +55,10 @@ class ModelClient:
     def _only_input(self) -> str:
         return only_input(self.server.metadata(self.model, on_retry=self.on_retry), self.model).name
 
+    def get_model_metadata(self, request_timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - older name
+        """Say which tensors the model takes, as TensorFlow Serving's metadata in protobuf's JSON form."""
+        return metadata_of_inputs(self.model_name, self.model_version, self.describe_inputs())
+
     def describe_inputs(self) -> list[dict[str, str]]:
         """Name, dtype and shape of each input as texts (contract, section 4.4)."""
         from redis_consumer.serving.tensors import wire_type
@@ -62,6 +71,35 @@ class ModelClient:
             }
             for spec in self.server.metadata(self.model, on_retry=self.on_retry).inputs
         ]
+
+
+def described_inputs(client: Any, usual: Callable[[], ModelClient]) -> list[dict[str, str]]:
+    """Name, dtype and shape of each input of a model, asked of a plug-in's own client where that can tell.
+
+    Args:
+        client: has ``get_model_metadata``, as ``PredictClient`` of 2023 has it, or `ModelClient.describe_inputs`.
+        usual: gives the client that is asked where it has neither.
+    """
+    if hasattr(client, "get_model_metadata"):
+        found = client.get_model_metadata()
+        return found if isinstance(found, list) else inputs_of_metadata(found)
+    found = client.describe_inputs() if hasattr(client, "describe_inputs") else usual().describe_inputs()
+    return list(found)
+
+
+def takes_version(method: Callable[..., Any]) -> bool:
+    """Whether a plug-in's own ``predict`` takes a model's name and version one by one, as those of 2020 do."""
+    try:
+        inspect.signature(method).bind(None, None)
+    except TypeError:
+        return True
+    return False
+
+
+def with_batch(image: npt.ArrayLike) -> Array:
+    """An image (Y, X, C) with a leading batch axis of 1; what has one stays as it is."""
+    array = np.asarray(image)
+    return array[np.newaxis] if array.ndim == 3 else array
 
 
 def model_of(model: ModelId | str) -> ModelId:
@@ -117,33 +155,3 @@ def keep_predictions(outputs: Mapping[str, Array]) -> list[Array]:
     """The outputs called ``prediction…`` in the order of their names; all where none is called so (section 4.3)."""
     names = sorted(outputs)
     return [outputs[name] for name in names if name.startswith("prediction")] or [outputs[name] for name in names]
-
-
-def fit_input(image: Array, sizes: Sequence[int], model: str, channels: str | None) -> Array:
-    """Bring an image into the axes order of a model, see `TensorFlowServingConsumer.validate_model_input`.
-
-    Args:
-        image: as many axes as the model's input; the smallest besides the first is taken for the channels.
-        sizes: of the model's input, -1 for any.
-        model: which model, for messages.
-        channels: indices of the channels to use, joined by commas; all by default.
-
-    Raises:
-        ModelMismatch: rank or number of channels differ from the model's.
-        InvalidImage: it is larger than ``MAX_IMAGE_HEIGHT`` x ``MAX_IMAGE_WIDTH``.
-    """
-    wanted = f"{model} takes {len(sizes)} axes ({','.join(map(str, sizes))})"
-    if image.ndim != len(sizes):
-        raise ModelMismatch(f"image: has {image.ndim} axes {image.shape}, {wanted}; send one of that rank")
-    image = np.moveaxis(image, 1 + int(np.argmin(image.shape[1:])), -1)
-    if channels:
-        indices = [int(index) for index in channels.split(",") if index.strip()]
-        if any(not 0 <= index < image.shape[-1] for index in indices):
-            raise ModelMismatch(f"field channels: {channels!r} names more than the image's {image.shape[-1]}")
-        image = image[..., indices]
-    if sizes[-1] > 0 and image.shape[-1] != sizes[-1]:
-        raise ModelMismatch(f"image: has {image.shape[-1]} channels, {wanted}; name those to use in field channels")
-    height, width = image.shape[-3:-1]
-    if height > int(defaults.get("MAX_IMAGE_HEIGHT")) or width > int(defaults.get("MAX_IMAGE_WIDTH")):
-        raise InvalidImage(f"image: {height} x {width} pixels is more than MAX_IMAGE_HEIGHT and MAX_IMAGE_WIDTH allow")
-    return image

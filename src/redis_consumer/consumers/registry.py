@@ -38,6 +38,17 @@ BUILT_IN = {
 }
 
 
+#: Consumer types and their classes, once somebody has asked for them by `types`.
+_types: dict[str, type[Consumer]] = {}
+
+
+def types() -> dict[str, type[Consumer]]:
+    """Give the built-in consumers by their types, as ``consumers.CONSUMERS``; what a script adds there is found too."""
+    if not _types:
+        _types.update({name: check_class(_import(path), path) for name, path in BUILT_IN.items()})
+    return _types
+
+
 def get_consumer_class(consumer_type: str) -> type[Consumer]:
     """Find the class for a consumer type.
 
@@ -57,6 +68,9 @@ def get_consumer_class(consumer_type: str) -> type[Consumer]:
 
 def find(consumer_type: str) -> type[Consumer]:
     """Do the same, with errors that don't say which type it is."""
+    added = _types.get(consumer_type) or _types.get(consumer_type.lower())
+    if added is not None:
+        return check_class(added, consumer_type)
     path = path_of(consumer_type)
     if path is None:
         known = names()
@@ -119,7 +133,7 @@ def _package(path: str) -> str:
 
 def names() -> list[str]:
     """All names that a consumer type may have, besides import paths."""
-    return sorted({*BUILT_IN, *plugins()})
+    return sorted({*BUILT_IN, *_types, *plugins()})
 
 
 def plugins() -> dict[str, EntryPoint]:

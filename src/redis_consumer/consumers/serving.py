@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from redis_consumer.consumers import defaults, detect
 from redis_consumer.consumers.base import Outcome
 from redis_consumer.consumers.model import ModelConsumer
-from redis_consumer.consumers.predict import fit_input
+from redis_consumer.consumers.model_input import dimension_orders, fit_inputs, inputs_of_metadata
+from redis_consumer.consumers.predict import ModelClient, described_inputs, model_of
 from redis_consumer.consumers.results import discard_zips, write_result, zip_name
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job, ModelId
 
 if TYPE_CHECKING:
+    from redis_consumer.grpc_clients import GrpcModelWrapper
     from redis_consumer.queue import Leftover
     from redis_consumer.serving.base import Array
 
@@ -37,18 +40,25 @@ class TensorFlowServingConsumer(ModelConsumer):
 
     _zips = 0
 
-    @property
-    def _redis_hash(self) -> str | None:
-        return self.job.id if self.job else None
-
-    @property
-    def _redis_values(self) -> dict[str, str]:
-        return dict(self.job.fields) if self.job else {}
+    #: Key and fields of the running job. Consumers of 2020 assign both themselves.
+    _redis_hash: str | None = None
+    _redis_values: Mapping[str, str] = MappingProxyType({})
 
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it, see `Consumer.run`."""
         self._zips = 0
-        return super().run(job)
+        try:
+            return super().run(job)
+        finally:
+            self._tell_job(None)
+
+    def _open(self, job: Job | None) -> None:
+        super()._open(job)
+        self._tell_job(job)
+
+    def _tell_job(self, job: Job | None) -> None:
+        self._redis_hash = job.id if job else None
+        self._redis_values = dict(job.fields) if job else {}
 
     def detect_scale(self, image: Array) -> float:
         """Ask ``SCALE_DETECT_MODEL`` by which factor an image is to be resized; 1 while detection is off.
@@ -107,36 +117,117 @@ class TensorFlowServingConsumer(ModelConsumer):
             For each input ``in_tensor_name``, ``in_tensor_dtype`` and ``in_tensor_shape``, such as
             ``"-1,256,256,1"`` with -1 for a free size.
         """
-        return self._get_predict_client(model_name, model_version).describe_inputs()
+        client = self._get_predict_client(model_name, model_version)
+
+        def usual() -> ModelClient:
+            model = ModelId.of(model_name, model_version)
+            return ModelClient(self.model_server, model, on_retry=self._note_retry)
+
+        return described_inputs(client, usual)
+
+    def parse_model_metadata(self, metadata: Mapping[str, Any]) -> list[dict[str, str]]:
+        """Read a model's inputs out of its metadata, in the form of `get_model_metadata`.
+
+        Args:
+            metadata: TensorFlow Serving's reply in protobuf's JSON form, or the object ``inputs`` in it.
+
+        Raises:
+            KeyError: it is neither of them.
+        """
+        return inputs_of_metadata(metadata)
+
+    def detect_dimension_order(
+        self, image: Array | Sequence[Array], model_name: str, model_version: int | str
+    ) -> list[str]:
+        """Say in which order the axes of an image are, such as ``["YXC"]`` or ``["CYX"]``; ``Z`` for volumes.
+
+        Args:
+            image: with or without its batch axis; a list with one for each input of the model. The smallest axis is
+                taken for the channels.
+            model_name: folder name of the model.
+            model_version: its version; 0 or empty for the latest.
+
+        Raises:
+            ModelMismatch: the rank differs from the model's. Also a ValueError.
+        """
+        inputs = self.get_model_metadata(model_name, model_version)
+        return dimension_orders(image, inputs, f"model {model_name}:{model_version}")
+
+    def get_model_wrapper(self, model: ModelId | str, batch_size: int | None = None) -> GrpcModelWrapper:
+        """Give a served model the looks of a Keras one.
+
+        Args:
+            model: which model, ``name:version``.
+            batch_size: items a call; by default what the settings and the model's size make of it.
+        """
+        from redis_consumer.grpc_clients import GrpcModelWrapper
+
+        wanted = model_of(model)
+        version = wanted.label or wanted.version
+        inputs = self.get_model_metadata(wanted.name, version)
+        return GrpcModelWrapper(self._get_predict_client(wanted.name, version), inputs, batch_size)
+
+    def get_grpc_app(self, model: ModelId | str, application_cls: Callable[..., Any], **kwargs: Any) -> Any:
+        """Make an application, such as one of ``settings.APPLICATION_CHOICES``, that runs a served model.
+
+        Args:
+            model: which model, ``name:version``.
+            application_cls: takes the model as its first argument.
+            kwargs: its other arguments.
+        """
+        return application_cls(self.get_model_wrapper(model), **kwargs)
+
+    @overload
+    def validate_model_input(
+        self, image: Array, model_name: str, model_version: int | str, channels: Any = None
+    ) -> Array: ...
+
+    @overload
+    def validate_model_input(
+        self,
+        image: Sequence[Array],
+        model_name: str,
+        model_version: int | str,
+        channels: Any = None,
+    ) -> list[Array]: ...
 
     def validate_model_input(
-        self, image: Array, model_name: str, model_version: int | str, channels: str | None = None
-    ) -> Array:
+        self,
+        image: Array | Sequence[Array],
+        model_name: str,
+        model_version: int | str,
+        channels: Any = None,
+    ) -> Array | list[Array]:
         """Bring an image into the axes order of a model, or say why it doesn't fit (contract, section 5.4).
 
         Args:
-            image: as many axes as the model's input; the smallest besides the first is taken for the channels.
+            image: as many axes as the model's input; the smallest besides the first is taken for the channels. A list
+                with one for each input, where the model has several.
             model_name: folder name of the model.
             model_version: its version; 0 or empty for the latest.
-            channels: indices of the channels to use, joined by commas; all by default.
+            channels: indices of the channels to use, joined by commas or as a list; a list of such for several images;
+                all by default.
 
         Returns:
-            The image with its channels last.
+            The image with its channels last; a list of them where a list was given.
 
         Raises:
             ModelMismatch: rank or number of channels differ from the model's. Also a ValueError.
             InvalidImage: it is larger than ``MAX_IMAGE_HEIGHT`` x ``MAX_IMAGE_WIDTH``. Also a ValueError.
         """
-        (first, *_) = self.get_model_metadata(model_name, model_version)
-        sizes = [int(size) for size in first["in_tensor_shape"].split(",")]
-        return fit_input(image, sizes, f"model {model_name}:{model_version}", channels)
+        inputs = self.get_model_metadata(model_name, model_version)
+        return fit_inputs(image, inputs, f"model {model_name}:{model_version}", channels)
 
     def download_image(self, path: str) -> Array:
-        """Download an image and read it as `utils.get_image` does."""
-        from redis_consumer.images import get_image
+        """Download an image and read it as the consumers of 2023 did: no axis is added for the channels of a TIFF.
+
+        Returns:
+            float32. TIFF, NPY: the file's array; other formats: (Y, X, C), where C is 1 for grey.
+        """
+        from redis_consumer.images import read_as_stored
 
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
-            return get_image(self.storage.download(path, folder))
+            return read_as_stored(self.storage.download(path, folder))
 
     def save_output(self, image: Array | Sequence[Array], save_name: str) -> tuple[str, str]:
         """Write an image's channels as TIFF files, zip and upload them; return key and URL of the zip.

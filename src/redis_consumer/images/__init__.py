@@ -1,8 +1,8 @@
-"""How do files become images, and arrays files? The doorway of this room; it holds no logic."""
+"""Turns files into images, and arrays into files. The doorway of this room; it holds no logic."""
 
 from redis_consumer.images.axes import DIMENSION_ORDERS, select_channels, to_batch
 from redis_consumer.images.image import Image, ImageLimits, check_frames
-from redis_consumer.images.reading import get_image, read_image
+from redis_consumer.images.reading import get_image, read_as_stored, read_image
 from redis_consumer.images.writing import save_numpy_array, write_channels
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ImageLimits",
     "check_frames",
     "get_image",
+    "read_as_stored",
     "read_image",
     "save_numpy_array",
     "select_channels",

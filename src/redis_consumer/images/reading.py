@@ -82,6 +82,22 @@ def get_image(filepath: str | os.PathLike[str]) -> Array:
     return array.astype(np.float32)
 
 
+def read_as_stored(filepath: str | os.PathLike[str]) -> Array:
+    """Read an image file as the consumers of 2023 saw it (contract, section 5.1).
+
+    Returns:
+        float32. TIFF, NPY: the file's array; other formats: (Y, X, C), where C is 1 for grey.
+
+    Raises:
+        InvalidImage, OSError: as `get_image`.
+    """
+    path = Path(filepath)
+    kind = _sniff(path, path.name)
+    array = _read(path, kind, NO_SIDE_LIMITS, path.name).array
+    is_picture = kind not in {"TIFF", "NPY"}
+    return (array[..., np.newaxis] if is_picture and array.ndim == 2 else array).astype(np.float32)
+
+
 def decode_image(path: str | os.PathLike[str]) -> Array:
     """Read an image file that was written by ourselves: of any size, with pixels of any value.
 

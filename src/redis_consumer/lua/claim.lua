@@ -12,7 +12,7 @@
 -- Atomic because two workers that look at a job and then take it would both run it; and a job that expires between
 -- look and write would come back to life as a hash with two fields.
 
-redis.replicate_commands()
+if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local queue, processing, leases, holders = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

@@ -12,7 +12,7 @@
 -- Atomic because the result must become visible together with the end of the claim: one without the other would
 -- run the job again, or lose it; and a parent must learn of its child's end exactly once.
 
-redis.replicate_commands()
+if redis.replicate_commands then redis.replicate_commands() end
 local job = KEYS[4]
 if redis.call("HGET", KEYS[2], job) ~= ARGV[1] then
   return redis.call("HGET", job, "updated_at") == ARGV[3] and 1 or 0

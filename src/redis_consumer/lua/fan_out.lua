@@ -13,7 +13,7 @@
 -- Atomic because a worker that dies in between would leave children without a parent that waits for them, or
 -- push them twice.
 
-redis.replicate_commands()
+if redis.replicate_commands then redis.replicate_commands() end
 local kin = families()
 local job = KEYS[4]
 local family, children, open = family_of .. job, children_of .. job, open_of .. job

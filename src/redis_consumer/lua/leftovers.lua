@@ -5,7 +5,7 @@
 -- Returns {attempt, key of the job, its output_file_name or "", its provenance_file_name or "", …}.
 -- Atomic because two workers that look at once would do the same work; a worker that dies over it loses none.
 
-redis.replicate_commands()
+if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local reply = {}

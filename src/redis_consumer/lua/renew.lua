@@ -5,7 +5,7 @@
 -- Returns the keys of the jobs that aren't ours any more.
 -- Atomic because a lease that is lengthened after somebody else took the job would keep two runs alive.
 
-redis.replicate_commands()
+if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call("TIME")
 local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
 redis.call("ZADD", KEYS[3], deadline, ARGV[1])

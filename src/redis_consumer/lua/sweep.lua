@@ -11,7 +11,7 @@
 --   another sweep ran just now.
 -- Atomic because a lease that is renewed between look and move would leave a job running and waiting at once.
 
-redis.replicate_commands()
+if redis.replicate_commands then redis.replicate_commands() end
 if not redis.call("SET", KEYS[6], "1", "NX", "PX", ARGV[1]) then
   return {-1}
 end
@@ -105,7 +105,7 @@ for _, minute in ipairs(redis.call("HKEYS", KEYS[9])) do
 end
 -- A stranger that ends a job which we ran before knows nothing of these; a few each time, they don't pile up. Dead
 -- letters keep theirs.
-for _, job in ipairs(redis.call("HRANDFIELD", KEYS[10], 5)) do
+for _, job in ipairs(redis.call("HRANDFIELD", KEYS[10], 5) or {}) do
   local kind = redis.call("TYPE", job).ok
   local status = kind == "hash" and redis.call("HGET", job, "status")
   local is_over = kind ~= "hash" or status == "done" or status == "failed"

@@ -1,4 +1,4 @@
-"""What has the operator decided?
+"""Holds what the operator has decided.
 
 `load_settings` reads all sources into one frozen `Settings`. The older upper-case names of this module
 (``settings.QUEUE``, ``settings.MODEL_CHOICES``) are read from settings that are loaded once, at the first use;
@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -19,6 +20,7 @@ from redis_consumer.settings.options import MASK, Setting, Settings
 from redis_consumer.settings.sources import Variable, build, load_settings, read_variables
 
 __all__ = [
+    "APPLICATION_CHOICES",
     "MASK",
     "PROCESSING_FUNCTIONS",
     "Setting",
@@ -33,8 +35,11 @@ __all__ = [
     "use",
 ]
 
-PROCESSING_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {"pre": {}, "post": {}}
-"""Functions of users, by the name that a job asks for; looked at before the built-in ones."""
+if TYPE_CHECKING:
+    #: Functions by kind (``pre``, ``post``) and name: the built-in ones, and those that a script puts in.
+    PROCESSING_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]]
+    #: Applications by kind of image, see `redis_consumer.processing.applications`.
+    APPLICATION_CHOICES: dict[int, Callable[..., Any]]
 
 _in_use: list[Settings] = []
 
@@ -90,6 +95,9 @@ def __getattr__(name: str) -> Any:
         return value.get_secret_value() if isinstance(value, SecretStr) else value
     if name in _DERIVED:
         return _DERIVED[name]()
+    if name in _TABLES:
+        # Kept, so that what a script puts in stays there.
+        return globals().setdefault(name, _TABLES[name]())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -109,6 +117,28 @@ def _folder(name: str) -> str:
     return str(Path(__file__).resolve().parents[2] / name)
 
 
+def _retried_statuses() -> frozenset[Any]:
+    code = import_module("grpc").StatusCode
+    return frozenset({code.DEADLINE_EXCEEDED, code.RESOURCE_EXHAUSTED, code.UNAVAILABLE})
+
+
+def _functions() -> dict[str, dict[str, Callable[..., Any]]]:
+    registry = import_module("redis_consumer.processing.registry")
+    return {kind: {name: registry.get_function(kind, name) for name in registry.BUILT_IN[kind]} for kind in _KINDS}
+
+
+def _applications() -> dict[int, Callable[..., Any]]:
+    found = import_module("redis_consumer.processing.applications")
+    return {0: found.NuclearSegmentation, 1: found.CytoplasmSegmentation, 2: found.CytoplasmSegmentation}
+
+
+_KINDS = ("pre", "post")
+# Older settings hold functions and classes too. They are found by name when asked for: this module stands below them.
+_TABLES: dict[str, Callable[[], Any]] = {
+    "APPLICATION_CHOICES": _applications,
+    "PROCESSING_FUNCTIONS": _functions,
+}
+
 _DERIVED: dict[str, Callable[[], object]] = {
     "MODEL_CHOICES": lambda: {0: get("NUCLEAR_MODEL"), 1: get("CYTOPLASM_MODEL"), 2: get("PHASE_MODEL")},
     "POSTPROCESS_CHOICES": lambda: {
@@ -118,8 +148,7 @@ _DERIVED: dict[str, Callable[[], object]] = {
     },
     "STORAGE_BUCKET_URL": lambda: current().storage_bucket_url,
     "MODEL_SERVER_URL": lambda: current().model_server_url,
-    # Names, not objects of grpc: only the model server's client may know that library.
-    "GRPC_RETRY_STATUSES": lambda: frozenset({"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}),
+    "GRPC_RETRY_STATUSES": _retried_statuses,
     "OUTPUT_DIR": lambda: _folder("output"),
     "DOWNLOAD_DIR": lambda: _folder("download"),
     "LOG_DIR": lambda: _folder("logs"),

@@ -104,6 +104,12 @@ class Settings(
         """URL of the model server, whichever variables named it."""
         return self.model_server
 
+    @property
+    def is_bucket_given(self) -> bool:
+        """Whether STORAGE_BUCKET itself was set, rather than made of CLOUD_PROVIDER and its buckets."""
+        older = {"CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET"}
+        return self.is_given("STORAGE_BUCKET") and not set(self.source("STORAGE_BUCKET").split(", ")) <= older
+
     def is_given(self, name: str) -> bool:
         """Whether somebody set this variable, rather than leave it at its default."""
         return self.source(name) != "default"

@@ -1,26 +1,32 @@
-"""By which older names do consumers in the wild ask for a bucket?"""
+"""Opens buckets by the names and arguments that consumers of 2020 and 2023 use; the settings say the rest."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
+from redis_consumer import settings
 from redis_consumer.errors import SettingsError, StorageUnavailable
 from redis_consumer.storage.bucket import Storage
+from redis_consumer.storage.options import options_from
 
 StorageException = StorageUnavailable
 """Older name of the error for a bucket that doesn't answer."""
 
-_PROVIDERS = {"aws": "s3", "gke": "gs"}
+#: Scheme of each cloud's buckets, and the setting that names the bucket (contract, section 3).
+_PROVIDERS = {"aws": ("s3", "AWS_S3_BUCKET"), "gke": ("gs", "GKE_BUCKET")}
 
 
 class _CloudStorage(Storage):
     """A bucket named without its scheme, as in the contract, section 3.
 
+    Region, endpoint, credentials, kind of links and limits are those of the settings, unless an option gives them.
+
     Args:
         bucket: name of the bucket, or its URL.
         download_dir: see `Storage`.
-        backoff: longest pause between two tries, seconds; None for the default.
+        backoff: longest pause between two tries, seconds; None for the settings' own.
+        max_backoff: the same, as it was called in 2023; wins over `backoff`.
         options: see `Storage`.
     """
 
@@ -31,12 +37,15 @@ class _CloudStorage(Storage):
         bucket: str,
         download_dir: str | os.PathLike[str] | None = None,
         backoff: float | None = 1.5,
+        max_backoff: float | None = None,
         **options: Any,
     ) -> None:
-        if backoff is not None:
-            options.setdefault("max_backoff_s", backoff)
+        given = options_from(settings.get)
+        pause_s = backoff if max_backoff is None else max_backoff
+        if pause_s is not None:
+            given["max_backoff_s"] = pause_s
         name = bucket if "://" in bucket else f"{self._scheme}://{bucket}"
-        super().__init__(name, download_dir, **options)
+        super().__init__(name, download_dir, **{**given, **options})
 
 
 class GoogleStorage(_CloudStorage):
@@ -51,8 +60,14 @@ class S3Storage(_CloudStorage):
     _scheme = "s3"
 
 
+_CLASSES = {"gs": GoogleStorage, "s3": S3Storage}
+
+
 def get_client(target: str, **options: Any) -> Storage:
-    """Open a bucket by its URL or, with ``bucket=NAME``, by the name of its cloud.
+    """Open a bucket by its URL, or by the name of its cloud.
+
+    A cloud's bucket is ``AWS_S3_BUCKET`` or ``GKE_BUCKET``. Where that isn't set but ``STORAGE_BUCKET`` is, it is that
+    one. Region, endpoint, credentials, kind of links and limits are those of the settings.
 
     >>> get_client("gke", bucket="images").url
     'gs://images'
@@ -61,20 +76,32 @@ def get_client(target: str, **options: Any) -> Storage:
 
     Args:
         target: a bucket's URL, or ``aws`` or ``gke`` in any case.
-        options: ``bucket`` and ``download_dir``, and those of `Storage`.
+        options: ``bucket`` and ``download_dir``, and those of `Storage`; they win over the settings.
 
     Raises:
-        SettingsError: the target isn't known, or a cloud comes without a bucket. It is a ``ValueError``.
+        SettingsError: the target isn't known. It is a ``ValueError``.
     """
     provider = str(target).strip().lower()
     bucket = options.pop("bucket", None)
+    url = str(target).strip()
     if provider in _PROVIDERS:
-        if not bucket:
-            raise SettingsError(f"CLOUD_PROVIDER: {target!r} comes without a bucket; name one, or set STORAGE_BUCKET")
-        return Storage(f"{_PROVIDERS[provider]}://{bucket}", **options)
-    if "://" not in provider:
+        url = _bucket_of(provider, bucket)
+    elif "://" not in provider:
         raise SettingsError(
-            f"CLOUD_PROVIDER: {target!r} isn't known; give aws or gke with a bucket, or the URL of a bucket such as "
+            f"CLOUD_PROVIDER: {target!r} isn't known; give aws or gke, or the URL of a bucket such as "
             "s3://bucket, gs://bucket, az://container, file:///folder or memory://"
         )
-    return Storage(str(target), **options)
+    kind = _CLASSES.get(url.partition("://")[0].lower())
+    if kind is not None:
+        return kind(url, backoff=None, **options)
+    return Storage(url, **{**options_from(settings.get), **options})
+
+
+def _bucket_of(provider: str, bucket: str | None) -> str:
+    """URL of a cloud's bucket: the given one, else the one that the settings name."""
+    scheme, variable = _PROVIDERS[provider]
+    now = settings.current()
+    if bucket is None and not now.is_given(variable) and now.is_bucket_given:
+        return now.storage_bucket
+    name = bucket or str(settings.get(variable))
+    return name if "://" in name else f"{scheme}://{name}"

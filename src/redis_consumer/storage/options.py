@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from redis_consumer.errors import SettingsError
 
@@ -109,3 +111,24 @@ class StorageOptions:
                 raise SettingsError(f"storage option {name}: {value!r} isn't between {low} and {high} seconds")
         if self.max_download_bytes is not None and self.max_download_bytes < 1:
             raise SettingsError(f"storage option max_download_bytes: {self.max_download_bytes!r} isn't above 0")
+
+
+def options_from(get: Callable[[str], Any]) -> dict[str, Any]:
+    """Give the options that the settings name, as arguments of `StorageOptions`.
+
+    Args:
+        get: gives the value of a setting by its name.
+    """
+    return {
+        "region": get("AWS_REGION"),
+        "access_key_id": get("AWS_ACCESS_KEY_ID"),
+        "secret_access_key": get("AWS_SECRET_ACCESS_KEY"),
+        "endpoint": get("AWS_ENDPOINT_URL") or None,
+        "service_account": get("GOOGLE_APPLICATION_CREDENTIALS") or None,
+        "account_name": get("AZURE_STORAGE_ACCOUNT_NAME") or None,
+        "account_key": get("AZURE_STORAGE_ACCOUNT_KEY"),
+        "result_urls": get("RESULT_URLS"),
+        "signed_url_expire_s": get("SIGNED_URL_EXPIRE_S"),
+        "max_backoff_s": get("STORAGE_MAX_BACKOFF"),
+        "max_download_bytes": get("MAX_DOWNLOAD_BYTES"),
+    }

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # A trickle of bytes keeps a request from timing out; this ends it.
 _LONGEST_REQUEST = timedelta(hours=1)
 
+_SHORTEST_BACKOFF_S = 0.001
+_LONGEST_BACKOFF_S = 3600.0
+
 # obstore's threads don't survive a fork, and a call in the child would then wait for ever.
 _used_in_pid: int | None = None
 
@@ -130,14 +133,15 @@ def check_writable(address: BucketAddress) -> None:
 
 
 def _retry(options: StorageOptions, retry_s: float) -> dict[str, Any]:
-    first_s = min(0.1, options.max_backoff_s)
+    # obstore draws each pause from between the first and the longest one, and panics where nothing is between them.
+    longest_s = min(max(options.max_backoff_s, _SHORTEST_BACKOFF_S), _LONGEST_BACKOFF_S)
     backoff = {
-        "init_backoff": timedelta(seconds=first_s),
-        "max_backoff": timedelta(seconds=options.max_backoff_s),
+        "init_backoff": timedelta(seconds=min(0.1, longest_s / 2)),
+        "max_backoff": timedelta(seconds=longest_s),
         "base": 2,
     }
     # The time is the limit, not the number; without a pause the number has to be.
-    max_retries = (1000 if first_s else 10) if retry_s else 0
+    max_retries = (1000 if options.max_backoff_s else 10) if retry_s else 0
     return {"max_retries": max_retries, "retry_timeout": timedelta(seconds=retry_s), "backoff": backoff}
 
 

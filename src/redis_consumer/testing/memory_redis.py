@@ -1,4 +1,4 @@
-"""How is there a Redis without a server? One in this process runs the queue's own scripts."""
+"""A Redis without a server, for tests: it lives in this process and runs the scripts of the queue."""
 
 from __future__ import annotations
 
@@ -11,16 +11,6 @@ from redis_consumer.redis import RedisClient
 
 if TYPE_CHECKING:
     from fakeredis import FakeRedis
-
-#: What the scripts ask for and it lacks: a word to replicas, which it hasn't, and an empty list of a hash that is gone.
-_LACKING = """
-redis.replicate_commands = redis.replicate_commands or function() return true end
-local call = redis.call
-redis.call = function(name, ...)
-  local reply = call(name, ...)
-  return name == "HRANDFIELD" and not reply and {} or reply
-end
-"""
 
 
 class MemoryRedis(RedisClient):
@@ -51,9 +41,7 @@ class MemoryRedis(RedisClient):
             ) from error
         # A server that a client makes by itself is kept until the process ends.
         server = fakeredis.FakeServer()
-        fake = fakeredis.FakeRedis(server=server, decode_responses=True, encoding_errors="surrogateescape")
-        fake.eval(_LACKING, 0)
-        return fake
+        return fakeredis.FakeRedis(server=server, decode_responses=True, encoding_errors="surrogateescape")
 
     @property
     def _redis_master(self) -> FakeRedis:

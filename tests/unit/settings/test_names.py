@@ -1,4 +1,4 @@
-"""Do the older upper-case names of the module work, and do assignments win?"""
+"""The older upper-case names of the module work, and assignments win."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
-from redis_consumer import settings
+from redis_consumer import processing, settings
 from redis_consumer.errors import SettingsError
 
 
@@ -72,7 +73,22 @@ def test_secret_is_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_retried_statuses() -> None:
-    assert "UNAVAILABLE" in settings.GRPC_RETRY_STATUSES
+    """A script compares them with the code of an error of grpc."""
+    assert grpc.StatusCode.UNAVAILABLE in settings.GRPC_RETRY_STATUSES
+
+
+def test_the_built_in_functions_are_in_their_table() -> None:
+    functions = settings.PROCESSING_FUNCTIONS
+    assert functions["pre"]["normalize"] is processing.normalize
+    assert {"deepcell", "pixelwise", "watershed"} <= functions["post"].keys()
+    functions["post"]["mine"] = len
+    assert settings.get("PROCESSING_FUNCTIONS")["post"]["mine"] is len
+
+
+def test_the_applications_of_a_kind_of_image() -> None:
+    assert [each.__name__ for each in settings.APPLICATION_CHOICES.values()] == [
+        "NuclearSegmentation", "CytoplasmSegmentation", "CytoplasmSegmentation",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

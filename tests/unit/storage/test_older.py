@@ -1,11 +1,16 @@
-"""By which older names do consumers in the wild ask for a bucket?"""
+"""Buckets are opened by the names and arguments of older consumers."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from redis_consumer.errors import SettingsError, StorageUnavailable
-from redis_consumer.storage import GoogleStorage, S3Storage, StorageException, get_client
+from redis_consumer import settings
+from redis_consumer.errors import StorageUnavailable
+from redis_consumer.storage import GoogleStorage, S3Storage, Storage, StorageException, get_client
 
 
 @pytest.mark.parametrize(
@@ -30,10 +35,73 @@ def test_an_unknown_cloud_lists_what_is_allowed(target: str) -> None:
         get_client(target)
 
 
-@pytest.mark.parametrize("target", ["aws", "gke"])
-def test_a_cloud_without_a_bucket_asks_for_one(target: str) -> None:
-    with pytest.raises(SettingsError, match="comes without a bucket"):
-        get_client(target)
+@pytest.mark.parametrize(
+    ("provider", "variables", "url"),
+    [
+        ("aws", {"AWS_S3_BUCKET": "cells"}, "s3://cells"),
+        ("AWS", {"AWS_S3_BUCKET": "cells", "STORAGE_BUCKET": "gs://other"}, "s3://cells"),
+        ("aws", {"GKE_BUCKET": "cells"}, "s3://default-bucket"),
+        ("gke", {"GKE_BUCKET": "cells", "CLOUD_PROVIDER": "gke"}, "gs://cells"),
+        ("gke", {"STORAGE_BUCKET": "file:///data"}, "file:///data"),
+        ("gke", {"CLOUD_PROVIDER": "aws", "AWS_S3_BUCKET": "cells"}, "gs://default-bucket"),
+        ("gke", {"GKE_BUCKET": "gs://cells"}, "gs://cells"),
+        ("gke", {}, "gs://default-bucket"),
+    ],
+)
+def test_the_bucket_of_a_cloud_is_the_one_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, provider: str, variables: dict[str, str], url: str
+) -> None:
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    assert get_client(provider).url == url
+
+
+def test_a_bucket_that_a_script_assigns_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "CLOUD_PROVIDER", "aws", raising=False)
+    monkeypatch.setattr(settings, "AWS_S3_BUCKET", "mine", raising=False)
+    assert get_client(settings.CLOUD_PROVIDER).url == "s3://mine"
+
+
+@pytest.mark.parametrize("make", [lambda: get_client("aws"), lambda: get_client("s3://cells"), lambda: S3Storage("c")])
+def test_clients_of_a_script_are_opened_as_the_settings_say(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Storage]
+) -> None:
+    given = {
+        "AWS_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL": "http://minio:9000",
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "key",
+        "RESULT_URLS": "signed",
+        "SIGNED_URL_EXPIRE_S": "60",
+    }
+    for name, text in given.items():
+        monkeypatch.setenv(name, text)
+    storage = make()
+    assert isinstance(storage, S3Storage)
+    url = storage.get_public_url("output/a.zip")
+    assert url.startswith(f"http://minio:9000/{storage.bucket}/output/a.zip?")
+    assert "eu-west-1" in url
+    assert "X-Amz-Expires=60" in url
+
+
+def test_what_a_script_gives_wins_over_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://minio:9000")
+    assert S3Storage("c", endpoint="http://other:1").get_public_url("a/b") == "http://other:1/c/a/b"
+
+
+def test_the_clients_of_clouds_have_classes_of_their_own() -> None:
+    assert isinstance(get_client("gke"), GoogleStorage)
+    assert isinstance(get_client("gs://cells"), GoogleStorage)
+    assert not isinstance(get_client("memory://"), (GoogleStorage, S3Storage))
+
+
+@pytest.mark.parametrize("pause", [{"backoff": 0}, {"backoff": 1e-9}, {"max_backoff": 0}, {"backoff": math.inf}])
+def test_a_pause_of_any_length_ends_in_an_error_of_ours(pause: dict[str, Any]) -> None:
+    """obstore is written in Rust, whose panics no ``except Exception`` catches."""
+    options: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "key", "retry_s": 0.2, "timeout_s": 1}
+    storage = S3Storage("images", endpoint="http://127.0.0.1:9", **options, **pause)
+    with pytest.raises(StorageUnavailable, match="connection refused"):
+        storage.read_bytes("uploads/a.tif")
 
 
 def test_the_classes_take_a_name_or_a_url() -> None:

@@ -1,4 +1,4 @@
-"""Does the queue do in memory what it does in a real Redis?"""
+"""The queue does in memory what it does in a real Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from fakeredis import FakeServer
+from fakeredis import FakeRedis, FakeServer
 
 from redis_consumer.errors import JobCancelled, LeaseLost, SettingsError
 from redis_consumer.family import Family
@@ -16,11 +16,11 @@ from redis_consumer.redis import RedisClient
 from redis_consumer.testing.memory_redis import MemoryRedis
 
 
-def story(redis: Any) -> list[object]:
+def story(redis: Any, name: str = "caf\udce9.zip") -> list[object]:
     """All that a job and its child can live through; what was seen of it."""
     queue, children = JobQueue(redis, "zip", "pod-1"), JobQueue(redis, "predict", "pod-1")
     seen: list[object] = [queue.register(), queue.claim()]
-    redis.hset("zip:ä.zip:1", mapping={"status": "new", "original_name": "caf\udce9.zip"})
+    redis.hset("zip:ä.zip:1", mapping={"status": "new", "original_name": name})
     redis.lpush("zip", "zip:ä.zip:1")
     job = queue.claim()
     assert job is not None
@@ -54,6 +54,12 @@ def story(redis: Any) -> list[object]:
 
 def test_it_tells_the_same_story_as_a_real_one(redis_client: RedisClient) -> None:
     assert story(MemoryRedis()) == story(redis_client)
+
+
+def test_a_plain_fakeredis_runs_the_scripts_too(redis_client: RedisClient) -> None:
+    """Tests of older consumers hand one to their consumer."""
+    plain = FakeRedis(server=FakeServer(), decode_responses=True)
+    assert story(plain, "a.zip") == story(redis_client, "a.zip")
 
 
 def test_commands_are_told_but_not_those_of_the_listener() -> None:
