@@ -394,7 +394,6 @@ def _wrong_types_in_words(keys: Sequence[str]) -> Iterator[None]:
     except exceptions.ResponseError as error:
         if "WRONGTYPE" not in str(error):
             raise
-        raise SettingsError(
-            f"Redis: one of the keys {', '.join(dict.fromkeys(keys))} holds something else than a queue has there; "
-            "set QUEUE to a name of its own, or delete the key"
-        ) from error
+        found = re.search(r"WRONGTYPE (key .+ holds a \w+, not a \w+);", str(error), re.DOTALL)
+        what = found[1] if found else f"one of the keys {', '.join(dict.fromkeys(keys))} is of the wrong kind"
+        raise SettingsError(f"Redis: {what}; set QUEUE to a name of its own, or delete the key") from error

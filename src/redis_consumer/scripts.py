@@ -32,4 +32,5 @@ def text_of(value: object) -> str:
 @cache
 def _script(name: str) -> Script:
     folder = Path(__file__).parent / "lua"
-    return Script(*([folder / "family.lua"] if name in _WITH_FAMILY else []), folder / f"{name}.lua")
+    before = ["checks", "family"] if name in _WITH_FAMILY else ["checks"]
+    return Script(*(folder / f"{each}.lua" for each in (*before, name)))

@@ -6,8 +6,11 @@
 -- Returns "cancelled", "stopping" (it runs), "final" (it has its result already) or "gone".
 -- Atomic because a job that is claimed between look and removal would run on.
 
+expect("list", KEYS[1])
+expect("set", KEYS[3])
+expect("hash", KEYS[2], KEYS[5], KEYS[6], KEYS[7], totals_of .. KEYS[1])
 local job = KEYS[4]
-if redis.call("EXISTS", job) == 0 then
+if kind_of(job) ~= "hash" then
   redis.call("LREM", KEYS[1], 0, job)
   return "gone"
 end
@@ -19,12 +22,9 @@ if redis.call("HEXISTS", KEYS[2], job) == 1 then
   redis.call("SADD", KEYS[3], job)
   return "stopping"
 end
-redis.call("LREM", KEYS[1], 0, job)
-redis.call("SREM", KEYS[3], job)
-for index = 5, 7 do
-  redis.call("HDEL", KEYS[index], job)
-end
 local kin = families()
+kin.prepare(job)
+begin_though_full()
 kin.tell_end(job, false)
 kin.forget_staged(job)
 local state, queue = unpack(redis.call("HMGET", family_of .. job, "state", "queue"))
@@ -33,6 +33,11 @@ if state == "waiting" then
 else
   kin.forget_family(job, ARGV[4])
 end
-redis.call("HINCRBY", totals_of .. KEYS[1], "cancelled", 1)
+add_to(totals_of .. KEYS[1], "cancelled", 1)
 redis.call("HSET", job, "status", "failed", "reason", ARGV[3], "updated_at", ARGV[1], "updated_by", ARGV[2])
+for index = 5, 7 do
+  redis.call("HDEL", KEYS[index], job)
+end
+redis.call("SREM", KEYS[3], job)
+redis.call("LREM", KEYS[1], 0, job)
 return "cancelled"

@@ -5,10 +5,11 @@
 -- Returns {{key, field, value, …}, …}; only the key for one whose hash is gone.
 -- Atomic only to be one round trip.
 
+expect("list", children_of .. KEYS[1])
 local reply = {}
 for _, child in ipairs(redis.call("LRANGE", children_of .. KEYS[1], ARGV[1], ARGV[1] + ARGV[2] - 1)) do
   local row = {child}
-  for _, text in ipairs(redis.call("TYPE", child).ok == "hash" and redis.call("HGETALL", child) or {}) do
+  for _, text in ipairs(kind_of(child) == "hash" and redis.call("HGETALL", child) or {}) do
     row[#row + 1] = text
   end
   reply[#reply + 1] = row

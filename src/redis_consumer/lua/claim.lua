@@ -12,7 +12,10 @@
 -- Atomic because two workers that look at a job and then take it would both run it; and a job that expires between
 -- look and write would come back to life as a hash with two fields.
 
-if redis.replicate_commands then redis.replicate_commands() end
+expect("list", KEYS[1], KEYS[2], KEYS[7])
+expect("zset", KEYS[3], KEYS[8])
+expect("hash", KEYS[4], KEYS[5], KEYS[6], KEYS[10], totals_of .. KEYS[1])
+expect("set", KEYS[9])
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local queue, processing, leases, holders = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -25,12 +28,12 @@ if job == "" then
   end
 end
 
-local holder = redis.call("HGET", holders, job)
-if holder then
+-- From here on the key is in the list: whatever fails, a sweep returns it.
+local list = string.match(redis.call("HGET", holders, job) or "", "^%d+ (.+)$")
+if list and (kind_of(list) == "list" or kind_of(list) == "none") then
   local deadline = redis.call("ZSCORE", leases, job)
   if deadline and tonumber(deadline) > now then
     -- The janitor, or a careless producer, pushed a job that runs: its key belongs into its holder's list.
-    local list = string.match(holder, "^%d+ (.+)$")
     redis.call("LREM", processing, 1, job)
     if not redis.call("LPOS", list, job) then
       redis.call("LPUSH", list, job)
@@ -40,16 +43,19 @@ if holder then
 end
 
 local function drop(...)
-  redis.call("LREM", processing, 1, job)
   redis.call("ZREM", leases, job)
   redis.call("SREM", KEYS[9], job)
   for _, index in ipairs({4, 5, 6, 10}) do
     redis.call("HDEL", KEYS[index], job)
   end
+  redis.call("LREM", processing, 1, job)
   return {...}
 end
 
-local kind = redis.call("TYPE", job).ok
+local kind = kind_of(job)
+if string.sub(job, 1, #"redis-consumer:") == "redis-consumer:" then
+  return drop("no hash", job, "record of the queue")
+end
 if kind == "none" then
   return drop("gone", job)
 end
@@ -57,23 +63,26 @@ if kind ~= "hash" then
   return drop("no hash", job, kind)
 end
 local status, parent, phase = unpack(redis.call("HMGET", job, "status", "parent", "next_phase"))
+local kin = (parent or phase) and families()
+if kin then
+  kin.prepare(job)
+end
 if status == "done" or status == "failed" then
   if parent then
-    families().tell_end(job, status == "done")
+    kin.tell_end(job, status == "done")
   end
   if phase then -- ended by a worker that knows no families, before its second phase
-    families().forget_family(job, kept_s)
+    kin.forget_family(job, kept_s)
   end
   return drop("final", job, status)
 end
-local kin = parent and families()
-if kin and kin.is_unwanted(job) then
+if parent and kin.is_unwanted(job) then
   kin.tell_end(job, false)
   kin.forget_staged(job)
   kin.forget_family(job, kept_s)
   redis.call("HSET", job, "status", "failed", "updated_at", ARGV[2], "updated_by", ARGV[3], "reason",
     "JobCancelled: job " .. job .. ": its parent job was cancelled, or is gone; submit it again if it was a mistake")
-  redis.call("HINCRBY", totals_of .. queue, "cancelled", 1)
+  add_to(totals_of .. queue, "cancelled", 1)
   return drop("unwanted", job)
 end
 if phase and redis.call("HGET", family_of .. job, "state") == "waiting" then
@@ -83,8 +92,8 @@ if phase and redis.call("HGET", family_of .. job, "state") == "waiting" then
 end
 
 -- Never the same number twice: a late run of an earlier one mustn't pass for this one.
-local attempt = redis.call("HINCRBY", KEYS[5], job, 1)
-local runs = attempt - 1 - (redis.call("HGET", KEYS[10], job) or 0)
+local attempt = add_to(KEYS[5], job, 1)
+local runs = attempt - 1 - number_of(redis.call("HGET", KEYS[10], job))
 if runs >= tonumber(ARGV[5]) then
   local last = redis.call("HGET", job, "last_error")
   local reason = "AttemptsExhausted: job " .. job .. ": its worker died or gave up in each of " .. runs
@@ -92,12 +101,13 @@ if runs >= tonumber(ARGV[5]) then
     .. "; look at the worker's log, then run redis-consumer dead retry"
   redis.call("HSET", job, "status", "failed", "reason", reason, "updated_at", ARGV[2], "updated_by", ARGV[3])
   kin = kin or families()
+  kin.prepare(job)
   kin.tell_end(job, false)
   kin.forget_staged(job)
   kin.keep_family(job)
   redis.call("LPUSH", KEYS[7], job)
-  redis.call("HINCRBY", totals_of .. queue, "exhausted", 1)
-  for earlier = 1, attempt - 1 do
+  add_to(totals_of .. queue, "exhausted", 1)
+  for earlier = math.max(1, attempt - most_runs), attempt - 1 do
     redis.call("ZADD", KEYS[8], now + ARGV[6], earlier .. " " .. job)
   end
   drop()

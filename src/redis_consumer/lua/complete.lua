@@ -12,37 +12,58 @@
 -- Atomic because the result must become visible together with the end of the claim: one without the other would
 -- run the job again, or lose it; and a parent must learn of its child's end exactly once.
 
-if redis.replicate_commands then redis.replicate_commands() end
+expect("list", KEYS[1], KEYS[8], KEYS[12])
+expect("hash", KEYS[2], KEYS[6], KEYS[7], KEYS[10], KEYS[13], totals_of .. KEYS[12])
+expect("set", KEYS[3])
+expect("zset", KEYS[5], KEYS[11])
+expect("string", KEYS[9])
 local job = KEYS[4]
 if redis.call("HGET", KEYS[2], job) ~= ARGV[1] then
-  return redis.call("HGET", job, "updated_at") == ARGV[3] and 1 or 0
+  return text_in(job, "updated_at") == ARGV[3] and 1 or 0
 end
-local kin = redis.call("HGET", job, "parent") and families()
+local kin = text_in(job, "parent") and families()
+if kin then
+  kin.prepare(job)
+end
 if ARGV[2] == "done" and (redis.call("SISMEMBER", KEYS[3], job) == 1 or (kin and kin.is_unwanted(job))) then
   return 2
 end
-redis.call("HDEL", KEYS[2], job)
-redis.call("SREM", KEYS[3], job)
-redis.call("ZREM", KEYS[5], job)
+local has_family = redis.call("EXISTS", family_of .. job, staged_of .. job) > 0
+if has_family then
+  kin = kin or families()
+  kin.prepare(job)
+end
+
+begin_though_full()
+local function end_claim()
+  redis.call("HDEL", KEYS[7], job)
+  if ARGV[2] ~= "dead" then -- a retry goes on counting
+    redis.call("HDEL", KEYS[6], job)
+    redis.call("HDEL", KEYS[13], job)
+  end
+  redis.call("SREM", KEYS[3], job)
+  redis.call("ZREM", KEYS[5], job)
+  redis.call("HDEL", KEYS[2], job)
+end
 -- A stranger that took the key out of our list runs it: only its run counts. One that a janitor has put back into the
 -- queue, and nobody has taken since, still is ours.
-if redis.call("LREM", KEYS[1], 1, job) == 0 and redis.call("LREM", KEYS[12], 1, job) == 0 then
+local list = redis.call("LPOS", KEYS[1], job) and KEYS[1] or redis.call("LPOS", KEYS[12], job) and KEYS[12]
+if not list then
+  redis.call("SREM", KEYS[3], job)
+  redis.call("ZREM", KEYS[5], job)
+  redis.call("HDEL", KEYS[2], job)
   return 0
 end
-redis.call("HDEL", KEYS[7], job)
-if ARGV[2] ~= "dead" then -- a retry goes on counting
-  redis.call("HDEL", KEYS[6], job)
-  redis.call("HDEL", KEYS[13], job)
-end
-if redis.call("EXISTS", job) == 0 then
+if kind_of(job) ~= "hash" then
+  end_claim()
+  redis.call("LREM", list, 1, job)
   return 0
 end
-if kin then
+if redis.call("HGET", job, "parent") then
   kin.tell_end(job, ARGV[2] == "done")
 end
-redis.call("HSET", job, unpack(ARGV, 6))
-if redis.call("EXISTS", family_of .. job, staged_of .. job) > 0 then
-  kin = kin or families()
+write("HSET", job, ARGV, 6)
+if has_family then
   kin.forget_staged(job)
   if ARGV[2] == "dead" then
     kin.keep_family(job)
@@ -50,11 +71,11 @@ if redis.call("EXISTS", family_of .. job, staged_of .. job) > 0 then
     kin.forget_family(job, ARGV[5])
   end
 end
-redis.call("INCR", KEYS[9])
+redis.call("SET", KEYS[9], number_of(redis.call("GET", KEYS[9])) + 1)
 if ARGV[2] ~= "done" then
-  redis.call("HINCRBY", totals_of .. KEYS[12], ARGV[2], 1)
+  add_to(totals_of .. KEYS[12], ARGV[2], 1)
 end
-redis.call("HINCRBY", KEYS[10], string.sub(ARGV[3], 1, 16), 1)
+add_to(KEYS[10], string.sub(ARGV[3], 1, 16), 1)
 if ARGV[2] == "dead" then
   redis.call("LPUSH", KEYS[8], job)
 end
@@ -65,8 +86,10 @@ end
 if runs > 0 then
   local time = redis.call("TIME")
   local due = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]
-  for earlier = 1, runs do
+  for earlier = math.max(1, runs - most_runs + 1), runs do
     redis.call("ZADD", KEYS[11], due, earlier .. " " .. job)
   end
 end
+end_claim()
+redis.call("LREM", list, 1, job)
 return 1

@@ -16,8 +16,6 @@ local open_of, staged_of = "redis-consumer:open:", "redis-consumer:staged:"
 local waiting_in = "redis-consumer:waiting:"
 -- And `totals`, followed by a queue: hash of counts for metrics, see `redis_consumer.keys`.
 local totals_of = "redis-consumer:totals:"
--- Children at a time: Lua's stack takes some thousand values.
-local page = 500
 -- How deep families may be nested; a loop that a stranger wrote ends here.
 local deepest = 8
 -- Seconds for which what nobody is going to need is kept all the same.
@@ -25,8 +23,31 @@ local kept_s = 259200
 
 local function families()
   local function parent_of(job)
-    local parent = redis.call("HGET", job, "parent")
-    return parent and redis.call("SISMEMBER", open_of .. parent, job) == 1 and parent
+    local parent = text_in(job, "parent")
+    local is_child = parent and kind_of(open_of .. parent) == "set"
+      and redis.call("SISMEMBER", open_of .. parent, job) == 1
+    return is_child and parent
+  end
+
+  -- To be called before the first write, so that nothing below fails half way: what strangers wrote over a family's own
+  -- keys goes, and the queue that a parent is pushed to has to be one.
+  local function prepare(job, depth)
+    for key, kind in pairs({[family_of .. job] = "hash", [children_of .. job] = "list", [open_of .. job] = "set",
+        [staged_of .. job] = "list"}) do
+      if kind_of(key) ~= kind then
+        redis.call("UNLINK", key)
+      end
+    end
+    local queue = redis.call("HGET", family_of .. job, "queue")
+    if queue then
+      expect("list", queue)
+      expect("zset", waiting_in .. queue)
+      expect("hash", totals_of .. queue)
+    end
+    local parent = (depth or 0) < deepest and parent_of(job)
+    if parent then
+      prepare(parent, (depth or 0) + 1)
+    end
   end
 
   local function percent_of(text)
@@ -38,11 +59,12 @@ local function families()
   -- child itself perhaps.
   local function add_progress(parent, gain, depth)
     local total, share = unpack(redis.call("HMGET", family_of .. parent, "total", "share"))
-    if gain == 0 or not total or redis.call("EXISTS", parent) == 0 then
+    total, share = number_of(total), share and number_of(share) or 100
+    if gain == 0 or total <= 0 or kind_of(parent) ~= "hash" then
       return
     end
-    local sum = redis.call("HINCRBY", family_of .. parent, "percent", gain)
-    local percent = math.floor(math.max(0, math.min(sum / total, 100)) * (share or 100) / 100)
+    local sum = add_to(family_of .. parent, "percent", gain)
+    local percent = math.floor(math.max(0, math.min(sum / total, 100)) * share / 100)
     local before = percent_of(redis.call("HGET", parent, "progress"))
     if percent > before then
       redis.call("HSET", parent, "progress", percent)
@@ -57,7 +79,7 @@ local function families()
   local function tell_progress(job, text)
     local parent = parent_of(job)
     if parent then
-      add_progress(parent, percent_of(text) - percent_of(redis.call("HGET", job, "progress")))
+      add_progress(parent, percent_of(text) - percent_of(text_in(job, "progress")))
     end
   end
 
@@ -90,7 +112,9 @@ local function families()
 
   -- Nobody wants the children any more: each one sees it at its claim, or at its next step.
   local function disown_children(job, queue)
-    redis.call("ZREM", waiting_in .. queue, job)
+    if queue then
+      redis.call("ZREM", waiting_in .. queue, job)
+    end
     redis.call("HSET", family_of .. job, "cancelled", 1)
     keep_family(job)
   end
@@ -100,18 +124,18 @@ local function families()
     if not parent then
       return false
     end
-    return redis.call("EXISTS", parent) == 0 or redis.call("HEXISTS", family_of .. parent, "cancelled") == 1
+    return kind_of(parent) ~= "hash" or text_in(family_of .. parent, "cancelled")
       or is_unwanted(parent, (depth or 0) + 1)
   end
 
   -- The last child has ended: the parent is the next one in its queue.
   local function fan_in(parent)
     local state, queue, cancelled = unpack(redis.call("HMGET", family_of .. parent, "state", "queue", "cancelled"))
-    if state ~= "waiting" then
+    if state ~= "waiting" or not queue then
       return
     end
     redis.call("ZREM", waiting_in .. queue, parent)
-    local status = redis.call("HGET", parent, "status")
+    local status = text_in(parent, "status")
     -- One that has its result got it from a worker that knows no families.
     if cancelled or not status or status == "done" or status == "failed" then
       forget_family(parent, kept_s)
@@ -126,8 +150,8 @@ local function families()
     if redis.call("SREM", open_of .. parent, child) == 0 then
       return
     end
-    redis.call("HINCRBY", family_of .. parent, is_done and "done" or "failed", 1)
-    add_progress(parent, 100 - percent_of(redis.call("HGET", child, "progress")))
+    add_to(family_of .. parent, is_done and "done" or "failed", 1)
+    add_progress(parent, 100 - percent_of(text_in(child, "progress")))
     if redis.call("EXISTS", open_of .. parent) == 0 then
       fan_in(parent)
     end
@@ -142,6 +166,7 @@ local function families()
   end
 
   return {
+    prepare = prepare,
     percent_of = percent_of,
     add_progress = add_progress,
     tell_progress = tell_progress,

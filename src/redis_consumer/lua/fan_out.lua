@@ -13,11 +13,19 @@
 -- Atomic because a worker that dies in between would leave children without a parent that waits for them, or
 -- push them twice.
 
-if redis.replicate_commands then redis.replicate_commands() end
+local function queue_of(child)
+  return string.match(child, "^[^:]*")
+end
+
+expect("list", KEYS[1], KEYS[7])
+expect("hash", KEYS[2], KEYS[6], KEYS[8], totals_of .. KEYS[7])
+expect("set", KEYS[3])
+expect("zset", KEYS[5], waiting_in .. KEYS[7])
 local kin = families()
 local job = KEYS[4]
+kin.prepare(job)
 local family, children, open = family_of .. job, children_of .. job, open_of .. job
-if redis.call("HGET", KEYS[2], job) ~= ARGV[1] or redis.call("EXISTS", job) == 0 then
+if redis.call("HGET", KEYS[2], job) ~= ARGV[1] or kind_of(job) ~= "hash" then
   return redis.call("HGET", family, "holder") == ARGV[1] and 1 or 0
 end
 if redis.call("SISMEMBER", KEYS[3], job) == 1 or kin.is_unwanted(job) then
@@ -28,22 +36,26 @@ if not is_adoption and redis.call("LLEN", staged_of .. job) ~= tonumber(ARGV[2])
   return 3
 end
 -- As at any end of a claim: a stranger that took the key out of our list runs the job.
-if redis.call("LREM", KEYS[1], 1, job) == 0 and redis.call("LREM", KEYS[7], 1, job) == 0 then
+local list = redis.call("LPOS", KEYS[1], job) and KEYS[1] or redis.call("LPOS", KEYS[7], job) and KEYS[7]
+if not list then
   return 0
 end
-redis.call("HDEL", KEYS[2], job)
-redis.call("ZREM", KEYS[5], job)
-redis.call("HDEL", KEYS[6], job)
+for start = 0, is_adoption and -1 or tonumber(ARGV[2]) - 1, page do
+  for _, child in ipairs(redis.call("LRANGE", staged_of .. job, start, start + page - 1)) do
+    expect("list", queue_of(child))
+  end
+end
+
+begin_though_full()
 -- The next phase has all attempts again; their numbers go on.
 redis.call("HSET", KEYS[8], job, string.match(ARGV[1], "^%d+"))
-
-redis.call("HINCRBY", totals_of .. KEYS[7], "divided", 1)
+add_to(totals_of .. KEYS[7], "divided", 1)
 
 kin.forget_family(job, ARGV[4])
 local counts = {done = 0, failed = 0}
 if is_adoption then
   for child in string.gmatch(redis.call("HGET", job, "children") or "", "[^,]+") do
-    local status = redis.call("TYPE", child).ok == "hash" and redis.call("HGET", child, "status")
+    local status = text_in(child, "status")
     redis.call("RPUSH", children, child)
     if status and status ~= "done" and status ~= "failed" then
       redis.call("HSET", child, "parent", job)
@@ -62,10 +74,10 @@ local total, names, bytes = redis.call("LLEN", children), {}, 0
 for start = 0, total - 1, page do
   local queues, some = {}, redis.call("LRANGE", children, start, start + page - 1)
   if not is_adoption then
-    redis.call("SADD", open, unpack(some))
+    write("SADD", open, some)
   end
   for _, child in ipairs(some) do
-    local queue = string.match(child, "^[^:]*")
+    local queue = queue_of(child)
     queues[queue] = queues[queue] or {}
     table.insert(queues[queue], child)
     bytes = bytes + #child + 1
@@ -75,7 +87,7 @@ for start = 0, total - 1, page do
   end
   for queue, members in pairs(queues) do
     if not is_adoption then
-      redis.call("LPUSH", queue, unpack(members))
+      write("LPUSH", queue, members)
     end
   end
 end
@@ -88,11 +100,16 @@ redis.call("HSET", family, "state", "waiting", "queue", KEYS[7], "holder", ARGV[
 redis.call("ZADD", waiting_in .. KEYS[7], now, job)
 local ended = total > 0 and math.floor(ARGV[5] * (counts.done + counts.failed) / total) or 0
 kin.tell_progress(job, ended)
-redis.call("HSET", job, "progress", ended, "total_jobs", total, unpack(ARGV, 6))
+redis.call("HSET", job, "progress", ended, "total_jobs", total)
+write("HSET", job, ARGV, 6)
 if #names == total then
   redis.call("HSET", job, "children", table.concat(names, ","))
 end
 if redis.call("EXISTS", open) == 0 then
   kin.fan_in(job)
 end
+redis.call("HDEL", KEYS[6], job)
+redis.call("ZREM", KEYS[5], job)
+redis.call("HDEL", KEYS[2], job)
+redis.call("LREM", list, 1, job)
 return 1

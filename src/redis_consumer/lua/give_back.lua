@@ -9,35 +9,46 @@
 -- Returns 1, or 0 where the job isn't ours any more: nothing is pushed.
 -- Atomic because a worker that dies between the two steps would lose the job or leave it twice.
 
+expect("list", KEYS[1], KEYS[8])
+expect("hash", KEYS[2], KEYS[6], KEYS[10], KEYS[11])
+expect("zset", KEYS[4])
+expect("string", KEYS[7], KEYS[9])
 local job = KEYS[3]
 if redis.call("HGET", KEYS[2], job) ~= ARGV[1] then
   return 0
 end
-redis.call("HDEL", KEYS[2], job)
-redis.call("ZREM", KEYS[4], job)
-if redis.call("LREM", KEYS[1], 1, job) == 0 then
+begin_though_full()
+local function end_claim()
+  redis.call("ZREM", KEYS[4], job)
+  redis.call("HDEL", KEYS[2], job)
+end
+if not redis.call("LPOS", KEYS[1], job) then
+  end_claim()
   return 0
 end
 local is_counted = ARGV[2] == "crashed"
 if ARGV[2] == "last" then
   -- A job whose outages fall between successes of others may be their cause: its attempts count from then on.
   -- Once two did, it is enough that what was away came back in between: the others may all be done by then.
-  local completed = redis.call("GET", KEYS[7]) or "0"
-  local recovered = redis.call("GET", KEYS[9]) or "0"
-  local before = redis.call("HGET", KEYS[6], job) or "0 -1 -1"
+  local completed = number_of(redis.call("GET", KEYS[7]))
+  local recovered = number_of(redis.call("GET", KEYS[9]))
+  local before = redis.call("HGET", KEYS[6], job) or ""
   local count, at_completed, at_recovered = string.match(before, "^(%d+) (-?%d+) (-?%d+)$")
-  if at_completed ~= completed or (tonumber(count) > 1 and at_recovered ~= recovered) then
+  count = number_of(count)
+  if number_of(at_completed or "-1") ~= completed or (count > 1 and number_of(at_recovered) ~= recovered) then
     count = count + 1
   end
-  redis.call("HSET", KEYS[6], job, string.format("%d %s %s", count, completed, recovered))
-  is_counted = tonumber(count) > tonumber(ARGV[3])
+  redis.call("HSET", KEYS[6], job, string.format("%d %d %d", count, completed, recovered))
+  is_counted = count > tonumber(ARGV[3])
 end
 if not is_counted then
-  redis.call("HINCRBY", KEYS[10], job, 1)
+  add_to(KEYS[10], job, 1)
 end
-if ARGV[4] ~= "" and redis.call("EXISTS", job) == 1 then
+if ARGV[4] ~= "" and kind_of(job) == "hash" then
   redis.call("HSET", job, "last_error", ARGV[4])
 end
-redis.call("HINCRBY", KEYS[11], "returned", 1)
+add_to(KEYS[11], "returned", 1)
 redis.call(ARGV[2] == "last" and "LPUSH" or "RPUSH", KEYS[8], job)
+redis.call("LREM", KEYS[1], 1, job)
+end_claim()
 return 1

@@ -5,15 +5,19 @@
 -- Returns {attempt, key of the job, its output_file_name or "", its provenance_file_name or "", …}.
 -- Atomic because two workers that look at once would do the same work; a worker that dies over it loses none.
 
-if redis.replicate_commands then redis.replicate_commands() end
+expect("zset", KEYS[1])
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local reply = {}
 for _, run in ipairs(redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 0, ARGV[1])) do
-  redis.call("ZADD", KEYS[1], now + ARGV[2], run)
   local attempt, job = string.match(run, "^(%d+) (.+)$")
-  local status, visible, record, is_over = false, false, false, true
-  if redis.call("TYPE", job).ok == "hash" then
+  local status, visible, record, is_over = false, false, false, job
+  if job then
+    redis.call("ZADD", KEYS[1], now + ARGV[2], run)
+  else
+    redis.call("ZREM", KEYS[1], run)
+  end
+  if job and kind_of(job) == "hash" then
     status, visible, record = unpack(redis.call("HMGET", job, "status", "output_file_name", "provenance_file_name"))
     is_over = status == "done" or status == "failed"
   end

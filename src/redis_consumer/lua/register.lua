@@ -5,7 +5,10 @@
 -- Returns 0, or the ms for which another worker of this name is registered still: nothing is written.
 -- Atomic because two workers that look and then register would both go on under one name.
 
-if redis.replicate_commands then redis.replicate_commands() end
+expect("zset", KEYS[1])
+expect("set", KEYS[2])
+expect("list", KEYS[3])
+expect("hash", KEYS[4])
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local until_ms = tonumber(redis.call("ZSCORE", KEYS[1], ARGV[1]) or 0)

@@ -5,7 +5,9 @@
 -- Returns the keys of the jobs that aren't ours any more.
 -- Atomic because a lease that is lengthened after somebody else took the job would keep two runs alive.
 
-if redis.replicate_commands then redis.replicate_commands() end
+expect("zset", KEYS[1], KEYS[3])
+expect("hash", KEYS[2])
+expect("set", KEYS[4])
 local time = redis.call("TIME")
 local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
 redis.call("ZADD", KEYS[3], deadline, ARGV[1])
@@ -13,7 +15,7 @@ redis.call("SADD", KEYS[4], KEYS[5])
 local lost = {}
 for index = 6, #KEYS do
   local job = KEYS[index]
-  if redis.call("HGET", KEYS[2], job) == ARGV[index] and redis.call("EXISTS", job) == 1 then
+  if redis.call("HGET", KEYS[2], job) == ARGV[index] and kind_of(job) == "hash" then
     redis.call("ZADD", KEYS[1], deadline, job)
     -- The janitor judges a running job by this field.
     redis.call("HSET", job, "updated_at", ARGV[3])

@@ -5,22 +5,32 @@
 -- Returns 1, or 0 where the job is no dead letter, or its hash is gone: then it is only taken off the list.
 -- Atomic because a job that is on the list and in the queue would be retried twice.
 
+expect("list", KEYS[1], KEYS[2])
+expect("hash", KEYS[4], KEYS[5], KEYS[6])
 local job = KEYS[3]
-if redis.call("LREM", KEYS[1], -1, job) == 0 or redis.call("EXISTS", job) == 0 then
+if not redis.call("LPOS", KEYS[1], job) then
   return 0
 end
-redis.call("HSET", KEYS[6], job, redis.call("HGET", KEYS[4], job) or 0)
-redis.call("HDEL", KEYS[5], job)
-redis.call("HDEL", job, "reason")
+if kind_of(job) ~= "hash" then
+  redis.call("LREM", KEYS[1], -1, job)
+  return 0
+end
 local kin = families()
+kin.prepare(job)
 local parent = redis.call("HGET", job, "parent")
 if parent then
-  local state, cancelled = unpack(redis.call("HMGET", family_of .. parent, "state", "cancelled"))
+  kin.prepare(parent)
+end
+redis.call("HSET", KEYS[6], job, number_of(redis.call("HGET", KEYS[4], job)))
+redis.call("HDEL", KEYS[5], job)
+redis.call("HDEL", job, "reason")
+if parent then
+  local state, cancelled = text_in(family_of .. parent, "state"), text_in(family_of .. parent, "cancelled")
   if state == "waiting" and not cancelled then
     -- Its parent waits for others still: it counts as open again.
     redis.call("SADD", open_of .. parent, job)
-    redis.call("HINCRBY", family_of .. parent, "failed", -1)
-    kin.add_progress(parent, kin.percent_of(redis.call("HGET", job, "progress")) - 100)
+    add_to(family_of .. parent, "failed", -1)
+    kin.add_progress(parent, kin.percent_of(text_in(job, "progress")) - 100)
   else
     redis.call("HDEL", job, "parent")
   end
@@ -35,4 +45,5 @@ else
 end
 redis.call("HSET", job, "status", "new", "updated_at", ARGV[1], "updated_by", ARGV[2])
 redis.call("LPUSH", KEYS[2], job)
+redis.call("LREM", KEYS[1], -1, job)
 return 1

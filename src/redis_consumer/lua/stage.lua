@@ -8,11 +8,14 @@
 --   cancelled; 3 where children that were staged before are missing, as after a failover.
 -- Atomic because a run that has lost the job would write over the children of the one that has it.
 
+expect("hash", KEYS[1])
+expect("set", KEYS[2])
 local kin = families()
 local job, list = KEYS[3], staged_of .. KEYS[3]
-if redis.call("HGET", KEYS[1], job) ~= ARGV[1] or redis.call("EXISTS", job) == 0 then
+if redis.call("HGET", KEYS[1], job) ~= ARGV[1] or kind_of(job) ~= "hash" then
   return 0
 end
+kin.prepare(job)
 if redis.call("SISMEMBER", KEYS[2], job) == 1 or kin.is_unwanted(job) then
   return 2
 end
@@ -28,7 +31,8 @@ local index = 4
 while index < #ARGV do
   local child, count = ARGV[index], tonumber(ARGV[index + 1])
   redis.call("DEL", child)
-  redis.call("HSET", child, "parent", job, unpack(ARGV, index + 2, index + 1 + count))
+  redis.call("HSET", child, "parent", job)
+  write("HSET", child, ARGV, index + 2, index + 1 + count)
   redis.call("EXPIRE", child, ARGV[3])
   redis.call("RPUSH", list, child)
   index = index + 2 + count

@@ -11,7 +11,10 @@
 --   another sweep ran just now.
 -- Atomic because a lease that is renewed between look and move would leave a job running and waiting at once.
 
-if redis.replicate_commands then redis.replicate_commands() end
+expect("list", KEYS[1], KEYS[13])
+expect("zset", KEYS[2], KEYS[7], KEYS[14])
+expect("hash", KEYS[3], KEYS[5], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], totals_of .. KEYS[1])
+expect("set", KEYS[4])
 if not redis.call("SET", KEYS[6], "1", "NX", "PX", ARGV[1]) then
   return {-1}
 end
@@ -20,9 +23,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local returned = {}
 
 local function give_back(list, job, how, attempt)
-  if redis.call("LREM", list, 1, job) > 0 then
-    redis.call("HINCRBY", totals_of .. KEYS[1], how, 1)
+  -- A list that a stranger has written over has lost its jobs.
+  local is_lost = kind_of(list) ~= "list" and kind_of(list) ~= "none"
+  if is_lost or redis.call("LREM", list, 1, job) > 0 then
     redis.call("RPUSH", KEYS[1], job)
+    add_to(totals_of .. KEYS[1], how, 1)
     for _, value in ipairs({job, list, attempt}) do
       returned[#returned + 1] = value
     end
@@ -30,23 +35,23 @@ local function give_back(list, job, how, attempt)
 end
 
 for _, job in ipairs(redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", now, "LIMIT", 0, ARGV[3])) do
-  local holder = redis.call("HGET", KEYS[3], job)
-  redis.call("ZREM", KEYS[2], job)
-  redis.call("HDEL", KEYS[3], job)
-  if holder then
-    local attempt, list = string.match(holder, "^(%d+) (.+)$")
+  local attempt, list = string.match(redis.call("HGET", KEYS[3], job) or "", "^(%d+) (.+)$")
+  if list then
     give_back(list, job, "lapsed", attempt)
   end
+  redis.call("ZREM", KEYS[2], job)
+  redis.call("HDEL", KEYS[3], job)
 end
 
 -- A worker that died between move and lease, or that knows no leases, leaves an entry without one.
 local seen = {}
 for _, list in ipairs(redis.call("SMEMBERS", KEYS[4])) do
-  local entries = redis.call("LRANGE", list, 0, ARGV[3])
+  local entries = kind_of(list) == "list" and redis.call("LRANGE", list, 0, ARGV[3]) or {}
   for _, job in ipairs(entries) do
-    if redis.call("HEXISTS", KEYS[3], job) == 0 then
+    if redis.call("HEXISTS", KEYS[3], job) == 0 or not redis.call("ZSCORE", KEYS[2], job) then
       local name = list .. " " .. job
-      local since = redis.call("HGET", KEYS[5], name)
+      local since = number_of(redis.call("HGET", KEYS[5], name))
+      since = since > 0 and since
       if since and now - since >= tonumber(ARGV[2]) then
         give_back(list, job, "stranded", "")
       else
@@ -63,9 +68,7 @@ for _, list in ipairs(redis.call("SMEMBERS", KEYS[4])) do
   end
 end
 redis.call("DEL", KEYS[5])
-for index = 1, #seen, 2 do -- Lua unpacks some thousand values at most
-  redis.call("HSET", KEYS[5], seen[index], seen[index + 1])
-end
+write("HSET", KEYS[5], seen)
 
 -- Those that were looked at longest ago first; of a large family some at a time.
 local kin, left = families(), tonumber(ARGV[6])
@@ -76,19 +79,22 @@ for _, parent in ipairs(redis.call("ZRANGE", KEYS[14], 0, page)) do
   left = left - 1
   local family = family_of .. parent
   redis.call("ZADD", KEYS[14], now, parent)
-  if redis.call("EXISTS", family) == 0 then
+  if not pcall(kin.prepare, parent) then
+    -- Its queue, or that of its own parent, is none at the moment; the other families can do without.
+    left = left - 1
+  elseif redis.call("EXISTS", family) == 0 then
     -- Somebody deleted what we knew; a worker finds out what is left of it.
     redis.call("ZREM", KEYS[14], parent)
     redis.call("RPUSH", KEYS[1], parent)
-  elseif redis.call("EXISTS", parent) == 0 then
+  elseif kind_of(parent) ~= "hash" then
     kin.disown_children(parent, KEYS[1])
   else
-    local cursor = redis.call("HGET", family, "cursor") or "0"
+    local cursor = string.match(redis.call("HGET", family, "cursor") or "", "^%d+$") or "0"
     local found = redis.call("SSCAN", open_of .. parent, cursor, "COUNT", page)
     redis.call("HSET", family, "cursor", found[1])
     for _, child in ipairs(found[2]) do
       left = left - 1
-      local status = redis.call("TYPE", child).ok == "hash" and redis.call("HGET", child, "status")
+      local status = text_in(child, "status")
       if not status or status == "done" or status == "failed" then
         kin.end_child(parent, child, status == "done")
       end
@@ -106,8 +112,8 @@ end
 -- A stranger that ends a job which we ran before knows nothing of these; a few each time, they don't pile up. Dead
 -- letters keep theirs.
 for _, job in ipairs(redis.call("HRANDFIELD", KEYS[10], 5) or {}) do
-  local kind = redis.call("TYPE", job).ok
-  local status = kind == "hash" and redis.call("HGET", job, "status")
+  local kind = kind_of(job)
+  local status = text_in(job, "status")
   local is_over = kind ~= "hash" or status == "done" or status == "failed"
   if is_over and redis.call("HEXISTS", KEYS[3], job) == 0 and not redis.call("LPOS", KEYS[13], job) then
     for index = 10, 12 do

@@ -7,9 +7,17 @@
 --   parent, was cancelled: nothing is written.
 -- Atomic because a job that is taken from us between check and write would show a stranger's progress.
 
+expect("list", KEYS[1], KEYS[8])
+expect("hash", KEYS[2], KEYS[6], KEYS[7], KEYS[9])
+expect("set", KEYS[3])
+expect("zset", KEYS[5])
 local job = KEYS[4]
 if redis.call("HGET", KEYS[2], job) ~= ARGV[1] then
   return 0
+end
+local kin = text_in(job, "parent") and families()
+if kin then
+  kin.prepare(job)
 end
 if not redis.call("LPOS", KEYS[1], job) then
   -- A janitor has put it back: as long as nobody has taken it, it still is ours.
@@ -18,7 +26,7 @@ if not redis.call("LPOS", KEYS[1], job) then
   end
   redis.call("LPUSH", KEYS[1], job)
 end
-if redis.call("EXISTS", job) == 0 then
+if kind_of(job) ~= "hash" then
   -- Left in the list, it would look to the autoscaler like a busy worker for ever.
   redis.call("LREM", KEYS[1], 1, job)
   redis.call("ZREM", KEYS[5], job)
@@ -28,7 +36,6 @@ if redis.call("EXISTS", job) == 0 then
   end
   return 0
 end
-local kin = redis.call("HGET", job, "parent") and families()
 if redis.call("SISMEMBER", KEYS[3], job) == 1 or (kin and kin.is_unwanted(job)) then
   return 2
 end
@@ -37,5 +44,5 @@ for index = 2, kin and #ARGV or 0, 2 do
     kin.tell_progress(job, ARGV[index + 1])
   end
 end
-redis.call("HSET", job, unpack(ARGV, 2))
+write("HSET", job, ARGV, 2)
 return 1
