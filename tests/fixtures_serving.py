@@ -60,6 +60,7 @@ def onnx_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models.save(folder, "Convolving", 1, models.convolving())
     models.save(folder, "Adding", 1, models.adding())
     models.save(folder, "Echoing", 1, models.echoing())
+    models.save(folder, "Distances", 1, models.blurring())
     return folder
 
 

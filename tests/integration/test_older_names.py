@@ -158,6 +158,31 @@ def test_an_own_client_that_only_predicts_leaves_metadata_to_the_server(
     assert consumer.get_model_metadata("Convolving", 1)[0]["in_tensor_shape"] == "-1,32,32,2"
 
 
+class Recording:
+    """Answers as ``PredictClient`` does, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def predict(self, request_data: Any, request_timeout: float = 10) -> dict[str, Any]:
+        self.asked += [(each["in_tensor_name"], each["in_tensor_dtype"], request_timeout) for each in request_data]
+        return {"prediction": request_data[0]["data"] + 1, "other": request_data[0]["data"]}
+
+
+@pytest.mark.parametrize(("model", "dtype"), [("Mine", "DT_INT8"), ("Mine_f16", "DT_HALF")])
+def test_an_own_client_is_told_name_and_type_of_the_input(
+    consumer: Older, monkeypatch: pytest.MonkeyPatch, model: str, dtype: str
+) -> None:
+    client = Recording()
+    monkeypatch.setattr(consumer, "_get_predict_client", lambda *_: client)
+    monkeypatch.setattr(settings, "TF_TENSOR_NAME", "picture", raising=False)
+    monkeypatch.setattr(settings, "TF_TENSOR_DTYPE", "DT_INT8", raising=False)
+    pixels = np.ones((8, 9, 1), np.float32)
+    np.testing.assert_array_equal(consumer.grpc_image(pixels, model, "1"), pixels[np.newaxis] + 1)
+    assert client.asked == [("picture", dtype, 30.0)]
+    np.testing.assert_array_equal(consumer.process_big_image(2, pixels, 3, model, 1), pixels + 1)
+
+
 def test_a_wrapped_model_runs_wherever_it_is_served(consumer: Older) -> None:
     model = consumer.get_model_wrapper("Scaling:1")
     pixels = RNG.random((5, 8, 9, 1), dtype=np.float32)

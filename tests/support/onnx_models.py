@@ -72,6 +72,19 @@ def convolving(side: int = 32) -> onnx.ModelProto:
     return _model(nodes, [("image", TensorProto.FLOAT, (None, side, side, 2))], outputs, weights)
 
 
+def blurring(side: int = 21) -> onnx.ModelProto:
+    """``prediction_0`` is the mean over a square around each pixel, ``prediction_1`` the image itself."""
+    weight = numpy_helper.from_array(np.full((1, 1, side, side), side**-2, np.float32), "mean")
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["plane"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["plane", "mean"], ["blurred"], pads=[side // 2] * 4),
+        helper.make_node("Transpose", ["blurred"], ["prediction_0"], perm=[0, 2, 3, 1]),
+        helper.make_node("Identity", ["image"], ["prediction_1"]),
+    ]
+    outputs = [(f"prediction_{number}", TensorProto.FLOAT, FREE_IMAGE) for number in range(2)]
+    return _model(nodes, [("image", TensorProto.FLOAT, FREE_IMAGE)], outputs, [weight])
+
+
 def adding() -> onnx.ModelProto:
     """``sum = right + left``, two inputs declared in this order."""
     shape = (None, 4)

@@ -77,7 +77,9 @@ def origin(thing: Hashable, group: str = "") -> dict[str, Any]:
         ``origin``, its import path; ``distribution`` and ``version`` where they are known; else ``source_sha256``,
         the digest of the file that it stands in, None where there is none.
     """
-    path = f"{thing.__module__}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+    # Some callables of C have no module or no name.
+    module = getattr(thing, "__module__", None) or type(thing).__module__
+    path = f"{module}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
     if path.startswith("redis_consumer."):
         return {"origin": path, "distribution": DISTRIBUTION, "version": redis_consumer.__version__}
     point = _entry_point(thing, path, group) if group else None

@@ -311,7 +311,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             batch = with_batch(image) if isinstance(image, np.ndarray) else [with_batch(each) for each in image]
             result = self._run_function(kind, key, batch)
         else:
-            self.note_functions(kind, [key], {})
+            self.provenance.note_function(kind, key, partial(_describe_own, function))
             result = function(image)
         if self._redis_hash is not None:
             self.update_key(self._redis_hash, {f"{kind}process_time": f"{time.monotonic() - started:.6f}"})
@@ -351,13 +351,19 @@ def _is_built_in(function: Callable[..., Any], process_type: str, name: str) -> 
     return is_known and function is registry.get_function(process_type, name)
 
 
+def _describe_own(function: Callable[..., Any]) -> dict[str, Any]:
+    from redis_consumer.consumers import conditions
+
+    return {**conditions.origin(function), "options": {}}
+
+
 def _describe_function(process_type: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     from redis_consumer.consumers import conditions
     from redis_consumer.processing import registry
 
     own = _own_function(process_type, name)
     if own is not None:
-        return {**conditions.origin(own), "options": {}}
+        return _describe_own(own)
     function = registry.get_function(process_type, name)
     origin = conditions.origin(function, registry.GROUPS[process_type])
     return {**origin, "options": conditions.options_of(function, given)}

@@ -11,7 +11,7 @@ import numpy as np
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer, Outcome
-from redis_consumer.consumers.predict import ModelClient, keep_predictions, model_of, stacked, with_batch
+from redis_consumer.consumers.predict import ModelClient, keep_predictions, model_of, request_of, stacked, with_batch
 from redis_consumer.consumers.tiling import Tiling, tiling_of
 from redis_consumer.errors import ConsumerError
 from redis_consumer.job import Job, ModelId
@@ -127,7 +127,9 @@ class ModelConsumer(Consumer):
         """
         client = self._get_predict_client(model_name, model_version)
         batch = np.asarray(img)[np.newaxis]
-        outputs = keep_predictions(client.predict([{"data": batch}], float(defaults.get("GRPC_TIMEOUT"))))
+        outputs = keep_predictions(
+            client.predict(request_of(client, model_name, batch), float(defaults.get("GRPC_TIMEOUT")))
+        )
         return outputs[0] if len(outputs) == 1 else outputs
 
     def predict_batch(self, items: Array | Sequence[Array], model: ModelId | str) -> list[Array]:
@@ -152,7 +154,7 @@ class ModelConsumer(Consumer):
         size = self._tiling(model).batch_size(array.shape[1:-1], array)
 
         def ask(inputs: Mapping[str, Array]) -> list[Array]:
-            return keep_predictions(client.predict([{"data": inputs["items"]}]))
+            return keep_predictions(client.predict(request_of(client, model.name, inputs["items"])))
 
         return predict_in_batches(ask, {"items": array}, size)
 

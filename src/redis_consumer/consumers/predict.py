@@ -73,6 +73,17 @@ class ModelClient:
         ]
 
 
+def request_of(client: Any, model_name: str, batch: Array) -> list[dict[str, Any]]:
+    """What `ModelClient.predict` gets for one batch of images (contract, section 4.3).
+
+    A plug-in's own client is told the input's name and type by the settings; ours asks the model server for them.
+    """
+    if isinstance(client, ModelClient):
+        return [{"in_tensor_name": None, "in_tensor_dtype": None, "data": batch}]
+    dtype = "DT_HALF" if "f16" in model_name else defaults.get("TF_TENSOR_DTYPE")
+    return [{"in_tensor_name": defaults.get("TF_TENSOR_NAME"), "in_tensor_dtype": dtype, "data": batch}]
+
+
 def described_inputs(client: Any, usual: Callable[[], ModelClient]) -> list[dict[str, str]]:
     """Name, dtype and shape of each input of a model, asked of a plug-in's own client where that can tell.
 

@@ -1,4 +1,4 @@
-"""How do raw intensities become numbers that a network was trained on?
+"""Turns raw intensities into numbers that a network was trained on.
 
 All functions take and give (B, Y, X, C) arrays, treat each plane (one channel of one batch item) on its
 own and give float32. They look at the whole plane, so they run before an image is cut into tiles.
@@ -29,13 +29,10 @@ def normalize(image: Array) -> Floats:
     """Give each plane mean 0 and standard deviation 1.
 
     Args:
-        image: (B, Y, X, C), any real dtype.
+        image: (B, Y, X, C), any real dtype. An array of another rank is normalised as a whole, as in 2020.
 
     Returns:
-        (B, Y, X, C) float32; a constant plane becomes zeros.
-
-    Raises:
-        ValueError: the rank isn't 4.
+        float32 of the shape of `image`; a constant plane becomes zeros.
 
     >>> normalize(np.array([1, 3]).reshape(1, 1, 2, 1)).ravel().tolist()
     [-0.9999998807907104, 0.9999998807907104]
@@ -44,6 +41,8 @@ def normalize(image: Array) -> Floats:
     def standardize(plane: Array) -> Array:
         return np.asarray((plane - plane.mean()) / (plane.std() + EPSILON))
 
+    if image.ndim != 4:
+        return standardize(image.astype(np.float64)).astype(np.float32) if image.size else image.astype(np.float32)
     return _each_plane(image, standardize)
 
 

@@ -59,7 +59,19 @@ def test_planes_do_not_know_each_other(function: Callable[[Array], Array]) -> No
     np.testing.assert_array_equal(function(image)[1:, :, :, 2:], alone)
 
 
-@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize("shape", [(8, 9), (8, 9, 2), (1, 2, 8, 9, 1), (0, 3)])
+def test_another_rank_is_normalized_as_a_whole(shape: tuple[int, ...]) -> None:
+    """Consumers of 2020 have no batch axis."""
+    image = 7 * noise(*shape) + 3
+    result = normalize(image)
+    assert result.shape == shape
+    assert result.dtype == np.float32
+    if image.size:
+        np.testing.assert_allclose(result, (image - image.mean()) / image.std(), rtol=1e-4, atol=1e-5)
+    assert not normalize(np.full((4, 4), 5, np.uint16)).any()
+
+
+@pytest.mark.parametrize("function", [each for each in ALL if each is not normalize])
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 1), (1, 1, 4, 4, 1)])
 def test_wrong_rank_is_refused_with_both_shapes(function: Callable[[Array], Array], shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"image has the shape \(.*\); wanted \(B, Y, X, C\)"):
