@@ -37,6 +37,9 @@ OWN_FIELDS = frozenset(
     }
 )  # fmt: skip
 
+#: Channels that a job may name: each is copied.
+MOST_CHANNELS = 64
+
 # A folder's name takes no more, on disks and in buckets.
 _LONGEST_NAME_BYTES = 255
 
@@ -227,6 +230,13 @@ class Job:
         text = self.get("channels").strip()
         if not text:
             return None
+        count = text.count(",") + 1
+        if count > MOST_CHANNELS:
+            raise InvalidJob(
+                f"field channels: names {count} channels, allowed are {MOST_CHANNELS}; "
+                "give those that the model takes, e.g. 0,1",
+                job_id=self.id,
+            )
         try:
             return tuple(int(part) if part.strip() else None for part in text.split(","))
         except ValueError as error:
@@ -255,4 +265,4 @@ class Job:
             raise self._invalid(name, wanted) from error
 
     def _invalid(self, name: str, wanted: str) -> InvalidJob:
-        return InvalidJob(f"field {name}: {self.get(name)!r} can't be read; give {wanted}", job_id=self.id)
+        return InvalidJob(f"field {name}: {self.get(name)[:50]!r} can't be read; give {wanted}", job_id=self.id)

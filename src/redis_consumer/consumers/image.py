@@ -60,6 +60,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
 
         with self._staged(job) as stages, tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
             stages.begin(JobStatus.STARTED, identity_started=self.name)
+            self._check_channels(job)
             is_folder = job.input_file_name.rstrip("/").lower().endswith(".zarr")
             download = self.storage.download_folder if is_folder else self.storage.download
             path = Path(download(job.input_file_name, Path(folder, "input")))
@@ -162,6 +163,25 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             for name in methods
         )
 
+    def _check_channels(self, job: Job) -> None:
+        """Refuse a job that names more channels than its model takes, before anything is downloaded or copied.
+
+        Code of plug-ins may make fewer of them: an own `analyze`, client or function before the model.
+        """
+        from redis_consumer.processing.registry import BUILT_IN
+
+        model = None if defaults.get("LABEL_DETECT_ENABLED") else job.model
+        if job.channels is None or model is None or not self._takes_parts or self._has_own_client:
+            return
+        card = self.models.card(model)
+        names = job.preprocess_functions or (card.preprocess if card is not None else ())
+        if any(_own_function("pre", name) or name.strip().lower() not in BUILT_IN["pre"] for name in names):
+            return
+        try:
+            self._tiling(model).check_named(sum(index is not None for index in job.channels))
+        except ModelMismatch as error:
+            raise ModelMismatch(f"{shown_name(job.original_name)}: {error}", job_id=job.id, model=str(model)) from error
+
     def _plan(self, job: Job, image: Array) -> Plan:
         """Choose model and functions: by the detected kind of image where that is on, else by job and card.
 
@@ -193,6 +213,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
 
     def _prepare(self, job: Job, plan: Plan, image: Array) -> Array:
         """Resize the image to the model's pixel size and run the functions that go before the model."""
+        from redis_consumer.images.image import DEFAULT_MAX_BYTES
         from redis_consumer.processing.resize import resize_image
 
         scale = self.get_image_scale(job.scale, image, job.id)
@@ -202,6 +223,13 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             raise InvalidJob(
                 f"field scale: {scale:g} makes {shown_name(job.original_name)} {height} x {width} pixels, "
                 f"more than {limits[0]} x {limits[1]} (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); give a smaller scale",
+                job_id=job.id,
+            )
+        held = image.shape[0] * height * width * image.shape[-1] * image.itemsize
+        if scale > 1 and held > DEFAULT_MAX_BYTES:
+            raise InvalidJob(
+                f"field scale: {scale:g} makes {shown_name(job.original_name)} {held >> 20} MiB large, allowed are "
+                f"{DEFAULT_MAX_BYTES >> 20} MiB; give a smaller scale, or submit fewer frames",
                 job_id=job.id,
             )
         scaled = image if scale == 1 else resize_image(image, (height, width))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.results import shown_name
 from redis_consumer.errors import InvalidImage, InvalidJob
 from redis_consumer.job import Job
 
 if TYPE_CHECKING:
+    from redis_consumer.images import ImageLimits
     from redis_consumer.serving.base import Array
 
 
@@ -29,7 +32,7 @@ def load_input(path: Path, job: Job, *, takes_parts: bool) -> Array | None:
         InvalidImage: as `redis_consumer.images.read_image`, or it can only be done part by part, and may not.
         InvalidJob: the job names channels or axes that aren't there.
     """
-    from redis_consumer.images import ImageLimits, check_frames, read_image, select_channels, to_batch
+    from redis_consumer.images import ImageLimits, batch_shape, check_frames, read_image, select_channels, to_batch
     from redis_consumer.images.regions import is_large
 
     name, order = shown_name(job.original_name), job.get("dimension_order").strip()
@@ -50,10 +53,28 @@ def load_input(path: Path, job: Job, *, takes_parts: bool) -> Array | None:
         if takes_parts and is_large(path, limits):
             return None
         raise
-    batch: Array = to_batch(image, order)
-    check_frames(len(batch), max_frames, name)
     indices = channels_of(job)
+    shape = batch_shape(image.array.shape, image.axes, order, name)
+    check_frames(shape[0], max_frames, name)
+    _check_held(shape, len(indices or ()), limits, name)
+    batch: Array = to_batch(image, order)
     return batch if indices is None else select_channels(batch, indices, name)
+
+
+def _check_held(shape: tuple[int, int, int, int], named: int, limits: ImageLimits, name: str) -> None:
+    """Refuse what a job's fields make too large of an image that isn't: other sides, or channels over and over."""
+    frames, height, width, channels = shape
+    if height > (limits.max_height or height) or width > (limits.max_width or width):
+        raise InvalidImage(
+            f"{name}: field dimension_order makes frames of {height} x {width} px of it, allowed are "
+            f"{limits.max_height} x {limits.max_width} px (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); correct the field"
+        )
+    held = frames * height * width * named * np.dtype(np.float32).itemsize
+    if named > channels and held > limits.max_bytes:
+        raise InvalidImage(
+            f"{name}: field channels names {named} channels of {channels}, which take {held >> 20} MiB, allowed are "
+            f"{limits.max_bytes >> 20} MiB; name each channel once"
+        )
 
 
 def channels_of(job: Job) -> list[int] | None:

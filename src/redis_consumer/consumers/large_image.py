@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +24,7 @@ from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.images.region_writing import TiledPlane, write_ome_zarr, write_tiled_tiff
 from redis_consumer.images.regions import RegionImage, open_regions
 from redis_consumer.images.scratch import TILE_PX, TileScratch
-from redis_consumer.job import Job, JobStatus
+from redis_consumer.job import MOST_CHANNELS, Job, JobStatus
 from redis_consumer.processing.blocks import Block, BlockGrid, plan_blocks
 from redis_consumer.processing.resize import resize_image
 from redis_consumer.processing.whole_image import Change, Sampler, fit
@@ -39,8 +40,6 @@ Options = Mapping[str, Mapping[str, Any]]
 BLOCK_PX = 2048
 #: What a block sees of its neighbours at the model's pixel size: cells up to this diameter are seen whole by both.
 OVERLAP_PX = 128
-#: Channels that a job may use of an image that is larger than memory: each block holds them all, several times.
-MAX_CHANNELS = 64
 #: A plane of more pixels is a mistake in its header.
 MAX_PLANE_PX = 1 << 34
 #: Sides of tiles in a TIFF are multiples of this.
@@ -151,6 +150,19 @@ class LargeImage:
         return tile
 
 
+def open_input(job: Job, path: Path) -> AbstractContextManager[RegionImage]:
+    """Open the image of a job to read it part by part, see `redis_consumer.images.regions.open_regions`."""
+    return open_regions(
+        path,
+        name=shown_name(job.original_name),
+        dimension_order=job.get("dimension_order").strip(),
+        channels=channels_of(job),
+        max_frames=int(defaults.get("MAX_IMAGE_FRAMES")),
+        max_plane_px=MAX_PLANE_PX,
+        max_channels=MOST_CHANNELS,
+    )
+
+
 def run_large_image(consumer: Segmenter, job: Job, stages: Stages, path: Path, folder: Path) -> list[Path]:
     """Do a job up to the files of its result: the same stages as for an image in memory, each block by block.
 
@@ -170,15 +182,7 @@ def run_large_image(consumer: Segmenter, job: Job, stages: Stages, path: Path, f
         PermanentError: the result holds more labels than its files can.
     """
     stem = folder / "results" / result_stem(job.original_name)
-    with open_regions(
-        path,
-        name=shown_name(job.original_name),
-        dimension_order=job.get("dimension_order").strip(),
-        channels=channels_of(job),
-        max_frames=int(defaults.get("MAX_IMAGE_FRAMES")),
-        max_plane_px=MAX_PLANE_PX,
-        max_channels=MAX_CHANNELS,
-    ) as image:
+    with open_input(job, path) as image:
         stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
         large = LargeImage(consumer, job, image)
         changes = large.fit()

@@ -165,6 +165,19 @@ class Tiling:
             (fixed,) = fit_tile((side,), (self.card.size_px,), self.card.multiple_px)
         return fixed, self.card.overlap_px
 
+    def check_named(self, count: int) -> None:
+        """Refuse more channels than the model takes, by the number that a job's field names.
+
+        Raises:
+            ModelMismatch: there are more.
+        """
+        if self.channels is not None and count > self.channels:
+            raise ModelMismatch(
+                f"field channels names {count} channels, model {self.model} takes {self.channels}; "
+                "name as many, e.g. 0",
+                model=str(self.model),
+            )
+
     def _check_channels(self, channels: int) -> None:
         if self.channels is not None and self.channels != channels:
             raise ModelMismatch(

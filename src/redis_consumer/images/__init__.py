@@ -1,6 +1,6 @@
 """Turns files into images, and arrays into files. The doorway of this room; it holds no logic."""
 
-from redis_consumer.images.axes import DIMENSION_ORDERS, select_channels, to_batch
+from redis_consumer.images.axes import DIMENSION_ORDERS, batch_shape, select_channels, to_batch
 from redis_consumer.images.image import Image, ImageLimits, check_frames
 from redis_consumer.images.reading import get_image, read_as_stored, read_image
 from redis_consumer.images.writing import save_numpy_array, write_channels
@@ -9,6 +9,7 @@ __all__ = [
     "DIMENSION_ORDERS",
     "Image",
     "ImageLimits",
+    "batch_shape",
     "check_frames",
     "get_image",
     "read_as_stored",

@@ -42,13 +42,28 @@ def to_batch(image: Image, dimension_order: str = "") -> Batch:
     >>> to_batch(Image(np.zeros((3, 8, 6), np.uint8), "CYX"), "BXY").shape
     (3, 8, 6, 1)
     """
-    axes = _overruled(image, dimension_order.strip().upper()) if dimension_order.strip() else image.axes
-    batch = [axis for axis, letter in enumerate(axes) if letter not in "YXCS"]
-    channel = [axis for axis, letter in enumerate(axes) if letter in "CS"]
-    plane = [axes.index("Y"), axes.index("X")]
-    shape = [prod(image.array.shape[axis] for axis in group) for group in (batch, plane[:1], plane[1:], channel)]
-    ordered = image.array.transpose(*batch, *plane, *channel).reshape(shape)
+    groups = _groups(image.array.shape, image.axes, dimension_order, image.name)
+    shape = [prod(image.array.shape[axis] for axis in group) for group in groups]
+    ordered = image.array.transpose(*[axis for group in groups for axis in group]).reshape(shape)
     return np.ascontiguousarray(ordered, dtype=np.float32)
+
+
+def batch_shape(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> tuple[int, int, int, int]:
+    """Say what `to_batch` makes of an image, before anything is copied.
+
+    Args:
+        shape: of the image's array.
+        axes: one letter an axis.
+        dimension_order: as for `to_batch`.
+        name: the scientist's name of the file, for messages.
+
+    Raises:
+        InvalidImage: as `to_batch`.
+    """
+    frames, height, width, channels = (
+        prod(shape[axis] for axis in group) for group in _groups(shape, axes, dimension_order, name)
+    )
+    return frames, height, width, channels
 
 
 def select_channels(batch: Array, indices: Sequence[int], name: str) -> Array:
@@ -75,16 +90,25 @@ def select_channels(batch: Array, indices: Sequence[int], name: str) -> Array:
     return batch if list(indices) == list(range(count)) else batch[..., list(indices)]
 
 
-def _overruled(image: Image, order: str) -> str:
+def _groups(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> tuple[list[int], ...]:
+    """Numbers of the axes that become batch, rows, columns and channels."""
+    order = dimension_order.strip().upper()
+    letters = _overruled(len(shape), axes, order, name) if order else axes
+    batch = [axis for axis, letter in enumerate(letters) if letter not in "YXCS"]
+    channel = [axis for axis, letter in enumerate(letters) if letter in "CS"]
+    return batch, [letters.index("Y")], [letters.index("X")], channel
+
+
+def _overruled(rank: int, axes: str, order: str, name: str) -> str:
     if order not in _CANONICAL:
         raise InvalidImage(
-            f"{image.name}: field dimension_order: {order!r} is unknown; give one of {' '.join(DIMENSION_ORDERS)}"
+            f"{name}: field dimension_order: {order!r} is unknown; give one of {' '.join(DIMENSION_ORDERS)}"
         )
-    if image.array.ndim == 2:
+    if rank == 2:
         return "YX"
-    if len(order) != image.array.ndim:
+    if len(order) != rank:
         raise InvalidImage(
-            f"{image.name}: field dimension_order: {order} names {len(order)} axes, but the image has "
-            f"{image.array.ndim} ({image.axes}); correct the field, or leave it empty to use the file's own axes"
+            f"{name}: field dimension_order: {order} names {len(order)} axes, but the image has "
+            f"{rank} ({axes}); correct the field, or leave it empty to use the file's own axes"
         )
     return _CANONICAL[order]

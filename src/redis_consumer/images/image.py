@@ -16,6 +16,10 @@ Array = npt.NDArray[Any]
 
 #: 60 frames (the contract's MAX_IMAGE_FRAMES) of 2048 x 2048 float32 pixels take 0.94 GiB.
 DEFAULT_MAX_BYTES = 1 << 30
+#: What the pixels of a file may take in any case, and how many times its stored bytes above that: blank images shrink a
+#: thousand times, images of cells hardly ten times.
+SMALL_BYTES = 256 << 20
+MAX_RATIO = 200
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Source:
         decode: reads the pixels; only while the file is open.
         pixel_size_um: side of a pixel in micrometres, None where the file doesn't say.
         decoder_bytes: what decoding takes at most, where that is more than the array (padded tiles).
+        stored_bytes: bytes of the file that become pixels; None where they are as many as the pixels take.
     """
 
     shape: tuple[int, ...]
@@ -76,6 +81,7 @@ class Source:
     decode: Callable[[], Array]
     pixel_size_um: float | None = None
     decoder_bytes: int = 0
+    stored_bytes: int | None = None
 
 
 def check_source(source: Source, limits: ImageLimits, name: str) -> None:
@@ -102,6 +108,17 @@ def check_source(source: Source, limits: ImageLimits, name: str) -> None:
         raise InvalidImage(
             f"{name}: its pixels (shape {_shape_text(source.shape)}) take {size / 2**20:.0f} MiB, allowed are "
             f"{limits.max_bytes / 2**20:.0f} MiB; split the image into several files"
+        )
+    _check_ratio(source, size, name)
+
+
+def _check_ratio(source: Source, size: int, name: str) -> None:
+    """Refuse a file of few bytes that stands for many pixels: to go through them would take hours."""
+    if source.stored_bytes is not None and size > max(SMALL_BYTES, MAX_RATIO * source.stored_bytes):
+        raise InvalidImage(
+            f"{name}: its pixels (shape {_shape_text(source.shape)}) take {size / 2**20:.0f} MiB, but only "
+            f"{source.stored_bytes} bytes of the file hold them; above {SMALL_BYTES >> 20} MiB, allowed are "
+            f"{MAX_RATIO} times as many as stored; crop the image to what isn't empty"
         )
 
 

@@ -14,6 +14,10 @@ from redis_consumer.images.image import Source
 #: NPY has no axes of its own: channels are last, images of a batch first.
 AXES = {2: "YX", 3: "YXC", 4: "BYXC"}
 
+#: Bytes of a header; numpy's own limit is lower still.
+MAX_HEADER_BYTES = 1 << 16
+_LENGTH_END = 12
+
 
 @contextmanager
 def open_npy(path: Path, name: str) -> Iterator[Source]:
@@ -23,6 +27,14 @@ def open_npy(path: Path, name: str) -> Iterator[Source]:
         InvalidImage: the rank is none of 2, 3, 4.
         Exception: whatever numpy raises for a damaged file.
     """
+    with path.open("rb") as file:
+        head = file.read(_LENGTH_END)
+    # The first version has two bytes for the length, the others four; numpy reads as much before it looks at it.
+    length = int.from_bytes(head[8:_LENGTH_END] if head[6:7] > b"\1" else head[8:10], "little")
+    if length > MAX_HEADER_BYTES:
+        raise InvalidImage(
+            f"{name}: its header has {length} bytes, allowed are {MAX_HEADER_BYTES}; save the array again by numpy.save"
+        )
     # A map refuses a file that is shorter than its header says, before memory is taken.
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim not in AXES:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -24,8 +25,17 @@ _GROUP_FILES = (".zgroup", "zarr.json")
 #: Axes of versions that don't name them.
 _OLD_AXES = "TCZYX"
 _MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4}
+#: Bytes of the directory of a zip archive, which is read into memory at ten times its size: half a million files.
+MAX_DIRECTORY_BYTES = 24 << 20
+#: Chunks that an array may have in any case; above that at most so many for each file, and one for so many bytes: an
+#: entry of a shard's index has 16.
+SMALL_CHUNKS = 1 << 14
+MAX_CHUNKS_A_FILE = 200
+_LEAST_CHUNK_BYTES = 16
 #: First bytes of a chunk by Blosc: its header, with the number of decoded bytes at 4.
 _BLOSC_HEADER_BYTES = 16
+#: Last bytes of a zip archive in which its end is found: comment, end, and those of zip64.
+_MAX_END_BYTES = (1 << 16) + 22 + 20 + 56
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,12 @@ class _Root:
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file below the root, empty where there is none."""
-        text = self._bytes(name, MAX_METADATA_BYTES)
+        text = self._bytes(name, MAX_METADATA_BYTES + 1)
+        if text is not None and len(text) > MAX_METADATA_BYTES:
+            raise InvalidImage(
+                f"{self.path.name}: its {name} has more than the {MAX_METADATA_BYTES} bytes allowed; "
+                "write it with less metadata"
+            )
         table = {} if text is None else json.loads(text)
         if not isinstance(table, dict):
             raise ValueError(f"{name} holds no JSON object")
@@ -52,24 +67,24 @@ class _Root:
                 return source.read(limit)
         with zipfile.ZipFile(self.path) as archive:
             member = f"{self.inside}{name}"
-            if member not in archive.namelist():
+            if member not in archive.NameToInfo:
                 return None
             with archive.open(member) as source:
                 return source.read(limit)
 
-    def heads(self, folder: str) -> Iterator[bytes]:
-        """The first bytes of every file below a folder of the root."""
+    def files(self, folder: str, head_bytes: int = 0) -> Iterator[tuple[int, int, bytes]]:
+        """Every file below a folder of the root: its stored and its unpacked size, and its first bytes."""
         if self.inside is None:
             for path in (self.path / folder).rglob("*"):
                 if path.is_file():
-                    with path.open("rb") as file:
-                        yield file.read(_BLOSC_HEADER_BYTES)
+                    size = path.stat().st_size
+                    yield size, size, _head(path.open("rb"), head_bytes)
             return
         with zipfile.ZipFile(self.path) as archive:
             for member in archive.infolist():
                 if member.filename.startswith(f"{self.inside}{folder}/") and not member.is_dir():
-                    with archive.open(member) as source:
-                        yield source.read(_BLOSC_HEADER_BYTES)
+                    head = _head(archive.open(member), head_bytes) if head_bytes else b""
+                    yield member.compress_size, member.file_size, head
 
     def store(self, folder: str) -> dict[str, Any]:
         """How TensorStore calls a folder of the root."""
@@ -77,6 +92,11 @@ class _Root:
         if self.inside is None:
             return {**file, "path": f"{self.path}/{folder}/"}
         return {"driver": "zip", "base": file, "path": f"{self.inside}{folder}/"}
+
+
+def _head(source: IO[bytes], count: int) -> bytes:
+    with source:
+        return source.read(count)
 
 
 def is_ome_zarr(path: Path) -> bool:
@@ -101,7 +121,7 @@ def open_ome_zarr(path: Path, name: str) -> Iterator[Planes]:
         raise InvalidImage(f"{name}: holds no Zarr group; upload the whole OME-Zarr")
     image = _image_of(root, name)
     folder, axes, pixel_size_um = _full_resolution(image, name)
-    array = _open_array(root, folder, name)
+    array, stored_bytes = _open_array(root, folder, name)
     dtype = np.dtype(array.dtype.numpy_dtype)
     if len(axes) != array.rank:
         raise InvalidImage(f"{name}: names {len(axes)} axes ({axes}), but its array has {array.rank}; export it again")
@@ -111,6 +131,7 @@ def open_ome_zarr(path: Path, name: str) -> Iterator[Planes]:
         dtype=dtype,
         decode=lambda: np.asarray(array.read().result()),
         pixel_size_um=pixel_size_um,
+        stored_bytes=stored_bytes,
     )
     yield array_planes(source, lambda: _Reading(array))
 
@@ -140,10 +161,30 @@ def _find_root(path: Path) -> _Root | None:
 def _members(path: Path) -> frozenset[str]:
     """Names in a zip archive; none where it isn't one, or is damaged."""
     try:
+        if _directory_bytes(path) > MAX_DIRECTORY_BYTES:
+            raise InvalidImage(
+                f"{path.name}: the directory of its zip archive has more than the {MAX_DIRECTORY_BYTES} bytes allowed; "
+                "write the OME-Zarr with larger chunks"
+            )
         with zipfile.ZipFile(path) as archive:
             return frozenset(archive.namelist())
+    except InvalidImage:
+        raise
     except Exception:  # noqa: BLE001 - damaged ones raise BadZipFile, OSError, struct.error and more
         return frozenset()
+
+
+def _directory_bytes(path: Path) -> int:
+    """Bytes of the directory of a zip archive, as its end says."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _MAX_END_BYTES))
+        tail = file.read()
+    end, end64 = tail.rfind(b"PK\5\6"), tail.rfind(b"PK\6\6")
+    sizes = [int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0]
+    if end64 >= 0 and sizes[0] == 0xFFFFFFFF:
+        sizes = [int.from_bytes(tail[end64 + 40 : end64 + 48], "little")]
+    return min(sizes[0], size)
 
 
 def _attributes(root: _Root, folder: str) -> Mapping[str, Any]:
@@ -194,7 +235,8 @@ def _pixel_size_um(axes: list[dict[str, Any]], dataset: Mapping[str, Any]) -> fl
     return sides[0] if is_square else None
 
 
-def _open_array(root: _Root, folder: str, name: str) -> Any:
+def _open_array(root: _Root, folder: str, name: str) -> tuple[Any, int]:
+    """The array in a folder, and how many bytes its files have."""
     try:
         import tensorstore
     except ImportError as error:
@@ -203,6 +245,7 @@ def _open_array(root: _Root, folder: str, name: str) -> Any:
             "or submit a TIFF"
         ) from error
     is_modern = bool(root.read(f"{folder}/zarr.json"))
+    root.read(f"{folder}/.zarray")  # which TensorStore would read whole, however long
     spec = {"driver": "zarr3" if is_modern else "zarr", "kvstore": root.store(folder)}
     array = tensorstore.open(spec, open=True, read=True).result()
     sides: Any = array.chunk_layout.read_chunk.shape
@@ -215,13 +258,35 @@ def _open_array(root: _Root, folder: str, name: str) -> Any:
     metadata = array.spec().to_json()["metadata"]
     compressor = metadata.get("compressor") or {}
     codecs = {compressor.get("id")} | {codec["name"] for codec in metadata.get("codecs", ())}
-    if "blosc" in codecs:
-        _check_blosc(root, folder, chunk_bytes)
-    return array
+    chunks = prod(ceil(side / chunk) for side, chunk in zip(array.shape, sides, strict=True))
+    return array, _check_files(root, folder, chunks, chunk_bytes if "blosc" in codecs else None, name)
 
 
-def _check_blosc(root: _Root, folder: str, chunk_bytes: int) -> None:
-    # The other codecs are told how much they may decode; this one believes its header.
-    for head in root.heads(folder):
-        if head[:1] != b"{" and int.from_bytes(head[4:8], "little") > chunk_bytes:
+def _check_files(root: _Root, folder: str, chunks: int, blosc_bytes: int | None, name: str) -> int:
+    """Refuse chunks that are more than the files can hold or that unpack to too much; give the bytes of the files.
+
+    Args:
+        root: where the files lie.
+        folder: of the array.
+        chunks: how many the array has.
+        blosc_bytes: what a chunk takes, where it is packed by Blosc. The other codecs are told how much they may
+            decode; this one believes its header.
+        name: the scientist's name of the OME-Zarr, for messages.
+    """
+    count = total = 0
+    for stored, unpacked, head in root.files(folder, _BLOSC_HEADER_BYTES if blosc_bytes is not None else 0):
+        count, total = count + 1, total + stored
+        if unpacked > stored and unpacked > MAX_SEGMENT_BYTES:
+            raise InvalidImage(
+                f"{name}: a chunk within the zip archive unpacks to {unpacked >> 20} MiB, allowed are "
+                f"{MAX_SEGMENT_BYTES >> 20} MiB; store the chunks in the archive, don't pack them"
+            )
+        if blosc_bytes is not None and head[:1] != b"{" and int.from_bytes(head[4:8], "little") > blosc_bytes:
             raise ValueError("a chunk is larger than its array says")
+    most = max(SMALL_CHUNKS, MAX_CHUNKS_A_FILE * count, total // _LEAST_CHUNK_BYTES)
+    if chunks > most:
+        raise InvalidImage(
+            f"{name}: has {chunks} chunks, but {count} files of {total} bytes for them, allowed are {most} chunks; "
+            "write it with larger chunks, e.g. of 1024 x 1024 px"
+        )
+    return total

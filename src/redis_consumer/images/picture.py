@@ -58,7 +58,7 @@ def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
     """
     with _opened(path, name, kind) as picture:
         # An MPO is a photograph with previews behind it.
-        if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
+        if picture.format != "MPO" and getattr(picture, "is_animated", False):
             raise InvalidImage(f"{name}: holds several pictures; save them as one multi-page TIFF")
         mode = MODES.get(picture.mode, "RGB")
         samples = {"RGB": 3, "RGBA": 4}.get(mode)

@@ -22,8 +22,8 @@ from redis_consumer.images.reading import MAGIC
 from redis_consumer.images.tiff import open_tiff
 from redis_consumer.images.tiff_planes import open_tiff_planes
 
-#: Planes, over all frames and channels; more can't be told apart by float32 numbers.
-_MAX_PLANES = 1 << 24
+#: Planes, over all frames and channels: a table of them is held, and their numbers must be exact as float32.
+_MAX_PLANES = 1 << 20
 #: What reads the header of each kind of file.
 _HEADERS: Mapping[str, Callable[[Path, str], AbstractContextManager[Source]]] = {"TIFF": open_tiff, "NPY": open_npy}
 _NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None, max_bytes=sys.maxsize)

@@ -14,7 +14,8 @@ import numpy as np
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
 from redis_consumer.images.image import Array, Source
-from redis_consumer.images.tiff_chain import is_whole
+from redis_consumer.images.tiff_chain import Chain, cut_off, read_chain
+from redis_consumer.images.tiff_metadata import MAX_PLANES_A_DIRECTORY, check_metadata
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
@@ -51,6 +52,9 @@ MICROMETRES = {
 }
 #: Resolutions coarser than this are a program's default for print (72 dpi are 353 um), not a measurement.
 MAX_PLAUSIBLE_UM = 20.0
+#: Formats of vendors whose own metadata tifffile would read before anything of it could be checked. Their pages are
+#: read as those of a plain TIFF.
+_PLAIN = ("mmstack", "ndtiff", "lsm", "sis", "svs", "scn", "ndpi", "bif", "avs", "eer", "philips", "scanimage")
 
 
 @contextmanager
@@ -61,12 +65,10 @@ def open_tiff(path: Path, name: str) -> Iterator[Source]:
         InvalidImage: it is cut off, holds several images, or an unknown compression.
         Exception: whatever tifffile raises for a damaged file.
     """
-    from tifffile import TiffFile
-
-    if not is_whole(path):
-        raise _cut_off(name)
-    # An OME file may name other files as parts of itself; only this one is ours to read.
-    with TiffFile(path, _multifile=False) as tif:
+    chain = read_chain(path, name)
+    check_metadata(chain, name)
+    with open_library(path) as tif:
+        _check_imagej(tif, chain, name)
         series = _only_series(tif, name)
         page = series.keyframe
         if page.compression not in COMPRESSIONS:
@@ -74,6 +76,7 @@ def open_tiff(path: Path, name: str) -> Iterator[Source]:
                 f"{name}: TIFF compression {int(page.compression)} can't be read; "
                 "save it uncompressed or with LZW or Deflate"
             )
+        _check_planes(series, chain, name)
         _check_complete(tif, series, name)
         if series.dtype is None:
             raise InvalidImage(f"{name}: {page.bitspersample}-bit samples can't be read; save 8, 16 or 32 bits")
@@ -84,6 +87,46 @@ def open_tiff(path: Path, name: str) -> Iterator[Source]:
             decode=lambda: _decode(tif, series),
             pixel_size_um=_pixel_size_um(tif, page),
             decoder_bytes=_tile_bytes(page),
+            stored_bytes=_stored_bytes(tif, series),
+        )
+
+
+def open_library(path: Path) -> TiffFile:
+    """Open a TIFF file by tifffile, so that it reads no other file and no metadata of its own that wasn't checked."""
+    from tifffile import TiffFile
+
+    # An OME file may name other files as parts of itself; only this one is ours to read.
+    flags: dict[str, Any] = {f"is_{kind}": False for kind in _PLAIN}
+    return TiffFile(path, _multifile=False, **flags)
+
+
+def _check_imagej(tif: TiffFile, chain: Chain, name: str) -> None:
+    """Refuse metadata of ImageJ that name more planes than the file has directories, or bytes."""
+    if not tif.is_imagej:
+        return
+    named = tif.imagej_metadata or {}
+    fields = {field: named.get(field, 1) for field in ("frames", "slices", "channels")}
+    for field, count in fields.items():
+        if not isinstance(count, int) or count < 1:
+            raise InvalidImage(
+                f"{name}: its ImageJ metadata are wrong, {field} is {str(count)[:30]!r}; save it again by ImageJ"
+            )
+    page = tif.pages.first
+    planes = prod(fields.values()) // page.samplesperpixel
+    if planes > chain.directories and (not page.is_final or planes * page.nbytes > tif.filehandle.size):
+        listed = ", ".join(f"{field}={count}" for field, count in fields.items() if count > 1)
+        raise InvalidImage(
+            f"{name}: its ImageJ metadata name {planes} planes ({listed}), but the file holds {chain.directories}; "
+            "upload the whole file, or save it again by ImageJ"
+        )
+
+
+def _check_planes(series: TiffPageSeries, chain: Chain, name: str) -> None:
+    planes, most = prod(series.shape) // max(prod(series.keyframe.shape), 1), MAX_PLANES_A_DIRECTORY * chain.directories
+    if series.dataoffset is None and planes > most:
+        raise InvalidImage(
+            f"{name}: its metadata name {planes} planes, but the file has {chain.directories} directories, "
+            f"allowed are {most} planes; export it again"
         )
 
 
@@ -119,11 +162,7 @@ def _check_complete(tif: TiffFile, series: TiffPageSeries, name: str) -> None:
     else:
         complete = all(_is_complete(page, series.keyframe, file_bytes) for page in series.pages if page is not None)
     if not complete:
-        raise _cut_off(name)
-
-
-def _cut_off(name: str) -> InvalidImage:
-    return InvalidImage(f"{name}: the file is cut off, pixels are missing; export it again and upload it whole")
+        raise cut_off(name)
 
 
 def _is_complete(page: TiffPage | TiffFrame, keyframe: TiffPage, file_bytes: int) -> bool:
@@ -133,6 +172,18 @@ def _is_complete(page: TiffPage | TiffFrame, keyframe: TiffPage, file_bytes: int
     # A tile of no bytes is a sparse one, all background; a strip of none is missing.
     least = 0 if keyframe.is_tiled else 1
     return all(count >= least and offset + count <= file_bytes for offset, count in segments)
+
+
+def _stored_bytes(tif: TiffFile, series: TiffPageSeries) -> int:
+    """Bytes of the file that become pixels; those that stand for several tiles or strips count once."""
+    if series.dataoffset is not None:
+        return int(series.nbytes)
+    segments: dict[int, int] = {}
+    for page in series.pages:
+        if page is not None:
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+                segments[offset] = max(count, segments.get(offset, 0))
+    return min(sum(segments.values()), int(tif.filehandle.size))
 
 
 def _tile_bytes(page: TiffPage) -> int:

@@ -15,7 +15,7 @@ from redis_consumer.errors import InvalidImage
 from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
 from redis_consumer.images.image import Array, Source
 from redis_consumer.images.planes import MAX_SEGMENT_BYTES, Planes, Region, array_planes
-from redis_consumer.images.tiff import open_tiff
+from redis_consumer.images.tiff import open_library, open_tiff
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
@@ -36,9 +36,7 @@ def open_tiff_planes(path: Path, name: str) -> Iterator[Planes]:
         InvalidImage: as `open_tiff`, or it is laid out so that a region can't be read alone.
         Exception: whatever tifffile raises for a damaged file.
     """
-    from tifffile import TiffFile
-
-    with open_tiff(path, name) as source, TiffFile(path, _multifile=False) as tif:
+    with open_tiff(path, name) as source, open_library(path) as tif:
         series = tif.series[0]
         keyframe = series.keyframe
         if series.dataoffset is not None:

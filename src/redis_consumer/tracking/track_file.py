@@ -28,6 +28,11 @@ SUFFIXES = (".trk", ".trks")
 #: 60 frames of 2048 x 2048 px as float32, twice.
 DEFAULT_MAX_BYTES = 2 << 30
 ARRAYS = ("raw.npy", "tracked.npy")
+#: Bytes of an extended header of the archive, and of an array's.
+_MAX_HEADER_BYTES = 1 << 20
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE
+)  # fmt: skip
 _GZIP = b"\x1f\x8b"
 #: The fastest level: arrays of labels become 20 times smaller by it, and hardly more by others.
 _LEVEL = 1
@@ -163,7 +168,7 @@ def _arrays(file: BinaryIO, name: str, max_bytes: int) -> Iterator[tuple[str, Ar
     is_zipped = file.read(2) == _GZIP
     file.seek(0)
     stream: Any = _Limited(cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if is_zipped else file, name, max_bytes)
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Entry) as archive:
         for entry in archive:
             member = entry.name.rpartition("/")[2]
             if member in ARRAYS and entry.isreg() and not entry.issparse():
@@ -172,13 +177,36 @@ def _arrays(file: BinaryIO, name: str, max_bytes: int) -> Iterator[tuple[str, Ar
 
 def _read_array(content: IO[bytes], size: int) -> Array:
     """Read an NPY file whose header may not promise more than there is: memory is taken by it."""
-    form = np.lib.format
-    is_first = form.read_magic(content) == (1, 0)
-    shape, is_fortran, dtype = (form.read_array_header_1_0 if is_first else form.read_array_header_2_0)(content)
+    form, head = np.lib.format, cast("IO[bytes]", _Head(content))
+    is_first = form.read_magic(head) == (1, 0)
+    shape, is_fortran, dtype = (form.read_array_header_1_0 if is_first else form.read_array_header_2_0)(head)
     if dtype.hasobject or dtype.itemsize * prod(shape) > size:
         raise ValueError("a pickle, or cut off")
     array = np.frombuffer(content.read(dtype.itemsize * prod(shape)), dtype)
     return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+class _Entry(tarfile.TarInfo):
+    """Looks at the length of an extended header before the library reads it whole."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED and self.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError("an extended header that no ordinary tar has")
+        entry: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return entry
+
+
+class _Head:
+    """The beginning of a stream, of which no long part is read at once."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        """Read on, as a file does."""
+        if size > _MAX_HEADER_BYTES:
+            raise ValueError("a header that no array has")
+        return self._stream.read(size)
 
 
 class _Limited:

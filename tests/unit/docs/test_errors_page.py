@@ -26,6 +26,7 @@ from redis_consumer.redis import RedisClient
 from redis_consumer.serving import ModelSpec, TensorSpec, check_outputs
 from redis_consumer.serving.onnx import OnnxServer
 from redis_consumer.storage import Storage
+from support import attacks
 from support.documents import DOCS
 
 TEXT = (DOCS / "errors.rst").read_text(encoding="utf-8")
@@ -82,6 +83,8 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "another output than announced": lambda: answer(1, 8, 8, 2),
     "a label for onnx": lambda: ModelStore(None).find(ModelId("Nuclei", label="stable")),
     "too large for a function": lambda: fit(["own"], Sampler((4096, 4096, 1)), {}),
+    "too many channels named": lambda: Job("j", {"channels": ",".join("0" * 65)}).channels,
+    "metadata that name more than the file holds": lambda: read(attacks.described(attacks.ome("SizeT=2000000000"))),
     "a channel that isn't there": lambda: select_channels(np.zeros((1, 8, 8, 1)), [2], "cells.tif"),
 }
 
