@@ -129,7 +129,7 @@ def test_absent_redis_is_named(cli: CommandLine, image: Path) -> None:
 def test_interrupt_leaves_at_once(cli: CommandLine, image: Path) -> None:
     process = cli.start("submit", image, "--wait")
     assert process.stderr is not None
-    assert process.stderr.readline().startswith("Cells.tif: new")
+    assert process.stderr.readline().startswith("Cells.tif: submitted as predict:Cells.tif:")
     process.send_signal(2)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130

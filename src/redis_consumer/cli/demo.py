@@ -103,16 +103,18 @@ def segment(path: Path, output: Path, scale: float) -> tuple[Result, dict[str, s
         client, bucket = connect.open_redis(), connect.open_bucket()
         fields = submit.job_fields(MODEL, {"scale": scale}, [])
         submitted = time.monotonic()
-        submissions = submit.push_all(client, bucket, [path], QUEUE, fields)
+        [pushed] = submit.push_all(client, bucket, [path], QUEUE, fields)
+        if pushed.error:
+            fail(pushed.error, EXIT_FAILED)
 
         def sleep(seconds: float) -> None:
             if worker.poll() is not None:
                 fail(f"the worker ended with exit code {worker.returncode}", EXIT_FAILED)
             time.sleep(seconds)
 
-        [result] = results.fetch(client, bucket, submissions, output, timeout_s=TIMEOUT_S, sleep=sleep)
+        *_, result = results.follow(client, bucket, [pushed.submission], output, timeout_s=TIMEOUT_S, sleep=sleep)
         elapsed_s = time.monotonic() - submitted
-        job = client.hgetall(submissions[0].job_id)
+        job = client.hgetall(pushed.submission.job_id)
         client.close()
     return result, job, elapsed_s
 

@@ -1,4 +1,4 @@
-"""How does a job get into a queue? Exactly as the kiosk's web server puts it there (contract, sections 1.1 and 2)."""
+"""Puts jobs into queues exactly as the kiosk's web server does (contract, sections 1.1 and 2)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redis_consumer.digest import file_digest
+from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import EMPTY_FIELDS
 from redis_consumer.text import in_utf8
 
@@ -65,7 +66,11 @@ def submit_file(
 def push_job(
     client: RedisClient, path: Path, queue: str, fields: Mapping[str, str], *, replicas: int = 0
 ) -> Submission:
-    """Write the hash of a job, then push its key: in this order, a worker never meets a key without a hash."""
+    """Write the hash of a job, then push its key: in this order, a worker never meets a key without a hash.
+
+    Raises:
+        RedisUnavailable: no reply, so the job may be there or not; the error has its `job_id`.
+    """
     target = f"{queue}-zip" if path.name.lower().endswith(ARCHIVES) else queue
     name = in_utf8(path.name)
     now = datetime.now(timezone.utc).isoformat()
@@ -81,11 +86,12 @@ def push_job(
     job_id = f"{target}:{name}:{uuid.uuid4()}"
     write = ("HSET", job_id, *(text for pair in texts.items() for text in pair))
     push = ("LPUSH", target, job_id)
-    if not replicas:
-        client.batch(write, push)
-        return Submission(job_id, path, texts)
-    *_, confirmed = client.batch(write, push, ("WAIT", replicas, CONFIRM_MS))
-    return Submission(job_id, path, texts, int(confirmed))
+    wait = [("WAIT", replicas, CONFIRM_MS)] if replicas else []
+    try:
+        _, _, *confirmed = client.batch(write, push, *wait)
+    except RedisUnavailable as error:
+        raise RedisUnavailable(str(error), job_id=job_id) from error
+    return Submission(job_id, path, texts, *map(int, confirmed))
 
 
 def upload_key(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""How do results come back? Watches jobs, shows their progress, downloads what is done."""
+"""Watches submitted jobs, shows their progress and downloads their results."""
 
 from __future__ import annotations
 
@@ -11,34 +11,66 @@ from typing import Any, Protocol
 
 from redis_consumer.cli.output import console, say
 from redis_consumer.cli.producer import Submission
-from redis_consumer.cli.watch import JobState, watch
+from redis_consumer.cli.service import ServiceCheck
+from redis_consumer.cli.watch import NOT_SUBMITTED, JobState, watch
+from redis_consumer.consumers.reasons import describe
+from redis_consumer.errors import ConsumerError, RetryableError
 
 
 @dataclass(frozen=True)
 class Result:
-    """How one job ended.
+    """What is known of one file's job.
 
     Attributes:
-        submission: what was asked for.
+        submission: what was asked for; its `job_id` is empty if the file has no job.
         state: the job's last state.
         path: the downloaded zip, None without a result.
+        error: why the file wasn't submitted, or its result can't be downloaded; empty if nothing went wrong here.
+        is_unavailable: whether that is because Redis or the bucket was unavailable.
     """
 
     submission: Submission
     state: JobState
     path: Path | None = None
+    error: str = ""
+    is_unavailable: bool = False
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether there will be no result."""
+        return bool(self.error) or self.state.is_failed
+
+    @property
+    def reason(self) -> str:
+        """Why there will be no result, on one line."""
+        return self.error or self.state.short_reason
 
     def as_data(self) -> dict[str, str | None]:
         """Give it as data for scripts."""
         return {
-            "job": self.state.job_id,
+            "job": self.submission.job_id or None,
             "file": str(self.submission.path),
             "status": self.state.status,
             "result": str(self.path) if self.path else None,
             "output_file_name": self.state.output_file_name or None,
             "output_url": self.state.output_url or None,
-            "reason": self.state.short_reason or None,
+            "reason": self.reason or None,
         }
+
+
+def not_submitted(path: Path, error: Exception | None = None) -> Result:
+    """Give the result of a file that has no job, or none that is known to be in its queue.
+
+    Args:
+        path: the file.
+        error: why; None if it wasn't tried.
+    """
+    job_id = getattr(error, "job_id", None) or ""
+    reason = "the command ended before the file was submitted" if error is None else describe(error)
+    if job_id:
+        reason += f"; the job may be there or not, see `redis-consumer status {job_id}`"
+    is_unavailable = isinstance(error, RetryableError)
+    return Result(Submission(job_id, path), JobState(job_id, NOT_SUBMITTED), None, reason, is_unavailable)
 
 
 class _Display(Protocol):
@@ -46,7 +78,7 @@ class _Display(Protocol):
         """Show the newest state of a job."""
 
 
-def fetch(
+def follow(
     client: Any,
     storage: Any,
     submissions: Sequence[Submission],
@@ -54,31 +86,39 @@ def fetch(
     *,
     timeout_s: float = 0.0,
     sleep: Callable[[float], None] = time.sleep,
-) -> list[Result]:
-    """Wait for jobs, show their progress and download the results as they come.
+) -> Iterator[Result]:
+    """Wait for jobs, show their progress, download the results, and give what is known of each job as it changes.
+
+    Says it if no worker serves the queue of a job.
 
     Args:
         client: a `RedisClient`.
         storage: a `Storage`.
         submissions: the jobs.
-        folder: where the results go; made where it is missing.
+        folder: where the results go; made if it is missing.
         timeout_s: seconds to wait at most, 0 for no limit.
         sleep: waits for a number of seconds; what it raises ends the waiting.
 
-    Returns:
-        One result a submission, in their order.
+    Raises:
+        RedisUnavailable: as `watch`.
     """
     by_id = {sent.job_id: sent for sent in submissions}
     names = result_names(submissions)
     states: dict[str, JobState] = {}
-    paths: dict[str, Path] = {}
+    service = ServiceCheck(client)
+
+    def pause(seconds: float) -> None:
+        service.look(states.values())
+        sleep(seconds)
+
     with _display(submissions) as display:
-        for state in watch(client, list(by_id), timeout_s=timeout_s, sleep=sleep):
+        for state in watch(client, list(by_id), timeout_s=timeout_s, sleep=pause):
             display.show(state)
             states[state.job_id] = state
             if state.status == "done" and state.output_file_name:
-                paths[state.job_id] = _download(storage, state.output_file_name, folder / names[state.job_id])
-    return [Result(sent, states[job_id], paths.get(job_id)) for job_id, sent in by_id.items()]
+                yield _downloaded(storage, by_id[state.job_id], state, folder / names[state.job_id])
+            else:
+                yield Result(by_id[state.job_id], state)
 
 
 def result_names(submissions: Sequence[Submission]) -> dict[str, str]:
@@ -90,10 +130,14 @@ def result_names(submissions: Sequence[Submission]) -> dict[str, str]:
     }
 
 
-def _download(storage: Any, key: str, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    storage.download_file(key, path)
-    return path
+def _downloaded(storage: Any, sent: Submission, state: JobState, path: Path) -> Result:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        storage.download_file(state.output_file_name, path)
+    except (ConsumerError, OSError) as error:
+        reason = f"the result can't be downloaded: {describe(error)}"
+        return Result(sent, state, None, reason, isinstance(error, RetryableError))
+    return Result(sent, state, path)
 
 
 @contextmanager

@@ -1,22 +1,27 @@
-"""``redis-consumer submit``: how do files get into a queue and their results back?"""
+"""``redis-consumer submit``: puts files into a queue and gets their results back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from redis_consumer.cli import options
 from redis_consumer.cli.output import EXIT_FAILED, EXIT_UNAVAILABLE, notes, say, write_json
+from redis_consumer.cli.watch import NOT_SUBMITTED, JobState
+from redis_consumer.errors import ConsumerError, RetryableError, SettingsError
 from redis_consumer.text import in_utf8
 
 if TYPE_CHECKING:
-    from redis_consumer.cli.producer import Submission
     from redis_consumer.cli.results import Result
     from redis_consumer.redis import RedisClient
     from redis_consumer.storage import Storage
+
+
+#: Files in a row that may meet an outage before the others aren't tried.
+_MOST_OUTAGES = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -73,8 +78,16 @@ def submit(
     bucket: options.Bucket = None,
     json: options.Json = False,
 ) -> None:
-    """Upload files, push a job for each, and with --wait show their progress and fetch the results."""
+    """Upload files, push a job for each, and with --wait show their progress and download the results.
+
+    The key of each job is printed as soon as it is in its queue. A file that
+    can't be submitted, or whose result can't be downloaded, doesn't affect
+    the others. While it waits, Redis may be unavailable for up to a minute.
+    With --json the document is written however the command ends, with a row
+    for each file.
+    """
     from redis_consumer.cli import connect, results
+    from redis_consumer.cli.embedded import stop_on_signals
 
     named = {
         "scale": scale,
@@ -85,16 +98,28 @@ def submit(
     fields = job_fields(model, named, field or [])
     settings = connect.read_settings(queue=queue, redis=redis, bucket=bucket)
     client, storage = connect.open_redis(), connect.open_bucket()
-    submissions = push_all(client, storage, files, settings.queue, fields, replicas=settings.redis_wait_replicas)
-    if not wait and output is None:
-        _write_submissions(submissions, is_json=json)
-        return
-    found = results.fetch(client, storage, submissions, output or Path("results"), timeout_s=timeout)
-    _write_results(found, is_json=json)
-    if any(not result.state.is_final for result in found):
-        say(f"Error: {timeout:g} s are over; `redis-consumer status JOB` tells how the jobs go on")
+    is_waiting = wait or output is not None
+    rows = {path: results.not_submitted(path) for path in files}
+    try:
+        with stop_on_signals():
+            pushed = push_all(
+                client, storage, list(rows), settings.queue, fields, replicas=settings.redis_wait_replicas
+            )
+            for row in pushed:
+                rows[row.submission.path] = row
+                _tell(row, is_waiting=is_waiting, is_json=json)
+            if is_waiting:
+                sent = [row.submission for row in rows.values() if not row.error]
+                for row in results.follow(client, storage, sent, output or Path("results"), timeout_s=timeout):
+                    rows[row.submission.path] = row
+    finally:
+        _write(list(rows.values()), is_waiting=is_waiting, is_json=json)
+    if is_waiting and not all(row.state.is_final for row in rows.values()):
+        say(f"Timed out after {timeout:g} s. The jobs continue; check them with `redis-consumer status JOB`.")
         raise typer.Exit(EXIT_UNAVAILABLE)
-    if any(result.state.is_failed for result in found):
+    if any(row.is_unavailable for row in rows.values()):
+        raise typer.Exit(EXIT_UNAVAILABLE)
+    if any(row.is_failed for row in rows.values()):
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -126,39 +151,68 @@ def push_all(
     fields: dict[str, str],
     *,
     replicas: int = 0,
-) -> list[Submission]:
-    """Submit each file once, in their order; say so where fewer replicas than wanted have a job."""
-    from redis_consumer.cli.producer import submit_file
+) -> Iterator[Result]:
+    """Submit files in their order and give what came of each; say so if fewer replicas than wanted have a job.
 
-    submissions = []
-    for path in dict.fromkeys(files):
-        sent = submit_file(client, storage, path, queue, fields, replicas=replicas)
-        submissions.append(sent)
+    After several files in a row that meet an outage of Redis or the bucket, the others aren't tried.
+
+    Raises:
+        SettingsError: no file can be submitted as the settings are.
+    """
+    from redis_consumer.cli.producer import submit_file
+    from redis_consumer.cli.results import Result, not_submitted
+
+    outages: list[RetryableError] = []
+    for path in files:
+        if len(outages) == _MOST_OUTAGES:
+            yield not_submitted(path, type(outages[-1])(f"not tried: {outages[-1]}"))
+            continue
+        try:
+            sent = submit_file(client, storage, path, queue, fields, replicas=replicas)
+        except SettingsError:
+            raise
+        except (ConsumerError, OSError) as error:
+            outages = [*outages, error] if isinstance(error, RetryableError) else []
+            yield not_submitted(path, error)
+            continue
+        outages = []
         if sent.replicas is not None and sent.replicas < replicas:
             say(
                 f"Warning: {sent.job_id} is on {sent.replicas} of {replicas} replicas: a failover now may lose it; "
                 "see `redis-cli info replication`"
             )
-    return submissions
+        yield Result(sent, JobState(sent.job_id, "new"))
 
 
-def _write_submissions(submissions: list[Submission], *, is_json: bool) -> None:
-    if is_json:
-        write_json([{"job": sent.job_id, "file": in_utf8(str(sent.path)), **sent.fields} for sent in submissions])
-        return
-    for sent in submissions:
+def _tell(row: Result, *, is_waiting: bool, is_json: bool) -> None:
+    """Print at once what came of a file."""
+    sent = row.submission
+    if row.error:
+        say(f"{sent.path.name}: not submitted: {row.error}")
+    elif is_waiting:
+        say(f"{sent.path.name}: submitted as {sent.job_id}")
+    elif not is_json:
         typer.echo(sent.job_id)
 
 
-def _write_results(found: list[Result], *, is_json: bool) -> None:
+def _write(rows: list[Result], *, is_waiting: bool, is_json: bool) -> None:
+    """Write the data at the end, or what is known when the command ends early."""
     if is_json:
-        texts = [{key: value and in_utf8(str(value)) for key, value in result.as_data().items()} for result in found]
-        write_json(texts)
+        write_json([_as_data(row, is_waiting=is_waiting) for row in rows])
         return
-    for result in found:
-        if result.path is not None:
-            typer.echo(in_utf8(str(result.path)))
-        elif result.state.is_failed:
-            say(f"{result.submission.path.name}: failed: {result.state.short_reason} ({result.state.job_id})")
-        else:
-            say(f"{result.submission.path.name}: not ready, {result.state.status} ({result.state.job_id})")
+    for row in rows if is_waiting else []:
+        if row.path is not None:
+            typer.echo(in_utf8(str(row.path)))
+        elif row.state.status == NOT_SUBMITTED:
+            pass  # was said when it happened
+        elif row.is_failed:
+            say(f"{row.submission.path.name}: failed: {row.reason} ({row.state.job_id})")
+        elif not row.state.is_final:
+            say(f"{row.submission.path.name}: not ready, {row.state.status} ({row.state.job_id})")
+
+
+def _as_data(row: Result, *, is_waiting: bool) -> dict[str, Any]:
+    texts = {key: value and in_utf8(value) for key, value in row.as_data().items()}
+    if is_waiting or row.error:
+        return texts
+    return {"job": texts["job"], "file": texts["file"], **row.submission.fields}

@@ -1,4 +1,4 @@
-"""How far are jobs? Asked for all at once, often while something happens and seldom otherwise."""
+"""Reads the states of many jobs at once, often while something happens and seldom otherwise."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import FINAL_STATUSES
 
 FIELDS = ("status", "progress", "reason", "output_file_name", "output_url")
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
-GONE = "gone"
+GONE, NOT_SUBMITTED = "gone", "not submitted"
+#: Seconds that Redis may be unavailable while jobs are watched.
+OUTAGE_S = 60.0
 
 #: Share of a job's work that is behind it at each status, for jobs that report no progress of their own.
 SHARES = {
@@ -41,7 +44,7 @@ class JobState:
 
     Attributes:
         job_id: key of its hash.
-        status: as in its hash, ``gone`` where there is no such hash any more.
+        status: as in its hash; ``gone`` if there is no such hash any more, ``not submitted`` if there never was.
         progress: percent of the work that is done, estimated from the status where the job says nothing.
         reason: why it failed, empty otherwise.
         output_file_name: object key of the result, empty without one.
@@ -58,7 +61,7 @@ class JobState:
     @property
     def is_final(self) -> bool:
         """Whether nothing more will happen to the job."""
-        return self.status in FINAL_STATUSES or self.status == GONE
+        return self.status in FINAL_STATUSES or self.status in (GONE, NOT_SUBMITTED)
 
     @property
     def is_failed(self) -> bool:
@@ -98,18 +101,29 @@ def watch(
         client: a `RedisClient`.
         job_ids: keys of the jobs' hashes.
         timeout_s: seconds after which it ends although jobs aren't final; 0 for no limit.
-        sleep: waits for a number of seconds.
+        sleep: waits for a number of seconds; called between two looks.
+
+    Raises:
+        RedisUnavailable: Redis gives no reply for a minute, or when the time is up.
     """
     seen: dict[str, JobState] = {}
     deadline = time.monotonic() + timeout_s if timeout_s > 0 else float("inf")
-    pause_s = FIRST_PAUSE_S
-    while True:
-        waiting = [job_id for job_id in job_ids if job_id not in seen or not seen[job_id].is_final]
-        changed = [state for state in read_states(client, waiting) if seen.get(state.job_id) != state]
+    pause_s, answered = FIRST_PAUSE_S, time.monotonic()
+    waiting = list(job_ids)
+    while waiting:
+        try:
+            states = read_states(client, waiting)
+            answered = time.monotonic()
+        except RedisUnavailable:
+            if time.monotonic() >= min(answered + OUTAGE_S, deadline):
+                raise
+            states = []
+        changed = [state for state in states if seen.get(state.job_id) != state]
         for state in changed:
             seen[state.job_id] = state
             yield state
-        if all(state.is_final for state in seen.values()) or time.monotonic() >= deadline:
+        waiting = [job_id for job_id in waiting if job_id not in seen or not seen[job_id].is_final]
+        if not waiting or time.monotonic() >= deadline:
             return
         pause_s = FIRST_PAUSE_S if changed else min(1.5 * pause_s, MAX_PAUSE_S)
         sleep(max(0.0, min(pause_s, deadline - time.monotonic())))

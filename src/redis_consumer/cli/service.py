@@ -1,0 +1,118 @@
+"""Finds queues whose jobs wait for nothing, since no worker serves them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from redis_consumer.cli.output import say
+from redis_consumer.cli.queue_state import SCANNED
+from redis_consumer.cli.watch import JobState
+from redis_consumer.errors import RedisUnavailable
+from redis_consumer.keys import own_key
+
+#: Seconds of waiting after which a queue without workers is reported, and between two looks.
+FIRST_LOOK_S, LOOK_S = 2.0, 5.0
+
+#: Workers of older software don't register, but have a processing list while they run a job.
+_READ_SERVICE = """
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local rows = {}
+for i = 1, #KEYS, 2 do
+  local waiting, is_queue = 0, 0
+  if redis.call('TYPE', KEYS[i]).ok == 'list' then
+    waiting = redis.call('LLEN', KEYS[i])
+    local job = redis.call('LINDEX', KEYS[i], -1)
+    if job and redis.call('TYPE', job).ok == 'hash' then is_queue = redis.call('HEXISTS', job, 'status') end
+  end
+  rows[#rows + 1] = {waiting, is_queue, redis.call('ZCOUNT', KEYS[i + 1], '(' .. now, '+inf')}
+end
+return rows
+"""
+
+
+def unserved_queues(client: Any) -> dict[str, int]:
+    """Find the queues in which jobs wait and that no worker serves; looks through all keys of Redis.
+
+    Returns:
+        How many jobs wait, by queue. Lists of other software, which hold no jobs, are left out.
+    """
+    lists: set[str] = set()
+    cursor = None
+    while cursor != 0:
+        cursor, names = client.scan(cursor or 0, count=SCANNED, _type="list")
+        lists.update(names)
+    foreign = {name.removeprefix("processing-").rpartition(":")[0] for name in lists if name.startswith("processing-")}
+    names = sorted(name for name in lists if not name.startswith(("processing-", "redis-consumer:")))
+    return {
+        name: waiting
+        for name, (waiting, is_queue, workers) in _service(client, names).items()
+        if is_queue and not workers and name not in foreign
+    }
+
+
+def in_words(unserved: Mapping[str, int]) -> str:
+    """Say which queues no worker serves; empty if there are none.
+
+    >>> in_words({"pridict": 3, "track": 1})
+    'Jobs wait in queues that no worker serves: pridict (3), track (1)'
+    """
+    named = ", ".join(f"{queue} ({waiting})" for queue, waiting in unserved.items())
+    return f"Jobs wait in queues that no worker serves: {named}" if named else ""
+
+
+class ServiceCheck:
+    """Reports once for each queue that jobs wait in it and no worker serves it, and once if one does later.
+
+    Args:
+        client: a `RedisClient`.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, client: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._look_at = clock() + FIRST_LOOK_S
+        self._reported: set[str] = set()
+
+    def look(self, states: Iterable[JobState]) -> None:
+        """Look now and then at the queues of jobs that wait, or whose child jobs do."""
+        if self._clock() < self._look_at:
+            return
+        self._look_at = self._clock() + LOOK_S
+        with suppress(RedisUnavailable):  # whoever reads the states notices it too
+            names = {queue for state in states if (queue := self._queue_of(state))}
+            for queue, (_, _, workers) in _service(self._client, sorted(names)).items():
+                self._report(queue, is_served=workers > 0)
+
+    def _queue_of(self, state: JobState) -> str:
+        if state.status == "waiting":
+            child = self._client.srandmember(own_key("open", state.job_id))
+            states = self._client.hget(child, "status") if child else None
+            return str(child).partition(":")[0] if states == "new" else ""
+        return state.job_id.partition(":")[0] if state.status == "new" else ""
+
+    def _report(self, queue: str, *, is_served: bool) -> None:
+        if is_served and queue in self._reported:
+            self._reported.remove(queue)
+            say(f"A worker serves queue {queue} now.")
+        elif not is_served and queue not in self._reported:
+            self._reported.add(queue)
+            kind = "zip" if queue.endswith("-zip") else "image"
+            say(
+                f"Warning: no worker serves queue {queue}; its jobs wait until one starts, "
+                f"e.g. `redis-consumer run --serve {kind}={queue}` (workers of older software are not counted)"
+            )
+
+
+def _service(client: Any, queues: list[str]) -> dict[str, tuple[int, int, int]]:
+    """Waiting jobs, whether they are jobs, and workers alive, of each queue."""
+    keys = [key for name in queues for key in (name, own_key("workers", name))]
+    rows = client.eval(_READ_SERVICE, len(keys), *keys) if keys else []
+    return {
+        name: (int(waiting), int(is_queue), int(workers))
+        for name, (waiting, is_queue, workers) in zip(queues, rows, strict=True)
+    }
