@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.analysis import LABELS, Analysis, write_analysis
 from redis_consumer.consumers.input_image import load_input, role_of
 from redis_consumer.consumers.large_image import run_large_image
-from redis_consumer.consumers.predict import takes_version, with_batch
+from redis_consumer.consumers.predict import model_of, takes_version, with_batch
 from redis_consumer.consumers.results import shown_name
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Plan, Stages
@@ -67,7 +68,8 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             image = load_input(path, job, takes_parts=self._takes_parts)
             found: dict[str, Any] = {}
             if image is None:
-                files = run_large_image(self, job, stages, path, Path(folder))
+                with self._by_card():
+                    files = run_large_image(self, job, stages, path, Path(folder))
             else:
                 stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
                 analysis = self.analyze(image, job)
@@ -102,12 +104,14 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         """
         return {LABELS: self.apply_model(image, job)}
 
-    def segment(self, image: Array, job: Job) -> Array:
+    def segment(self, image: Array, job: Job, model: ModelId | str | None = None) -> Array:
         """Find cells, by the model and the functions that a job names, else those of the settings and the model's card.
 
         Args:
             image: (B, Y, X, C) float32. It is resized by the job's scale, and the labels are brought back.
             job: the running job.
+            model: another model, such as ``"Cells:1"``, that is run with the functions of its own card. The job's scale
+                holds for the job's model; if both cards say a pixel size, it is converted to the one of this model.
 
         Returns:
             (B, Y, X, 1) integers; 0 is background, each cell of a frame has a number of its own.
@@ -116,22 +120,23 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             ModelMismatch: what they make is no label image.
             InvalidJob, ModelNotFound, ModelServerUnavailable: as `predict`.
         """
-        first, *_ = self.apply_model(image, job)
+        first, *_ = self.apply_model(image, job) if model is None else self.apply_model(image, job, model)
         if first.dtype.kind not in "iu" or first.ndim != 4 or first.shape[-1] != 1:
+            where = "in postprocess_function" if model is None else f"as postprocess in the card of model {model}"
             raise ModelMismatch(
                 f"{shown_name(job.original_name)}: model and functions make {first.dtype} of shape {first.shape}, "
-                "which is no label image; name a function that makes one in postprocess_function, e.g. deep_watershed",
+                f"which is no label image; name a function that makes one {where}, e.g. deep_watershed",
                 job_id=job.id,
             )
         return first
 
-    def apply_model(self, image: Array, job: Job) -> list[Array]:
+    def apply_model(self, image: Array, job: Job, model: ModelId | str | None = None) -> list[Array]:
         """Run model and functions as `segment` does, whatever they make: (B, Y, X, C) each.
 
         Raises:
             InvalidJob, ModelNotFound, ModelMismatch, ModelServerUnavailable: as `predict`.
         """
-        plan = self._plan(job, image)
+        plan = self._plan(job, image, None if model is None else model_of(model))
         outputs = self._predict(job, plan, self._prepare(job, plan, image))
         results = self._run_planned("post", plan.postprocess, outputs, plan.options)
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
@@ -182,12 +187,25 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         except ModelMismatch as error:
             raise ModelMismatch(f"{shown_name(job.original_name)}: {error}", job_id=job.id, model=str(model)) from error
 
-    def _plan(self, job: Job, image: Array) -> Plan:
+    def _plan(self, job: Job, image: Array, other: ModelId | None = None) -> Plan:
         """Choose model and functions: by the detected kind of image where that is on, else by job and card.
 
         A model without a card that the settings name for a kind of image gets the functions of the contract's
         section 5.4; any other one answers as it does.
+
+        Args:
+            job: the running job.
+            image: as for `segment`.
+            other: a model in place of the job's, whose functions don't hold for it.
         """
+        own, preprocess, postprocess = self._asked_for(job, image)
+        if other is not None and other != own:
+            plan = self._with_card(other, (), ())
+            return replace(plan, scale_ratio=self._scale_ratio(own, other))
+        return self._with_card(own, preprocess, postprocess)
+
+    def _asked_for(self, job: Job, image: Array) -> tuple[ModelId, tuple[str, ...], tuple[str, ...]]:
+        """The model of a job, and the functions that it names."""
         model, postprocess = job.model, job.postprocess_functions
         if defaults.get("LABEL_DETECT_ENABLED"):
             label = job.label
@@ -197,19 +215,28 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             model = defaults.model_of_label(label)
             postprocess = (defaults.postprocess_of_label(label),)
         model = model or defaults.model_of_label(job.label if job.label is not None else role_of(job))
+        return model, job.preprocess_functions, postprocess
+
+    def _with_card(self, model: ModelId, preprocess: tuple[str, ...], postprocess: tuple[str, ...]) -> Plan:
+        """Complete what a job names by the model's card, or by the settings if it has none."""
         card = self.models.card(model)
         if card is not None:
             pre, post, options = card.preprocess, card.postprocess, card.functions
         else:
             (pre, post), options = defaults.functions_of_model(model), {}
-            if not (pre or job.preprocess_functions or postprocess):
+            if not (pre or preprocess or postprocess):
                 self.logger.warning(
-                    "Model %s has no card.toml and the job names no functions: its outputs are saved as they are; "
-                    "put a card into the bucket as models/%s/<version>/card.toml",
+                    "Model %s has no card.toml and the job names no functions for it: its outputs are taken as they "
+                    "are; put a card into the bucket as models/%s/<version>/card.toml",
                     model,
                     model.name,
                 )
-        return Plan(model, job.preprocess_functions or pre, postprocess or post, options)
+        return Plan(model, preprocess or pre, postprocess or post, options)
+
+    def _scale_ratio(self, own: ModelId, other: ModelId) -> float:
+        """The factor from the scale for one model to that for another; 1 unless both cards say a pixel size."""
+        own_um, other_um = (card.pixel_size_um if (card := self.models.card(model)) else None for model in (own, other))
+        return own_um / other_um if own_um and other_um else 1.0
 
     def _prepare(self, job: Job, plan: Plan, image: Array) -> Array:
         """Resize the image to the model's pixel size and run the functions that go before the model."""
@@ -217,6 +244,8 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         from redis_consumer.processing.resize import resize_image
 
         scale = self.get_image_scale(job.scale, image, job.id)
+        if plan.scale_ratio != 1:
+            scale = self.get_image_scale(scale * plan.scale_ratio, image, job.id)
         height, width = (max(1, round(side * scale)) for side in image.shape[1:3])
         limits = int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH"))
         if height > limits[0] or width > limits[1]:
@@ -244,7 +273,8 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         try:
             version = model.label or model.version
             if job.cuts == 0 or (card is not None and card.tile is not None):
-                outputs = self.predict(image, *([model.name, version] if takes_version(self.predict) else [model]))
+                with self._by_card():
+                    outputs = self.predict(image, *([model.name, version] if takes_version(self.predict) else [model]))
             else:
                 with self._predicting():
                     outputs = self.process_big_image(job.cuts, image, job.field_size, model.name, version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -48,6 +49,8 @@ class ModelConsumer(Consumer):
     ) -> None:
         super().__init__(redis_client, storage_client, queue, final_status, **kwargs)
         self.predict_retries = 0
+        self._is_by_card = False
+        self._looked_at: set[ModelId] = set()
         if model_server is not None:
             self.model_server = model_server
         if models is not None:
@@ -150,6 +153,7 @@ class ModelConsumer(Consumer):
         from redis_consumer.serving.batches import predict_in_batches
 
         model, array = model_of(model), stacked(items)
+        self._warn_of_card(model)
         client = self._get_predict_client(model.name, model.label or model.version)
         size = self._tiling(model).batch_size(array.shape[1:-1], array)
 
@@ -213,6 +217,8 @@ class ModelConsumer(Consumer):
     ) -> Array | list[Array]:
         """Run a model over images of any size, in tiles where it wants tiles, and report the job's progress.
 
+        Neither scale nor the functions of the model's card are applied; `ImageFileConsumer.segment` applies both.
+
         Args:
             image: (B, Y, X, C) float32; for a model of volumes (Z, Y, X, C) or (B, Z, Y, X, C).
             model: which model; also as a text, ``name:version``.
@@ -235,6 +241,7 @@ class ModelConsumer(Consumer):
         return self._predict_all(np.asarray(image), model_of(model))
 
     def _predict_all(self, image: Array, model: ModelId) -> list[Array]:
+        self._warn_of_card(model)
         tiling = self._tiling(model)
         outputs = self._run_one(tiling, tiling.planned(image))
         return [output.reshape(*image.shape[:-1], output.shape[-1]) for output in outputs]
@@ -253,8 +260,36 @@ class ModelConsumer(Consumer):
         Raises:
             ModelMismatch, ModelNotFound, ModelServerUnavailable: as `predict`.
         """
-        tiling = self._tiling(model_of(model))
+        model = model_of(model)
+        self._warn_of_card(model)
+        tiling = self._tiling(model)
         yield from self._run_tiles(tiling, map(tiling.planned, images))
+
+    @contextlib.contextmanager
+    def _by_card(self) -> Iterator[None]:
+        """Within the block, models are called with what their cards say."""
+        before, self._is_by_card = self._is_by_card, True
+        try:
+            yield
+        finally:
+            self._is_by_card = before
+
+    def _warn_of_card(self, model: ModelId) -> None:
+        """Warn once if a model is called without the functions and the pixel size of its card."""
+        if self._is_by_card or model in self._looked_at:
+            return
+        self._looked_at.add(model)
+        card = self.models.card(model)
+        names = ("preprocess", "postprocess", "pixel_size_um")
+        skipped = [name for name in names if card is not None and getattr(card, name)]
+        if skipped:
+            self.logger.warning(
+                "Model %s is called without what its card says (%s); call self.segment(image, job, model=%r) to run it "
+                "with them",
+                model,
+                ", ".join(skipped),
+                str(model),
+            )
 
     def _tiling(self, model: ModelId) -> Tiling:
         return tiling_of(self.model_server, self.models, model, on_retry=self._note_retry)

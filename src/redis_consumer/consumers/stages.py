@@ -1,4 +1,4 @@
-"""What is to be done with an image, and how far is it?"""
+"""Holds what is to be done with an image, and writes how far it is."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ class Plan:
         preprocess: names of the functions to run before it.
         postprocess: names of the functions to run after it.
         options: keyword arguments for each function by its name.
+        scale_ratio: by what the job's scale is multiplied for this model.
     """
 
     model: ModelId
     preprocess: tuple[str, ...]
     postprocess: tuple[str, ...]
     options: Mapping[str, Mapping[str, Any]]
+    scale_ratio: float = 1.0
 
 
 #: Statuses only go forward.
