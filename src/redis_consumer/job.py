@@ -1,15 +1,16 @@
-"""What a job says: the fields of its hash as typed values (contract, section 1.3)."""
+"""The fields of a job's hash as typed values (contract, section 1.3)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import TypeVar
 
 from redis_consumer.errors import InvalidJob
+from redis_consumer.text import decimal, quoted, whole
 
 T = TypeVar("T")
 
@@ -111,10 +112,10 @@ class ModelId:
         """Build a model id like `of`, but of a number only, as older methods promise (contract, section 6)."""
         _check_name(name)
         try:
-            number = int(version or 0)
+            number = whole(str(version or 0))
         except ValueError as error:
             raise InvalidJob(
-                f"field model_version: {str(version)[:50]!r} is neither a whole number nor a label; "
+                f"field model_version: {quoted(str(version))} is neither a whole number nor a label; "
                 "give e.g. 1, or 0 for the latest",
                 model=name,
             ) from error
@@ -130,10 +131,10 @@ class ModelId:
 
 def _check_name(name: str) -> None:
     if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
-        raise InvalidJob(f"field model_name: {name[:50]!r} is no model name; give the name of a folder below models/")
+        raise InvalidJob(f"field model_name: {quoted(name)} is no model name; give the name of a folder below models/")
     if len(name.encode(errors="replace")) > _LONGEST_NAME_BYTES:
         raise InvalidJob(
-            f"field model_name: {name[:50] + '…'!r} is longer than {_LONGEST_NAME_BYTES} bytes; "
+            f"field model_name: {quoted(name)} is longer than {_LONGEST_NAME_BYTES} bytes; "
             "give the name of a folder below models/"
         )
 
@@ -193,8 +194,8 @@ class Job:
     @property
     def scale(self) -> float | None:
         """Factor by which the image is resized before the model sees it, None where it is to be detected."""
-        scale = self._number("scale", float, None, "a number above 0, e.g. 0.5")
-        if scale is not None and not 0 < scale < float("inf"):
+        scale = self._number("scale", decimal, None, "a number above 0, e.g. 0.5")
+        if scale is not None and scale <= 0:
             raise self._invalid("scale", "a number above 0, e.g. 0.5")
         return scale
 
@@ -204,22 +205,27 @@ class Job:
 
         ``99`` is what older tracking consumers write for "none" (contract, section 9).
         """
-        label = self._number("label", int, None, "0, 1 or 2, or empty")
+        label = self._number("label", whole, None, "0, 1 or 2, or empty")
         return None if label == 99 else label
 
     @property
     def cuts(self) -> int:
         """Into how many pieces a side is cut, 0 for as many as the model wants."""
-        cuts = self._number("cuts", int, 0, "a whole number, 0 for automatic")
+        cuts = self._number("cuts", whole, 0, "a whole number, 0 for automatic")
         return max(cuts or 0, 0)
 
     @property
     def field_size(self) -> int:
         """Receptive field of the model in pixels, for jobs that set `cuts`."""
-        size = self._number("field_size", int, 61, "a whole number above 0")
+        size = self._number("field_size", whole, 61, "a whole number above 0")
         if size is None or size < 1:
             raise self._invalid("field_size", "a whole number above 0")
         return size
+
+    @property
+    def total_jobs(self) -> int:
+        """Children of a job that was divided, 0 for one that wasn't."""
+        return self._number("total_jobs", whole, 0, "a whole number") or 0
 
     @property
     def channels(self) -> tuple[int | None, ...] | None:
@@ -238,7 +244,7 @@ class Job:
                 job_id=self.id,
             )
         try:
-            return tuple(int(part) if part.strip() else None for part in text.split(","))
+            return tuple(whole(part) if part.strip() else None for part in text.split(","))
         except ValueError as error:
             raise self._invalid("channels", "indices joined by commas, e.g. 0,1") from error
 
@@ -255,14 +261,14 @@ class Job:
     def _names(self, name: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in self.get(name).split(",") if part.strip())
 
-    def _number(self, name: str, kind: type[T], default: T | None, wanted: str) -> T | None:
+    def _number(self, name: str, read: Callable[[str], T], default: T | None, wanted: str) -> T | None:
         text = self.get(name).strip()
         if not text:
             return default
         try:
-            return kind(text)  # type: ignore[call-arg]
+            return read(text)
         except ValueError as error:
             raise self._invalid(name, wanted) from error
 
     def _invalid(self, name: str, wanted: str) -> InvalidJob:
-        return InvalidJob(f"field {name}: {self.get(name)[:50]!r} can't be read; give {wanted}", job_id=self.id)
+        return InvalidJob(f"field {name}: {quoted(self.get(name))} can't be read; give {wanted}", job_id=self.id)

@@ -1,4 +1,4 @@
-"""How does a worker say what it does?
+"""Formats the log lines of a worker.
 
 Lines to read, or one JSON object a line; within a job every line names the job, whoever logs it.
 """
@@ -16,8 +16,12 @@ from contextvars import ContextVar, Token
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
+from redis_consumer.text import MAX_LINE, MAX_TEXT, cut
+
 HANDLER_NAME = "redis-consumer"
 MASK = "********"
+#: Characters of a traceback in a log line.
+MAX_EXCEPTION = 20_000
 
 #: Libraries that tell more than anybody wants to know.
 NOISY = (
@@ -127,7 +131,8 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         exception = self.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
-        line: str = self._write(record, mask_secrets(exception, self._secrets), self._secrets)
+        exception = cut(mask_secrets(exception, self._secrets), MAX_EXCEPTION)
+        line: str = self._write(record, exception, self._secrets)
         # Names that aren't UTF-8 come as lone surrogates, which no stream takes.
         return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -141,9 +146,9 @@ def _add_job(record: logging.LogRecord) -> bool:
 
 def _text_line(record: logging.LogRecord, exception: str, secrets: tuple[str, ...]) -> str:
     job_id, attempt = getattr(record, "job_id", None), getattr(record, "attempt", None)
-    job = f" [{job_id}{f' attempt {attempt}' if attempt else ''}]" if job_id else ""
-    line = f"{_moment(record)} {record.levelname:<7} {record.name}{job}: {record.getMessage()}"
-    line = mask_secrets(line, secrets)
+    job = f" [{cut(str(job_id))}{f' attempt {attempt}' if attempt else ''}]" if job_id else ""
+    message = cut(mask_secrets(record.getMessage(), secrets), MAX_TEXT)
+    line = f"{_moment(record)} {record.levelname:<7} {record.name}{mask_secrets(job, secrets)}: {message}"
     # Indented, what follows a line break in a file name can't pass for a line of ours.
     return "\n    ".join((f"{line}\n{exception}" if exception else line).splitlines())
 
@@ -156,21 +161,21 @@ def _json_line(record: logging.LogRecord, exception: str, secrets: tuple[str, ..
         "message": record.getMessage(),
     }
     given = {name: value for name, value in vars(record).items() if name not in _standard and name not in fields}
-    fields.update(given)
+    plain = {**_plain(fields, secrets, MAX_TEXT), **_plain(given, secrets)}
     if exception:
-        fields["exception"] = exception
-    return json.dumps(_plain(fields, secrets), ensure_ascii=False)
+        plain["exception"] = exception
+    return json.dumps(plain, ensure_ascii=False)
 
 
-def _plain(value: Any, secrets: tuple[str, ...]) -> Any:
-    """A value as JSON can hold it, with secrets masked however deep they lie."""
+def _plain(value: Any, secrets: tuple[str, ...], most: int = MAX_LINE) -> Any:
+    """A value as JSON can hold it, with secrets masked and texts cut however deep they lie."""
     if isinstance(value, Mapping):
-        return {mask_secrets(str(name), secrets): _plain(item, secrets) for name, item in value.items()}
+        return {cut(mask_secrets(str(name), secrets)): _plain(item, secrets, most) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, secrets) for item in value]
+        return [_plain(item, secrets, most) for item in value]
     if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    return mask_secrets(str(value), secrets)
+    return cut(mask_secrets(str(value), secrets), most)
 
 
 def _moment(record: logging.LogRecord) -> str:

@@ -21,6 +21,7 @@ from redis_consumer.keys import own_key, own_keys
 from redis_consumer.logs import job_context
 from redis_consumer.redis import MAX_BLOCK_S, Call, run_together
 from redis_consumer.scripts import flat, script_call, text_of
+from redis_consumer.text import MAX_TEXT, cut
 
 logger = logging.getLogger(__name__)
 
@@ -370,6 +371,8 @@ class JobQueue:
     def stamp(self, fields: Mapping[str, Any]) -> dict[str, str]:
         """Turn values into the texts that Redis holds (None becomes empty) and say when and by whom."""
         texts = {name: text_of(value) for name, value in fields.items()}
+        if "reason" in texts:  # of a plug-in's own, perhaps with all that its job holds
+            texts["reason"] = cut(texts["reason"], MAX_TEXT)
         return {**texts, "updated_at": timestamp(), "updated_by": self.worker}
 
     def _keys_of(self, job: Job, *kinds: str) -> list[str]:

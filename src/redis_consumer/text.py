@@ -1,4 +1,29 @@
-"""Which text do others take: UTF-8, with a question mark for what it can't hold?"""
+"""Makes texts of others safe to pass on, and reads numbers from them.
+
+What a producer wrote is echoed in reasons, log lines, tables and messages. Each of these places shortens it by `cut`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, get_args
+
+#: Characters of a line that may quote others: a message, a table's cell, a log line's value.
+MAX_LINE = 1000
+#: Characters of a text of several lines, such as a reason with its traceback.
+MAX_TEXT = 8000
+_MAX_QUOTED = 50
+
+#: Control and format characters, halves of pairs, ends of lines and of paragraphs.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_FORMULA = frozenset("=+-@")
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
 
 
 def in_utf8(text: str) -> str:
@@ -8,3 +33,105 @@ def in_utf8(text: str) -> str:
     'plate ?.tif'
     """
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def cut(text: str, most: int = MAX_LINE) -> str:
+    """Shorten a long text in its middle, since its end often says what to do.
+
+    >>> cut("x" * 5000, 50)
+    'xxxxxxxxxx… 4,980 characters left out …xxxxxxxxxx'
+
+    Args:
+        text: any text.
+        most: characters that the result has at most.
+    """
+    if len(text) <= most:
+        return text
+    kept = max(most - len(f"… {len(text):,} characters left out …"), 0) // 2
+    return f"{text[:kept]}… {len(text) - 2 * kept:,} characters left out …{text[len(text) - kept :]}"
+
+
+def quoted(text: str) -> str:
+    """Quote a value in a message; of a long one, its beginning.
+
+    >>> quoted("twice")
+    "'twice'"
+    """
+    return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…")
+
+
+def cell(text: str) -> str:
+    """Make a text safe as a cell of a table for spreadsheets: shortened, on one line, and no formula.
+
+    A spreadsheet takes a cell for a formula by its first character, also behind spaces and in full width. An apostrophe
+    before it prevents that. A number stays as it is.
+
+    >>> cell("=1+1"), cell("-0.5"), cell("a\\tb")
+    ("'=1+1", '-0.5', 'a?b')
+    """
+    plain = "".join("?" if unicodedata.category(each) in _UNSEEN else each for each in cut(text))
+    first = unicodedata.normalize("NFKC", plain).lstrip()[:1]
+    return f"'{plain}" if first in _FORMULA and not _DECIMAL.fullmatch(plain) else plain
+
+
+def whole(text: str) -> int:
+    """Read a whole number: ASCII digits, a sign before them perhaps.
+
+    >>> whole("-12")
+    -12
+
+    Raises:
+        ValueError: it isn't written so, or has more than 19 digits.
+    """
+    if not _WHOLE.fullmatch(text.strip()):
+        raise ValueError(f"{quoted(text)} is no whole number")
+    return int(text)
+
+
+def decimal(text: str) -> float:
+    """Read a number: ASCII digits with a point, a sign or an exponent perhaps.
+
+    >>> decimal("0.5"), decimal("1e-3")
+    (0.5, 0.001)
+
+    Raises:
+        ValueError: it isn't written so, is longer than 30 digits on a side, or is beyond what a float can be.
+    """
+    value = float(text) if _DECIMAL.fullmatch(text.strip()) else math.inf
+    if math.isinf(value):
+        raise ValueError(f"{quoted(text)} is no number")
+    return value
+
+
+def check_numbers(kind: Any, value: object) -> None:
+    """Refuse a text, or one of several, that would become a number of a setting or option without being written as one.
+
+    Args:
+        kind: annotation of the field; texts for a type without numbers pass.
+        value: what was given; values that are no texts pass.
+
+    Raises:
+        ValueError: a text isn't what `decimal` reads, but Python takes it: ``1_0``, ``inf``, other digits.
+    """
+    kinds = list(_kinds_in(kind))  # some can't be hashed
+    if str in kinds or not (int in kinds or float in kinds):
+        return
+    for text in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(text, str) and _is_odd(text):
+            raise ValueError("must be a number in plain digits, e.g. 10")
+
+
+def _is_odd(text: str) -> bool:
+    with suppress(ValueError):
+        float(text)
+        try:
+            decimal(text)
+        except ValueError:
+            return True
+    return False
+
+
+def _kinds_in(kind: Any) -> Iterator[Any]:
+    yield kind
+    for part in get_args(kind):
+        yield from _kinds_in(part)

@@ -206,6 +206,6 @@ def _address(text: str | None) -> tuple[str | None, str | None]:
     if text is None:
         return None, None
     host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isdigit()):
+    if not (host and colon and port.isascii() and port.isdecimal()):
         raise SettingsError(f"--redis {text!r}: must be HOST:PORT, e.g. localhost:6379")
     return host.strip("[]"), port

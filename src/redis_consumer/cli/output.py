@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from redis_consumer.errors import ConsumerError, RetryableError, SettingsError
+from redis_consumer.text import MAX_TEXT, cut
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,8 +72,9 @@ def say(message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Take out of a text what would steer the terminal: file names, keys and reasons come from others."""
-    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
+    """Shorten a text and take out what would steer the terminal: file names, keys and reasons come from others."""
+    short = cut(text, MAX_TEXT)
+    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in short)
 
 
 def write_json(value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -204,7 +205,7 @@ def with_options(record: Record, options: type[ConsumerOptions]) -> Record:
 def _is_fixed(model: str) -> bool:
     """Whether a model is named by a version that stays what it is."""
     version = model.rpartition(":")[2]
-    return version.isdecimal() and int(version) > 0
+    return bool(re.fullmatch("[0-9]{1,19}", version)) and int(version) > 0
 
 
 def _read(bucket: Any, key: str) -> bytes:

@@ -12,6 +12,8 @@ from string import Template
 import numpy as np
 import numpy.typing as npt
 
+from redis_consumer.text import decimal
+
 #: Field of the job, words, colour; in the order in which the stages come.
 STAGES = (
     ("download_time", "Download and read", "--s1"),
@@ -142,6 +144,6 @@ def _stages(fields: Mapping[str, str]) -> str:
 
 def _seconds(fields: Mapping[str, str], name: str) -> float:
     try:
-        return float(fields.get(name, ""))
+        return decimal(fields.get(name, ""))
     except ValueError:
         return 0.0

@@ -132,7 +132,7 @@ def job_fields(model: str | None, named: Mapping[str, object], others: list[str]
     fields = {name: str(value) for name, value in named.items() if value is not None}
     if model is not None:
         name, colon, version = model.rpartition(":")
-        if not (name and colon and version.isdigit()):
+        if not (name and colon and version.isascii() and version.isdecimal()):
             raise typer.BadParameter(f"{model!r} isn't NAME:VERSION, e.g. NuclearSegmentation:1", param_hint="--model")
         fields |= {"model_name": name, "model_version": version}
     for text in others:

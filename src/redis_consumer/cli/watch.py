@@ -9,6 +9,7 @@ from typing import Any
 
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import FINAL_STATUSES
+from redis_consumer.text import decimal
 
 FIELDS = ("status", "progress", "reason", "output_file_name", "output_url")
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
@@ -134,7 +135,7 @@ def _state(job_id: str, row: Sequence[str | None]) -> JobState:
     if status is None:
         return JobState(job_id, GONE, 100.0)
     try:
-        percent = float(progress or "")
+        percent = decimal(progress or "")
     except ValueError:
         percent = SHARES.get(status, 50.0)
     # What isn't final isn't finished, whatever the job says.

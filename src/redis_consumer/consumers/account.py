@@ -11,7 +11,7 @@ from redis_consumer.consumers.reasons import describe
 from redis_consumer.errors import ConsumerError, JobCancelled
 from redis_consumer.job import Job
 from redis_consumer.logs import enter_job, leave_job
-from redis_consumer.text import in_utf8
+from redis_consumer.text import cut, in_utf8
 
 #: What a status must look like to count as a stage: ``predicting``, not ``retry-predicting - 1 - UNAVAILABLE``.
 _STAGE = re.compile(r"[a-z]{1,20}(-[a-z]{1,20}){0,3}")
@@ -88,11 +88,11 @@ class Account:
     def tell(self, **attributes: str) -> None:
         """Add to what the run's span says."""
         if self._is_open and self._spans is not None:
-            self._spans.tell({f"job.{name}": in_utf8(text) for name, text in attributes.items()})
+            self._spans.tell({f"job.{name}": in_utf8(cut(text)) for name, text in attributes.items()})
 
     def _begun_spans(self, job: Job) -> traces.RunSpans:
         texts = {"job.id": job.id, "job.queue": self.queue, "job.consumer": self.consumer}
-        attributes = {name: in_utf8(text) for name, text in texts.items()}
+        attributes = {name: in_utf8(cut(text)) for name, text in texts.items()}
         return traces.RunSpans(f"job {self.queue}", job.fields, {**attributes, "job.attempt": job.attempt})
 
     def _end_stage(self) -> None:

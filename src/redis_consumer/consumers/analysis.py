@@ -16,6 +16,7 @@ import numpy.typing as npt
 from redis_consumer.consumers.results import count_objects, result_stem
 from redis_consumer.errors import PermanentError
 from redis_consumer.job import OWN_FIELDS
+from redis_consumer.text import cell
 
 Array = npt.NDArray[Any]
 #: By name: images (B, Y, X, C), of which integers are labels; files as bytes; numbers and texts.
@@ -126,5 +127,8 @@ def _write_images(name: str, arrays: list[Array], stem: Path) -> list[Path]:
 def _write_values(values: Mapping[str, object], stem: Path) -> list[Path]:
     path = stem.with_name(f"{stem.name}_{VALUES}")
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("name", "value"), *values.items()])
+        rows = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+        rows.writerow(("name", "value"))
+        for name, value in values.items():
+            rows.writerow((cell(name), cell(value) if isinstance(value, str) else value))
     return [path]

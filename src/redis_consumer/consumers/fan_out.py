@@ -15,6 +15,7 @@ from redis_consumer.errors import InvalidJob
 from redis_consumer.family import CHUNK, NEXT_PHASE, Family, child_key
 from redis_consumer.job import FINAL_STATUSES, OWN_FIELDS, Job, JobStatus
 from redis_consumer.queue import JobQueue, timestamp
+from redis_consumer.text import quoted
 from redis_consumer.traces import carried
 
 _MARK = "is_second_phase"
@@ -86,7 +87,7 @@ def method_of(consumer: Divider, job: Job) -> Callable[[str], str]:
     method = _phase(consumer, name)
     if method is None:
         raise InvalidJob(
-            f"field {NEXT_PHASE}: {name[:50]!r} is no second phase of {type(consumer).__name__}; submit the job anew",
+            f"field {NEXT_PHASE}: {quoted(name)} is no second phase of {type(consumer).__name__}; submit the job anew",
             job_id=job.id,
         )
     return method

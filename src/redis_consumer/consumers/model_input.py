@@ -9,6 +9,7 @@ import numpy as np
 
 from redis_consumer.consumers import defaults
 from redis_consumer.errors import InvalidImage, ModelMismatch
+from redis_consumer.text import quoted, whole
 
 if TYPE_CHECKING:
     from redis_consumer.serving.base import Array
@@ -111,7 +112,7 @@ def fit_input(image: Array, sizes: Sequence[int], model: str, indices: Sequence[
     if indices:
         if any(not 0 <= index < image.shape[-1] for index in indices):
             named = ",".join(map(str, indices))
-            raise ModelMismatch(f"field channels: {named!r} names more than the image's {image.shape[-1]}")
+            raise ModelMismatch(f"field channels: {quoted(str(named))} names more than the image's {image.shape[-1]}")
         if sizes[-1] > 0 and len(indices) != sizes[-1]:
             raise ModelMismatch(f"field channels: names {len(indices)} channels, {wanted}; name as many as it takes")
         image = image[..., list(indices)]
@@ -156,9 +157,11 @@ def _indices(channels: Any) -> list[int]:
         return []
     parts = channels.split(",") if isinstance(channels, str) else np.atleast_1d(np.asarray(channels, object)).tolist()
     try:
-        return [int(part) for part in parts if part is not None and str(part).strip()]
+        return [whole(str(part)) for part in parts if part is not None and str(part).strip()]
     except (TypeError, ValueError) as error:
-        raise ModelMismatch(f"field channels: {channels!r} holds something else than indices; give e.g. 0,1") from error
+        raise ModelMismatch(
+            f"field channels: {quoted(str(channels))} holds something else than indices; give e.g. 0,1"
+        ) from error
 
 
 def _indices_of_each(channels: Any, count: int, model: str) -> list[list[int]]:

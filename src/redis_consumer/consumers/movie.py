@@ -164,4 +164,4 @@ def _checked(movie: Movie, name: str) -> Movie:
 
 def natural(path: str) -> list[tuple[int, str]]:
     """Key by which ``t2`` comes before ``t10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path) if part]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", path) if part]

@@ -14,13 +14,14 @@ from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from redis_consumer.consumers import defaults
 from redis_consumer.errors import InvalidJob, SettingsError
 from redis_consumer.job import OWN_FIELDS, Job
+from redis_consumer.text import check_numbers, quoted
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ per_job = _PerJob()
 
 _LISTS = (list, tuple, set, frozenset)
 _SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-_LONGEST_VALUE = 50
 _MASK = "********"
 
 
@@ -57,6 +57,12 @@ class ConsumerOptions(BaseModel):
         if not isinstance(values, Mapping):
             return values
         return {name: _parts(cls.model_fields.get(name), value) for name, value in values.items()}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _only_plain_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        check_numbers(cls.model_fields[info.field_name or ""].annotation, value)
+        return value
 
 
 #: Those of a consumer that has none; each job asks for them.
@@ -232,7 +238,7 @@ def _seen(options: type[ConsumerOptions], name: str, texts: Mapping[str, str]) -
     text = texts[name]
     if is_secret(options, name):
         return _MASK
-    return repr(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…")
+    return quoted(text)
 
 
 def as_text(value: object) -> str:

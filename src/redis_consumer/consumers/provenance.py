@@ -25,6 +25,7 @@ from redis_consumer.logs import mask_secrets
 from redis_consumer.queue import timestamp
 from redis_consumer.storage import transfers
 from redis_consumer.storage.keys import output_key
+from redis_consumer.text import MAX_TEXT, cut
 
 logger = logging.getLogger(__name__)
 
@@ -208,8 +209,8 @@ class Provenance:
 
 
 def _masked(texts: Mapping[str, str]) -> dict[str, str]:
-    """The same texts without the signatures and passwords of links in them."""
-    return {name: mask_secrets(text) for name, text in texts.items()}
+    """The same texts, shortened and without the signatures and passwords of links in them."""
+    return {cut(name): cut(mask_secrets(text), MAX_TEXT) for name, text in texts.items()}
 
 
 def _inputs(notes: _Notes) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What does a job's ``reason`` say of an error?"""
+"""Turns an error into the text of a job's ``reason``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 from redis_consumer.errors import ConsumerError
 from redis_consumer.logs import mask_secrets
+from redis_consumer.text import MAX_TEXT, cut
 
 #: An absolute path in a text, and its last part; not one within a URL.
 _PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\"]+/)*([^\s/'\"]+)")
 
 
 def describe(error: BaseException) -> str:
-    """``ErrorType: message`` on one line, without the secrets of links and addresses."""
-    return mask_secrets(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    """``ErrorType: message`` on one line of limited length, without the secrets of links and addresses."""
+    return cut(mask_secrets(f"{type(error).__name__}: {' '.join(str(error).split())}"))
 
 
 def reason_of(error: BaseException) -> str:
@@ -26,7 +27,8 @@ def reason_of(error: BaseException) -> str:
         f"  {_short(frame.filename)}:{frame.lineno} in {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
     ]
-    return "\n".join(["Traceback (most recent call last):", *lines, _PATH.sub(r"\1", describe(error))])
+    # A recursion without end has a thousand lines.
+    return cut("\n".join(["Traceback (most recent call last):", *lines, _PATH.sub(r"\1", describe(error))]), MAX_TEXT)
 
 
 def _short(filename: str) -> str:

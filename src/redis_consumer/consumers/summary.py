@@ -1,14 +1,16 @@
-"""What became of the children of a job: the table for the scientist, and the fields for the neighbours?"""
+"""Writes what became of the children of a job: a table for scientists, and fields for the neighbours."""
 
 from __future__ import annotations
 
 import csv
 import os
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
 
 from redis_consumer.job import Job
+from redis_consumer.text import cell, cut, decimal
 
 COLUMNS = ("image", "status", "reason", "objects", "seconds")
 #: Fields of children that their parent lists, joined by commas (contract, section 1.3).
@@ -38,7 +40,8 @@ class Summary:
         self._failures = _Bounded("&")
         self._keys = {"children:done": _Bounded(","), "children:failed": _Bounded(",")}
         self._file = open(path, "w", newline="", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by exit
-        self._table = csv.writer(self._file)
+        # In quotes, no text begins a cell in its middle where a spreadsheet separates cells by semicolons.
+        self._table = csv.writer(self._file, quoting=csv.QUOTE_ALL)
         self._table.writerow(COLUMNS)
 
     def __enter__(self) -> Summary:
@@ -57,8 +60,10 @@ class Summary:
         """Take a child that has its result."""
         if self.done % self._every == 0:
             for name in LISTED:
-                if child.get(name):
-                    self._lists[name].append(child.get(name))
+                text = child.get(name).strip()
+                with suppress(ValueError):  # another producer's child may hold anything
+                    decimal(text)
+                    self._lists[name].append(text)
         self.done += 1
         self._keys["children:done"].add(child.id)
         self._add_row(child, "done", "")
@@ -72,18 +77,21 @@ class Summary:
             name: of its input, for people.
         """
         self.failed += 1
-        self.first_reason = self.first_reason or f"{name}: {reason}"
+        self.first_reason = self.first_reason or cut(f"{name}: {reason}")
         self._keys["children:failed"].add(child.id)
-        self._failures.add(urlencode({child.id: reason[:_MAX_REASON]}, errors="replace"))
+        self._failures.add(urlencode({child.id: cut(reason, _MAX_REASON)}, errors="replace"))
         self._add_row(child, "failed", reason, name)
 
     def add_skipped(self, name: str, reason: str) -> None:
         """Take a file that no child was made for."""
-        self._table.writerow((name, "skipped", reason, "", ""))
+        self._write(name, "skipped", reason, "", "")
 
     def _add_row(self, child: Job, status: str, reason: str, name: str = "") -> None:
         image = name or child.get("original_name") or child.id
-        self._table.writerow((image, status, reason, child.get("objects"), child.get("total_time")))
+        self._write(image, status, reason, child.get("objects"), child.get("total_time"))
+
+    def _write(self, *texts: str) -> None:
+        self._table.writerow(map(cell, texts))
 
     def fields(self) -> dict[str, Any]:
         """Fields for the parent: the lists, ``failures`` and ``children:…``; each of limited size."""

@@ -13,6 +13,7 @@ from redis_consumer.consumers.results import result_stem
 from redis_consumer.consumers.steps import Steps
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job
+from redis_consumer.text import quoted
 
 if TYPE_CHECKING:
     from redis_consumer.serving.base import Array
@@ -58,7 +59,7 @@ def wanted_outputs(job: Job) -> list[str]:
     unknown = [name for name in names if name not in (*OUTPUTS, "all")]
     if unknown:
         raise InvalidJob(
-            f"field outputs: {', '.join(unknown)[:50]!r} is unknown; give some of {', '.join(OUTPUTS)}, or all",
+            f"field outputs: {quoted(', '.join(unknown))} is unknown; give some of {', '.join(OUTPUTS)}, or all",
             job_id=job.id,
         )
     return list(OUTPUTS) if "all" in names else names

@@ -134,7 +134,7 @@ class ZipFileConsumer(Consumer):
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
             folder = Path(name)
             result = folder / zip_name(job)
-            with Summary(folder / SUMMARY, int(job.get("total_jobs") or 0)) as summary, ResultZip(result) as archive:
+            with Summary(folder / SUMMARY, job.total_jobs) as summary, ResultZip(result) as archive:
                 self._merge(summary, archive, folder)
                 self._list_skipped(job, summary, folder)
                 summary.close()

@@ -24,7 +24,7 @@ class Allowed:
 
 
 def _model_name(text: str) -> str:
-    if not re.fullmatch(r"[^\s/\\:.][^/\\:]{0,254}:\d{1,18}", text):
+    if not re.fullmatch(r"[^\s/\\:.][^/\\:]{0,254}:[0-9]{1,18}", text):
         raise ValueError("no name:version")
     return text
 
@@ -49,7 +49,7 @@ def _worker_name(text: str) -> str:
 
 def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
-    if text and not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+    if text and not (host and colon and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
         raise ValueError("no host:port")
     return text
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import PrivateAttr, SecretStr, model_validator
+from pydantic import PrivateAttr, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from redis_consumer.settings.data_options import BucketOptions, LimitOptions
 from redis_consumer.settings.kinds import Allowed
 from redis_consumer.settings.model_options import ImageOptions, ServerOptions, SpotOptions, TrackingOptions
 from redis_consumer.settings.worker_options import LogOptions, QueueOptions, RedisOptions
+from redis_consumer.text import check_numbers
 
 MASK = "********"
 
@@ -93,6 +94,12 @@ class Settings(
                 "DEBUG" if str(values["DEBUG"]).lower() in {"true", "1", "yes", "on", "y", "t"} else "INFO"
             )
         return values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _only_plain_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        check_numbers(cls.model_fields[info.field_name or ""].annotation, value)
+        return value
 
     @property
     def storage_bucket_url(self) -> str:

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 from redis_consumer.errors import SettingsError
 from redis_consumer.settings.kinds import CONFLICT
 from redis_consumer.settings.options import MASK, Settings, allowed_values
+from redis_consumer.text import cut
 
 CONFIG_VARIABLE = "REDIS_CONSUMER_CONFIG"
 OLDER_NAMES = {"STORAGE_BUCKET": ("CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET"), "LOG_LEVEL": ("DEBUG",)}
@@ -170,4 +171,4 @@ def _explain_one(problem: ErrorDetails, values: Mapping[str, Any], sources: Mapp
 
 def _shown(value: object) -> str:
     """The value as it was written, without name and password where it is a URL that holds them."""
-    return re.sub(r"^(['\"](?:\w+://)?).*@", rf"\1{MASK}@", repr(value))
+    return re.sub(r"^(['\"](?:\w+://)?).*@", rf"\1{MASK}@", cut(repr(value)))

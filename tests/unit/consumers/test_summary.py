@@ -26,7 +26,7 @@ def test_the_table_has_a_row_for_each(tmp_path: Path) -> None:
         list(COLUMNS),
         ["im1.tif", "done", "", "12", "0.5"],
         ["im2.tif", "failed", 'InvalidImage: im2.tif: is "odd", really', "", ""],
-        ["notes\n.txt", "skipped", "is no image", "", ""],
+        ["notes?.txt", "skipped", "is no image", "", ""],
     ]
 
 
