@@ -19,8 +19,8 @@ from redis_consumer.errors import JobCancelled, LeaseLost
 from redis_consumer.job import Job
 from redis_consumer.keys import own_key, own_keys
 from redis_consumer.logs import job_context
-from redis_consumer.redis import MAX_BLOCK_S, Call, run_together
-from redis_consumer.scripts import flat, script_call, text_of
+from redis_consumer.redis import MAX_BLOCK_S
+from redis_consumer.scripts import Call, flat, run_together, script_call, text_of
 from redis_consumer.text import MAX_TEXT, cut
 
 logger = logging.getLogger(__name__)

@@ -1,19 +1,14 @@
-"""How commands reach Redis: found directly or by Sentinel, waited for while it is away; knows no jobs."""
+"""Sends commands to Redis, found directly or by Sentinel, and retries them during an outage; knows no jobs."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import random
-import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import hiredis
@@ -24,6 +19,7 @@ from redis.retry import Retry
 
 from redis_consumer import metrics
 from redis_consumer.errors import RedisUnavailable, SettingsError
+from redis_consumer.redis_faults import Fault, Outage, fault_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,26 +27,14 @@ logger = logging.getLogger(__name__)
 #: has to look at what happened first.
 NEVER_RETRIED = frozenset({"blmove", "blpop", "brpop", "brpoplpush", "lmove", "lpop", "rpop", "rpoplpush"})
 
-#: The server is there but doesn't serve us now: starting, failing over, or running a long script.
-_AWAY = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    exceptions.BusyLoadingError,
-    exceptions.MasterDownError,
-    exceptions.TryAgainError,
-    exceptions.OutOfMemoryError,
-)
-
-#: The same as error replies, which scripts wrap in texts of their own: full memory, failing disk, too few replicas.
-_AWAY_REPLY = re.compile(
-    r"\b(OOM|MISCONF|NOREPLICAS|READONLY|LOADING|MASTERDOWN|TRYAGAIN|CLUSTERDOWN|BUSY\b.*SCRIPT KILL)\b", re.DOTALL
-)
-
 #: A reply that is later than this counts as none; longer than any blocking move of ours.
 SOCKET_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 3.0
 MIN_PAUSE_S, MAX_PAUSE_S = 0.01, 5.0
+#: A write that changes nothing, since there is no such key: what refuses writes refuses it.
+PROBE_KEY = "redis-consumer:probe"
+#: Seconds between two of them at least.
+PROBE_S = 0.5
 #: Seconds after which a connection may have been closed by the server.
 FRESH_S = 1.0
 #: Seconds that a blocking command may wait, so that its reply comes before the socket gives up.
@@ -64,8 +48,9 @@ class RedisClient:
     since a replica may not have what we just wrote. Texts are decoded as UTF-8. Nothing connects before the first
     command.
 
-    A command that finds Redis away waits for it with growing, jittered pauses and logs once that it waits and once
-    that it goes on; blocking and popping moves (`NEVER_RETRIED`) raise at once.
+    A command that meets an outage is sent again, with growing, jittered pauses. Refused writes are an outage, too. The
+    begin and the end of an outage are logged once each. Blocking and popping moves (`NEVER_RETRIED`) are not sent
+    again: they raise, after such a pause where the last one failed as well.
 
     Args:
         host: name or address of a Redis server or of a Sentinel.
@@ -75,8 +60,8 @@ class RedisClient:
         deadline_s: seconds to wait for an absent Redis, None for ever.
 
     Raises:
-        RedisUnavailable: (commands) Redis stayed away for `deadline_s`, or `stop_waiting` was called.
-        SettingsError: (commands) Redis refuses the password, or wants one.
+        RedisUnavailable: (commands) the outage lasted for `deadline_s`, or `stop_waiting` was called.
+        SettingsError: (commands) Redis refuses the user or the password, and has never served this client.
     """
 
     def __init__(
@@ -97,7 +82,11 @@ class RedisClient:
         self._password = password or None
         self._lock = threading.Lock()
         self._master: redis.Redis | None = None
-        self._away_since: float | None = None
+        self._outage: Outage | None = None
+        self._probe_at = 0.0
+        #: Moves that failed one after the other.
+        self._failed_moves = 0
+        self._is_served = False
         self._stopping = threading.Event()
         self._own = threading.local()
 
@@ -109,6 +98,11 @@ class RedisClient:
             return self._run(name, args, kwargs)
 
         return command
+
+    @property
+    def has_outage(self) -> bool:
+        """Whether Redis did not do what this client asked, and nothing has worked since that proves the end."""
+        return self._outage is not None
 
     @property
     def address(self) -> str:
@@ -143,6 +137,10 @@ class RedisClient:
     def stop_waiting(self) -> None:
         """Let every command, waiting or to come, raise instead of wait. Safe in a signal handler."""
         self._stopping.set()
+
+    def note_served(self) -> None:
+        """Take note that Redis serves this worker: a password that it refuses from now on is an outage."""
+        self._is_served = True
 
     def unblock(self) -> None:
         """Let a blocking command of this client, in another thread, return at once as if its time were up.
@@ -208,7 +206,8 @@ class RedisClient:
             What Redis gives to each; the error itself where it doesn't know a script.
         """
         packed = b"".join(map(_packed, commands))
-        replies: list[Any] = self._retried("batch", lambda master: self._exchange(master, packed, len(commands)))
+        which = tuple((*command[:2],) for command in commands)
+        replies: list[Any] = self._retried("batch", lambda master: self._exchange(master, packed, len(commands)), which)
         return replies
 
     def _exchange(self, master: redis.Redis, commands: bytes, count: int) -> list[Any]:
@@ -240,58 +239,93 @@ class RedisClient:
         args, kwargs = _to_wire(args), _to_wire(kwargs)
         return self._retried(name, lambda master: getattr(master, name)(*args, **kwargs))
 
-    def _retried(self, name: str, send: Callable[[redis.Redis], Any]) -> Any:
+    def _retried(self, name: str, send: Callable[[redis.Redis], Any], command: Hashable = None) -> Any:
+        """Send until there is a reply; `command` tells apart what has the same name."""
         started, tries = time.monotonic(), 0
-        pause_s = max(self.backoff, MIN_PAUSE_S)
+        command = command or name
         while True:
             try:
-                reply = send(self._redis_master)
-            except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
-                raise SettingsError(
-                    f"Redis at {self.address}: refuses us ({error}); set REDIS_PASSWORD to its password"
-                ) from error
-            except (*_AWAY, exceptions.ResponseError) as error:
-                if not isinstance(error, _AWAY) and not _AWAY_REPLY.search(str(error)):
+                master = self._redis_master
+                reply = send(master)
+            except exceptions.RedisError as error:
+                fault = fault_of(error)
+                if fault is None:
                     raise
-                self._note_away(error)
-                if name in NEVER_RETRIED or self._is_over(started, pause_s):
-                    raise self._unavailable(name, error) from error
+                if fault.is_of_settings and not self._is_served:
+                    raise SettingsError(f"Redis at {self.address}: {fault.text}") from error
+                self._note_outage(fault, command)
+                if name in NEVER_RETRIED:
+                    self._failed_moves += 1
+                    self._pause(self._failed_moves - 1, self.deadline_s)
+                if name in NEVER_RETRIED or self._is_over(started, tries):
+                    raise self._unavailable(name, fault) from error
             else:
-                self._note_back()
+                self._note_reply(master, name, command)
                 return reply
             metrics.RETRIES.add("redis")
-            # The first try again is at once: after a dropped connection a new one is likely to do.
-            if tries:
-                self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(2 * pause_s, MAX_PAUSE_S)
+            self._pause(tries)
             tries += 1
 
-    def _is_over(self, started: float, pause_s: float) -> bool:
-        is_late = self.deadline_s is not None and time.monotonic() - started + pause_s > self.deadline_s
-        return is_late or self._stopping.is_set()
+    def _pause_s(self, tries: int) -> float:
+        """Seconds after this number of retries; the first one is at once: a new connection is likely to do."""
+        pause_s = max(self.backoff, MIN_PAUSE_S) * 2.0 ** min(tries - 1, 10)
+        return min(pause_s, MAX_PAUSE_S) if tries else 0.0
 
-    def _unavailable(self, name: str, error: Exception) -> RedisUnavailable:
+    def _pause(self, tries: int, at_most_s: float | None = None) -> None:
+        pause_s = self._pause_s(tries) * random.uniform(0.5, 1.0)
+        self._stopping.wait(pause_s if at_most_s is None else min(pause_s, at_most_s))
+
+    def _is_over(self, started: float, tries: int) -> bool:
+        waited_s = time.monotonic() - started + self._pause_s(tries)
+        return self._stopping.is_set() or (self.deadline_s is not None and waited_s > self.deadline_s)
+
+    def _unavailable(self, name: str, fault: Fault) -> RedisUnavailable:
+        if fault.is_refusal:
+            return RedisUnavailable(f"Redis at {self.address}: refuses {name.upper()} ({fault.text})")
         return RedisUnavailable(
-            f"Redis at {self.address}: no reply to {name.upper()} ({error}); check REDIS_HOST and REDIS_PORT, "
+            f"Redis at {self.address}: no reply to {name.upper()} ({fault.text}); check REDIS_HOST and REDIS_PORT, "
             "and that the server is up"
         )
 
-    def _note_away(self, error: Exception) -> None:
-        # The next try asks the Sentinel anew, which may have another master by then.
-        self.close()
+    def _note_outage(self, fault: Fault, command: Hashable) -> None:
+        if fault.has_moved:
+            # The next try asks the Sentinel anew, which may have another master by then.
+            self.close()
         with self._lock:
-            if self._away_since is not None:
-                return
-            self._away_since = time.monotonic()
-        logger.warning("Redis at %s is away (%s); waiting for it", self.address, error)
+            if self._outage is None:
+                self._outage = Outage(fault, command)
+                return  # a new connection is likely to do
+            is_news = self._outage.note(fault, command)
+        if is_news:
+            what = "Redis at %s refuses commands" if fault.is_refusal else "Cannot reach Redis at %s"
+            logger.warning(f"{what} (%s); retrying", self.address, fault.text)
 
-    def _note_back(self) -> None:
-        if self._away_since is None:
+    def _note_reply(self, master: redis.Redis, name: str, command: Hashable) -> None:
+        self._is_served = True
+        if self._failed_moves and name in NEVER_RETRIED:
+            self._failed_moves = 0
+        outage = self._outage
+        if outage is None or not outage.is_disproved_by(command):
+            return
+        # A move is a write itself.
+        if outage.fault.is_of_writes and name not in NEVER_RETRIED and not self._can_write(master):
             return
         with self._lock:
-            away_since, self._away_since = self._away_since, None
-        if away_since is not None:
-            logger.warning("Redis at %s is back after %.1f s", self.address, time.monotonic() - away_since)
+            is_first, self._outage = self._outage is outage, None
+        if is_first and outage.is_logged:
+            logger.warning("Redis at %s is available again after %.1f s", self.address, outage.seconds)
+
+    def _can_write(self, master: redis.Redis) -> bool:
+        """Whether a write is accepted now."""
+        now = time.monotonic()
+        if now < self._probe_at:
+            return False
+        self._probe_at = now + PROBE_S
+        try:
+            master.zadd(PROBE_KEY, {"": 0}, xx=True)
+        except exceptions.RedisError as error:
+            return fault_of(error) is None
+        return True
 
 
 def _is_stale(connection: Any) -> bool:
@@ -322,78 +356,3 @@ def _to_wire(value: Any) -> Any:
     if isinstance(value, dict):
         return {_to_wire(key): _to_wire(item) for key, item in value.items()}
     return type(value)(map(_to_wire, value)) if type(value) in (list, tuple) else value
-
-
-class Script:
-    """A Lua script, sent by its digest; with its text where the server hasn't seen it yet (restart, failover).
-
-    Args:
-        paths: the script's file, after those of functions that it calls.
-    """
-
-    def __init__(self, *paths: Path) -> None:
-        self.text = "".join(path.read_text(encoding="utf-8") for path in paths)
-        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-    def run(self, client: Any, keys: list[str], arguments: list[str]) -> Any:
-        """Run it on a `RedisClient` or any client of redis-py."""
-        if isinstance(client, RedisClient):
-            return run_together(client, [Call(self, keys, arguments)])[0]
-        given = [len(keys), *keys, *arguments]
-        with _wrong_types_in_words(keys):
-            try:
-                return client.evalsha(self.digest, *given)
-            except exceptions.NoScriptError:
-                return client.eval(self.text, *given)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One run of a script: its KEYS and ARGV."""
-
-    script: Script
-    keys: list[str]
-    arguments: list[str]
-
-    @property
-    def by_digest(self) -> list[Any]:
-        """The command for a server that has seen the script."""
-        return ["EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.arguments]
-
-    @property
-    def by_text(self) -> list[Any]:
-        """The command for any server."""
-        return ["EVAL", self.script.text, len(self.keys), *self.keys, *self.arguments]
-
-
-def run_together(client: RedisClient, calls: list[Call], *commands: Sequence[Any]) -> list[Any]:
-    """Run scripts and other commands, one after the other, in one round trip; give all replies.
-
-    Args:
-        client: whose connection to use.
-        calls: the scripts; they must bear to be repeated.
-        commands: what follows them.
-    """
-    with _wrong_types_in_words([key for call in calls for key in call.keys]):
-        replies = client.batch(*(call.by_digest for call in calls), *commands)
-        # Only these again, and what follows: a claim that is repeated takes a second job.
-        forgotten = [index for index in range(len(calls)) if isinstance(replies[index], exceptions.NoScriptError)]
-        if forgotten:
-            texts = [calls[index].by_text for index in forgotten]
-            again = client.batch(*texts, *commands)
-            replies[len(calls) :] = again[len(forgotten) :]
-            for index, reply in zip(forgotten, again, strict=False):
-                replies[index] = reply
-    return replies
-
-
-@contextmanager
-def _wrong_types_in_words(keys: Sequence[str]) -> Iterator[None]:
-    try:
-        yield
-    except exceptions.ResponseError as error:
-        if "WRONGTYPE" not in str(error):
-            raise
-        found = re.search(r"WRONGTYPE (key .+ holds a \w+, not a \w+);", str(error), re.DOTALL)
-        what = found[1] if found else f"one of the keys {', '.join(dict.fromkeys(keys))} is of the wrong kind"
-        raise SettingsError(f"Redis: {what}; set QUEUE to a name of its own, or delete the key") from error

@@ -110,6 +110,8 @@ class Worker:
         try:
             self.consumer.warm_up()
             self.supervisor.wait_for_start(type(self.consumer).__name__)
+            if hasattr(self.consumer.redis, "note_served"):
+                self.consumer.redis.note_served()
             self._loop()
         finally:
             with contextlib.suppress(ConsumerError):
@@ -145,9 +147,7 @@ class Worker:
                 job = self._claim()
                 outcome = None if job is None else self._run(job)
             except RedisUnavailable:
-                # The client says once that Redis is away, and waits here until it is back.
-                with contextlib.suppress(RedisUnavailable):
-                    self.consumer.redis.ping()
+                # The client has logged it, and pauses before the claim raises again.
                 continue
             if outcome is Outcome.GIVEN_BACK:
                 pause_s = self._wait_for_dependencies(pause_s)

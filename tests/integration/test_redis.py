@@ -63,8 +63,8 @@ def test_a_server_that_comes_later_is_waited_for(tmp_path: Path, caplog: pytest.
         assert client.ping()
     starter.join()
     server.stop()
-    assert len([record for record in caplog.records if "is away" in record.message]) == 1
-    assert len([record for record in caplog.records if "is back" in record.message]) == 1
+    assert len([record for record in caplog.records if "Cannot reach Redis" in record.message]) == 1
+    assert len([record for record in caplog.records if "is available again" in record.message]) == 1
 
 
 def test_a_restart_is_outlived(server: RedisServer) -> None:

@@ -78,7 +78,11 @@ def test_a_killed_workers_job_runs_in_its_next_life(redis_server: RedisServer, r
 def test_a_worker_starts_before_redis_and_outlives_its_restart(tmp_path: Path) -> None:
     server = RedisServer(tmp_path, is_durable=True)
     with running_worker(tmp_path, variables(server, tmp_path)) as process:
-        wait_for(lambda: "is away" in (tmp_path / "worker.log").read_text(), "the note that Redis is away", tmp_path)
+        wait_for(
+            lambda: "Cannot reach Redis" in (tmp_path / "worker.log").read_text(),
+            "the note that there is no Redis",
+            tmp_path,
+        )
         server.start()
         try:
             submit(server.client)
@@ -92,9 +96,9 @@ def test_a_worker_starts_before_redis_and_outlives_its_restart(tmp_path: Path) -
             server.stop()
     log = (tmp_path / "worker.log").read_text()
     # Twice for each of the two processes of a worker: before the start, and at the restart.
-    assert log.count("is away") <= 4
-    assert log.count("is back after") <= 4
-    assert "is back after" in log
+    assert log.count("Cannot reach Redis") <= 4
+    assert log.count("is available again after") <= 4
+    assert "is available again after" in log
     assert "starting another" not in log  # no slot ended for it
 
 
@@ -105,7 +109,9 @@ def test_a_running_job_goes_on_when_redis_is_back(tmp_path: Path) -> None:
             submit(server.client, seconds="1")
             wait_for(status_is(server.client, "started"), "the job's start", tmp_path)
             server.stop()
-            wait_for(lambda: "is away" in (tmp_path / "worker.log").read_text(), "the job's last write", tmp_path)
+            wait_for(
+                lambda: "Cannot reach Redis" in (tmp_path / "worker.log").read_text(), "the job's last write", tmp_path
+            )
             server.start()
             wait_for(status_is(server.client, "done"), "the job's end", tmp_path)
     finally:

@@ -39,11 +39,13 @@ class Presence:
         self._on_registered = on_registered
         self._heard_at = float("-inf")
         self._register_at = self._renew_at = self._sweep_at = 0.0
+        self._pause_s = FIRST_LOOK_S / 2
 
     @property
     def is_heard(self) -> bool:
-        """Whether the worker is registered and Redis has answered its last renewals."""
-        return self.is_registered and time.monotonic() - self._heard_at < 2 * self._renew_s + LOOK_S
+        """Whether the worker is registered, Redis has answered its last renewals, and refuses nothing."""
+        is_late = time.monotonic() - self._heard_at >= 2 * self._renew_s + LOOK_S
+        return self.is_registered and not is_late and getattr(self.queue.redis, "has_outage", False) is not True
 
     def tend(self, jobs: Sequence[Job], *, is_stopping: bool) -> float:
         """Register, renew and sweep where it is time for it; return the moment of the next look at the slots."""
@@ -72,7 +74,9 @@ class Presence:
         try:
             wait_s = self.queue.register()
         except RedisUnavailable:
-            return now + FIRST_LOOK_S
+            self._pause_s = min(2 * self._pause_s, LOOK_S)
+            self._register_at = time.monotonic() + self._pause_s
+            return self._register_at
         if wait_s <= 0:
             self.is_registered = True
             self._heard_at = now
@@ -101,8 +105,10 @@ class Presence:
 
 
 def quietly(call: Callable[[], object]) -> None:
-    """Do what may as well be left to another worker or to the next time."""
+    """Do what can also be left to another worker or to the next time."""
     try:
         call()
+    except RedisUnavailable:
+        return  # the client has logged that
     except ConsumerError as error:
         logger.debug("%s", error)

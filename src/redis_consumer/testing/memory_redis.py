@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +62,8 @@ class MemoryRedis(RedisClient):
         except NoScriptError as error:
             return error
 
-    def _retried(self, name: str, send: Callable[[Any], Any]) -> Any:
-        reply = super()._retried(name, send)
+    def _retried(self, name: str, send: Callable[[Any], Any], command: Hashable = None) -> Any:
+        reply = super()._retried(name, send, command)
         if self.on_command is not None and not self._is_telling:
             self._is_telling = True
             try:

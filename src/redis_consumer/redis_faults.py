@@ -1,0 +1,147 @@
+"""Tells outages of Redis from wrong commands: what was refused, what ends the outage, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+
+from redis import exceptions
+
+#: Seconds after which a refusal that has not come again counts as over.
+FORGET_S = 60.0
+
+#: Redis cannot be reached, or does not serve us now: it starts, fails over or has too many clients.
+_UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError)
+
+#: Code of an error reply and what to do. A script's error has the code somewhere in its text.
+_WRITES = {
+    "OOM": "its memory is full: raise `maxmemory`, or delete keys",
+    "MISCONF": "it cannot save to its disk: free space there",
+    "NOREPLICAS": "too few replicas are connected: see min-replicas-to-write",
+    "READONLY": "it is a replica: address the master, or a Sentinel",
+}
+_STATES = {
+    "UNBLOCKED": "its role changed",
+    "LOADING": "it is starting",
+    "MASTERDOWN": "its master is down",
+    "CLUSTERDOWN": "it is a cluster that is down; Redis Cluster is not supported",
+    "TRYAGAIN": "it is a cluster; Redis Cluster is not supported",
+    "BUSY": "a script runs for long: `redis-cli script kill` ends it",
+}
+_CODE = re.compile(rf"(?:^|-|: )({'|'.join([*_WRITES, *_STATES])})\b")
+#: The code that redis-py takes off the text of an error.
+_CODE_OF = {
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.TryAgainError: "TRYAGAIN",
+}
+#: With a healthy connection and the right server: neither is given up for these.
+_STAYS = frozenset({"OOM", "MISCONF", "BUSY"})
+#: How Redis 6.2, and 7.0 or later, say NOPERM for a command within a script.
+_NO_PERMISSION = re.compile(r"^NOPERM\b|The user executing the script can't|ACL failure in script")
+_CERTIFICATE = re.compile(r"CERTIFICATE|WRONG_VERSION_NUMBER|\bSSL\b.*\balert\b", re.IGNORECASE)
+
+
+class WrongServer(exceptions.ConnectionError):
+    """What answers at the address cannot be used: a cluster, or a Sentinel that does not say which master is ours."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why Redis did not do what it was asked.
+
+    Attributes:
+        text: what was seen, and what to do.
+        is_refusal: whether Redis answered, and refused.
+        is_of_settings: whether a setting is wrong where Redis has never served us; it may be changed while we run.
+        is_of_writes: whether only writes are refused, so that a read that succeeds proves nothing.
+        is_of_command: whether only some commands are refused.
+        has_moved: whether another server, or a new connection, may be needed.
+    """
+
+    text: str
+    is_refusal: bool = True
+    is_of_settings: bool = False
+    is_of_writes: bool = False
+    is_of_command: bool = False
+    has_moved: bool = True
+
+
+def fault_of(error: exceptions.RedisError) -> Fault | None:
+    """Say which outage an error stands for; None for an error of the command itself."""
+    text = str(error)
+    if isinstance(error, WrongServer):
+        return Fault(text, is_of_settings=True)
+    if isinstance(error, exceptions.AuthenticationError):
+        said = "it wants a password" if text.startswith("HELLO must") else text
+        hint = "set REDIS_PASSWORD to its password, and REDIS_USERNAME to the name of an ACL user"
+        return Fault(f"{said}; {hint}", is_of_settings=True)
+    if isinstance(error, exceptions.NoPermissionError) or _NO_PERMISSION.search(text):
+        hint = "let the ACL user run it, see `redis-consumer doctor`"
+        return Fault(f"NOPERM: {text}; {hint}", is_of_settings=True, is_of_command=True, has_moved=False)
+    code = next((code for kind, code in _CODE_OF.items() if isinstance(error, kind)), "")
+    if not code and isinstance(error, _UNAVAILABLE):
+        return _lost(text)
+    if not code and isinstance(error, exceptions.ResponseError):
+        found = _CODE.search(text)
+        # A script's error names the script and the line before.
+        code, text = (found[1], text[found.start(1) :]) if found else ("", text)
+        if code == "BUSY" and "SCRIPT KILL" not in text:
+            return None
+    if not code:
+        return None
+    hint = _WRITES.get(code) or _STATES[code]
+    said = text if code in text else f"{code} {text}"
+    return Fault(f"{said}; {hint}", is_of_writes=code in _WRITES, has_moved=code not in _STAYS)
+
+
+def _lost(text: str) -> Fault:
+    if _CERTIFICATE.search(text):
+        hint = "check the scheme of REDIS_URL, REDIS_CA, REDIS_CLIENT_CERT and REDIS_CLIENT_KEY"
+        return Fault(f"TLS: {text}; {hint}", is_of_settings=True)
+    return Fault(text, is_refusal=False)
+
+
+@dataclass
+class Outage:
+    """The time from the first command that failed to the first one that proves the end.
+
+    Attributes:
+        fault: the latest.
+        command: the one that was refused.
+        since: when it began, by the monotonic clock.
+        seen_at: when the latest command failed.
+        is_logged: whether somebody was told.
+    """
+
+    fault: Fault
+    command: Hashable
+    since: float = field(default_factory=time.monotonic)
+    seen_at: float = field(default_factory=time.monotonic)
+    is_logged: bool = False
+
+    def note(self, fault: Fault, command: Hashable) -> bool:
+        """Take note of another command that failed; a refused write stays to be disproved.
+
+        Returns:
+            Whether it is news: nothing was logged yet, or somebody must change a setting now.
+        """
+        is_news = not self.is_logged or (fault.is_of_settings and not self.fault.is_of_settings)
+        self.fault = replace(fault, is_of_writes=fault.is_of_writes or self.fault.is_of_writes)
+        self.command, self.seen_at, self.is_logged = command, time.monotonic(), True
+        return is_news
+
+    def is_disproved_by(self, command: Hashable) -> bool:
+        """Whether the success of a command can end it; for refused writes, only a write that succeeds proves it."""
+        is_same = command == self.command or time.monotonic() - self.seen_at > FORGET_S
+        return is_same or not self.fault.is_of_command
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted."""
+        return time.monotonic() - self.since
