@@ -177,6 +177,7 @@ def test_refused_moves_pause_for_longer_each_time(
         assert client.ping()  # which proves nothing
         assert client.has_outage
     assert db.info("stats")["total_connections_received"] <= connections + 1
+    assert len(pauses) == 12
     for number, pause_s in enumerate(pauses):
         longest_s = min(0.1 * 2.0 ** (number - 1), MAX_PAUSE_S) if number else 0.0
         assert longest_s / 2 <= pause_s <= longest_s
