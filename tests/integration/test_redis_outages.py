@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from redis_consumer.errors import RedisUnavailable, SettingsError
+from redis_consumer.queue import JobQueue
 from redis_consumer.redis import MAX_PAUSE_S, RedisClient
 from support.redis_server import RedisServer, free_port
 from support.worker import JOB, is_idle, running_worker, status_is, submit, variables, wait_for
@@ -201,6 +202,19 @@ def test_a_full_redis_is_not_taken_for_an_available_one_by_scripts_that_write_no
     assert db.keys("*") == []  # nor does a look leave anything
     db.config_set("maxmemory", "0")
     wait_for(lambda: client.get("key") is None and not client.has_outage, "a look at what writes do")
+    client.close()
+
+
+def test_leases_are_renewed_while_memory_is_full(server: RedisServer, db: Any) -> None:
+    client = RedisClient("127.0.0.1", server.port, 0.01, password="old", deadline_s=0.05)
+    queue = JobQueue(client, "predict", "pod-1", lease_s=600)
+    submit(db)
+    job = queue.claim()
+    assert job is not None
+    db.zadd(queue.key("leases"), {job.id: 1})
+    db.config_set("maxmemory", "1")
+    assert queue.renew([job]) == []
+    assert db.zscore(queue.key("leases"), job.id) > 1
     client.close()
 
 

@@ -11,7 +11,8 @@ import redis
 
 from redis_consumer import scripts
 from redis_consumer.errors import ConsumerError, RedisUnavailable
-from redis_consumer.redis import Call, RedisClient
+from redis_consumer.redis import RedisClient
+from redis_consumer.scripts import Call
 from support.redis_server import RedisServer
 from support.scenes import CHANGES, Scene, contents, places
 

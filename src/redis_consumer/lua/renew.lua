@@ -10,6 +10,7 @@ expect("hash", KEYS[2])
 expect("set", KEYS[4])
 local time = redis.call("TIME")
 local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
+begin_though_full()
 redis.call("ZADD", KEYS[3], deadline, ARGV[1])
 redis.call("SADD", KEYS[4], KEYS[5])
 local lost = {}
