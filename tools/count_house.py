@@ -181,6 +181,9 @@ class _Unsupervised:
     def report(self, job: Any) -> None:
         """Renew nothing: the job takes a moment."""
 
+    def pause(self, reason: str) -> None:
+        """Tell nobody."""
+
 
 @contextmanager
 def _scripts_of(server: Any) -> Iterator[set[str]]:

@@ -7,6 +7,7 @@
         RedisUnavailable
         StorageUnavailable
         ModelServerUnavailable
+        MachineUnavailable   the worker's own disk or limits: given back at once
       PermanentError         failed at once, in words, no retry
         InvalidJob           a field of the job is missing or malformed           (also a ValueError)
         InvalidImage         the input can't be read as an image, or is too large (also a ValueError)
@@ -68,6 +69,10 @@ class StorageUnavailable(RetryableError):
 
 class ModelServerUnavailable(RetryableError):
     """The model server doesn't answer in time or is overloaded."""
+
+
+class MachineUnavailable(RetryableError):
+    """The machine of this worker doesn't work: its temporary files, its open files, its processes."""
 
 
 class PermanentError(ConsumerError):

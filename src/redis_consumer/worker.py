@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Protocol
 
+from redis_consumer import machine
 from redis_consumer.consumers.account import announce
 from redis_consumer.consumers.base import Consumer, Interrupted, Outcome
 from redis_consumer.consumers.reasons import describe
@@ -40,6 +41,9 @@ class Supervised(Protocol):
 
     def report(self, job: Job | None) -> None:
         """Take note which job runs, None for none; told again with the same one, it made progress."""
+
+    def pause(self, reason: str) -> None:
+        """Take note why no jobs are taken for now; empty once they are taken again."""
 
 
 class Worker:
@@ -139,7 +143,8 @@ class Worker:
 
     def _loop(self) -> None:
         queue = self.consumer.job_queue
-        logger.info("Ready: worker %s serves queue %s", queue.worker, queue.name)
+        if not self._stopping.is_set():
+            logger.info("Ready: worker %s serves queue %s", queue.worker, queue.name)
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
             try:
@@ -151,6 +156,7 @@ class Worker:
                 continue
             if outcome is Outcome.GIVEN_BACK:
                 pause_s = self._wait_for_dependencies(pause_s)
+                self.supervisor.pause("")
             elif outcome is not None:
                 pause_s = FIRST_PAUSE_S
 
@@ -197,12 +203,15 @@ class Worker:
 
     def _wait_for_dependencies(self, pause_s: float) -> float:
         """Claim nothing until what failed answers again; return the pause for the next time."""
+        self.supervisor.pause("a job was given back")
         self._pause(pause_s)
         while not self._stopping.is_set():
             try:
+                machine.check()
                 self.consumer.check_dependencies()
             except ConsumerError as error:
                 logger.warning("Claiming nothing: %s", error)
+                self.supervisor.pause(describe(error))
             else:
                 self.consumer.job_queue.note_recovery()
                 break

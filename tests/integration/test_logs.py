@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from redis_consumer.consumers import Consumer
 from redis_consumer.consumers.in_flight import in_flight
+from redis_consumer.errors import InvalidImage
 from redis_consumer.logs import initialize_logger
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
@@ -68,8 +70,48 @@ def test_lines_of_libraries_in_threads(
     consumer.run(claimed(consumer.job_queue))
     written = lines(capsys.readouterr().err)
     expected = {"job_id": JOB, "attempt": 1, "queue": "predict", "consumer": "Shouting"}
-    assert len(written) == 4
+    assert [line["message"].partition(" ")[0] for line in written] == ["Started", "Number", "Number", "Number", "Ended"]
     assert all(expected.items() <= line.items() for line in written)
+
+
+class Failing(Consumer):
+    """Fails by its input, by a bug, or not at all, as the job's field ``how`` says."""
+
+    def _consume(self, redis_hash: str) -> str:
+        how = self.job.get("how") if self.job else ""
+        if how == "input":
+            raise InvalidImage("a.tif: can't be read")
+        if how == "bug":
+            raise ZeroDivisionError("by zero")
+        return self.failed_status if how == "status" else self.final_status
+
+
+@pytest.mark.parametrize(
+    ("how", "level", "ending"),
+    [
+        ("", "INFO", "done"),
+        ("status", "INFO", "failed"),
+        ("input", "WARNING", "failed: InvalidImage: a.tif: can't be read"),
+        ("bug", "ERROR", "failed by a bug: ZeroDivisionError: by zero"),
+    ],
+)
+def test_the_start_and_the_end_of_a_job_are_logged_once(
+    redis_client: RedisClient,
+    redis_db: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    how: str,
+    level: str,
+    ending: str,
+) -> None:
+    initialize_logger("info", "json")
+    submit(redis_db, how=how)
+    consumer = Failing(redis_client, Storage(tmp_path.as_uri()), "predict", name="pod-1")
+    consumer.run(claimed(consumer.job_queue))
+    started, ended = lines(capsys.readouterr().err)
+    assert (started["level"], started["message"]) == ("INFO", f"Started job {JOB}")
+    assert (ended["level"], ended["message"].split(" s: ")) == (level, [ANY, ending])
+    assert ended["message"].startswith(f"Ended job {JOB} after ")
 
 
 def test_lines_about_jobs_that_nobody_runs(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import pytest
 
 from support.queues import counted_runs
 from support.redis_server import RedisServer, free_port
+from support.scraping import ask
 from support.worker import JOB, is_idle, running_worker, status_is, submit, variables, wait_for
 
 
@@ -178,6 +176,22 @@ def test_the_second_worker_of_one_name_waits(redis_server: RedisServer, redis_db
             assert second.poll() is None
 
 
+def test_a_worker_that_stops_before_its_start_is_not_ready(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with running_worker(tmp_path, variables(redis_server, tmp_path)):
+        wait_for(lambda: is_idle(redis_db), "the first worker", tmp_path)
+        with running_worker(other, variables(redis_server, tmp_path)) as second:
+            log = other / "worker.log"
+            wait_for(lambda: "Another worker is registered as pod-1" in log.read_text(), "the note", other)
+            second.terminate()
+            assert second.wait(60) == 0
+            assert "Stopped" in log.read_text()
+            assert "Ready" not in log.read_text()
+
+
 def test_a_stopped_workers_late_result_is_not_seen(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
     """SIGSTOP for longer than a lease: another worker runs the job; the first one goes on and is fenced."""
     settings = {"LEASE_TIMEOUT": "1", "SWEEP_INTERVAL": "0.3"}
@@ -333,16 +347,6 @@ def test_temporary_files_of_a_killed_worker_go_with_the_next_start(
     os.utime(left, (1, 1))
     with running_worker(tmp_path, {**settings, "HOSTNAME": "pod-1"}):
         wait_for(lambda: not left.exists(), "the removal", tmp_path)
-
-
-def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
-            return reply.status, json.load(reply)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
-    except OSError:
-        return 0, {}
 
 
 def test_probes_tell_whether_the_worker_lives_and_takes_jobs(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from redis_consumer.consumers import Child, TensorFlowServingConsumer, second_phase
-from redis_consumer.errors import StorageUnavailable
+from redis_consumer.errors import InvalidImage, StorageUnavailable
 
 
 class Slow(TensorFlowServingConsumer):
@@ -135,4 +138,66 @@ class Asking(TensorFlowServingConsumer):
 
     def _consume(self, redis_hash: str) -> str:
         self.grpc_image(np.ones((16, 16, 1), np.float32), "Scaling", 1)
+        return self.final_status
+
+
+class Filing(TensorFlowServingConsumer):
+    """Makes a folder of temporary files, works for as long as the field ``seconds`` says, and writes a file there."""
+
+    def _consume(self, redis_hash: str) -> str:
+        seconds = float(self.redis.hget(redis_hash, "seconds") or 0)
+        with tempfile.TemporaryDirectory() as folder:
+            self.update_key(redis_hash, {"status": "started", "pid": os.getpid()})
+            time.sleep(seconds)
+            Path(folder, "result").write_bytes(b"result")
+        return self.final_status
+
+
+class Catching(Filing):
+    """Catches its errors itself and says by the status that it failed, as consumers of 2020 do."""
+
+    def _consume(self, redis_hash: str) -> str:
+        try:
+            return super()._consume(redis_hash)
+        except OSError:
+            return self.failed_status
+
+
+class Hoarding(TensorFlowServingConsumer):
+    """Opens as many files at once as the field ``files`` says, and reads the input with a library that hides why."""
+
+    def _consume(self, redis_hash: str) -> str:
+        with contextlib.ExitStack() as opened:
+            try:
+                for _ in range(int(self.redis.hget(redis_hash, "files") or 0)):
+                    opened.enter_context(Path(os.devnull).open("rb"))
+            except OSError as error:
+                raise InvalidImage("a.tif: can't be read") from error
+        return self.final_status
+
+
+class Hanging(TensorFlowServingConsumer):
+    """Hangs before its first job, until the key ``go-on`` exists."""
+
+    def prepare(self) -> None:
+        while not self.redis.exists("go-on"):
+            self.redis.incr("hangs")
+            time.sleep(0.5)
+
+    def _consume(self, redis_hash: str) -> str:
+        return self.final_status
+
+
+class Parting(TensorFlowServingConsumer):
+    """Starts a process that outlives its own parent in a group of its own, and ends when the job's ``gate`` opens."""
+
+    def _consume(self, redis_hash: str) -> str:
+        inner = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
+        outer = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {inner!r}], start_new_session=True)"
+        with subprocess.Popen(
+            [sys.executable, "-c", outer], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as parent:
+            assert parent.stdout is not None
+            orphan = parent.stdout.readline().strip()
+            self.update_key(redis_hash, {"orphan": orphan, "supervisor": os.getppid()})
         return self.final_status

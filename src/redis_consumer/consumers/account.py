@@ -18,6 +18,9 @@ _STAGE = re.compile(r"[a-z]{1,20}(-[a-z]{1,20}){0,3}")
 #: Stages that are told apart; a plug-in that makes up ever new ones must not make up ever new metrics.
 MAX_STAGES = 30
 
+#: How a run ended, as a user would say; what isn't listed is said as it is.
+_ENDINGS = {"dead": "failed", "cancelled": "failed"}
+
 _stages: set[str] = set()
 
 
@@ -49,6 +52,8 @@ class Account:
         )
         self._spans = self._begun_spans(job) if traces.is_on() else None
         self._is_open, self._is_cancelled, self._status, self._stage = True, False, "", ""
+        if metrics.mend():
+            announce(self.queue, self.consumer)
         metrics.ATTEMPTS.add(self.queue)
         self._started = time.monotonic()
 
@@ -84,6 +89,11 @@ class Account:
     def end(self, how: str) -> None:
         """Note how the run ended, one of `metrics.JOB_STATUSES`; what is said last holds."""
         self._status = "cancelled" if how == "failed" and self._is_cancelled else how
+
+    @property
+    def ending(self) -> str:
+        """How the run ended, in a word for its log line: done, failed, waiting or given back."""
+        return _ENDINGS.get(self._status, self._status.replace("_", " "))
 
     def tell(self, **attributes: str) -> None:
         """Add to what the run's span says."""

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from enum import Enum
 
+from redis_consumer import machine
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.fan_out import method_of
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.consumers.results import discard_record
 from redis_consumer.consumers.running import RunningJob
-from redis_consumer.errors import ConsumerError, InvalidJob, LeaseLost, RedisUnavailable, RetryableError, SettingsError
+from redis_consumer.errors import (
+    ConsumerError,
+    InvalidJob,
+    JobCancelled,
+    LeaseLost,
+    RedisUnavailable,
+    RetryableError,
+    SettingsError,
+)
 from redis_consumer.family import NEXT_PHASE
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.queue import Leftover, timestamp
@@ -95,13 +105,13 @@ class Consumer(RunningJob):
 
     def _run(self, job: Job) -> Outcome:
         started = time.monotonic()
-        self.logger.debug("Started job %s", job.id)
         try:
             try:
                 outcome = self._settle(job, self._work(job))
             except (LeaseLost, RetryableError, SettingsError):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a plug-in raises ends its job, not the worker
+                self._check_fault(error)
                 self._handle_error(error, job.id)
                 outcome = self._settle(job, self.failed_status)
         except LeaseLost as error:
@@ -117,10 +127,31 @@ class Consumer(RunningJob):
             self.logger.warning("Gave back job %s: the worker stops", job.id)
             self._account.end(self._give_back(job, is_next=True).name.lower())
             raise
-        self.logger.info("Ended job %s after %.3f s: %s", job.id, time.monotonic() - started, outcome.value)
+        self._log_end(job, time.monotonic() - started)
         return outcome
 
+    def _log_end(self, job: Job, seconds: float) -> None:
+        """Log how a job ended, once: done, failed (with the error), waiting for its children, or given back."""
+        how, error = self._account.ending, self._error
+        text, level, trace = how, logging.INFO, None
+        if how == "failed" and error is not None:
+            is_known = isinstance(error, ConsumerError)
+            text = f"failed: {describe(error)}" if is_known else f"failed by a bug: {describe(error)}"
+            level, trace = (logging.WARNING, None) if is_known else (logging.ERROR, error)
+        self.logger.log(level, "Ended job %s after %.3f s: %s", job.id, seconds, text, exc_info=trace)
+
+    def _check_fault(self, error: Exception) -> None:
+        """Raise where the machine of this worker is to blame for an error: then no job fails for it."""
+        if isinstance(error, JobCancelled):
+            return
+        fault = machine.fault_of(error, losses_before=self._losses)
+        if fault is not None:
+            raise fault from error
+
     def _work(self, job: Job) -> str:
+        machine.look()
+        self._losses = machine.losses()
+        self.logger.info("Started job %s", job.id)
         _ = self.options  # a job with a wrong one ends before any work
         if not self.is_valid_hash(job.id):
             name = job.get("original_name") or job.get("input_file_name")
@@ -138,7 +169,9 @@ class Consumer(RunningJob):
         if not isinstance(status, str):
             raise TypeError(f"_consume returned {status!r}; it must return a status, such as self.final_status")
         if status not in self.finished_statuses:
-            return self._give_back(job)
+            outcome = self._give_back(job)
+            self._account.end(outcome.name.lower())
+            return outcome
         self._is_over = True
         self.update_key(job.id, {"status": status})
         return Outcome.SETTLED
@@ -156,10 +189,7 @@ class Consumer(RunningJob):
 
         A job that failed by a bug is listed among the dead letters as well, to be retried once that is mended.
         """
-        if isinstance(err, ConsumerError):
-            self.logger.warning("Failed job %s: %s", redis_hash, describe(err))
-        else:
-            self.logger.error("Failed job %s by a bug: %s", redis_hash, describe(err), exc_info=err)
+        self._error = err
         self._account.note_error(err)
         self._is_bug = not isinstance(err, ConsumerError)
         self.update_key(redis_hash, {"status": self.failed_status, "reason": reason_of(err)})

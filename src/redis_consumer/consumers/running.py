@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
+from redis_consumer import machine
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.account import Account
 from redis_consumer.consumers.fan_out import Child, run_fan_out
 from redis_consumer.consumers.options import NO_OPTIONS, ConsumerOptions, options_for, read_variables
 from redis_consumer.consumers.provenance import Provenance
 from redis_consumer.consumers.renewal import Renewal
+from redis_consumer.errors import JobCancelled
 from redis_consumer.family import Family
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.queue import JobQueue
@@ -66,6 +68,8 @@ class RunningJob:
         self._is_settled = False
         self._is_bug = False
         self._is_over = False
+        self._error: Exception | None = None
+        self._losses = machine.losses()
         self._account = Account(self.queue, type(self).__name__)
         self._renewal: Renewal | None = None
         self._percent = 0
@@ -95,6 +99,7 @@ class RunningJob:
 
     def _open(self, job: Job | None) -> None:
         self.job, self._is_settled, self._is_bug, self._is_over = job, False, False, False
+        self._error, self._losses = None, machine.losses()
         self._percent, self._look_at = 0, time.monotonic() + PROGRESS_S
 
     def _end_renewal(self) -> None:
@@ -112,6 +117,7 @@ class RunningJob:
             ValueError: `data` is no dictionary.
             LeaseLost: somebody else has the job by now; nothing was written.
             JobCancelled: nobody wants the job any more; nothing was written.
+            MachineUnavailable: the job is to fail, but no job can be done on this machine; nothing was written.
         """
         if data is not None and not isinstance(data, Mapping):
             raise ValueError(f"update_key: data is a {type(data).__name__}, wanted a dictionary of fields")
@@ -123,6 +129,9 @@ class RunningJob:
             is_success = fields["status"] == self.final_status
             if is_success:
                 fields.update(self.provenance.closing_fields(fields))
+            elif not isinstance(self._error, JobCancelled):
+                # No job is to fail where none can be done, also where a plug-in has caught the error.
+                machine.check(losses_before=self._losses)
             self.job_queue.complete(job, fields, is_success=is_success, is_dead=self._is_bug, is_last=self._is_over)
             self._is_settled = True
             self._account.end("done" if is_success else "dead" if self._is_bug else "failed")

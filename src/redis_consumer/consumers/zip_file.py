@@ -180,6 +180,7 @@ class ZipFileConsumer(Consumer):
             path = Path(self.storage.download(child.get("output_file_name"), folder))
             check_result_zip(path, shown_name(child.get("original_name")))
         except PermanentError as error:
+            self._check_fault(error)
             return describe(error)
         return path
 

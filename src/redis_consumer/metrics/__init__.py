@@ -6,7 +6,7 @@ nothing, and takes no time worth speaking of.
 
 from redis_consumer.metrics import queues, worker
 from redis_consumer.metrics.queues import text_of_queues
-from redis_consumer.metrics.recording import CONTENT_TYPE, Counter, Gauge, Histogram, Metric, start, stop, text
+from redis_consumer.metrics.recording import CONTENT_TYPE, Counter, Gauge, Histogram, Metric, mend, start, stop, text
 from redis_consumer.metrics.worker import (
     ATTEMPTS,
     BYTES,
@@ -42,6 +42,7 @@ __all__ = [
     "Gauge",
     "Histogram",
     "Metric",
+    "mend",
     "queues",
     "start",
     "stop",

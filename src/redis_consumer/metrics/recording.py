@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
+from redis_consumer.errors import MachineUnavailable
 from redis_consumer.text import in_utf8
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ KINDS = ("counter", "histogram", "gauge_max")
 _writer = ""
 #: What `start` has found in the process, None before it: the library's way to keep values, and its folder.
 _found: tuple[Any, str | None] | None = None
+#: Whether a count was lost, which is said once.
+_is_failing = False
 #: Two children of the same values would each count for themselves, and only one be told.
 _making = threading.Lock()
 #: Those that have files open.
@@ -74,6 +77,18 @@ class Metric:
     def _make(self) -> Any:
         raise NotImplementedError
 
+    def _count(self, values: tuple[str, ...], how: str, number: float) -> None:
+        """Count by a method of the library; a file that can't be made costs the count, not the job."""
+        global _is_failing
+        if not _writer:
+            return
+        try:
+            getattr(self._child(values), how)(number)
+        except OSError as error:
+            if not _is_failing:
+                logger.warning("Some metrics are not counted: %s", error)
+            _is_failing = True
+
     def forget(self) -> None:
         """Begin anew, in the files of the next `start`."""
         self._children.clear()
@@ -87,8 +102,7 @@ class Counter(Metric):
 
     def add(self, *values: str, amount: float = 1.0) -> None:
         """Count, for these values of the labels."""
-        if _writer:
-            self._child(values).inc(amount)
+        self._count(values, "inc", amount)
 
     def _make(self) -> Any:
         import prometheus_client
@@ -103,8 +117,7 @@ class Gauge(Metric):
 
     def set(self, *values: str, to: float) -> None:
         """Say how it is, for these values of the labels."""
-        if _writer:
-            self._child(values).set(to)
+        self._count(values, "set", to)
 
     def _make(self) -> Any:
         import prometheus_client
@@ -130,8 +143,7 @@ class Histogram(Metric):
 
     def observe(self, *values: str, seconds: float) -> None:
         """Take in one duration, for these values of the labels."""
-        if _writer:
-            self._child(values).observe(seconds)
+        self._count(values, "observe", seconds)
 
     def _make(self) -> Any:
         import prometheus_client
@@ -166,6 +178,24 @@ def start(folder: Path, writer: str) -> None:
         values.ValueClass = values.MultiProcessValue(lambda: _writer or f"fork-{os.getpid()}")
 
 
+def mend() -> bool:
+    """Count in new files, from 0, where somebody has removed those of this process; say whether that was so."""
+    global _writer
+    folder = Path(os.environ.get(FOLDER_VARIABLE, ""))
+    if not _writer or (folder / f"{KINDS[0]}_{_writer}.db").exists():
+        return False
+    name, _, number = _writer.partition(".")
+    fresh = f"{name}.{int(number or 0) + 1}"
+    try:
+        for kind in KINDS:
+            _take_room(folder / f"{kind}_{fresh}.db")
+    except OSError:
+        return False
+    # The library leaves its files for those of another name.
+    _writer = fresh
+    return True
+
+
 def stop() -> None:
     """Count no more; what `start` has set in the process is as it was."""
     from prometheus_client import values
@@ -190,6 +220,8 @@ def text(folder: Path) -> bytes:
     import prometheus_client
     from prometheus_client.multiprocess import MultiProcessCollector
 
+    if not folder.is_dir():
+        raise MachineUnavailable(f"metrics: their folder {folder} is gone; the worker makes it again")
     registry = prometheus_client.CollectorRegistry()
     MultiProcessCollector(registry, path=os.fspath(folder))
     return prometheus_client.generate_latest(registry)

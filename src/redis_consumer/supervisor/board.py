@@ -14,10 +14,12 @@ MAX_KEY_BYTES = 60_000
 #: Whether the slot takes jobs, and the name of the class that runs them.
 _READY = struct.Struct("<Q256p")
 _SEQUENCE = struct.Struct("<Q")
+#: Why a thread takes no jobs for now.
+_PAUSE = struct.Struct("<256p")
 #: Start and last progress by the monotonic clock, attempt, bytes of the key.
 _RECORD = struct.Struct("<ddQQ")
 _HALF_BYTES = _RECORD.size + MAX_KEY_BYTES
-_CELL_BYTES = _SEQUENCE.size + 2 * _HALF_BYTES
+_CELL_BYTES = _SEQUENCE.size + 2 * _HALF_BYTES + _PAUSE.size
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,14 @@ class Board:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the slot takes jobs."""
+        """Whether the slot is made, and so takes jobs unless all of its threads pause."""
         return bool(_READY.unpack_from(self._memory)[0])
+
+    @property
+    def pause(self) -> str:
+        """Why the slot takes no jobs for now, empty where at least one of its threads takes some."""
+        reasons = [self._reason(thread) for thread in range(self._threads)]
+        return reasons[0] if all(reasons) else ""
 
     @property
     def consumer(self) -> str:
@@ -56,7 +64,7 @@ class Board:
         return str(_READY.unpack_from(self._memory)[1].decode("utf-8", "ignore"))
 
     def set_ready(self, consumer: str) -> None:
-        """Say that the slot takes jobs, and by which class it runs them."""
+        """Say that the slot is made, and by which class it runs jobs."""
         _READY.pack_into(self._memory, 0, 1, consumer.encode())
 
     def note(self, thread: int, job: Job | None) -> None:
@@ -78,6 +86,16 @@ class Board:
             self._memory[at + _RECORD.size : at + _RECORD.size + len(key)] = key
         # In one write: `pack_into` would put zeros there first.
         self._memory[cell : cell + _SEQUENCE.size] = _SEQUENCE.pack(number + 1)
+
+    def set_pause(self, thread: int, reason: str) -> None:
+        """Say why a thread takes no jobs for now; empty once it takes them again."""
+        _PAUSE.pack_into(
+            self._memory, self._cell(thread) + _CELL_BYTES - _PAUSE.size, reason.encode("utf-8", "replace")
+        )
+
+    def _reason(self, thread: int) -> str:
+        (text,) = _PAUSE.unpack_from(self._memory, self._cell(thread) + _CELL_BYTES - _PAUSE.size)
+        return str(text.decode("utf-8", "ignore"))
 
     def runs(self) -> dict[int, Run]:
         """Give the running jobs by the number of their thread."""

@@ -1,19 +1,24 @@
-"""Where do the slots of a worker keep temporary files, and who removes those of the killed?"""
+"""Makes a folder of temporary files for each slot, below one for the worker; removes those of killed workers."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
 
+from redis_consumer import machine
 from redis_consumer.errors import SettingsError
 
+logger = logging.getLogger(__name__)
+
 PREFIX = "redis-consumer-worker-"
-LOCK = "lock"
+#: Seconds between two looks whether the folders are there and can be written.
+TEND_S = 1.0
 #: Seconds for which a folder without a held lock may be one that is being made.
 YOUNG_S = 60.0
 
@@ -21,12 +26,13 @@ YOUNG_S = 60.0
 class Folders:
     """A folder for each slot, below one for the worker.
 
-    The worker's folder holds a lock for as long as the worker lives, so that another one on the same disk knows
-    whose folders it may remove, even where it sees no process but its own.
+    The worker's folder is locked for as long as the worker lives. So another worker on the same disk, even one that
+    sees no process but its own, and systemd-tmpfiles leave it alone.
 
     Attributes:
         shared: a folder for all slots.
         counts: a folder for what they and the supervisor count.
+        fault: why no temporary files can be made now, empty where they can.
 
     Raises:
         SettingsError: the system gives no folder for temporary files.
@@ -35,8 +41,7 @@ class Folders:
     def __init__(self) -> None:
         try:
             self._root = Path(tempfile.mkdtemp(prefix=PREFIX))
-            self._lock = os.open(self._root / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._lock = _locked(self._root)
             self.shared = self._root / "shared"
             self.counts = self._root / "counts"
             for folder in (self.shared, self.counts):
@@ -45,15 +50,47 @@ class Folders:
             raise SettingsError(
                 f"temporary files: can't make a folder ({error}); mount some space at /tmp, or name one by TMPDIR"
             ) from error
+        self.fault = ""
+        self._tend_at = 0.0
+
+    def tend(self) -> None:
+        """Make again what somebody has removed, and note in `fault` whether files can be made; once a second at most.
+
+        Slots make their own folders again.
+        """
+        now = time.monotonic()
+        if now < self._tend_at:
+            return
+        self._tend_at, before = now + TEND_S, self.fault
+        try:
+            self._mend()
+            machine.probe(self._root)
+            self.fault = ""
+        except OSError as error:
+            self.fault = f"temporary files: {error.strerror or error}"
+        if self.fault and not before:
+            logger.error("Taking no jobs in %s: %s; free some space, or raise the limit", self._root, self.fault)
+        elif before and not self.fault:
+            logger.warning("Temporary files can be made again")
+
+    def _mend(self) -> None:
+        if not self._is_there():
+            machine.make_private(self._root)
+            self._root.chmod(0o700)
+            lock, self._lock = self._lock, _locked(self._root)
+            os.close(lock)
+            logger.warning("Somebody removed %s, the worker's temporary files; it is made again", self._root)
+        for folder in (self.shared, self.counts):
+            machine.make_private(folder)
+
+    def _is_there(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.lstat(self._root), os.fstat(self._lock))
+        return False
 
     def make(self) -> Path:
         """Make a folder for a slot."""
         return Path(tempfile.mkdtemp(prefix="slot-", dir=self._root))
-
-    @staticmethod
-    def use(folder: Path) -> None:
-        """Let this process, a slot, make its temporary files there."""
-        tempfile.tempdir = os.fspath(folder)
 
     @staticmethod
     def remove(folder: Path) -> None:
@@ -76,11 +113,18 @@ def _is_stale(root: Path) -> bool:
     with contextlib.suppress(OSError):
         if time.time() - root.stat().st_mtime < YOUNG_S:
             return False
-        with contextlib.suppress(FileNotFoundError):  # its worker was killed while it made the folder or removed it
-            lock = os.open(root / LOCK, os.O_RDWR)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            finally:
-                os.close(lock)
+        lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(lock)
         return True
     return False
+
+
+def _locked(root: Path) -> int:
+    """Lock a folder; give its descriptor, which holds the lock."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.suppress(OSError):  # NFS can lock files only; then nobody else gets a lock on it either
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor

@@ -27,6 +27,12 @@ class Limits:
     renew_s: float = 3.0
     sweep_s: float = 5.0
 
+    def late_start(self, started: float, now: float) -> tuple[str, str] | None:
+        """Say the same of a slot that is still not made, such as one whose constructor hangs."""
+        if now - started > self.job_timeout_s:
+            return "job_timeout", f"it wasn't ready within JOB_TIMEOUT={self.job_timeout_s:g} s"
+        return None
+
     def overrun(self, run: Run, now: float) -> tuple[str, str] | None:
         """Say which limit a run has passed by this moment, for metrics and in words; None for none."""
         if now - run.started > self.job_timeout_s:

@@ -1,4 +1,4 @@
-"""What keeps the slots of a worker alive and honest: renewal, deadlines, signals, sweep; loads nothing heavy.
+"""Keeps the slots of a worker alive and honest: renewal, deadlines, signals, sweep; loads nothing heavy.
 
 The supervisor forks one process a slot and talks to none of the outer world but Redis. So native code that holds a
 slot's interpreter stalls no lease, and a crash costs one job's attempt, not the worker.
@@ -6,6 +6,7 @@ slot's interpreter stalls no lease, and a crash costs one job's attempt, not the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
@@ -16,14 +17,14 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from redis_consumer import metrics
+from redis_consumer import machine, metrics
 from redis_consumer.errors import ConsumerError, LeaseLost, SettingsError
 from redis_consumer.job import Job
 from redis_consumer.logs import job_context
 from redis_consumer.queue import JobQueue
 from redis_consumer.supervisor.board import Board
 from redis_consumer.supervisor.folders import Folders
-from redis_consumer.supervisor.health import health_pages
+from redis_consumer.supervisor.health import announce, health_pages, state_of
 from redis_consumer.supervisor.limits import Limits
 from redis_consumer.supervisor.pages import Pages
 from redis_consumer.supervisor.presence import Presence
@@ -33,6 +34,7 @@ from redis_consumer.supervisor.slot import (
     cause_of,
     die_with_parent,
     kill_group,
+    reap_orphans,
     rss_mb,
     send_signal,
     share_pools,
@@ -48,7 +50,9 @@ KILL_AFTER_S = 5.0
 PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 #: A slot that ends sooner than this without a job is started again with growing pauses.
 SHORT_LIFE_S = 5.0
-MAX_PAUSE_S = 30.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
+#: Seconds without any slot, or without temporary files, after which the worker is better started anew.
+DEAD_AFTER_S = 60.0
 
 
 class Supervisor:
@@ -93,10 +97,10 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._is_stopping = self._is_woken = False
+        self._alive_at = time.monotonic()
         self._start_write = -1
         self._kill_at: float | None = None
-        self._start_at = 0.0
-        self._pause_s = 0.0
+        self._start_at = self._pause_s = 0.0
         self._exit_code = 0
 
     def run(self) -> int:
@@ -148,10 +152,7 @@ class Supervisor:
             self._folders.close()
             raise
         metrics.start(self._folders.counts, "supervisor")
-        for queue in self.queues:
-            metrics.SWEPT.add(queue.name, amount=0)
-        for cause in metrics.DEATH_CAUSES:
-            metrics.SLOT_DEATHS.add(cause, amount=0)
+        announce(self.queues)
 
     def _loop(self) -> None:
         while True:
@@ -159,6 +160,7 @@ class Supervisor:
             if self._signals:
                 self._forward_signals()
             self._reap()
+            self._look_at_machine()
             while (service := self._lacking()) is not None:
                 self._start_slot(service)
             if not self.slots and (self._is_stopping or self._exit_code or self.is_burst):
@@ -171,6 +173,14 @@ class Supervisor:
                 self._listen(0.0)
             self._listen(0.0 if self._is_woken else min(next_looks))
 
+    def _look_at_machine(self) -> None:
+        """See whether this machine lets the worker work, and make again what somebody has removed."""
+        self._folders.tend()
+        if self._is_stopping or (not self._folders.fault and any(not slot.killed_for for slot in self.slots.values())):
+            self._alive_at = time.monotonic()
+        if metrics.mend():
+            announce(self.queues)
+
     def _tend(self, service: int) -> float:
         """Do what is due for a queue; return the moment of the next look."""
         # One that is killed may hang in the system for long; its jobs needn't.
@@ -180,7 +190,7 @@ class Supervisor:
 
     def _lacking(self) -> int | None:
         """Number of a queue for which a slot is to be started now, None for none."""
-        if self._is_stopping or time.monotonic() < self._start_at:
+        if self._is_stopping or self._folders.fault or time.monotonic() < self._start_at:
             return None
         running = [slot.service for slot in self.slots.values()]
         return next((each for each, wanted in enumerate(self.wanted) if running.count(each) < wanted), None)
@@ -191,16 +201,15 @@ class Supervisor:
 
     def _state(self) -> dict[str, Any]:
         """What probes are told."""
-        slots = self.slots.values()
-        ready = sum(slot.board.is_ready for slot in slots)
+        shown = state_of([slot.board for slot in self.slots.values()], self._folders.fault)
         return {
-            "ready": self._is_heard and ready > 0 and not self._is_stopping,
+            "live": time.monotonic() - self._alive_at < DEAD_AFTER_S,
+            "ready": self._is_heard and shown["slots"] > 0 and not self._folders.fault and not self._is_stopping,
             "worker": self.queues[0].worker,
             "queue": ",".join(queue.name for queue in self.queues),
             "redis": self._is_heard,
             "stopping": self._is_stopping,
-            "slots": ready,
-            "running": sum(len(slot.board.runs()) for slot in slots),
+            **shown,
         }
 
     def _on_registered(self) -> None:
@@ -216,9 +225,11 @@ class Supervisor:
     # Slots.
 
     def _start_slot(self, service: int) -> None:
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         # A signal that reaches the slot while our handlers still are its own would be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+        folder = None
         try:
             folder, board = self._folders.make(), Board(self.threads)
             number = self._free_number()
@@ -226,15 +237,22 @@ class Supervisor:
         except OSError as error:
             # A full disk, or too many processes: the other slots go on.
             logger.error("Can't start a slot (%s); trying again", error)
-            self._start_at = time.monotonic() + MAX_PAUSE_S
+            if folder is not None:
+                self._folders.remove(folder)
+            self._pause()
             return
         else:
             if pid == 0:
-                self._folders.use(folder)
+                machine.use(folder)
                 os._exit(self._be_slot(board, service, number))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         self.slots[pid] = Slot(pid, board, folder, time.monotonic(), service, number)
+
+    def _pause(self) -> None:
+        """Start no slot for some time, for longer each time."""
+        self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), MAX_PAUSE_S)
+        self._start_at = time.monotonic() + self._pause_s
 
     def _free_number(self) -> int:
         """The first number that no living slot has."""
@@ -275,6 +293,7 @@ class Supervisor:
             pid, status = os.waitpid(slot.pid, os.WNOHANG)
             if pid:
                 self._bury(slot, os.waitstatus_to_exitcode(status))
+        reap_orphans(self.slots)
 
     def _bury(self, slot: Slot, code: int) -> None:
         """A slot has ended: return its job at once, and decide when the next one starts."""
@@ -304,8 +323,10 @@ class Supervisor:
         is_short = time.monotonic() - slot.started < SHORT_LIFE_S and not has_run
         if is_short and self.is_burst:
             self._exit_code = 1
-        self._pause_s = min(max(2 * self._pause_s, 0.5), MAX_PAUSE_S) if is_short else 0.0
-        self._start_at = time.monotonic() + self._pause_s
+        if is_short:
+            self._pause()
+        else:
+            self._pause_s, self._start_at = 0.0, time.monotonic()
 
     def _return_crashed(self, slot: Slot, job: Job, cause: str, is_to_blame: bool) -> None:
         # One that we end ourselves, since we stop or for another job's sake, is no attempt of the job's.
@@ -324,6 +345,9 @@ class Supervisor:
         now = time.monotonic()
         for slot in self.slots.values():
             if slot.killed_for:
+                continue
+            if not slot.board.is_ready and (late := self.limits.late_start(slot.started, now)):
+                self._kill(slot, *late)
                 continue
             for thread, run in slot.board.runs().items():
                 if overrun := self.limits.overrun(run, now):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
+import os
 import selectors
 import socket
 import time
@@ -112,6 +114,7 @@ class Pages:
         self._pages = pages
         self._selector = selector
         self._connections: list[Connection] = []
+        self._reserve = _reserve()
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     @property
@@ -125,16 +128,33 @@ class Pages:
             self._end(connection)
         self._selector.unregister(self._listener)
         self._listener.close()
+        self._use_reserve()
 
     def leave(self) -> None:
         """Close what a forked process has of it."""
         for connection in self._connections:
             connection.socket.close()
         self._listener.close()
+        self._use_reserve()
+
+    def _use_reserve(self) -> None:
+        """Free the file that is held for the moment when no other can be opened."""
+        if self._reserve >= 0:
+            os.close(self._reserve)
+        self._reserve = -1
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
-            accepted, _ = self._listener.accept()
+            try:
+                accepted, _ = self._listener.accept()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                # It would be asked again at once, without end. The answer tells what is wrong with this machine.
+                self._use_reserve()
+                for oldest in self._connections[:1]:
+                    self._end(oldest)
+                accepted, _ = self._listener.accept()
             self._make_room()
             accepted.setblocking(False)
             connection = Connection(accepted, time.monotonic())
@@ -197,3 +217,12 @@ class Pages:
         self._connections.remove(connection)
         self._selector.unregister(connection.socket)
         connection.socket.close()
+        if self._reserve < 0:
+            self._reserve = _reserve()
+
+
+def _reserve() -> int:
+    """Hold a file open; -1 where none can be opened."""
+    with contextlib.suppress(OSError):
+        return os.open(os.devnull, os.O_RDONLY)
+    return -1

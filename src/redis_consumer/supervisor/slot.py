@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,10 @@ class Link:
         """Tell which job runs, None for none; told again with the same one, it made progress."""
         self._board.note(self._thread, job)
 
+    def pause(self, reason: str) -> None:
+        """Tell why the thread takes no jobs for now, empty once it takes them again."""
+        self._board.set_pause(self._thread, reason)
+
 
 def send_signal(pid: int, number: int) -> None:
     """Send a signal to a process, if it still is there."""
@@ -96,6 +101,28 @@ def cause_of(code: int, killed_for: str) -> str:
         # Not all signals have names.
         return f"killed by {next((known.name for known in signal.Signals if known == -code), f'signal {-code}')}"
     return f"exit code {code}"
+
+
+def reap_orphans(slots: Collection[int]) -> None:
+    """Take note of the end of processes whose own parents ended before them, as the first process of a container must.
+
+    Args:
+        slots: children whose end is noted elsewhere.
+    """
+    if not _adopts_orphans():
+        return
+    with contextlib.suppress(ChildProcessError):  # there are no children at all
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in slots:
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+
+def _adopts_orphans() -> bool:
+    """Whether the system gives this process the children of its descendants that end."""
+    if sys.platform != "linux":
+        return False
+    pr_get_child_subreaper, found = 37, ctypes.c_int(0)
+    ctypes.CDLL(None).prctl(pr_get_child_subreaper, ctypes.byref(found), 0, 0, 0)
+    return os.getpid() == 1 or bool(found.value)
 
 
 def rss_mb(pid: int) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from redis_consumer.errors import SettingsError
-from redis_consumer.supervisor.folders import LOCK, PREFIX, Folders
+from redis_consumer.supervisor.folders import PREFIX, Folders
 
 NOW_OLD = (0.0, 0.0)
 
@@ -33,7 +33,7 @@ def left_over(tmp_path: Path, *names: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize("names", [[LOCK, "cells.tif"], ["cells.tif"], []])
+@pytest.mark.parametrize("names", [["cells.tif"], []])
 def test_what_a_killed_worker_has_left_goes(folders: Folders, tmp_path: Path, names: list[str]) -> None:
     root = left_over(tmp_path, *names)
     folders.remove_stale()

@@ -9,6 +9,7 @@ import time
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
 from redis_consumer.supervisor import Supervisor
+from redis_consumer.supervisor.loop import DEAD_AFTER_S
 
 
 class Noting(Supervisor):
@@ -60,3 +61,28 @@ def test_probes_are_answered_between_two_queues() -> None:
     supervisor.seen = []
     assert supervisor.run() == 1
     assert supervisor.seen == [0, "listen", 1, "listen", "listen"]
+
+
+class Slotless(Supervisor):
+    """Can start no slot, as where no process can be started any more."""
+
+    told: list[dict[str, object]]
+
+    def _lacking(self) -> int | None:
+        return None
+
+    def _tend(self, service: int) -> float:
+        return time.monotonic() + 30
+
+    def _listen(self, until: float) -> None:
+        self.told.append(self._state())
+        self._alive_at -= DEAD_AFTER_S / 2
+        self._exit_code = int(len(self.told) > 4)
+
+
+def test_a_worker_without_slots_is_not_live_after_a_minute() -> None:
+    supervisor = Slotless([JobQueue(RedisClient("127.0.0.1", 1, 0.05), "a", "pod-1")], lambda _: 0)
+    supervisor.told = []
+    assert supervisor.run() == 1
+    assert [state["live"] for state in supervisor.told[:5]] == [True, True, False, False, False]
+    assert not any(state["ready"] for state in supervisor.told)

@@ -1,0 +1,174 @@
+"""Checks that this process can work at all: that it can write temporary files and open files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from redis_consumer.errors import MachineUnavailable
+
+#: Errors that are never the fault of a job: limits of open files and processes, a disk that fails or is read-only.
+FAULTS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EIO, errno.EROFS, errno.ESTALE, errno.EAGAIN, errno.ENOMEM, errno.ENODEV}
+)
+#: Files that a process must be able to open besides those that it has: a job needs some at once.
+SPARE_FILES = 16
+PROBE_BYTES = 4096
+#: Seconds for which `look` takes the result of the last check for granted.
+FRESH_S = 1.0
+
+
+class _Folder:
+    """The folder of this process's temporary files, made again where somebody removes it."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.made = 0
+        self.checked_at = float("-inf")
+        self.lock = threading.Lock()
+
+    def make(self) -> None:
+        """Make the folder, and the worker's around it, where one of them is missing."""
+        if self.path is None or os.path.isdir(self.path):
+            return
+        with self.lock:
+            make_private(self.path.parent)
+            self.made += make_private(self.path)
+
+
+_folder = _Folder()
+
+
+def use(folder: Path) -> None:
+    """Let this process make its temporary files in a folder, which is made again where somebody removes it."""
+    tempfile.tempdir = os.fspath(folder)
+    _folder.path = folder
+
+
+def losses() -> int:
+    """How often the folder of temporary files had to be made again; files of running jobs were lost each time."""
+    return _folder.made
+
+
+def look() -> None:
+    """Do the same as `check`, but most of it once a second at most, so that it can be called for each job.
+
+    Raises:
+        MachineUnavailable: as `check`.
+    """
+    if time.monotonic() - _folder.checked_at > FRESH_S:
+        check()
+        return
+    with _in_words():
+        _folder.make()
+
+
+def check(*, losses_before: int | None = None) -> None:
+    """Try whether this process can make temporary files and open files.
+
+    Args:
+        losses_before: `losses` at the start of the running job.
+
+    Raises:
+        MachineUnavailable: it can't, or temporary files were lost since then.
+    """
+    with _in_words():
+        _folder.make()
+        probe(tempfile.gettempdir())
+    _folder.checked_at = time.monotonic()
+    if losses_before not in (None, _folder.made):
+        raise MachineUnavailable("temporary files: somebody removed them while the job ran; the job runs again")
+
+
+def fault_of(error: BaseException, *, losses_before: int | None = None) -> MachineUnavailable | None:
+    """Say whether the machine of this worker is to blame for an error, rather than the job in which it came.
+
+    An error of a library is often a late word for a file that could not be opened. So the machine is checked, whatever
+    the error is. A disk that is full only for this job isn't the machine's fault.
+
+    Args:
+        error: what was raised, with its causes.
+        losses_before: `losses` at the start of the job.
+    """
+    try:
+        check(losses_before=losses_before)
+    except MachineUnavailable as fault:
+        return fault
+    found = next((each for each in _chain(error) if _is_fault(each)), None)
+    return None if found is None else MachineUnavailable(f"this worker's machine: {_words(found)}; raise its limit")
+
+
+def probe(folder: str | os.PathLike[str]) -> None:
+    """Make a folder and a small file in it, and open some files more.
+
+    Raises:
+        OSError: one of it fails.
+    """
+    place = os.path.join(folder, f".probe-{uuid.uuid4().hex}")
+    opened: list[int] = []
+    os.mkdir(place, 0o700)
+    try:
+        path = os.path.join(place, "file")
+        opened.append(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        try:
+            if os.write(opened[0], bytes(PROBE_BYTES)) < PROBE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        finally:
+            os.unlink(path)
+        opened += (os.dup(opened[0]) for _ in range(SPARE_FILES - 1))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(place)
+
+
+def make_private(folder: Path) -> bool:
+    """Make a folder that only this user can enter; say whether it had to be made.
+
+    Raises:
+        PermissionError: there is one that isn't ours, or a link.
+        OSError: it can't be made.
+    """
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "somebody else has put something there", os.fspath(folder)) from None
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MachineUnavailable(f"temporary files: {_words(error)}; free some space, or raise the limit") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_fault(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in FAULTS
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+
+
+def _words(error: BaseException) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
