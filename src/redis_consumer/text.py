@@ -1,4 +1,4 @@
-"""Makes texts of others safe to pass on, and reads numbers from them.
+"""Makes texts of others safe to pass on, and reads numbers and URLs from them.
 
 What a producer wrote is echoed in reasons, log lines, tables and messages. Each of these places shortens it by `cut`.
 """
@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, get_args
+from urllib.parse import unquote
 
 #: Characters of a line that may quote others: a message, a table's cell, a log line's value.
 MAX_LINE = 1000
@@ -24,6 +25,12 @@ _FORMULA = frozenset("=+-@")
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
+
+#: A URL behind any folders, with one slash or several behind its scheme.
+_URL_IN_PATH = re.compile(
+    r"/*(?:[^/:]+/+)*(?P<scheme>https?|s3|gs|az|file|memory):/+(?P<rest>[^/].*)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def in_utf8(text: str) -> str:
@@ -135,3 +142,23 @@ def _kinds_in(kind: Any) -> Iterator[Any]:
     yield kind
     for part in get_args(kind):
         yield from _kinds_in(part)
+
+
+def url_in_path(text: str) -> str | None:
+    """Give the URL that a path was made of, None where it is no such path.
+
+    The kiosk's client takes the URL of an upload for a path, and makes it relative to the folder of uploads.
+
+    >>> url_in_path("uploads/../https:/host/bucket/uploads/a.tif")
+    'https://host/bucket/uploads/a.tif'
+    >>> url_in_path("uploads/plate/a.tif")
+
+    Args:
+        text: an object key or a file name; percent-encoded or not, with slashes or Windows' own separators.
+    """
+    for path in (text, unquote(text)):
+        match = _URL_IN_PATH.fullmatch(path.replace("\\", "/"))
+        if match is not None:
+            scheme = match["scheme"].lower()
+            return f"{scheme}://{'/' if scheme in {'file', 'memory'} else ''}{match['rest']}"
+    return None

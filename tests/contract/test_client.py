@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.neighbours import CLIENT_FIELDS, Frontend
+from support.neighbours import CLIENT_FIELDS, Frontend, saved_name
 from support.redis_server import RedisServer
 from support.worker import environment, running_worker, wait_for
 
@@ -53,7 +53,7 @@ def test_a_done_job_has_what_the_summary_needs(frontend: Frontend, bucket: Path,
     assert took.total_seconds() > 0
     assert all(float(part) >= 0 for part in numbers(fields))
     # It saves what it downloads under the last part of the path.
-    assert (bucket / "output" / url.rpartition("/")[2]).is_file()
+    assert (bucket / "output" / saved_name(url)).is_file()
     assert frontend.expire(key) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -35,6 +36,20 @@ return redis.call("LLEN", ARGV[1]) + running
 def set_fields(db: Any, key: str, fields: dict[str, Any]) -> None:
     """HMSET, which redis-py would warn of."""
     db.execute_command("HMSET", key, *[text for pair in fields.items() for text in pair])
+
+
+def client_names(uploaded: str, prefix: str = "uploads") -> dict[str, str]:
+    """Names in the client's request for what the web server answered to its upload: a key, or on S3 a whole URL.
+
+    It takes them for paths, and makes them relative to its folder of uploads.
+    """
+    name = posixpath.relpath(uploaded, prefix)
+    return {"imageName": name, "uploadedName": posixpath.join(prefix, name)}
+
+
+def saved_name(output_url: str) -> str:
+    """Name of the file that the client saves a result under: what follows the link's last slash."""
+    return output_url.rpartition("/")[2]
 
 
 def now() -> str:

@@ -135,7 +135,10 @@ def _write(bucket: Any) -> str:
 def _links(settings: Settings) -> str:
     if settings.result_urls == "signed":
         return f"signed: they open for anybody who has them, for {settings.signed_url_expire_s} s"
-    return "public: they open where the bucket lets anybody read; RESULT_URLS=signed makes links that expire"
+    return (
+        "public: they work only if the bucket allows public reads; from a private bucket the kiosk's client saves an "
+        "empty file. Set RESULT_URLS=signed for links that expire"
+    )
 
 
 def _model(server: Any, model: str) -> str:

@@ -1,15 +1,18 @@
-"""What the files of a result are called: after the scientist's own name, and safely so."""
+"""Names the files of a result: after the scientist's own name, and safely so."""
 
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Iterable, Sequence
 from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from redis_consumer.job import Job
 from redis_consumer.storage.keys import output_key
+from redis_consumer.text import url_in_path
 
 if TYPE_CHECKING:
     from redis_consumer.queue import Leftover
@@ -24,14 +27,18 @@ FALLBACK = "image"
 def result_stem(original_name: str) -> PurePosixPath:
     """Folder and file name, without extension, for the results of an image.
 
-    Parts that lead out of the result, control characters and what isn't UTF-8 are left out; long parts are cut.
+    Parts that lead out of the result, control characters and what isn't UTF-8 are left out; long parts are cut. Of a
+    URL only the last part counts.
 
     >>> result_stem("plate 1/../HeLa.tif")
     PurePosixPath('plate 1/HeLa')
+    >>> result_stem("../https:/host/bucket/uploads/HeLa%201.tif")
+    PurePosixPath('HeLa 1')
     >>> result_stem("..tif")
     PurePosixPath('image')
     """
-    name = PurePosixPath(original_name)
+    url = url_in_path(original_name)
+    name = PurePosixPath(original_name if url is None else posixpath.basename(unquote(urlsplit(url).path)))
     folders = [part for part in map(_safe_part, name.parent.parts) if part]
     return PurePosixPath(*folders[-MAX_FOLDERS:], _safe_part(name.stem) or FALLBACK)
 

@@ -1,4 +1,4 @@
-"""How do arrays become the TIFF files of a result?"""
+"""Writes arrays as the TIFF files of a result."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from redis_consumer.errors import InvalidJob, PermanentError
 from redis_consumer.images.image import Array
+from redis_consumer.text import url_in_path
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def save_numpy_array(
     Args:
         arr: one array, see `write_channels`, or a list of them, whose channels are numbered onward.
         name: file name without ``_feature_<c>.tif``.
-        subdir: folder below `output_dir`; a leading slash is dropped.
+        subdir: folder below `output_dir`; a leading slash is dropped. The folders of a URL are left out.
         output_dir: None for the working directory.
 
     Returns:
@@ -110,6 +111,8 @@ def save_numpy_array(
 
 def _stem_inside(folder: str, subdir: str, name: str) -> str:
     relative = os.path.join(subdir.lstrip("/"), name.lstrip("/"))
+    if url_in_path(relative):
+        relative = os.path.basename(relative)
     if ".." in Path(relative).parts or "\0" in relative:
         raise InvalidJob(f"field original_name: {relative!r} leads out of the result; give a plain file name")
     return os.path.join(folder, relative)

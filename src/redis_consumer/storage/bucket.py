@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import posixpath
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound
@@ -288,7 +290,8 @@ class Storage:
     def get_public_url(self, key: str) -> str:
         """Link to an object: plain, or signed and expiring, as ``result_urls`` has it.
 
-        A local folder and memory know no signatures; their links are plain.
+        A local folder and memory know no signatures; their links are plain. A signed link ends with the object's name,
+        behind ``#``, which no store is sent: the kiosk's client saves a result under what follows the last slash.
         """
         import obstore
 
@@ -297,7 +300,8 @@ class Storage:
             return self._links.public_url(key)
         store: Any = self._stores.reader()
         with as_ours(self._address, "sign", key):
-            return obstore.sign(store, "GET", key, timedelta(seconds=self._options.signed_url_expire_s))
+            signed = obstore.sign(store, "GET", key, timedelta(seconds=self._options.signed_url_expire_s))
+        return f"{signed}#/{quote(posixpath.basename(key))}"
 
     def prepare(self) -> None:
         """Find what is wrong with the settings before the first job, without asking the store; see `check` for that.

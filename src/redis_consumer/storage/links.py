@@ -1,4 +1,4 @@
-"""Under which URL is an object seen, and which object does a URL mean?"""
+"""Gives the URL of an object, and finds the object that a URL means."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 from redis_consumer.errors import InvalidJob
 from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.keys import check_key
+from redis_consumer.text import url_in_path
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -68,7 +69,8 @@ class Links:
         """Key that a key or a URL of this bucket means.
 
         Understood are the store's public URLs (by path, with the bucket as host, of a region, of the JSON
-        interface, signed), ``s3://bucket/key`` and the like, and ``file://`` URLs, percent-encoded or not.
+        interface, signed), ``s3://bucket/key`` and the like, and ``file://`` URLs, percent-encoded or not; and the
+        paths that the kiosk's client makes of them, such as ``uploads/../https:/host/bucket/key``.
 
         Args:
             text: a key or a URL.
@@ -78,19 +80,22 @@ class Links:
             InvalidJob: a URL of something else, or a key that `check_key` refuses.
         """
         url = text if _URL.match(text) else f"https://{text}" if _HOST_START.match(text) else None
+        # Without dots, what looks like a URL behind folders may be a key as well.
+        may_be_key = url is None and ".." not in unquote(text)
+        url = url or url_in_path(text)
         if url is None:
             return check_key(text, what)
         try:
             key = self._within(url)
         except ValueError:
             key = None
-        if key is None:
+        if key is None and not may_be_key:
             raise InvalidJob(
                 f"{what}: {text[:200]!r} is a URL outside of the bucket {self.address.url}; upload the file there "
                 "or give its key",
                 key=text,
             )
-        return check_key(key, what)
+        return check_key(text if key is None else key, what)
 
     def _within(self, url: str) -> str | None:
         """Key of a URL, None where it isn't of this bucket."""

@@ -86,6 +86,13 @@ def test_save_numpy_array_without_arguments_writes_to_the_working_directory(
     assert (tmp_path / "_feature_0.tif").is_file()
 
 
+def test_save_numpy_array_leaves_out_the_folders_of_a_url(tmp_path: Path) -> None:
+    """A consumer of 2020 takes the folder from ``original_name``, in which the kiosk's client puts a URL."""
+    subdir = "../http:/minio:9000/bucket/uploads"
+    (path,) = save_numpy_array(BATCH[0, ..., 0], "HeLa", subdir, tmp_path)
+    assert Path(path) == tmp_path / "HeLa_feature_0.tif"
+
+
 def test_save_numpy_array_logs_write_errors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
     with caplog.at_level(logging.ERROR):

@@ -1,6 +1,9 @@
-"""Under which URL is an object seen, and which object does a URL mean?"""
+"""URLs of objects, and the objects that URLs and paths made of URLs mean."""
 
 from __future__ import annotations
+
+import posixpath
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -145,6 +148,62 @@ def test_no_other_url_is_a_key(links: Links, url: str) -> None:
         links.key_of(url, "field input_file_name")
 
 
-@pytest.mark.parametrize("key", ["uploads/s3.amazonaws.com/a.tif", "storage/a.tif", "uploads/a:b.tif", "c:/a.tif"])
+@pytest.mark.parametrize(
+    "key", ["uploads/s3.amazonaws.com/a.tif", "storage/a.tif", "uploads/a:b.tif", "c:/a.tif", "http:/a/b.tif"]
+)
 def test_a_key_that_looks_a_little_like_a_url_is_a_key(key: str) -> None:
     assert S3.key_of(key) == key
+
+
+@pytest.mark.parametrize(
+    ("links", "url"),
+    [
+        (S3, "https://s3.amazonaws.com/images/uploads/a%20b.tif"),
+        (S3, "https://s3.eu-west-1.amazonaws.com/images/uploads/a%20b.tif"),
+        (S3, "https://images.s3.amazonaws.com/uploads/a%20b.tif"),
+        (S3, "https://images.s3.us-east-2.amazonaws.com/uploads/a%20b.tif?X-Amz-Signature=0#/a.tif"),
+        (S3, "s3://images/uploads/a b.tif"),
+        (MINIO, "http://minio:9000/s3/images/uploads/a%20b.tif"),
+        (GCS, "https://storage.googleapis.com/images/uploads/a%20b.tif"),
+        (GCS, "https://images.storage.googleapis.com/uploads/a%20b.tif"),
+        (GCS, "https://www.googleapis.com/storage/v1/b/images/o/uploads%2Fa%20b.tif"),
+        (GCS, "gs://images/uploads/a b.tif"),
+        (PREFIX, "gs://images/lab/one/uploads/a b.tif"),
+        (AZURE, "https://lab.blob.core.windows.net/images/uploads/a%20b.tif"),
+        (FOLDER, "file:///data/images/uploads/a%20b.tif"),
+        (MEMORY, "memory:///uploads/a%20b.tif"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["uploads", "uploads/plate 1/day", "uploads/"])
+def test_a_path_that_the_client_makes_of_a_url_means_the_object(links: Links, url: str, prefix: str) -> None:
+    """It takes the URL for a path, makes it relative to the folder of uploads, and puts that in front again."""
+    path = f"{prefix}/{posixpath.relpath(url, prefix)}"
+    for text in (path, f"/{path}", quote(path), path.replace("/", "\\"), posixpath.normpath(path), f"uploads/{url}"):
+        assert links.key_of(text) == "uploads/a b.tif"
+
+
+@pytest.mark.parametrize("links", ALL.values(), ids=list(ALL))
+@pytest.mark.parametrize(
+    "path",
+    [
+        "uploads/../https:/example.com/images/uploads/a.tif",
+        "uploads/../https:/s3.amazonaws.com/other/uploads/a.tif",
+        "uploads/../https:/storage.googleapis.com/images/../other/a.tif",
+        "uploads/../s3:/images/../other/a.tif",
+        "uploads/../gs:/other/a.tif",
+        "uploads/..%2Fhttps%3A%2F%2Fexample.com%2Fa.tif",
+        "uploads/../file:/data/images/../secret.tif",
+        "uploads/../file:/etc/passwd",
+        "uploads/../ftp:/images/a.tif",
+        "uploads/../../etc/passwd",
+        "../http:/",
+    ],
+)
+def test_a_path_made_of_another_url_leads_nowhere(links: Links, path: str) -> None:
+    with pytest.raises(InvalidJob):
+        links.key_of(path)
+
+
+def test_a_long_path_is_looked_at_in_time() -> None:
+    with pytest.raises(InvalidJob):
+        S3.key_of("uploads/" + "../" * 300_000 + "x")
