@@ -10,7 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import big, chaos, chaos_archives, codec, job, pickup, queue, scaling, serving, startup, tracking
+from benchmarks import (
+    big,
+    chaos,
+    chaos_archives,
+    codec,
+    job,
+    memory,
+    pickup,
+    queue,
+    scaling,
+    serving,
+    startup,
+    tracking,
+)
 from benchmarks import zip as archives
 from redis_consumer.errors import SettingsError
 
@@ -23,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "serving": serving.measure,
     "job": job.measure,
     "big": big.measure,
+    "memory": memory.measure,
     "zip": archives.measure,
     "tracking": tracking.measure,
     "scaling": scaling.measure,

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from redis_consumer.consumers import defaults
+from redis_consumer.consumers import defaults, frames
 from redis_consumer.consumers.image import ImageFileConsumer
-from redis_consumer.consumers.input_image import load_input
+from redis_consumer.consumers.input_image import open_input
 from redis_consumer.errors import InvalidImage
 from redis_consumer.job import Job
 from redis_consumer.models import ModelStore
@@ -100,18 +100,21 @@ def _with(get: Callable[[str], Any], **values: Any) -> Callable[[str], Any]:
 def test_frames_that_a_field_makes_too_high_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((8, 16, 2100), np.uint8))
     job = Job("j", {"input_file_name": "uploads/a.npy", "dimension_order": "CXY"})
-    with pytest.raises(InvalidImage, match=r"a\.npy: field dimension_order makes frames of 16 x 2100 px"):
-        load_input(tmp_path / "a.npy", job, takes_parts=False)
+    refused = pytest.raises(InvalidImage, match=r"a\.npy: field dimension_order makes frames of 16 x 2100 px")
+    with refused, open_input(tmp_path / "a.npy", job, takes_parts=False):
+        pass
 
 
 def test_channels_named_over_and_over_are_refused_by_what_they_take(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((60, 2048, 2048, 1), np.uint8))
     job = Job("j", {"input_file_name": "uploads/a.npy", "channels": "0,0,0"})
-    with pytest.raises(InvalidImage, match=r"a\.npy: field channels names 3 channels of 1, which take 2880 MiB"):
-        load_input(tmp_path / "a.npy", job, takes_parts=False)
+    refused = pytest.raises(InvalidImage, match=r"a\.npy: field channels names 3 channels of 1, which take 2880 MiB")
+    with refused, open_input(tmp_path / "a.npy", job, takes_parts=False):
+        pass
 
 
-def test_a_scale_that_makes_too_much_of_many_frames_is_refused() -> None:
+def test_a_scale_that_makes_too_much_of_many_frames_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "GROUP_BYTES", 1 << 40)  # a job whose functions see all frames at once
     done = run(ImageFileConsumer, np.zeros((60, 1000, 1000, 2), np.uint8), model=lambda tiles: tiles, scale=2)
     assert done.status == "failed"
     assert done.reason.startswith("InvalidJob: field scale: 2 makes ")

@@ -335,15 +335,17 @@ ATTACKS: dict[str, Attack] = {
 
 def main(path: Path, fields: dict[str, str]) -> dict[str, Any]:
     """Read a file as a job does; give its shape, or the error."""
-    from redis_consumer.consumers.input_image import load_input
+    from redis_consumer.consumers.input_image import open_input
     from redis_consumer.errors import ConsumerError
     from redis_consumer.job import Job
 
     job = Job("predict:1", {"input_file_name": f"uploads/{path.name}", **fields})
     try:
         _ = job.scale, job.cuts, job.field_size, job.model, job.label
-        image = load_input(path, job, takes_parts=True)
-        shape = _read_parts(path, job) if image is None else image.shape
+        with open_input(path, job, takes_parts=True) as frames:
+            shape = _read_parts(path, job) if frames is None else frames.shape
+            for _ in frames.parts() if frames is not None else ():
+                pass
     except ConsumerError as error:
         return {"kind": type(error).__name__, "message": str(error)}
     return {"shape": shape}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,17 +27,22 @@ def crops(image: Array, size_px: int, *, every: int) -> Array:
     Returns:
         (N, y, x, 1) float32; squares at the far edge overlap their neighbours, so that none is padded.
     """
-    stack = _as_stack(image)
+    return np.stack(list(crops_of([image], size_px, every=every)))
+
+
+def crops_of(parts: Iterable[Array], size_px: int, *, every: int) -> Iterator[Array]:
+    """Give what `crops` gives, one by one, of an image that comes in groups of frames."""
+    squares = (square for part in parts for square in _squares(_as_stack(part), size_px))
+    return itertools.islice(squares, 0, None, max(every, 1))
+
+
+def _squares(stack: Array, size_px: int) -> Iterator[Array]:
     height, width = stack.shape[1:3]
     if height < size_px or width < size_px:
-        return stack[:: max(every, 1)]
-    squares = [
-        plane[top : top + size_px, left : left + size_px]
-        for plane in stack
-        for top in _starts(height, size_px)
-        for left in _starts(width, size_px)
-    ]
-    return np.stack(squares[:: max(every, 1)])
+        yield from stack
+        return
+    for plane, top, left in itertools.product(stack, _starts(height, size_px), _starts(width, size_px)):
+        yield plane[top : top + size_px, left : left + size_px]
 
 
 def _as_stack(image: Array) -> Array:

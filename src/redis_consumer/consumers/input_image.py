@@ -1,64 +1,125 @@
-"""Which pixels does a job ask about? Its image as an array, with the channels that it names."""
+"""Opens the image of a job, with the channels that the job names."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from redis_consumer.consumers import defaults
+from redis_consumer.consumers.frames import Frames
 from redis_consumer.consumers.results import shown_name
 from redis_consumer.errors import InvalidImage, InvalidJob
 from redis_consumer.job import Job
 
 if TYPE_CHECKING:
     from redis_consumer.images import ImageLimits
+    from redis_consumer.images.reading import OpenedImage
     from redis_consumer.serving.base import Array
 
 
-def load_input(path: Path, job: Job, *, takes_parts: bool) -> Array | None:
-    """Read an image as (B, Y, X, C) float32, with the channels that its job names.
+@contextmanager
+def open_input(path: Path, job: Job, *, takes_parts: bool) -> Iterator[Frames | None]:
+    """Open an image as (B, Y, X, C) float32, with the channels that its job names; pixels are read when asked for.
 
     Args:
         path: the downloaded file, or the folder of an OME-Zarr.
         job: says which axes and channels.
         takes_parts: whether an image that is too large for memory may be done part by part.
 
-    Returns:
+    Yields:
         None where the image is to be done part by part: it is too large, but can be read by region, or an OME-Zarr.
 
     Raises:
         InvalidImage: as `redis_consumer.images.read_image`, or it can only be done part by part, and may not.
         InvalidJob: the job names channels or axes that aren't there.
     """
-    from redis_consumer.images import ImageLimits, batch_shape, check_frames, read_image, select_channels, to_batch
+    from redis_consumer.images import ImageLimits, open_image
     from redis_consumer.images.regions import is_large
 
     name, order = shown_name(job.original_name), job.get("dimension_order").strip()
-    max_frames = int(defaults.get("MAX_IMAGE_FRAMES"))
     limits = ImageLimits(
         max_height=int(defaults.get("MAX_IMAGE_HEIGHT")),
         max_width=int(defaults.get("MAX_IMAGE_WIDTH")),
         # Which axes are frames, the job's order decides where it gives one.
-        max_frames=None if order else max_frames,
+        max_frames=None if order else int(defaults.get("MAX_IMAGE_FRAMES")),
     )
-    try:
-        image = read_image(path, limits=limits, name=name)
-    except IsADirectoryError as error:
-        if takes_parts:
-            return None
-        raise InvalidImage(f"{name}: is an OME-Zarr, which this consumer can't take; save it as TIFF") from error
-    except InvalidImage:
-        if takes_parts and is_large(path, limits):
-            return None
-        raise
+    frames = None
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(open_image(path, limits=limits, name=name))
+            frames = _frames(opened, path, job, limits, stack)
+        except IsADirectoryError as error:
+            if not takes_parts:
+                raise InvalidImage(
+                    f"{name}: is an OME-Zarr, which this consumer can't take; save it as TIFF"
+                ) from error
+        except InvalidImage:
+            if not (takes_parts and is_large(path, limits)):
+                raise
+        yield frames
+
+
+def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stack: ExitStack) -> Frames:
+    """The frames of an opened image: read in groups where there are many and the file lets that be done."""
+    from redis_consumer.images import batch_shape, check_frames, check_indices, select_channels, to_batch
+
+    source, name, order = opened.source, opened.name, job.get("dimension_order").strip()
+    count, height, width, channels = batch_shape(source.shape, source.axes, order, name)
+    check_frames(count, int(defaults.get("MAX_IMAGE_FRAMES")), name)
     indices = channels_of(job)
-    shape = batch_shape(image.array.shape, image.axes, order, name)
-    check_frames(shape[0], max_frames, name)
-    _check_held(shape, len(indices or ()), limits, name)
-    batch: Array = to_batch(image, order)
-    return batch if indices is None else select_channels(batch, indices, name)
+    _check_held((count, height, width, channels), len(indices or ()), limits, name)
+    if indices is not None:
+        check_indices(indices, channels, name)
+        channels = len(indices)
+
+    def whole(start: int, stop: int) -> Array:
+        batch: Array = to_batch(opened.read(), order)
+        return (batch if indices is None else select_channels(batch, indices, name))[start:stop]
+
+    frames = Frames((count, height, width, channels), whole)
+    if len(frames.groups()) == 1:
+        return frames
+    return Frames(frames.shape, _by_frame(path, name, order, indices, stack) or _once(whole, count))
+
+
+def _by_frame(
+    path: Path, name: str, order: str, indices: Sequence[int] | None, stack: ExitStack
+) -> Callable[[int, int], Array] | None:
+    """What reads frames one by one; None for a file that must be read at once."""
+    from redis_consumer.images.planes import NotByRegionError
+    from redis_consumer.images.regions import open_regions
+
+    try:
+        image = stack.enter_context(open_regions(path, name=name, dimension_order=order, channels=indices))
+    except NotByRegionError:
+        return None
+    everything = (slice(0, image.shape[1]), slice(0, image.shape[2]))
+
+    def read(start: int, stop: int) -> Array:
+        if stop == start + 1:
+            return image.read(start, everything)
+        batch = np.empty((stop - start, *image.shape[1:]), np.float32)
+        for place, number in enumerate(range(start, stop)):
+            batch[place] = image.read(number, everything)[0]
+        return batch
+
+    return read
+
+
+def _once(whole: Callable[[int, int], Array], count: int) -> Callable[[int, int], Array]:
+    """The same, reading the file only the first time."""
+    kept: list[Array] = []
+
+    def read(start: int, stop: int) -> Array:
+        if not kept:
+            kept.append(whole(0, count))
+        return kept[0][start:stop]
+
+    return read
 
 
 def _check_held(shape: tuple[int, int, int, int], named: int, limits: ImageLimits, name: str) -> None:

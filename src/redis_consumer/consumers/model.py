@@ -49,6 +49,7 @@ class ModelConsumer(Consumer):
     ) -> None:
         super().__init__(redis_client, storage_client, queue, final_status, **kwargs)
         self.predict_retries = 0
+        self._part = (0, 1)
         self._is_by_card = False
         self._looked_at: set[ModelId] = set()
         if model_server is not None:
@@ -70,6 +71,7 @@ class ModelConsumer(Consumer):
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it, see `Consumer.run`."""
         self.predict_retries = 0
+        self._part = (0, 1)
         return super().run(job)
 
     def prepare(self) -> None:
@@ -315,7 +317,11 @@ class ModelConsumer(Consumer):
         return {**found, "card": None if card is None else _as_data(card)}
 
     def _run_one(self, tiling: Tiling, planned: Planned) -> list[Array]:
-        (outputs,) = self._run_tiles(tiling, [planned], lambda done: self.report_progress(done, planned.tiles))
+        part, parts = self._part
+        tiles = planned.tiles
+        (outputs,) = self._run_tiles(
+            tiling, [planned], lambda done: self.report_progress(part * tiles + done, parts * tiles)
+        )
         return outputs
 
     def _run_tiles(

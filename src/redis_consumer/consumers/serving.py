@@ -12,6 +12,7 @@ import numpy as np
 
 from redis_consumer.consumers import defaults, detect
 from redis_consumer.consumers.base import Outcome
+from redis_consumer.consumers.frames import Frames
 from redis_consumer.consumers.model import ModelConsumer
 from redis_consumer.consumers.model_input import dimension_orders, fit_inputs, inputs_of_metadata
 from redis_consumer.consumers.predict import ModelClient, described_inputs, model_of
@@ -60,17 +61,17 @@ class TensorFlowServingConsumer(ModelConsumer):
         self._redis_hash = job.id if job else None
         self._redis_values = dict(job.fields) if job else {}
 
-    def detect_scale(self, image: Array) -> float:
+    def detect_scale(self, image: Array | Frames) -> float:
         """Ask ``SCALE_DETECT_MODEL`` by which factor an image is to be resized; 1 while detection is off.
 
         Args:
-            image: (Y, X), (Y, X, C), (T, Y, X) or (B, Y, X, C).
+            image: (Y, X), (Y, X, C), (T, Y, X) or (B, Y, X, C); or frames that are read in groups.
         """
         if not defaults.get("SCALE_DETECT_ENABLED"):
             return 1.0
         return detect.scale_of(self._detection_outputs("SCALE", image))
 
-    def get_image_scale(self, scale: float | str | None, image: Array, redis_hash: str) -> float:
+    def get_image_scale(self, scale: float | str | None, image: Array | Frames, redis_hash: str) -> float:
         """The scale that a job gives; where it gives none, the detected one, which is written to the job.
 
         Args:
@@ -93,7 +94,7 @@ class TensorFlowServingConsumer(ModelConsumer):
             )
         return factor
 
-    def detect_label(self, image: Array) -> int:
+    def detect_label(self, image: Array | Frames) -> int:
         """Ask ``LABEL_DETECT_MODEL`` what kind of image it is: index into the model choices; 0 while detection is off.
 
         Args:
@@ -103,9 +104,11 @@ class TensorFlowServingConsumer(ModelConsumer):
             return 0
         return detect.label_of(self._detection_outputs("LABEL", image))
 
-    def _detection_outputs(self, kind: str, image: Array) -> Array:
-        crops = detect.crops(
-            image, int(defaults.get(f"{kind}_RESHAPE_SIZE")), every=int(defaults.get(f"{kind}_DETECT_SAMPLE"))
+    def _detection_outputs(self, kind: str, image: Array | Frames) -> Array:
+        crops = detect.crops_of(
+            image.parts() if isinstance(image, Frames) else [image],
+            int(defaults.get(f"{kind}_RESHAPE_SIZE")),
+            every=int(defaults.get(f"{kind}_DETECT_SAMPLE")),
         )
         model = ModelId.parse(str(defaults.get(f"{kind}_DETECT_MODEL")))
         return np.concatenate([self._ask(crop, model)[0] for crop in crops])

@@ -35,13 +35,20 @@ _ORDER = list(JobStatus)
 
 
 class Stages:
-    """Writes a job's status at the start of each stage, together with the time that the stage before took."""
+    """Writes a job's status at the start of each stage, together with the time that the stage before took.
+
+    Where an image is processed in groups of frames, a stage's time is that of all groups, and the job is predicting
+    until its last group is.
+    """
 
     def __init__(self, consumer: TensorFlowServingConsumer, job: Job) -> None:
         self.consumer = consumer
         self.job = job
         self.started = self.began = time.monotonic()
         self._reached = JobStatus.NEW
+        self._spent_s: dict[str, float] = {}
+        self._groups = 1
+        self._groups_left = 0
 
     @property
     def retries(self) -> int:
@@ -50,18 +57,32 @@ class Stages:
 
     def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
         """Begin a stage, unless the job is beyond; `ended` names the field for the seconds of the one before."""
-        if _ORDER.index(status) <= _ORDER.index(self._reached):
+        is_early = status is JobStatus.POST_PROCESSING and self._groups_left > 0
+        if is_early or _ORDER.index(status) <= _ORDER.index(self._reached):
+            if self._groups > 1:
+                self._time(ended)
             return
         self._reached = status
         self.consumer.update_key(self.job.id, {**self._time(ended), "status": status.value, **fields})
+
+    def begin_group(self, number: int, groups: int) -> None:
+        """Begin a group of frames, from 0."""
+        if groups > 1 and number:
+            self._time("postprocess_time")
+        self._groups, self._groups_left = groups, groups - number - 1
 
     def finish(self, **fields: Any) -> None:
         """End the job with its result."""
         total_s = time.monotonic() - self.started
         done = {"status": self.consumer.final_status, "total_jobs": 1, "total_time": f"{total_s:.6f}"}
-        self.consumer.update_key(self.job.id, {**self._time("upload_time"), **done, **fields})
+        upload = self._time("upload_time")
+        times = {name: f"{spent_s:.6f}" for name, spent_s in self._spent_s.items()} if self._groups > 1 else upload
+        self.consumer.update_key(self.job.id, {**times, **done, **fields})
 
     def _time(self, ended: str | None) -> dict[str, str]:
         now = time.monotonic()
         took_s, self.began = now - self.began, now
-        return {ended: f"{took_s:.6f}"} if ended else {}
+        if ended is None:
+            return {}
+        self._spent_s[ended] = self._spent_s.get(ended, 0.0) + took_s
+        return {ended: f"{self._spent_s[ended]:.6f}"}

@@ -62,7 +62,7 @@ class Tiling:
 
         batch = image[np.newaxis] if image.ndim == len(self.sides) + 1 else image
         check_batch(batch, len(self.sides))
-        self._check_channels(batch.shape[-1])
+        self.check_channels(batch.shape[-1])
         axes = [self._along(axis, side) for axis, side in enumerate(batch.shape[1:-1])]
         tile, overlaps = tuple(tile for tile, _ in axes), tuple(overlap for _, overlap in axes)
         plan = plan_tiles(batch.shape[1:-1], tile, overlaps)
@@ -178,7 +178,8 @@ class Tiling:
                 model=str(self.model),
             )
 
-    def _check_channels(self, channels: int) -> None:
+    def check_channels(self, channels: int) -> None:
+        """Raise `ModelMismatch` unless the model takes images of so many channels."""
         if self.channels is not None and self.channels != channels:
             raise ModelMismatch(
                 f"image: has {channels} channel(s), model {self.model} takes {self.channels}; "

@@ -81,13 +81,18 @@ def select_channels(batch: Array, indices: Sequence[int], name: str) -> Array:
         InvalidImage: the image has no such channel.
     """
     count = batch.shape[-1]
+    check_indices(indices, count, name)
+    return batch if list(indices) == list(range(count)) else batch[..., list(indices)]
+
+
+def check_indices(indices: Sequence[int], count: int, name: str) -> None:
+    """Raise `InvalidImage` if one of `indices` is no channel of an image that has `count` of them."""
     for index in indices:
         if not 0 <= index < count:
             raise InvalidImage(
                 f"{name}: field channels asks for channel {index}, but the image has {count} (0 to {count - 1}); "
                 "correct the field, or upload an image with all channels"
             )
-    return batch if list(indices) == list(range(count)) else batch[..., list(indices)]
 
 
 def _groups(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> tuple[list[int], ...]:

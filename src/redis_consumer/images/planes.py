@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from redis_consumer.errors import InvalidImage
 from redis_consumer.images.image import Array, Source
 
 Region = tuple[slice, slice]
 
 #: Decoded bytes of a tile, strip or chunk that is read whole to get a part of it. Larger ones are refused.
 MAX_SEGMENT_BYTES = 64 << 20
+
+
+class NotByRegionError(InvalidImage):
+    """A file whose planes can be read only all at once."""
 
 
 @dataclass(frozen=True)

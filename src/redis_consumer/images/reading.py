@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,29 +124,81 @@ def _sniff(path: Path, name: str) -> str:
     raise InvalidImage(f"{name}: isn't an image of a known format; save it as {FORMATS}")
 
 
+@dataclass(frozen=True)
+class OpenedImage:
+    """A file whose header is read and found acceptable; its pixels are read only while it is open.
+
+    Attributes:
+        source: what the header says.
+        kind: format of the file, as in `MAGIC`.
+        name: the scientist's name of the file, for messages.
+        has_limits: whether its pixels are checked as well.
+    """
+
+    source: Source
+    kind: str
+    name: str
+    has_limits: bool = True
+
+    def read(self) -> Image:
+        """Read all pixels.
+
+        Raises:
+            InvalidImage: as `read_image`.
+        """
+        with _readable(self.kind, self.name):
+            array = self.source.decode()
+            if array.shape != self.source.shape:  # tifffile gives what it finds
+                raise ValueError(f"decoded shape {array.shape} differs from {self.source.shape}")
+        if self.has_limits:
+            _check_values(array, self.name)
+        return Image(array, self.source.axes, self.source.pixel_size_um, self.name)
+
+
+@contextmanager
+def open_image(path: Path, *, limits: ImageLimits, name: str) -> Iterator[OpenedImage]:
+    """Open an image file of any supported format, see `read_image`; no pixels are read yet.
+
+    Raises:
+        InvalidImage: as `read_image`, as far as the header shows it.
+        OSError: the local file can't be opened.
+    """
+    with _opened(path, _sniff(path, name), limits, name) as opened:
+        yield opened
+
+
 def _read(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Image:
     """Read a file; without limits, whatever its pixels are."""
+    with _opened(path, kind, limits, name) as opened:
+        return opened.read()
+
+
+@contextmanager
+def _opened(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Iterator[OpenedImage]:
+    with ExitStack() as stack:
+        with _readable(kind, name):
+            source = stack.enter_context(_open(kind, path, name))
+            if limits is not None:
+                check_source(source, limits, name)
+        yield OpenedImage(source, kind, name, limits is not None)
+
+
+@contextmanager
+def _readable(kind: str, name: str) -> Iterator[None]:
+    """Turn whatever readers raise for damaged files into one sentence."""
     # Readers of damaged files raise nearly anything (KeyError, struct.error, MemoryError, errors of
     # codecs), and their texts hold machine paths; so every error becomes one sentence, cause chained.
     # Their warnings say less than our checks do, and must not become errors where a user wants that.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with _open(kind, path, name) as source:
-                if limits is not None:
-                    check_source(source, limits, name)
-                array = source.decode()
-                if array.shape != source.shape:  # tifffile gives what it finds
-                    raise ValueError(f"decoded shape {array.shape} differs from {source.shape}")
+            yield
         except InvalidImage:
             raise
         except Exception as error:
             raise InvalidImage(
                 f"{name}: looks like {kind} but is damaged or cut off; export it again and upload the whole file"
             ) from error
-        if limits is not None:
-            _check_values(array, name)
-    return Image(array, source.axes, source.pixel_size_um, name)
 
 
 def _open(kind: str, path: Path, name: str) -> AbstractContextManager[Source]:

@@ -17,7 +17,7 @@ from redis_consumer.images.axes import Batch, select_channels, to_batch
 from redis_consumer.images.image import Array, Image, ImageLimits, Source, check_frames, check_source
 from redis_consumer.images.npy import open_npy
 from redis_consumer.images.ome_zarr import is_ome_zarr, open_ome_zarr
-from redis_consumer.images.planes import Planes, Region, array_planes
+from redis_consumer.images.planes import NotByRegionError, Planes, Region, array_planes
 from redis_consumer.images.reading import MAGIC
 from redis_consumer.images.tiff import open_tiff
 from redis_consumer.images.tiff_planes import open_tiff_planes
@@ -152,7 +152,7 @@ def _open(path: Path, name: str) -> AbstractContextManager[Planes]:
         return open_ome_zarr(path, name)
     if kind == "NPY":
         return _open_npy_planes(path, name)
-    raise InvalidImage(f"{name}: can't be read in parts; save it as TIFF with tiles, as OME-Zarr or as NPY")
+    raise NotByRegionError(f"{name}: can't be read in parts; save it as TIFF with tiles, as OME-Zarr or as NPY")
 
 
 @contextmanager
@@ -177,7 +177,7 @@ def _region_image(
         raise InvalidImage(f"{name}: {prod(sides)} planes are too many; split the stack")
     numbers = to_batch(Image(np.arange(prod(sides)).reshape(sides), source.axes, name=name), order)
     if numbers.shape[1:3] != (1, 1):
-        raise InvalidImage(
+        raise NotByRegionError(
             f"{name}: field dimension_order: {order} takes other axes for Y and X than the file, whose axes are "
             f"{source.axes}; leave the field empty"
         )

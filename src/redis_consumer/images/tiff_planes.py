@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from redis_consumer.errors import InvalidImage
 from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
 from redis_consumer.images.image import Array, Source
-from redis_consumer.images.planes import MAX_SEGMENT_BYTES, Planes, Region, array_planes
+from redis_consumer.images.planes import MAX_SEGMENT_BYTES, NotByRegionError, Planes, Region, array_planes
 from redis_consumer.images.tiff import open_library, open_tiff
 
 if TYPE_CHECKING:
@@ -47,10 +46,10 @@ def open_tiff_planes(path: Path, name: str) -> Iterator[Planes]:
             or not source.axes.endswith(keyframe.axes)
             or source.shape[-len(keyframe.shape) :] != keyframe.shape
         ):
-            raise InvalidImage(f"{name}: its planes can't be read one by one; save it as an OME-TIFF with tiles")
+            raise NotByRegionError(f"{name}: its planes can't be read one by one; save it as an OME-TIFF with tiles")
         segments = _Segments(tif, series, source.dtype)
         if not segments.is_readable:
-            raise InvalidImage(
+            raise NotByRegionError(
                 f"{name}: is too large to be read at once, and its parts of {segments.segment_bytes / 2**20:.0f} MiB "
                 "can't be read one by one; save it with tiles, e.g. of 512 x 512 px"
             )
@@ -84,6 +83,7 @@ class _Segments:
         self._most_kept = 0 if page.is_tiled else CACHE_BYTES // self.segment_bytes
         self._kept: dict[tuple[int, int], Array] = {}
         self._band: tuple[int, ...] = ()
+        self._is_whole_width = False
 
     @property
     def is_readable(self) -> bool:
@@ -98,6 +98,7 @@ class _Segments:
         """See `Planes.read`."""
         rows, columns = region
         band = (rows.start, rows.stop, *planes)
+        self._is_whole_width = columns.stop - columns.start == self._page.imagewidth
         if band != self._band:
             self._band = band
             self._kept.clear()
@@ -155,7 +156,7 @@ class _Segments:
             segment = self._decode(page_index, index)
             # Nothing is replaced: all blocks of a row need the same strips in the same order, so that what was used
             # longest ago is what is needed next.
-            if len(self._kept) < self._most_kept:
+            if len(self._kept) < self._most_kept and not self._is_whole_width:
                 self._kept[key] = segment
         return segment
 

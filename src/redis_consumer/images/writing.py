@@ -76,6 +76,60 @@ def write_frames(labels: Iterable[Array], shape: tuple[int, ...], path: Path) ->
     return path
 
 
+class StackFiles:
+    """The TIFFs of a stack whose frames come in groups, the same files as `write_channels` makes of all at once.
+
+    Args:
+        path_stem: as for `write_channels`.
+        frames: how many will come, 2 or more.
+
+    Attributes:
+        paths: the files, in the order of the channels.
+    """
+
+    def __init__(self, path_stem: str | os.PathLike[str], frames: int) -> None:
+        self._stem = os.fspath(path_stem)
+        self._frames = frames
+        self._offset = self._done = 0
+        self.paths: list[Path] = []
+
+    def add(self, arrays: Sequence[Array]) -> None:
+        """Write the next frames: (b, Y, X, C) each, whose channels are numbered onward.
+
+        Raises:
+            PermanentError: they hold labels that float32 can't tell apart.
+            ValueError: frames or channels are others than those before.
+            OSError: the files can't be written.
+        """
+        for array in arrays:
+            _check_exact(array)
+        planes = [array[..., channel] for array in arrays for channel in range(array.shape[-1])]
+        if not self.paths:
+            self.paths = [self._new_file(number, plane.shape[1:]) for number, plane in enumerate(planes)]
+        for plane, path in zip(planes, self.paths, strict=True):
+            with path.open("r+b") as file:
+                file.seek(self._offset + self._done * plane[0].size * 4)
+                file.writelines(np.ascontiguousarray(frame, "<f4").data for frame in plane)
+        self._done += len(arrays[0])
+
+    def _new_file(self, number: int, shape_yx: tuple[int, ...]) -> Path:
+        """Write a file whose pixels are all zero."""
+        from tifffile import imwrite
+
+        path = Path(f"{self._stem}_feature_{number}.tif")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place = imwrite(
+            path,
+            shape=(self._frames, *shape_yx),
+            dtype="<f4",
+            byteorder="<",
+            photometric="minisblack",
+            returnoffset=True,
+        )
+        self._offset = 0 if place is None else int(place[0])
+        return path
+
+
 def save_numpy_array(
     arr: Array | Sequence[Array],
     name: str = "",

@@ -1,0 +1,83 @@
+"""The frames of one image, read and processed in groups, so that memory doesn't grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from redis_consumer.processing.tiled import Planned
+    from redis_consumer.serving.base import Array
+
+#: Frames of a group have at most so many bytes as float32; a larger frame is a group by itself.
+GROUP_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Images of one shape, read when they are asked for.
+
+    Attributes:
+        shape: (B, Y, X, C) of all.
+        read: takes the first frame and the one behind the last, gives them as (b, Y, X, C) float32.
+    """
+
+    shape: tuple[int, int, int, int]
+    read: Callable[[int, int], Array]
+
+    @classmethod
+    def of(cls, batch: Array) -> Frames:
+        """The frames of an array (B, Y, X, C)."""
+        frames, height, width, channels = batch.shape
+        return cls((frames, height, width, channels), lambda start, stop: batch[start:stop])
+
+    def all(self) -> Array:
+        """All frames."""
+        return self.read(0, self.shape[0])
+
+    def groups(self, size: int = 0) -> list[range]:
+        """Divide the frames.
+
+        Args:
+            size: frames of a group; 0 for as many as `GROUP_BYTES` hold.
+        """
+        count = self.shape[0]
+        step = size or frames_for(self.shape[1:])
+        return [range(start, min(start + step, count)) for start in range(0, count, step)]
+
+    def parts(self) -> Iterator[Array]:
+        """All frames, group by group."""
+        return (self.read(group.start, group.stop) for group in self.groups())
+
+
+def frames_for(shape: tuple[int, int, int], planned: Planned | None = None) -> int:
+    """Say how many frames make a group, 1 or more.
+
+    Args:
+        shape: (Y, X, C) of a frame.
+        planned: how one frame goes through the model. Where it is a single tile, calls are filled.
+    """
+    height, width, channels = shape
+    count = max(1, GROUP_BYTES // (4 * height * width * channels))
+    if planned is None or len(planned.plan) > 1 or count < planned.batch_size:
+        return count
+    return count // planned.batch_size * planned.batch_size
+
+
+def joined(groups: Iterator[list[Array]], count: int) -> list[Array]:
+    """Join the results of groups, (b, Y, X, C) each, to those of all `count` frames."""
+    first = next(groups)
+    if len(first[0]) == count:
+        return first
+    results = [np.empty((count, *array.shape[1:]), array.dtype) for array in first]
+    done, group = 0, first
+    while True:
+        for result, array in zip(results, group, strict=True):
+            result[done : done + len(array)] = array
+        done += len(group[0])
+        if done >= count:
+            return results
+        group = next(groups)
