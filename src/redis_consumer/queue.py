@@ -174,6 +174,7 @@ class JobQueue:
             "held": "it runs in {}",
             "dead": "it became a dead letter after {} attempts",
             "waits": "it waits for its children",
+            "too large": "its hash is too large, with {} fields; it failed",
             "unwanted": "its parent job was cancelled, or is gone",
         }[outcome]
         with job_context(job_id=job_id, queue=self.name):
@@ -234,12 +235,8 @@ class JobQueue:
         code, confirmed = run_together(self.redis, [call], wait)
         self.check(code, job)
         if int(confirmed) < self.replicas:
-            logger.warning(
-                "Result of job %s is on %d of %d replicas: a failover now would undo it, and run the job again",
-                job.id,
-                confirmed,
-                self.replicas,
-            )
+            what = "Result of job %s is on %d of %d replicas: a failover now would undo it, and run the job again"
+            logger.warning(what, job.id, confirmed, self.replicas)
 
     def give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False, error: str = "") -> None:
         """Return a job to its queue, unsettled.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from redis_consumer.cli.output import EXIT_FAILED, console, fail, printable, write_json
+from redis_consumer.cli.watch import read_hash
 from redis_consumer.cli.words import age_s, duration, in_words
 from redis_consumer.errors import SettingsError
 from redis_consumer.job import FINAL_STATUSES
@@ -61,8 +62,7 @@ def read_job(client: Any, job_id: str) -> dict[str, str]:
     if kind != "hash":
         what = "there is no such job, or it has expired" if kind == "none" else f"the key holds a {kind}, no job"
         fail(f"{job_id}: {what}; `redis-consumer status` lists the jobs that wait or run", EXIT_FAILED)
-    fields: dict[str, str] = client.hgetall(job_id)
-    return fields
+    return read_hash(client, job_id)
 
 
 def look_ahead(client: Any, job_id: str, *, queue: str | None) -> Outlook | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from redis_consumer.cli.watch import read_hash
 from redis_consumer.consumers.options import is_per_job
 from redis_consumer.consumers.provenance import FIELD, FORMAT
 from redis_consumer.errors import InvalidJob, ObjectNotFound, PermanentError
@@ -91,7 +92,7 @@ def find_record(name: str, bucket: Any, open_redis: Callable[[], Any]) -> Record
     if name.endswith((ENDING, ".zip")) and ":" not in name:
         return parse(name, _read(bucket, name.removesuffix(".zip").removesuffix(ENDING) + ENDING))
     redis = open_redis()
-    fields = redis.hgetall(name) if redis.type(name) == "hash" else {}
+    fields = read_hash(redis, name) if redis.type(name) == "hash" else {}
     if not fields:
         raise InvalidJob(
             f"{name}: there is no such job, or it has expired; name its record instead, output/….provenance.json in "

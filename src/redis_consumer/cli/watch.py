@@ -30,10 +30,17 @@ SHARES = {
     GONE: 100.0,
 }
 
-#: One command for many hashes: it is retried as a whole while Redis is away, which a pipeline isn't.
+#: One command for many hashes: it is retried as a whole while Redis is unavailable, which a pipeline isn't. Of a long
+#: text only the end is read.
 _READ_MANY = """
 local found = {}
-for i, key in ipairs(KEYS) do found[i] = redis.call('HMGET', key, unpack(ARGV)) end
+for i, key in ipairs(KEYS) do
+  found[i] = {}
+  for j, name in ipairs(ARGV) do
+    local text = redis.call('HGET', key, name)
+    found[i][j] = text and #text > 65536 and string.sub(text, -65536) or text
+  end
+end
 return found
 """
 _KEYS_AT_ONCE = 500
@@ -76,6 +83,15 @@ class JobState:
             return "its hash is gone: deleted, or expired before the result was fetched"
         lines = self.reason.strip().splitlines()
         return lines[-1] if lines else ""
+
+
+def read_hash(client: Any, key: str) -> dict[str, str]:
+    """Read all fields of a job; of a hash that no worker would take for its size, some. Empty where there is none."""
+    from redis_consumer.scripts import script_call
+
+    call = script_call("read", [key], [])
+    texts: list[str] = call.script.run(client, call.keys, call.arguments)
+    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def read_states(client: Any, job_ids: Sequence[str]) -> list[JobState]:

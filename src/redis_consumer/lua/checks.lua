@@ -45,6 +45,43 @@ local function add_to(key, field, amount)
   return sum
 end
 
+-- The largest hash that is read whole, and the longest text that is read of any other.
+local most_fields, most_bytes, most_short = 50000, 16777216, 4096
+-- What is read of a hash that is too large, as far as it is short.
+local told_fields = {"status", "reason", "progress", "original_name", "input_file_name", "output_file_name",
+  "output_url", "provenance_file_name", "objects", "total_time", "created_at", "updated_at", "updated_by"}
+
+-- How many fields a hash has, and bytes; no value is read for that. More fields than are read aren't counted in bytes.
+local function size_of(key)
+  local fields, bytes = redis.call("HLEN", key), 0
+  for _, name in ipairs(fields <= most_fields and redis.call("HKEYS", key) or {}) do
+    bytes = bytes + #name + redis.call("HSTRLEN", key, name)
+  end
+  return fields, bytes
+end
+
+-- A field of a hash; false where it is missing, or too long for what it is to hold.
+local function short_in(key, field)
+  return redis.call("HSTRLEN", key, field) <= most_short and redis.call("HGET", key, field)
+end
+
+-- All fields and values of a hash of so many bytes at most, of a larger one a few; and the bytes of those.
+local function fields_within(key, most)
+  local fields, bytes = size_of(key)
+  if fields <= most_fields and bytes <= most then
+    return redis.call("HGETALL", key), bytes
+  end
+  local told = {}
+  for _, name in ipairs(told_fields) do
+    local text = short_in(key, name)
+    if text then
+      told[#told + 1] = name
+      told[#told + 1] = text
+    end
+  end
+  return told, 0
+end
+
 -- Call a command with a list of values, or the part of it from `first` to `last`, as often as it takes.
 local function write(command, key, values, first, last)
   for start = first or 1, last or #values, page do

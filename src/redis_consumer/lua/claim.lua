@@ -8,7 +8,8 @@
 -- Returns {"claimed", attempt, key, field, value, …}, {"empty"}; or, with the key dropped from the list,
 --   {"gone", key} (no such hash), {"no hash", key, type}, {"final", key, status} (a duplicate of a job that has its
 --   result), {"held", key, holder} (a duplicate of a running job), {"dead", key, attempts} (no attempt is left),
---   {"waits", key} (for its children) or {"unwanted", key} (its parent was cancelled, or is gone: it ends as failed).
+--   {"waits", key} (for its children), {"unwanted", key} (its parent was cancelled, or is gone: it ends as failed) or
+--   {"too large", key, fields, bytes} (to be read: it ends as failed).
 -- Atomic because two workers that look at a job and then take it would both run it; and a job that expires between
 -- look and write would come back to life as a hash with two fields.
 
@@ -62,7 +63,8 @@ end
 if kind ~= "hash" then
   return drop("no hash", job, kind)
 end
-local status, parent, phase = unpack(redis.call("HMGET", job, "status", "parent", "next_phase"))
+local fields, bytes = size_of(job)
+local status, parent, phase = short_in(job, "status"), short_in(job, "parent"), short_in(job, "next_phase")
 local kin = (parent or phase) and families()
 if kin then
   kin.prepare(job)
@@ -91,11 +93,25 @@ if phase and redis.call("HGET", family_of .. job, "state") == "waiting" then
   return {"waits", job}
 end
 
+if fields > most_fields or bytes > most_bytes then
+  kin = kin or families()
+  kin.prepare(job)
+  kin.tell_end(job, false)
+  kin.forget_staged(job)
+  kin.forget_family(job, kept_s)
+  redis.call("HSET", job, "status", "failed", "updated_at", ARGV[2], "updated_by", ARGV[3], "reason",
+    "InvalidJob: job " .. string.sub(job, 1, most_short) .. ": its hash is too large, with " .. fields .. " fields"
+    .. (bytes > 0 and " of " .. bytes .. " bytes" or "") .. ", allowed are " .. most_fields .. " fields of " .. most_bytes
+    .. " bytes; put what is large into the bucket")
+  add_to(totals_of .. queue, "failed", 1)
+  return drop("too large", job, fields, bytes)
+end
+
 -- Never the same number twice: a late run of an earlier one mustn't pass for this one.
 local attempt = add_to(KEYS[5], job, 1)
 local runs = attempt - 1 - number_of(redis.call("HGET", KEYS[10], job))
 if runs >= tonumber(ARGV[5]) then
-  local last = redis.call("HGET", job, "last_error")
+  local last = short_in(job, "last_error")
   local reason = "AttemptsExhausted: job " .. job .. ": its worker died or gave up in each of " .. runs
     .. " attempts" .. (last and " (the last time: " .. last .. ")" or "")
     .. "; look at the worker's log, then run redis-consumer dead retry"

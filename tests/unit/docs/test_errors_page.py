@@ -68,6 +68,7 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "no such object": lambda: Storage("memory://").download("uploads/cells.tif", "."),
     "a key that leads out": lambda: Storage("memory://").download("../cells.tif", "."),
     "a scale that is none": lambda: Job("j", {"scale": "big"}).scale,
+    "digits that aren't plain": lambda: Job("j", {"cuts": "1_0"}).cuts,
     "a version that is none": lambda: Job("j", {"model_name": "Nuclei", "model_version": "1.5"}).model,
     "no such model": lambda: ModelStore(None).find(ModelId("Nuclei", 1)),
     "an unknown function": lambda: registry.get_function("post", "retinanet"),
