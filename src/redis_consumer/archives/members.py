@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis_consumer import wanted
 from redis_consumer.archives.entries import Entry
 from redis_consumer.archives.limits import ArchiveLimits, Meter, damaged, is_junk, local_name, safe_name, unreadable
 from redis_consumer.archives.tar_entries import tar_entries
 from redis_consumer.archives.zip_entries import zip_entries
-from redis_consumer.errors import UnsafeArchive
+from redis_consumer.errors import ConsumerError
 
 _COPY_BYTES = 1 << 20
 _TAR_MAGIC_AT = 257
@@ -94,10 +95,11 @@ def _unpack(entry: Entry, target: Path, meter: Meter) -> int:
     try:
         with entry.open() as source, target.open("wb") as sink:
             while chunk := source.read(_COPY_BYTES):
+                wanted.check()
                 meter.add_bytes(len(chunk))
                 sink.write(chunk)
             return sink.tell()
-    except UnsafeArchive:
+    except ConsumerError:
         raise
     except OSError as error:
         # EINVAL: an offset before the start of the file. gzip.BadGzipFile has no number.

@@ -10,9 +10,10 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 
+from redis_consumer import wanted
 from redis_consumer.archives.limits import safe_name
 from redis_consumer.archives.packing import FAST_LEVEL
-from redis_consumer.errors import UnsafeArchive
+from redis_consumer.errors import ConsumerError, UnsafeArchive
 
 _COPY_BYTES = 1 << 20
 #: Bytes from which a member may need zip64 once it is packed.
@@ -37,8 +38,8 @@ def check_result_zip(path: str | os.PathLike[str], label: str) -> None:
                     raise UnsafeArchive(f"{label}: its result holds a link; submit the image again")
                 with archive.open(member) as source:
                     while source.read(_COPY_BYTES):
-                        pass
-    except UnsafeArchive:
+                        wanted.check()
+    except ConsumerError:
         raise
     except Exception as error:  # BadZipFile, zlib.error, EOFError, struct.error and more
         raise UnsafeArchive(f"{label}: its result zip is damaged; submit the image again") from error

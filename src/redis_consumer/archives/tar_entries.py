@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from redis_consumer import wanted
 from redis_consumer.archives.entries import Entry
 from redis_consumer.archives.limits import ArchiveLimits, Meter, check_count, unreadable
-from redis_consumer.errors import UnsafeArchive
+from redis_consumer.errors import ConsumerError, UnsafeArchive
 
 #: Bytes that the headers of one member may have: the library reads a long name into memory, however long.
 _MAX_HEADER_BYTES = 1 << 20
@@ -79,6 +80,7 @@ class _Metered:
         self.left = _MAX_HEADER_BYTES
 
     def read(self, size: int) -> bytes:
+        wanted.check()
         data = self._file.read(size)
         self.left -= len(data)
         if self.left < 0:
@@ -101,7 +103,7 @@ def tar_entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry
         meter = Meter(limits, path.stat().st_size, label)
         try:
             yield from _entries(stream, meter, limits)
-        except UnsafeArchive:
+        except ConsumerError:
             raise
         except (tarfile.TarError, EOFError, ValueError, OverflowError, OSError) as error:
             # gzip.BadGzipFile is an OSError; others, such as a full disk, have a number.

@@ -11,7 +11,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from redis_consumer.errors import UnsafeArchive
+from redis_consumer import wanted
+from redis_consumer.errors import ConsumerError, UnsafeArchive
 
 #: Bytes that an archive may unpack to, counted while they are written, whatever its headers say.
 DEFAULT_MAX_BYTES = 10 << 30
@@ -129,6 +130,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, max
         target.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(member) as source, target.open("wb") as sink:
             while chunk := source.read(_COPY_BYTES):
+                wanted.check()
                 if sink.tell() + len(chunk) > max_bytes:
                     raise UnsafeArchive(f"{label}: unpacks to more than is allowed; split it into several archives")
                 sink.write(chunk)
@@ -141,7 +143,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, max
         if error.errno != errno.EINVAL:
             raise
         raise _damaged(label, member) from error  # an offset before the start of the file
-    except UnsafeArchive:
+    except ConsumerError:
         raise
     except Exception as error:  # zlib.error, BadZipFile, NotImplementedError (an odd compression), EOFError
         raise _damaged(label, member) from error

@@ -7,7 +7,7 @@ import logging
 import time
 from enum import Enum
 
-from redis_consumer import machine
+from redis_consumer import machine, wanted
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.fan_out import method_of
 from redis_consumer.consumers.reasons import describe, reason_of
@@ -161,7 +161,8 @@ class Consumer(RunningJob):
             )
         if job.get("progress", "0") != "0" and not job.get(NEXT_PHASE) and job.status != JobStatus.WAITING:
             self.update_key(job.id, {"progress": 0})  # an earlier run got so far
-        return method_of(self, job)(job.id)
+        with wanted.asking(self.check_wanted):
+            return method_of(self, job)(job.id)
 
     def _settle(self, job: Job, status: str) -> Outcome:
         if self._is_settled:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from redis_consumer import wanted
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.results import shown_name
 from redis_consumer.errors import InvalidImage
@@ -140,7 +141,8 @@ def _track_file_movies(path: Path, name: str, channel: int, suffix: str) -> list
     from redis_consumer.tracking.track_file import read_track_file
 
     movies = []
-    for raw, labels in read_track_file(path, name=f"{Path(name).stem}{suffix}").movies():
+    file = wanted.wait_for(lambda: read_track_file(path, name=f"{Path(name).stem}{suffix}"))
+    for raw, labels in file.movies():
         if channel >= raw.shape[-1]:
             raise InvalidImage(f"{name}: has {raw.shape[-1]} channels, none is {channel}; correct the field channels")
         check_frames(len(raw), int(defaults.get("MAX_IMAGE_FRAMES")), name)

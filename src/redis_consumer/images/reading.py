@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from redis_consumer.errors import InvalidImage
+from redis_consumer import wanted
+from redis_consumer.errors import ConsumerError, InvalidImage
 from redis_consumer.images.image import Array, Image, ImageLimits, Source, check_source
 from redis_consumer.images.npy import open_npy
 from redis_consumer.images.picture import open_picture
@@ -147,7 +148,7 @@ class OpenedImage:
             InvalidImage: as `read_image`.
         """
         with _readable(self.kind, self.name):
-            array = self.source.decode()
+            array = wanted.wait_for(self.source.decode)
             if array.shape != self.source.shape:  # tifffile gives what it finds
                 raise ValueError(f"decoded shape {array.shape} differs from {self.source.shape}")
         if self.has_limits:
@@ -177,7 +178,7 @@ def _read(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Image
 def _opened(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Iterator[OpenedImage]:
     with ExitStack() as stack:
         with _readable(kind, name):
-            source = stack.enter_context(_open(kind, path, name))
+            source = wanted.wait_for(lambda: stack.enter_context(_open(kind, path, name)))
             if limits is not None:
                 check_source(source, limits, name)
         yield OpenedImage(source, kind, name, limits is not None)
@@ -193,7 +194,7 @@ def _readable(kind: str, name: str) -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
-        except InvalidImage:
+        except ConsumerError:
             raise
         except Exception as error:
             raise InvalidImage(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from redis_consumer.errors import InvalidImage
+from redis_consumer import wanted
+from redis_consumer.errors import ConsumerError, InvalidImage
 from redis_consumer.images.axes import Batch, select_channels, to_batch
 from redis_consumer.images.image import Array, Image, ImageLimits, Source, check_frames, check_source
 from redis_consumer.images.npy import open_npy
@@ -59,7 +60,8 @@ class RegionImage:
             InvalidImage: the file is damaged there, or holds values that aren't finite float32.
         """
         with _in_words(self.name):
-            pixels = self._planes.read([int(number) for number in self._numbers[frame]], region)
+            numbers = [int(number) for number in self._numbers[frame]]
+            pixels = wanted.wait_for(lambda: self._planes.read(numbers, region))
             with np.errstate(over="ignore"):
                 batch = np.ascontiguousarray(pixels[np.newaxis], np.float32)
         if not np.isfinite(batch).all():
@@ -98,7 +100,7 @@ def open_regions(
     with ExitStack() as stack:
         with _in_words(name), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as read_image does
-            planes = stack.enter_context(_open(path, name))
+            planes = wanted.wait_for(lambda: stack.enter_context(_open(path, name)))
         image = _region_image(planes, name, dimension_order, channels, (max_frames, max_plane_px))
         if max_channels is not None and image.shape[-1] > max_channels:
             raise InvalidImage(
@@ -193,7 +195,7 @@ def _in_words(name: str) -> Iterator[None]:
     """As `read_image` does: what readers raise for damaged files becomes one sentence, without machine paths."""
     try:
         yield
-    except (InvalidImage, FileNotFoundError):
+    except (ConsumerError, FileNotFoundError):
         raise
     except Exception as error:
         raise InvalidImage(f"{name}: is damaged or cut off; export it again and upload the whole file") from error

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from redis_consumer import wanted
 from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound
 from redis_consumer.storage import transfer, transfers
@@ -150,7 +151,7 @@ class Storage:
         found, parts = 0, []
         while True:
             with as_ours(self._address, "list", folder):
-                page = next(pages, None)
+                page = wanted.wait_for(lambda: next(pages, None))
             if page is None:
                 break
             for entry in page:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redis_consumer import metrics
+from redis_consumer import metrics, wanted
 from redis_consumer.errors import InvalidJob, StorageUnavailable
 from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import as_ours, local_disk
@@ -44,7 +44,7 @@ class Incoming:
     def read(self) -> bytes:
         """The whole object."""
         with as_ours(self.address, "download", self.key):
-            content = self.result.bytes().to_bytes()
+            content = wanted.wait_for(lambda: self.result.bytes().to_bytes())
         metrics.BYTES.add("download", amount=len(content))
         return content
 
@@ -81,10 +81,11 @@ class Incoming:
         stream = self._ranges() if self.address.scheme == "file" else iter(self.result.stream(_CHUNK_BYTES))
         while True:
             with as_ours(self.address, "download", self.key):
-                chunk = next(stream, None)
+                chunk = wanted.wait_for(lambda: next(stream, None))
             if chunk is None:
                 return
             metrics.BYTES.add("download", amount=len(chunk))
+            wanted.check()
             yield chunk
 
     def _ranges(self) -> Iterator[bytes]:
@@ -108,7 +109,7 @@ def start(store: ObjectStore, address: BucketAddress, key: str, max_bytes: int |
     if address.scheme == "file":
         _check_inside(address, key)
     with as_ours(address, "download", key):
-        incoming = Incoming(store, address, key, obstore.get(store, key))
+        incoming = Incoming(store, address, key, wanted.wait_for(lambda: obstore.get(store, key)))
     if max_bytes is not None and incoming.size > max_bytes:
         raise InvalidJob(
             f"object {key} in {address.label}: {incoming.size} bytes are more than the {max_bytes} allowed; "
