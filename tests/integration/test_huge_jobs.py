@@ -98,6 +98,7 @@ def test_a_worker_fails_it_and_takes_the_next_one(redis_server: RedisServer, red
     with running_worker(tmp_path, environment(redis_server, tmp_path.as_uri(), LOG_LEVEL="INFO")):
         wait_for(status_is(redis_db, "failed"), "the end of the huge job", tmp_path)
         wait_for(status_is(redis_db, "failed", "predict:b.tif:1"), "the end of the other one", tmp_path)
+    assert "its hash is too large" in redis_db.hget(JOB, "reason")
     reason = redis_db.hget("predict:b.tif:1", "reason")
     assert len(reason) <= 1000
     assert reason.startswith("InvalidJob: field scale: 'xxx")

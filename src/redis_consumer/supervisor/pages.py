@@ -1,4 +1,4 @@
-"""How are a few pages served by HTTP from within a loop that has other things to do?"""
+"""Serves a few pages by HTTP from within a loop that has other things to do."""
 
 from __future__ import annotations
 
@@ -7,32 +7,49 @@ import errno
 import json
 import logging
 import os
+import re
 import selectors
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
 from redis_consumer.errors import ConsumerError, SettingsError
+from redis_consumer.text import cut
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of a request's head; of one that is longer, the answer may get lost on its way.
+#: Bytes of a request's head.
 REQUEST_BYTES = 1 << 16
+#: Bytes that are read and dropped after the answer, so that it isn't lost: a body, or the rest of a long head.
+DROPPED_BYTES = 1 << 22
 MAX_CONNECTIONS = 32
 #: Seconds in which a request must come, and its answer be taken.
 REQUEST_S = 5.0
 
+_METHODS = ("GET", "HEAD")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.[0-9]")
+_NOT_ASCII = re.compile(rb"[^ -~\r\n]")
+_HEAD_END = re.compile(rb"\n\r?\n")
+
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered."""
+    """What is answered.
+
+    Attributes:
+        body: the content.
+        status: of the answer.
+        content_type: of the body.
+        is_head: whether only the head is sent.
+    """
 
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = "application/json"
+    is_head: bool = False
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Reply:
@@ -43,7 +60,10 @@ class Reply:
     def message(self) -> bytes:
         """The whole answer as it is sent."""
         head = f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\nContent-Type: {self.content_type}\r\n"
-        return f"{head}Content-Length: {len(self.body)}\r\nConnection: close\r\n\r\n".encode() + self.body
+        if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            head += f"Allow: {', '.join(_METHODS)}\r\n"
+        head += f"Content-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"
+        return head.encode() + (b"" if self.is_head else self.body)
 
 
 @dataclass(eq=False)
@@ -54,6 +74,32 @@ class Connection:
     since: float
     asked: bytes = b""
     unsent: bytes = b""
+    dropped: int = 0
+
+
+def fault_of(asked: bytes, *, is_over: bool = False, is_late: bool = False) -> HTTPStatus | None:
+    """Say what is wrong with a request.
+
+    Args:
+        asked: what has come of it so far.
+        is_over: whether nothing more comes.
+        is_late: whether it took too long.
+
+    Returns:
+        ``OK`` for a request that can be answered, None while more of it has to come.
+    """
+    line = asked.split(b"\n", 1)[0]
+    if _NOT_ASCII.search(line):
+        return HTTPStatus.BAD_REQUEST
+    is_whole = _HEAD_END.search(asked, 0, REQUEST_BYTES) is not None
+    if not is_whole and len(asked) >= REQUEST_BYTES:
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    if not is_whole and not is_over:
+        return HTTPStatus.REQUEST_TIMEOUT if is_late else None
+    request = _REQUEST_LINE.fullmatch(line.decode("ascii").rstrip("\r"))
+    if request is None:
+        return HTTPStatus.BAD_REQUEST
+    return HTTPStatus.OK if request[3] == "1" else HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
 
 
 def kept(page: Callable[[], Reply], for_s: float) -> Callable[[], Reply]:
@@ -101,7 +147,7 @@ class Pages:
         host, _, port = address.rpartition(":")
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            if not (port.isdecimal() and int(port) < 65536):
+            if not (re.fullmatch("[0-9]{1,5}", port) and int(port) < 65536):
                 raise ValueError(port)
             self._listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=MAX_CONNECTIONS)
         except (OSError, ValueError) as error:
@@ -169,49 +215,77 @@ class Pages:
                 self._end(connection)
 
     def _answer(self, connection: Connection) -> None:
-        """Answer as soon as the whole head of the request has come: a reset would follow if some were left unread."""
-        if connection not in self._connections:
+        """Answer as soon as the whole head of the request has come, or it can be none."""
+        part = self._received(connection)
+        if part is None:
             return
-        try:
-            part = connection.socket.recv(REQUEST_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
+        connection.asked = (connection.asked + part).lstrip(b"\r\n")
+        if not part and not connection.asked:
             self._end(connection)
             return
-        connection.asked += part
-        if part and b"\r\n\r\n" not in connection.asked and len(connection.asked) < REQUEST_BYTES:
+        is_late = time.monotonic() - connection.since > REQUEST_S
+        fault = fault_of(connection.asked, is_over=not part, is_late=is_late)
+        if fault is None:
             return
-        first_line = connection.asked.split(b"\r\n", 1)[0]
-        connection.unsent = self._reply(first_line.decode("latin-1").split(" ")).message
+        if fault == HTTPStatus.OK:
+            reply = self._reply(*connection.asked.decode("latin-1").split(" ")[:2])
+        else:
+            reply = Reply.of_data({"error": fault.phrase}, fault)
+        connection.unsent = reply.message
         self._selector.modify(connection.socket, selectors.EVENT_WRITE, lambda: self._send(connection))
         self._send(connection)
+
+    def _received(self, connection: Connection) -> bytes | None:
+        """Read what has come; empty where the other side sends no more, None where there is nothing to do."""
+        if connection not in self._connections:
+            return None
+        try:
+            return connection.socket.recv(REQUEST_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self._end(connection)
+            return None
 
     def _send(self, connection: Connection) -> None:
         """Send what the other side takes now; what is left, when it takes more."""
         if connection not in self._connections:
             return
-        with contextlib.suppress(OSError):
-            try:
-                sent = connection.socket.send(connection.unsent)
-            except BlockingIOError:
-                return
-            connection.unsent = connection.unsent[sent:]
-            if connection.unsent:
-                return
-        self._end(connection)
-
-    def _reply(self, request: list[str]) -> Reply:
-        method, path = (*request, "", "")[:2]
-        page = self._pages.get(path.split("?")[0]) if method == "GET" else None
-        if page is None:
-            names = " or ".join(f"GET {name}" for name in self._pages)
-            return Reply.of_data({"error": f"ask {names}"}, HTTPStatus.NOT_FOUND)
         try:
-            return page()
+            sent = connection.socket.send(connection.unsent)
+            connection.unsent = connection.unsent[sent:]
+            if not connection.unsent:
+                # Whoever still sends would lose the answer to a reset, if the rest were left unread.
+                connection.socket.shutdown(socket.SHUT_WR)
+                self._selector.modify(connection.socket, selectors.EVENT_READ, lambda: self._drop(connection))
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        """Read what still comes after the answer, until the other side hangs up."""
+        part = self._received(connection)
+        if part is None:
+            return
+        connection.dropped += len(part)
+        if not part or connection.dropped > DROPPED_BYTES:
+            self._end(connection)
+
+    def _reply(self, method: str, target: str) -> Reply:
+        # A proxy's form of the target has the address before the path.
+        path = re.sub(r"^https?://[^/?#]*", "", target).partition("?")[0]
+        page = self._pages.get(path)
+        is_head = method == "HEAD"
+        if page is None or method not in _METHODS:
+            status = HTTPStatus.NOT_FOUND if page is None else HTTPStatus.METHOD_NOT_ALLOWED
+            names = " or ".join(f"GET {name}" for name in self._pages)
+            return replace(Reply.of_data({"error": f"ask {names}"}, status), is_head=is_head)
+        try:
+            return replace(page(), is_head=is_head)
         except Exception as error:
             logger.warning("GET %s: %s", path, error, exc_info=not isinstance(error, ConsumerError))
-            return Reply.of_data({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
+            return Reply.of_data({"error": cut(str(error))}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _end(self, connection: Connection) -> None:
         self._connections.remove(connection)

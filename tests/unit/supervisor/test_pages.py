@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import selectors
 import socket
@@ -66,13 +67,106 @@ def test_a_page_with_its_status(pages: Pages, selector: selectors.BaseSelector) 
     assert json.loads(body) == {"ready": True}
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/other"), ("POST", "/small")])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/other", 404),
+        ("HEAD", "/other", 404),
+        ("POST", "/other", 404),
+        ("OPTIONS", "*", 404),
+        ("POST", "/small", 405),
+        ("DELETE", "/small", 405),
+        ("get", "/small", 405),
+    ],
+)
 def test_anything_else_is_told_what_there_is(
-    pages: Pages, selector: selectors.BaseSelector, method: str, path: str
+    pages: Pages, selector: selectors.BaseSelector, method: str, path: str, status: int
 ) -> None:
-    reply = received(ask(pages, path, method), selector)
-    assert reply.startswith(b"HTTP/1.1 404 ")
-    assert b"GET /small or GET /large" in reply
+    head, _, body = received(ask(pages, path, method), selector).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert (b"GET /small or GET /large" in body) == (method != "HEAD")
+    assert (b"\r\nAllow: GET, HEAD\r\n" in head) == (status == 405)
+
+
+def test_head_is_the_head_of_get(pages: Pages, selector: selectors.BaseSelector) -> None:
+    got = received(ask(pages, "/small"), selector)
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert received(ask(pages, "/small", "HEAD"), selector) == head + b"\r\n\r\n"
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert received(ask(pages, "/broken", "HEAD"), selector).startswith(b"HTTP/1.1 500 ")
+
+
+MALFORMED = {
+    b"\r\n\r\nGET /small HTTP/1.1\r\n\r\n": 503,
+    b"GET /small HTTP/1.1\r\n\r\n": 503,  # without Host
+    b"GET /small HTTP/1.0\n\n": 503,
+    b"GET http://pod:8080/small?x HTTP/1.1\r\nHost: pod\r\n\r\n": 503,
+    b"GET /small HTTP/1.1\r\nHost: \xff\x00: \r\n x\r\n\r\n": 503,
+    b"GET /small HTTP/1.1\r\n\r\nGET /large HTTP/1.1\r\n\r\n": 503,
+    b"POST /small HTTP/1.1\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000: 405,
+    b"GET /small\r\n\r\n": 400,
+    b"GET\r\n\r\n": 400,
+    b"GET  /small HTTP/1.1\r\n\r\n": 400,
+    b"GET /small HTTP/1.1 x\r\n\r\n": 400,
+    b"GET /small HTTQ/1.1\r\n\r\n": 400,
+    b"(GET) /small HTTP/1.1\r\n\r\n": 400,
+    b"GET /sm\xe4ll HTTP/1.1\r\n\r\n": 400,
+    b"GET /\x00 HTTP/1.1\r\n\r\n": 400,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03": 400,  # TLS: who sends it waits for an answer
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": 505,
+    b"GET /small HTTP/1.1\r\nCookie: " + b"x" * 3_000_000 + b"\r\n\r\n": 431,
+    b"G" * 100_000: 431,
+    b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n": 431,
+}
+
+
+@pytest.mark.parametrize(("asked", "status"), MALFORMED.items(), ids=range(len(MALFORMED)))
+def test_each_request_is_answered_whatever_is_wrong_with_it(
+    pages: Pages, selector: selectors.BaseSelector, asked: bytes, status: int
+) -> None:
+    client = socket.create_connection(("127.0.0.1", pages.port))
+    client.setblocking(False)
+    while asked:
+        turn(selector)
+        with contextlib.suppress(BlockingIOError):
+            asked = asked[client.send(asked) :]
+    reply = received(client, selector)
+    assert reply.startswith(f"HTTP/1.1 {status} ".encode())
+    assert reply.count(b"HTTP/1.1 ") == 1
+    assert received(ask(pages, "/small"), selector).startswith(b"HTTP/1.1 503")
+
+
+def test_who_sends_without_end_is_hung_up_on(pages: Pages, selector: selectors.BaseSelector) -> None:
+    client = socket.create_connection(("127.0.0.1", pages.port))
+    client.setblocking(False)
+    with client, pytest.raises(OSError, match="reset|Broken pipe"):
+        send_without_end(client, selector)
+
+
+def send_without_end(client: socket.socket, selector: selectors.BaseSelector) -> None:
+    for _ in range(5000):
+        turn(selector)
+        with contextlib.suppress(BlockingIOError):
+            client.send(b"x" * 100_000)
+
+
+def test_who_sends_byte_by_byte_for_too_long_is_told(
+    pages: Pages, selector: selectors.BaseSelector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = socket.create_connection(("127.0.0.1", pages.port))
+    for byte in b"GET /small":
+        client.sendall(bytes([byte]))
+        turn(selector)
+    assert received(ask(pages, "/small"), selector).startswith(b"HTTP/1.1 503")
+    monkeypatch.setattr(pages_module, "REQUEST_S", 0.0)
+    client.sendall(b"x")
+    assert received(client, selector).startswith(b"HTTP/1.1 408 ")
+
+
+def test_who_asks_nothing_gets_nothing(pages: Pages, selector: selectors.BaseSelector) -> None:
+    client = socket.create_connection(("127.0.0.1", pages.port))
+    client.shutdown(socket.SHUT_WR)
+    assert received(client, selector) == b""
 
 
 def test_a_page_that_fails_says_so_and_ends_nothing(
@@ -165,7 +259,9 @@ def test_an_address_that_is_taken(pages: Pages, selector: selectors.BaseSelector
         Pages(f"127.0.0.1:{pages.port}", {}, selector, name="--listen ")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "127.0.0.1:\uff18\uff10", "127.0.0.1:8_0"]
+)
 def test_an_address_that_is_none(selector: selectors.BaseSelector, address: str) -> None:
     with pytest.raises(SettingsError, match=f"--listen {address}: can't listen there .no HOST:PORT."):
         Pages(address, {}, selector, name="--listen ")
