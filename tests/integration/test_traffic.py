@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from fixtures_serving import serve_models
 from fixtures_storage import BucketForTests
 from support import movies, ome_zarr
 from support.collector import collector
@@ -77,7 +79,7 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-@pytest.fixture(params=["file_bucket", "s3_bucket"])
+@pytest.fixture(params=["file_bucket", "s3_bucket", "gcs_bucket"])
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> BucketForTests:
     """A bucket with an input of each kind."""
     inputs = tmp_path / "inputs"
@@ -123,6 +125,7 @@ def test_the_watcher_sees_what_a_library_would_do(home: Home, tmp_path: Path) ->
     wait_for(lambda: has_ended(log, process.pid), "the end of strace")
     deeds = deeds_in(log, home.work)
     assert deeds.lookups
+    assert "/etc/hosts" in deeds.resolver_files
     assert home.strangers(deeds.written) == [str(home.work / "cache")]
     assert home.left() == [str(home.work / "cache")]
 
@@ -150,10 +153,33 @@ def test_jobs_of_all_kinds_look_up_no_name_and_write_nowhere_else(
             for name, queue in jobs.items():
                 ended(redis_db, f"{queue}:{name}", tmp_path)
     deeds = deeds_in(log, home.work)
-    assert deeds.lookups == set()
-    assert deeds.addresses == set()
+    assert (deeds.lookups, deeds.resolver_files, deeds.addresses) == (set(), set(), set())
     assert home.strangers(deeds.written, tmp_path / "bucket") == []
     assert home.left() == []
+
+
+@needs_strace
+def test_commands_and_a_model_server_neither(
+    home: Home, redis_server: RedisServer, redis_db: Any, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "cells.tif", tifffile.imread(IMAGE)[:200, :160])
+    (tmp_path / "bucket").mkdir()
+    logs = [tmp_path / f"{name}.log" for name in ("run", "doctor", "submit")]
+    with serve_models(ROOT / "src" / "redis_consumer" / "models") as address:
+        variables = environment(redis_server, (tmp_path / "bucket").as_uri(), MODEL_SERVER=f"tfs://{address}")
+        variables["NUCLEAR_MODEL"] = "NuclearSegmentation:1"
+        submit = ["submit", str(tmp_path / "cells.tif"), "--scale", "0.5", "--wait"]
+        with traced_process(["run"], home, logs[0], variables):
+            for command, log in zip((["doctor"], submit), logs[1:], strict=True):
+                program = traced([sys.executable, "-m", "redis_consumer", *command], log)
+                with subprocess.Popen(program, cwd=home.work, env=home.variables(variables)) as process:
+                    assert process.wait(60) == 0
+                wait_for(partial(has_ended, log, process.pid), "the end of strace")
+    for log in logs:
+        deeds = deeds_in(log, home.work)
+        assert (log.name, deeds.lookups, deeds.addresses) == (log.name, set(), set())
+        assert home.strangers(deeds.written, tmp_path / "bucket", home.work) == []
+    assert {Path(path).name for path in home.left()} == {"results", "cells-result.zip"}
 
 
 def test_a_job_needs_no_network_and_leaves_nothing(home: Home) -> None:

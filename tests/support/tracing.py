@@ -32,12 +32,14 @@ class Deeds:
     """What a program and its children did, whether it worked or not.
 
     Attributes:
-        lookups: signs of a name that was looked up.
+        lookups: services that were asked for a name.
+        resolver_files: files that a resolver reads before it asks; gRPC does even for a numeric address.
         addresses: addresses of others than this machine.
         written: files that were made or opened for writing, as absolute paths.
     """
 
     lookups: set[str] = field(default_factory=set)
+    resolver_files: set[str] = field(default_factory=set)
     addresses: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
 
@@ -79,14 +81,19 @@ def _note_traffic(deeds: Deeds, arguments: str) -> None:
     port = _PORT.search(arguments)
     if port and port[1] == _DNS_PORT:
         deeds.lookups.add(f"DNS at {addresses}")
-    deeds.addresses.update(address for address in addresses if not ip_address(address).is_loopback)
+    deeds.addresses.update(address for address in addresses if not _is_loopback(address))
     deeds.lookups.update(path for path in _SOCKET_FILE.findall(arguments) if path.startswith(_RESOLVER_SOCKETS))
+
+
+def _is_loopback(address: str) -> bool:
+    # A socket for both families has an address of the older one behind this prefix.
+    return ip_address(address.removeprefix("::ffff:")).is_loopback
 
 
 def _note_files(deeds: Deeds, name: str, arguments: str, folder: Path) -> None:
     paths = list(_paths_in(arguments, folder))
     if name in _OPENING.split(","):
-        deeds.lookups.update(path for path in paths if path in _RESOLVER_FILES)
+        deeds.resolver_files.update(path for path in paths if path in _RESOLVER_FILES)
         if not re.search(r"O_WRONLY|O_RDWR|O_CREAT", arguments):
             return
     deeds.written.update(paths)
