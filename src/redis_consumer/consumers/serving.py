@@ -45,6 +45,10 @@ class TensorFlowServingConsumer(ModelConsumer):
     _redis_hash: str | None = None
     _redis_values: Mapping[str, str] = MappingProxyType({})
 
+    def is_valid_hash(self, redis_hash: str | None) -> bool:
+        """Say whether this consumer can work on a job, see `Consumer.is_valid_hash`."""
+        return redis_hash is not None
+
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it, see `Consumer.run`."""
         self._zips = 0
