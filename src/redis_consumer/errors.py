@@ -8,6 +8,8 @@
         StorageUnavailable
         ModelServerUnavailable
         MachineUnavailable   the worker's own disk or limits: given back at once
+      OutOfResources         the job needs more memory or disk than there is: given
+                             back, and the attempt counts
       PermanentError         failed at once, in words, no retry
         InvalidJob           a field of the job is missing or malformed           (also a ValueError)
         InvalidImage         the input can't be read as an image, or is too large (also a ValueError)
@@ -73,6 +75,10 @@ class ModelServerUnavailable(RetryableError):
 
 class MachineUnavailable(RetryableError):
     """The machine of this worker doesn't work: its temporary files, its open files, its processes."""
+
+
+class OutOfResources(ConsumerError):
+    """The job needs more memory or disk than this worker has now; another worker, or a later run, may have enough."""
 
 
 class PermanentError(ConsumerError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import tempfile
 import threading
@@ -13,12 +14,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from redis_consumer.errors import MachineUnavailable
+from redis_consumer.errors import MachineUnavailable, OutOfResources
 
 #: Errors that are never the fault of a job: limits of open files and processes, a disk that fails or is read-only.
-FAULTS = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.EIO, errno.EROFS, errno.ESTALE, errno.EAGAIN, errno.ENOMEM, errno.ENODEV}
-)
+FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.EROFS, errno.ESTALE, errno.EAGAIN, errno.ENODEV})
+#: Errors of a disk that has no room, or lets no file become larger.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: What numpy says of a disk that is full, without a number.
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 #: Files that a process must be able to open besides those that it has: a job needs some at once.
 SPARE_FILES = 16
 PROBE_BYTES = 4096
@@ -104,6 +107,32 @@ def fault_of(error: BaseException, *, losses_before: int | None = None) -> Machi
         return fault
     found = next((each for each in _chain(error) if _is_fault(each)), None)
     return None if found is None else MachineUnavailable(f"this worker's machine: {_words(found)}; raise its limit")
+
+
+def shortage_of(error: BaseException, name: str) -> OutOfResources | None:
+    """Say whether an error came because a job needs more memory or disk than there is.
+
+    Call it after `fault_of`: a disk on which nothing can be written isn't the job's doing.
+
+    Args:
+        error: what was raised, with its causes.
+        name: the scientist's name of the job's input, for the message.
+    """
+    for each in _chain(error):
+        if isinstance(each, OutOfResources):
+            return OutOfResources(str(each))
+        number = each.errno if isinstance(each, OSError) else None
+        if isinstance(each, MemoryError) or number == errno.ENOMEM:
+            return OutOfResources(
+                f"{name}: needs more memory than this worker has; give the worker more memory or fewer slots, "
+                "or submit a smaller image"
+            )
+        if number in NO_ROOM or (isinstance(each, OSError) and _SHORT_WRITE.search(str(each))):
+            return OutOfResources(
+                f"{name}: needs more disk than this worker has for temporary files; "
+                "give TMPDIR a larger disk, or submit a smaller file"
+            )
+    return None
 
 
 def probe(folder: str | os.PathLike[str]) -> None:

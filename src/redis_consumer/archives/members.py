@@ -99,7 +99,7 @@ def _unpack(entry: Entry, target: Path, meter: Meter) -> int:
                 meter.add_bytes(len(chunk))
                 sink.write(chunk)
             return sink.tell()
-    except ConsumerError:
+    except (ConsumerError, MemoryError):
         raise
     except OSError as error:
         # EINVAL: an offset before the start of the file. gzip.BadGzipFile has no number.

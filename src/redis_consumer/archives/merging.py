@@ -39,7 +39,7 @@ def check_result_zip(path: str | os.PathLike[str], label: str) -> None:
                 with archive.open(member) as source:
                     while source.read(_COPY_BYTES):
                         wanted.check()
-    except ConsumerError:
+    except (ConsumerError, MemoryError):
         raise
     except Exception as error:  # BadZipFile, zlib.error, EOFError, struct.error and more
         raise UnsafeArchive(f"{label}: its result zip is damaged; submit the image again") from error

@@ -103,7 +103,7 @@ def tar_entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry
         meter = Meter(limits, path.stat().st_size, label)
         try:
             yield from _entries(stream, meter, limits)
-        except ConsumerError:
+        except (ConsumerError, MemoryError):
             raise
         except (tarfile.TarError, EOFError, ValueError, OverflowError, OSError) as error:
             # gzip.BadGzipFile is an OSError; others, such as a full disk, have a number.

@@ -143,7 +143,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, max
         if error.errno != errno.EINVAL:
             raise
         raise _damaged(label, member) from error  # an offset before the start of the file
-    except ConsumerError:
+    except (ConsumerError, MemoryError):
         raise
     except Exception as error:  # zlib.error, BadZipFile, NotImplementedError (an odd compression), EOFError
         raise _damaged(label, member) from error

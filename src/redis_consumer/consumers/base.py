@@ -12,13 +12,14 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.fan_out import method_of
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.renewal import Renewal
-from redis_consumer.consumers.results import discard_record
+from redis_consumer.consumers.results import discard_record, shown_name
 from redis_consumer.consumers.running import RunningJob
 from redis_consumer.errors import (
     ConsumerError,
     InvalidJob,
     JobCancelled,
     LeaseLost,
+    OutOfResources,
     RedisUnavailable,
     RetryableError,
     SettingsError,
@@ -112,6 +113,7 @@ class Consumer(RunningJob):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a plug-in raises ends its job, not the worker
                 self._check_fault(error)
+                self._check_shortage(error, job)
                 self._handle_error(error, job.id)
                 outcome = self._settle(job, self.failed_status)
         except LeaseLost as error:
@@ -123,6 +125,9 @@ class Consumer(RunningJob):
             # A wrong setting, such as a key that was changed, is no fault of the job: every other would fail as well.
             self.logger.warning("Gave back job %s: %s", job.id, describe(error))
             return self._give_back(job, error=describe(error))
+        except OutOfResources as error:
+            self.logger.warning("Gave back job %s, the attempt counts: %s", job.id, describe(error))
+            return self._give_back(job, is_crash=True, error=describe(error))
         except Interrupted:
             self.logger.warning("Gave back job %s: the worker stops", job.id)
             self._account.end(self._give_back(job, is_next=True).name.lower())
@@ -147,6 +152,19 @@ class Consumer(RunningJob):
         fault = machine.fault_of(error, losses_before=self._losses)
         if fault is not None:
             raise fault from error
+
+    @staticmethod
+    def _check_shortage(error: Exception, job: Job) -> None:
+        """Raise where the job needs more memory or disk than there is."""
+        if isinstance(error, JobCancelled):
+            return
+        shortage = machine.shortage_of(error, shown_name(job.get("original_name") or job.id))
+        try:
+            if shortage is not None:
+                raise shortage from error
+        finally:
+            # Else it and this frame would hold each other, and with them open files that take room.
+            del shortage
 
     def _work(self, job: Job) -> str:
         machine.look()
@@ -177,9 +195,9 @@ class Consumer(RunningJob):
         self.update_key(job.id, {"status": status})
         return Outcome.SETTLED
 
-    def _give_back(self, job: Job, *, is_next: bool = False, error: str = "") -> Outcome:
+    def _give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False, error: str = "") -> Outcome:
         try:
-            self.job_queue.give_back(job, is_next=is_next, error=error)
+            self.job_queue.give_back(job, is_next=is_next, is_crash=is_crash, error=error)
         except LeaseLost as error:
             self.logger.warning("Lost job %s: %s", job.id, error)
             return Outcome.LOST

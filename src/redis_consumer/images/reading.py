@@ -187,14 +187,14 @@ def _opened(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Ite
 @contextmanager
 def _readable(kind: str, name: str) -> Iterator[None]:
     """Turn whatever readers raise for damaged files into one sentence."""
-    # Readers of damaged files raise nearly anything (KeyError, struct.error, MemoryError, errors of
+    # Readers of damaged files raise nearly anything (KeyError, struct.error, RecursionError, errors of
     # codecs), and their texts hold machine paths; so every error becomes one sentence, cause chained.
     # Their warnings say less than our checks do, and must not become errors where a user wants that.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
-        except ConsumerError:
+        except (ConsumerError, MemoryError):
             raise
         except Exception as error:
             raise InvalidImage(

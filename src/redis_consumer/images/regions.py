@@ -195,7 +195,7 @@ def _in_words(name: str) -> Iterator[None]:
     """As `read_image` does: what readers raise for damaged files becomes one sentence, without machine paths."""
     try:
         yield
-    except (ConsumerError, FileNotFoundError):
+    except (ConsumerError, FileNotFoundError, MemoryError):
         raise
     except Exception as error:
         raise InvalidImage(f"{name}: is damaged or cut off; export it again and upload the whole file") from error

@@ -5,18 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from redis_consumer.errors import (
     ConsumerError,
     InvalidJob,
     ObjectNotFound,
+    OutOfResources,
     PermanentError,
     SettingsError,
     StorageUnavailable,
 )
+from redis_consumer.machine import NO_ROOM
 from redis_consumer.storage.address import BucketAddress
 
 CREDENTIALS = {
@@ -187,6 +192,7 @@ def local_disk(path: str | os.PathLike[str], *, is_ours: bool = False) -> Iterat
     Raises:
         InvalidJob: the job's key can't be a path here.
         SettingsError: the folder may not be written.
+        OutOfResources: it is a temporary file, and there is no room for it.
         StorageUnavailable: the disk is full or fails.
     """
     try:
@@ -203,6 +209,45 @@ def local_disk(path: str | os.PathLike[str], *, is_ours: bool = False) -> Iterat
             raise InvalidJob(
                 f"object {os.path.basename(what)}: can't be a local file ({reason}); rename the object"
             ) from error
+        if error.errno in NO_ROOM and is_temporary(what):
+            raise OutOfResources(
+                f"object {os.path.basename(what)}: there is no room for it on the disk of temporary files ({reason}); "
+                "give TMPDIR a larger disk, or submit a smaller file"
+            ) from error
         raise StorageUnavailable(
             f"local file {os.path.basename(what)}: can't be written ({reason}); free some space"
         ) from error
+
+
+def check_room(path: str | os.PathLike[str], size: int, what: str) -> None:
+    """Refuse a temporary file that its disk has no room for, before the first byte is written.
+
+    Args:
+        path: where it is to be written.
+        size: its bytes.
+        what: what it is, for messages.
+
+    Raises:
+        InvalidJob: it is larger than the whole disk.
+        OutOfResources: it is larger than what is free now.
+    """
+    folder = os.path.dirname(os.fspath(path))
+    if not is_temporary(path):
+        return
+    with local_disk(path):
+        disk = shutil.disk_usage(folder)
+    if 0 < disk.total < size:
+        raise InvalidJob(
+            f"{what}: {size} bytes are more than the worker's whole disk of temporary files has ({disk.total}); "
+            "give TMPDIR a larger disk, or split the file"
+        )
+    if disk.total > 0 and disk.free < size:
+        raise OutOfResources(
+            f"{what}: {size} bytes are more than is free on the disk of temporary files ({disk.free}); "
+            "free some space, or give TMPDIR a larger disk"
+        )
+
+
+def is_temporary(path: str | os.PathLike[str]) -> bool:
+    """Whether a file lies where jobs have their temporary files; models that are kept may lie elsewhere."""
+    return Path(path).is_relative_to(tempfile.gettempdir())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from redis_consumer import metrics, wanted
 from redis_consumer.errors import InvalidJob, StorageUnavailable
 from redis_consumer.storage.address import BucketAddress
-from redis_consumer.storage.faults import as_ours, local_disk
+from redis_consumer.storage.faults import as_ours, check_room, local_disk
 from redis_consumer.storage.keys import content_type
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Incoming:
         The store's ETag isn't compared: it is the MD5 of the bytes only for some uploads, and nothing tells which.
         That no byte is missing is checked by the size, that none is wrong by TLS.
         """
+        check_room(path, self.size, f"object {self.key} in {self.address.label}")
         part = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.part"
         try:
             with local_disk(path), open(part, "xb") as file:

@@ -79,7 +79,7 @@ def read_track_file(path: Path, *, name: str | None = None, max_bytes: int = DEF
                 if member in arrays:
                     raise InvalidImage(f"{name}: holds {member} twice; write the file again")
                 arrays[member] = array
-        except (InvalidImage, UnsafeArchive):
+        except (InvalidImage, UnsafeArchive, MemoryError):
             raise
         except Exception as error:  # tarfile, zlib and numpy raise nearly anything for a damaged file
             raise InvalidImage(f"{name}: isn't a readable track file; write it again and upload it whole") from error

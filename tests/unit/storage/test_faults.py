@@ -93,7 +93,7 @@ def test_bugs_pass_unchanged() -> None:
 @pytest.mark.parametrize(
     ("number", "is_ours", "error"),
     [
-        (errno.ENOSPC, False, StorageUnavailable),
+        (errno.ENOSPC, False, StorageUnavailable),  # no temporary file
         (errno.EIO, True, StorageUnavailable),
         (errno.EACCES, False, SettingsError),
         (errno.EROFS, True, SettingsError),
