@@ -58,7 +58,7 @@ def history(notes: Iterable[Note], job_id: str, last_lines: int) -> str:
     first, last = min(own), max(own)
     lines = []
     for note in sorted(notes, key=lambda note: float(note["at"])):
-        is_fault = note["event"] == "fault" and first - 1 <= note["at"] <= last + 1
+        is_fault = note["event"] in ("fault", "slow") and first - 1 <= note["at"] <= last + 1
         if note.get("job") == job_id or is_fault:
             details = " ".join(f"{name}={text}" for name, text in note.items() if name not in ("at", "event", "job"))
             lines.append(f"  {note['at'] - first:9.3f} s  {note['event']:<10} {details}")

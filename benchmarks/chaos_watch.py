@@ -11,6 +11,10 @@ from typing import Any
 from benchmarks.chaos_ledger import Ledger, Note
 
 FINAL = ("done", "failed")
+#: Seconds in which the job of a slot that died is promised to be back.
+SLOT_RECOVERY_S = 1.0
+#: Seconds after which a look at Redis, or the time since the one before, is no normal one.
+SLOW_S = 0.25
 #: A slot's death may fall between its neighbour's move and the lease: such an entry isn't stranded.
 CLAIM_S = 0.1
 WAIT_MS = 300
@@ -36,6 +40,7 @@ class Stranded:
         holder: fencing token at that moment, None where there was only the entry.
         killed_at: when.
         is_disturbed: whether something else that it takes to come back was broken meanwhile.
+        started_at: when its next run began, None where none was noted yet.
     """
 
     kind: str
@@ -44,6 +49,7 @@ class Stranded:
     holder: str | None
     killed_at: float
     is_disturbed: bool = False
+    started_at: float | None = None
 
 
 @dataclass
@@ -70,6 +76,7 @@ class Findings:
     settled: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     runs: dict[int, Run] = field(default_factory=dict)
     recoveries_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    late: list[str] = field(default_factory=list)
 
 
 class Watcher:
@@ -90,6 +97,7 @@ class Watcher:
         self.waiting: list[str] = []
         self.holders: dict[str, str] = {}
         self.stranded: dict[str, Stranded] = {}
+        self._looked_at = time.monotonic()
 
     def listen(self, notes: list[Note]) -> None:
         """Take in what the workers noted."""
@@ -100,6 +108,7 @@ class Watcher:
                 seen.starts[note["job"]] += 1
                 seen.runs[pid] = Run(note["job"], note["worker"], note["attempt"], note["style"])
                 self._note_claim(note)
+                self._note_next_run(note)
             elif event == "stage" and pid in seen.runs:
                 seen.runs[pid].stage = note["stage"]
             elif event == "end":
@@ -116,12 +125,20 @@ class Watcher:
         if is_same or is_neighbour:
             del self.stranded[note["job"]]
 
+    def _note_next_run(self, note: Note) -> None:
+        stranded = self.stranded.get(note["job"])
+        if stranded is not None and note["at"] > stranded.killed_at:
+            stranded.started_at = stranded.started_at or note["at"]
+
     def look(self, client: Any) -> None:
         """See how all jobs stand. Raises redis-py's errors where Redis is away."""
         if not self.jobs:
             return
+        began, before = time.monotonic(), self._looked_at
         states, waiting, holders = client.eval(_LOOK, 2, self.queue, f"redis-consumer:holders:{self.queue}", *self.jobs)
         now = time.monotonic()
+        self._looked_at = now
+        self._note_slowness(redis_s=now - began, late_s=began - before)
         self.waiting, self.holders = waiting, dict(zip(holders[::2], holders[1::2], strict=True))
         fresh = []
         for job, state in zip(self.jobs, states, strict=True):
@@ -134,6 +151,16 @@ class Watcher:
         else:
             self.seen.confirmed.update(fresh)
         self._note_returns(now)
+
+    def _note_slowness(self, *, redis_s: float, late_s: float) -> None:
+        """Redis that takes long to answer, asked directly, holds up everybody; a look that comes late sees all late."""
+        if redis_s > SLOW_S:
+            self.ledger.note("slow", what="redis", took_s=round(redis_s, 3))
+            self.disturb(kinds=("slot",))
+        if late_s > SLOW_S:
+            self.ledger.note("slow", what="watcher", took_s=round(late_s, 3))
+            for stranded in self.stranded.values():
+                stranded.is_disturbed |= stranded.kind == "slot" and stranded.started_at is None
 
     def _note_state(self, job: str, state: str) -> None:
         seen = self.seen
@@ -163,6 +190,7 @@ class Watcher:
 
     def strand(self, client: Any, kind: str, worker: str, pid: int, killed_at: float) -> None:
         """Note which jobs a kill has left in the worker's list; ask directly after the kill."""
+        began = time.monotonic()
         entries = client.lrange(f"processing-{self.queue}:{worker}", 0, -1)
         holders = client.hgetall(f"redis-consumer:holders:{self.queue}")
         others = {run.job for other, run in self.seen.runs.items() if other != pid and run.worker == worker}
@@ -173,6 +201,7 @@ class Watcher:
                 continue
             self.stranded[job] = Stranded(kind, worker, pid, holders.get(job), killed_at)
             self.ledger.note("stranded", job=job, kind=kind, worker=worker, holder=holders.get(job))
+        self._note_slowness(redis_s=time.monotonic() - began, late_s=0.0)
 
     def bury(self, worker: str, pid: int) -> None:
         """A process was killed, 0 for all of a worker's: nothing runs in it any more."""
@@ -198,5 +227,8 @@ class Watcher:
             elif job in waiting or (holder is not None and holder != stranded.holder):
                 del self.stranded[job]
                 kind = "disturbed" if stranded.is_disturbed else stranded.kind
-                self.seen.recoveries_s[kind].append(now - stranded.killed_at)
-                self.ledger.note("back", job=job, kind=kind, after_s=round(now - stranded.killed_at, 3))
+                after_s = min(now, stranded.started_at or now) - stranded.killed_at
+                self.seen.recoveries_s[kind].append(after_s)
+                if kind == "slot" and after_s > SLOT_RECOVERY_S:
+                    self.seen.late.append(job)
+                self.ledger.note("back", job=job, kind=kind, after_s=round(after_s, 3))

@@ -18,16 +18,16 @@ from types import FrameType
 from typing import Any
 
 from redis_consumer import machine, metrics
-from redis_consumer.errors import ConsumerError, LeaseLost, SettingsError
-from redis_consumer.job import Job
-from redis_consumer.logs import job_context
+from redis_consumer.errors import SettingsError
 from redis_consumer.queue import JobQueue
 from redis_consumer.supervisor.board import Board
+from redis_consumer.supervisor.break_off import BreakOff
 from redis_consumer.supervisor.folders import Folders
 from redis_consumer.supervisor.health import announce, health_pages, state_of
 from redis_consumer.supervisor.limits import Limits
 from redis_consumer.supervisor.pages import Pages
 from redis_consumer.supervisor.presence import Presence
+from redis_consumer.supervisor.returns import Return, Returns
 from redis_consumer.supervisor.slot import (
     Link,
     Slot,
@@ -102,6 +102,8 @@ class Supervisor:
         self._kill_at: float | None = None
         self._start_at = self._pause_s = 0.0
         self._exit_code = 0
+        self._returns = Returns()
+        self._break_off = BreakOff()
 
     def run(self) -> int:
         """Register the worker, run its slots, and return the exit code: 0, or that of a slot that can't start.
@@ -114,7 +116,8 @@ class Supervisor:
         if self._health_address:
             self._open_pages(self._health_address)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: self._break_off.hurry())
+        previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break_off.on_timer)
         # A signal, the end of a slot among them, ends the select at once, and is seen to before the next one.
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
@@ -171,7 +174,7 @@ class Supervisor:
                 next_looks.append(self._tend(service))
                 # Each may wait for a Redis that doesn't answer; those who probe the worker needn't.
                 self._listen(0.0)
-            self._listen(0.0 if self._is_woken else min(next_looks))
+            self._listen(0.0 if self._is_woken else min(*next_looks, self._returns.again()))
 
     def _look_at_machine(self) -> None:
         """See whether this machine lets the worker work, and make again what somebody has removed."""
@@ -186,7 +189,9 @@ class Supervisor:
         # One that is killed may hang in the system for long; its jobs needn't.
         slots = [slot for slot in self.slots.values() if slot.service == service and not slot.killed_for]
         jobs = [run.job for slot in slots for run in slot.board.runs().values()]
-        return self._presences[service].tend(jobs, is_stopping=self._is_stopping)
+        with self._break_off.allowed(by=self._start_at):
+            return self._presences[service].tend(jobs, is_stopping=self._is_stopping)
+        return 0.0  # it was broken off
 
     def _lacking(self) -> int | None:
         """Number of a queue for which a slot is to be started now, None for none."""
@@ -263,7 +268,7 @@ class Supervisor:
         """What the forked process does; it must never return into the supervisor's loop."""
         try:
             signal.set_wakeup_fd(-1)
-            for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM):
                 signal.signal(caught, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
             # Ctrl-C at a terminal reaches the supervisor alone, which passes it on once.
@@ -302,8 +307,10 @@ class Supervisor:
         if code or slot.killed_for:
             metrics.SLOT_DEATHS.add(slot.cause or ("signal" if code < 0 else "exit"))
         for thread, run in slot.board.runs().items():
-            is_to_blame = slot.guilty in (None, thread)
-            self._return_crashed(slot, run.job, cause_of(code, slot.killed_for), is_to_blame)
+            # One that we end ourselves, since we stop or for another job's sake, is no attempt of the job's.
+            is_crash = slot.guilty in (None, thread) and not self._is_stopping
+            cause, consumer = cause_of(code, slot.killed_for), slot.board.consumer or None
+            self._returns.give(Return(self.queues[slot.service], run.job, cause, consumer, is_crash))
         has_run = slot.board.has_run()
         any_has_run = has_run or any(other.board.has_run() for other in self.slots.values())
         slot.board.close()
@@ -327,19 +334,6 @@ class Supervisor:
             self._pause()
         else:
             self._pause_s, self._start_at = 0.0, time.monotonic()
-
-    def _return_crashed(self, slot: Slot, job: Job, cause: str, is_to_blame: bool) -> None:
-        # One that we end ourselves, since we stop or for another job's sake, is no attempt of the job's.
-        is_crash = is_to_blame and not self._is_stopping
-        queue, consumer = self.queues[slot.service], slot.board.consumer or None
-        with job_context(job_id=job.id, attempt=job.attempt, queue=queue.name, consumer=consumer):
-            logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, cause)
-            try:
-                queue.give_back(job, is_next=not is_crash, is_crash=is_crash, error=cause)
-            except LeaseLost:
-                logger.info("Job %s was settled or taken before", job.id)
-            except ConsumerError as error:
-                logger.warning("Job %s comes back when its lease ends: %s", job.id, error)
 
     def _check_limits(self) -> None:
         now = time.monotonic()
@@ -384,6 +378,7 @@ class Supervisor:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
+        self._break_off.hurry()
 
     def _forward_signals(self) -> None:
         names = [signal.Signals(number).name for number in self._signals]

@@ -1,0 +1,74 @@
+"""Returns the jobs of slots that died, again and again where Redis is unavailable at that moment."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from redis_consumer.errors import ConsumerError, LeaseLost
+from redis_consumer.job import Job
+from redis_consumer.logs import job_context
+from redis_consumer.queue import JobQueue
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two tries: by far shorter than a lease, whose end would return the job as well.
+AGAIN_S = 0.25
+
+
+@dataclass(frozen=True)
+class Return:
+    """A job whose slot died.
+
+    Attributes:
+        queue: of the job.
+        job: the job.
+        cause: why the slot ended.
+        consumer: name of the class that ran it, None where it isn't known.
+        is_crash: whether the attempt counts.
+    """
+
+    queue: JobQueue
+    job: Job
+    cause: str
+    consumer: str | None
+    is_crash: bool
+
+
+class Returns:
+    """Returns jobs at once, and those that Redis didn't take some moments later."""
+
+    def __init__(self) -> None:
+        self._left: list[Return] = []
+        self._again_at = 0.0
+
+    def give(self, returned: Return) -> None:
+        """Return a job."""
+        job, consumer = returned.job, returned.consumer
+        with job_context(job_id=job.id, attempt=job.attempt, queue=returned.queue.name, consumer=consumer):
+            logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, returned.cause)
+        if not self._is_over(returned):
+            self._left.append(returned)
+            self._again_at = time.monotonic() + AGAIN_S
+
+    def again(self) -> float:
+        """Try those again that are left, where it is time for it; give the moment of the next try."""
+        if self._left and time.monotonic() >= self._again_at:
+            self._left = [each for each in self._left if not self._is_over(each)]
+            self._again_at = time.monotonic() + AGAIN_S
+        return self._again_at if self._left else float("inf")
+
+    def _is_over(self, returned: Return) -> bool:
+        job, consumer = returned.job, returned.consumer
+        with job_context(job_id=job.id, attempt=job.attempt, queue=returned.queue.name, consumer=consumer):
+            try:
+                returned.queue.give_back(
+                    job, is_next=not returned.is_crash, is_crash=returned.is_crash, error=returned.cause
+                )
+            except LeaseLost:
+                logger.info("Job %s was settled or taken before", job.id)
+            except ConsumerError as error:
+                logger.debug("Job %s is returned later: %s", job.id, error)
+                return False
+        return True
