@@ -134,7 +134,7 @@ def measure(
         folder: an empty folder to leave logs and ledger in; by default one that is removed if all promises were kept.
 
     Returns:
-        The figures; ``broken`` names the promises that didn't hold, ``late`` those of time (which depend on the machine).
+        The figures; ``broken`` names the promises that didn't hold, ``late`` those of time (the machine matters).
     """
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     seconds = seconds or max(LEAST_S, SECONDS_A_JOB * jobs)

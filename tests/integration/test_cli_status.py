@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,12 @@ def test_queues(status: Any, redis_db: redis.Redis) -> None:
     redis_db.hset("predict:b:1", mapping={"status": "predicting"})
     redis_db.lpush("predict", JOB)
     redis_db.lpush("processing-predict:pod-1", "predict:b:1")
+    # One that is alive and has no job, and one that is dead.
+    redis_db.zadd("redis-consumer:workers:predict", {"pod-2": time.time() * 1000 + 60_000, "pod-3": 1})
     shown = json.loads(status("--json").stdout)
     assert shown["queues"] == [
-        {"queue": "predict", "waiting": 1, "processing": 1, "workers": ["pod-1"]},
-        {"queue": "predict-zip", "waiting": 0, "processing": 0, "workers": []},
+        {"queue": "predict", "waiting": 1, "processing": 1, "workers": 1, "holders": ["pod-1"]},
+        {"queue": "predict-zip", "waiting": 0, "processing": 0, "workers": 0, "holders": []},
     ]
     assert [(job["job_id"], job["status"]) for job in shown["jobs"]] == [("predict:b:1", "predicting"), (JOB, "new")]
 

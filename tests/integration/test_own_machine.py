@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,10 @@ def test_a_healthy_worker_does_the_jobs_of_one_whose_disk_fails(watched: Watched
 def limit_files(process: psutil.Process, spare: int | None) -> None:
     """Let a process open only some files more; None for as many as before."""
     hard = process.rlimit(resource.RLIMIT_NOFILE)[1]
-    process.rlimit(resource.RLIMIT_NOFILE, (hard if spare is None else process.num_fds() + spare, hard))
+    opened = {int(number) for number in os.listdir(f"/proc/{process.pid}/fd")}
+    # The limit is one of numbers: what is free below it can be opened.
+    free = (number for number in range(hard) if number not in opened)
+    process.rlimit(resource.RLIMIT_NOFILE, (hard if spare is None else next(islice(free, spare, None)), hard))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")

@@ -73,7 +73,7 @@ class QueueView:
         waiting: jobs in the queue.
         running: jobs that workers have.
         dead: jobs among its dead letters.
-        workers: workers that are alive.
+        workers: workers that are alive: that have renewed their registration in time.
         completed: jobs completed or failed so far, as workers of this software count them.
         oldest_waiting_s: seconds since the job that waits longest was submitted, None where it can't be said.
         jobs_per_minute: how fast jobs were completed in the last ten minutes.

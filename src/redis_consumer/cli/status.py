@@ -24,13 +24,15 @@ class QueueState:
         queue: its name.
         waiting: jobs in the queue.
         processing: jobs that workers have.
-        workers: names of the workers that have jobs.
+        workers: workers that are alive, as everywhere.
+        holders: names of those that have jobs, of any software.
     """
 
     queue: str
     waiting: int
     processing: int
-    workers: list[str]
+    workers: int
+    holders: list[str]
 
 
 def register(app: typer.Typer) -> None:
@@ -67,14 +69,16 @@ def status(
 
 
 def _show_queues(client: Any, names: list[str], *, is_json: bool) -> None:
+    from redis_consumer.cli.queue_state import read_queues
     from redis_consumer.cli.watch import read_states
 
+    alive = {view.queue: view.workers for view in read_queues(client, names)}
     queues: list[QueueState] = []
     seen: list[str] = []
     for name in names:
         running = _processing(client, name)
         held = [job_id for held_by in running.values() for job_id in held_by]
-        queues.append(QueueState(name, client.llen(name), len(held), sorted(running)))
+        queues.append(QueueState(name, client.llen(name), len(held), alive[name], sorted(running)))
         # The right end is next in line.
         seen += [*held[:LATEST], *reversed(client.lrange(name, -LATEST, -1))]
     states = read_states(client, seen)
@@ -97,10 +101,14 @@ def _write_queues(queues: list[QueueState], states: list[JobState]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("Queue", "Waiting", "Processing", "Workers", box=None, pad_edge=False, header_style="bold")
+    table = Table("Queue", "Waiting", "Processing", "Workers", "Held by", box=None, pad_edge=False, header_style="bold")
     for queue in queues:
         table.add_row(
-            Text(queue.queue), str(queue.waiting), str(queue.processing), Text(printable(", ".join(queue.workers)))
+            Text(queue.queue),
+            str(queue.waiting),
+            str(queue.processing),
+            str(queue.workers),
+            Text(printable(", ".join(queue.holders))),
         )
     screen = console()
     screen.print(table)

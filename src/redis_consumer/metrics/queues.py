@@ -24,7 +24,9 @@ OLDEST = Gauge(
     "Seconds since the job that waits longest was submitted; 0 for an empty queue",
     ("queue",),
 )
-WORKERS = Gauge("redis_consumer_queue_workers", "Workers that are alive", ("queue",))
+WORKERS = Gauge(
+    "redis_consumer_queue_workers", "Workers that are alive: that have renewed their registration in time", ("queue",)
+)
 ENDED = Counter(
     "redis_consumer_queue_ended_total",
     "Jobs that ended: done, failed (also cancelled), or dead: failed, and listed as a dead letter",
