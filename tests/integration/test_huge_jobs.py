@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from redis_consumer.cli.watch import read_hash, read_states
+from redis_consumer.consumers.fan_out import common_fields
+from redis_consumer.errors import InvalidJob
 from redis_consumer.family import Family
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
@@ -78,6 +80,12 @@ def test_a_huge_child_fails_and_its_parent_goes_on(queue: JobQueue, redis_db: An
     assert (first.status, second.status) == ("failed", "done")
     assert "its hash is too large" in first.get("reason")
     assert first.get("label") == ""
+
+
+def test_large_fields_are_not_copied_to_each_child() -> None:
+    assert common_fields(Job(JOB, {"scale": "1", "note": "x" * 60_000})).keys() == {"scale", "note"}
+    with pytest.raises(InvalidJob, match="hold 70004 bytes, .* allowed are 65536; put what is large into the bucket"):
+        common_fields(Job(JOB, {"note": "x" * 70_000}))
 
 
 def test_children_together_are_bounded(queue: JobQueue, redis_db: Any) -> None:

@@ -18,6 +18,8 @@ from redis_consumer.queue import JobQueue, timestamp
 from redis_consumer.text import quoted
 from redis_consumer.traces import carried
 
+#: Bytes of the fields that each of many children inherits.
+MAX_COMMON_BYTES = 1 << 16
 _MARK = "is_second_phase"
 
 
@@ -111,6 +113,25 @@ def _check_phase(consumer: Divider, then: str) -> None:
 def inherited(job: Job) -> dict[str, str]:
     """Fields of a job that say what is to be done with its input, for its children."""
     return {name: text for name, text in job.fields.items() if name not in OWN_FIELDS and not name.endswith("_time")}
+
+
+def common_fields(job: Job) -> dict[str, str]:
+    """Give what each of many children inherits.
+
+    Raises:
+        InvalidJob: it is so large that Redis would be filled by it.
+    """
+    fields = inherited(job)
+    size = sum(
+        len(name.encode("utf-8", "replace")) + len(text.encode("utf-8", "replace")) for name, text in fields.items()
+    )
+    if size > MAX_COMMON_BYTES:
+        raise InvalidJob(
+            f"fields of the job: hold {size} bytes, which each image would get a copy of, allowed are "
+            f"{MAX_COMMON_BYTES}; put what is large into the bucket",
+            job_id=job.id,
+        )
+    return fields
 
 
 def run_fan_out(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer
-from redis_consumer.consumers.fan_out import Child, inherited, reason_of_child, second_phase
+from redis_consumer.consumers.fan_out import Child, common_fields, reason_of_child, second_phase
 from redis_consumer.consumers.in_flight import in_flight
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.consumers.results import discard_zips, shown_name, zip_name
@@ -99,7 +99,7 @@ class ZipFileConsumer(Consumer):
         """Give a child for each image; note in `fields` where the list of what was skipped is."""
         from redis_consumer.archives import ArchiveLimits, iter_members
 
-        common = inherited(job)
+        common = common_fields(job)
         if job.input_file_name.lower().endswith(".zarr.zip"):
             where = {"input_file_name": job.input_file_name, "url": job.get("url")}
             yield Child(self.child_queue, job.original_name, fields={**common, **where})
