@@ -31,9 +31,9 @@ EMPTY_FIELDS = {
 #: Fields that tell of a job's own life (contract, section 1.3), not of what is to be done with its input.
 OWN_FIELDS = frozenset(
     {
-        "input_file_name", "original_name", "url", "status", "progress", "reason", "last_error", "failures", "parent",
-        "next_phase", "children", "children:done", "children:failed", "children_upload_time", "total_jobs",
-        "created_at", "updated_at", "finished_at", "updated_by", "identity_upload", "identity_started",
+        "input_file_name", "original_name", "url", "status", "progress", "reason", "last_error", "timed_out",
+        "failures", "parent", "next_phase", "children", "children:done", "children:failed", "children_upload_time",
+        "total_jobs", "created_at", "updated_at", "finished_at", "updated_by", "identity_upload", "identity_started",
         "output_file_name", "output_url", "provenance_file_name", "input_digest", "predict_retries", "objects",
     }
 )  # fmt: skip
@@ -272,3 +272,18 @@ class Job:
 
     def _invalid(self, name: str, wanted: str) -> InvalidJob:
         return InvalidJob(f"field {name}: {quoted(self.get(name))} can't be read; give {wanted}", job_id=self.id)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A run whose objects may be removed.
+
+    Attributes:
+        job: the job with the number of that run.
+        visible: ``output_file_name`` of the run that counts, empty for none.
+        record: ``provenance_file_name`` of that run, empty for none.
+    """
+
+    job: Job
+    visible: str
+    record: str = ""

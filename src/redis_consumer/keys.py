@@ -12,13 +12,14 @@ dead              list    dead letters, the latest first
 cancelled         set     running jobs that shall stop
 workers           zset    workers by the moment at which their registration ends
 processing        set     processing lists that may hold something
-orphans           hash    entries of processing lists without a lease, and since when they are seen
+orphans           hash    since when a sweep sees entries of processing lists without a lease, and deadlines in doubt
+swept             string  moment of the last sweep
 completed         string  jobs completed or failed so far
 totals            hash    for metrics, how many so far: see below
 recovered         string  how often a worker found that answers again what was away
 rates             hash    jobs completed or failed in each minute (``2026-11-24T09:30``) of the last hour
 leftovers         zset    runs (``<attempt> <job>``) whose objects may be removed, and from when on
-registrations     hash    token of the process that is registered under a worker's name
+registrations     hash    token of the process that is registered under a worker's name, and ms of its leases
 waiting           zset    parent jobs that wait for their children by the moment of the last look at them
 ================  ======  ===============================================================================
 

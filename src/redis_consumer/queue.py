@@ -11,12 +11,11 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from redis_consumer.errors import JobCancelled, LeaseLost
-from redis_consumer.job import Job
+from redis_consumer.job import Job, Leftover
 from redis_consumer.keys import own_key, own_keys
 from redis_consumer.logs import job_context
 from redis_consumer.redis import MAX_BLOCK_S
@@ -45,21 +44,6 @@ RATES_MIN = 60
 CONFIRM_S = 1.0
 #: Seconds for which the hashes of children last after the end of their parent.
 CHILD_EXPIRE_S = 3600
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """A run whose objects may be removed.
-
-    Attributes:
-        job: the job with the number of that run.
-        visible: ``output_file_name`` of the run that counts, empty for none.
-        record: ``provenance_file_name`` of that run, empty for none.
-    """
-
-    job: Job
-    visible: str
-    record: str = ""
 
 
 def timestamp() -> str:
@@ -102,14 +86,21 @@ class JobQueue:
         #: Whether the settling of a job also takes the next one, where the caller says that it is over with it.
         self.is_chained = False
         kinds = ("leases", "holders", "attempts", "given-back", "dead", "leftovers", "cancelled", "forgiven")
-        self._claim_keys = [self.name, self.processing, *own_keys(self.name, *kinds)]
+        self._claim_keys = [self.name, self.processing, *own_keys(self.name, *kinds, "processing")]
         self._claim_limits = [self.worker, _ms(lease_s), str(max_attempts), _ms(LEFTOVER_S)]
+        #: Whether the last sweep found leases of which it can't say whether they are over; see `sweep`.
+        self.has_doubts = False
         self._seems_empty = False
         self._claimed: list[Any] | None = None
         self._token = uuid.uuid4().hex
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, worker={self.worker!r})"
+
+    @property
+    def doubt_s(self) -> float:
+        """Seconds in which a living worker renews its leases."""
+        return 0.4 * self.lease_s
 
     def key(self, kind: str) -> str:
         """Name of one of our own keys for this queue."""
@@ -126,11 +117,12 @@ class JobQueue:
         elsewhere, are dropped with a log line; so is a job without an attempt left, which becomes a dead letter.
 
         Raises:
-            RedisUnavailable: no reply. A job may have been taken all the same; its lease, or the sweep, returns it.
+            RedisUnavailable: no reply. A job that was taken all the same comes back by a sweep.
         """
         job_id = ""
         if self._claimed is None and self._seems_empty and timeout_s > 0:
             wait_s = min(timeout_s, MAX_BLOCK_S)
+            self._seems_empty = False  # or a Redis that comes back empty wouldn't know our list, see claim.lua
             job_id = self.redis.blmove(self.name, self.processing, wait_s, src="RIGHT", dest="LEFT")
             if job_id == "":
                 self.redis.lrem(self.processing, 1, "")  # somebody pushed it; it is nobody's key
@@ -143,11 +135,7 @@ class JobQueue:
         return self._opened(reply)
 
     def release(self) -> None:
-        """Give back a job that was taken at the end of the last one, and that `claim` hasn't given; see `is_chained`.
-
-        Raises:
-            LeaseLost: the job isn't ours any more.
-        """
+        """Give back a job that was taken at the end of the last one and not given by `claim`; see `is_chained`."""
         job, self._claimed = self._opened(self._claimed or ["empty"]), None
         if job is not None:
             self.give_back(job, is_next=True)
@@ -238,27 +226,35 @@ class JobQueue:
             what = "Result of job %s is on %d of %d replicas: a failover now would undo it, and run the job again"
             logger.warning(what, job.id, confirmed, self.replicas)
 
-    def give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False, error: str = "") -> None:
-        """Return a job to its queue, unsettled.
+    def give_back(
+        self, job: Job, *, is_next: bool = False, is_crash: bool = False, is_timeout: bool = False, error: str = ""
+    ) -> bool:
+        """Return a job to its queue, unsettled: to the end of the line, after an outage.
+
+        That is no attempt, unless others succeed between the outages of a job.
 
         Args:
             job: the running job.
-            is_next: whether it is taken again at once, since this worker stops; else it goes to the end of the line,
-                after an outage. Neither counts as an attempt; but a job whose outages come while others succeed has
-                its attempts counted in the end.
+            is_next: it is taken again at once, since this worker stops; that is no attempt.
             is_crash: the process that ran it died: taken again at once, and the attempt counts.
+            is_timeout: with `is_crash`: the run took too long.
             error: what went wrong, on one line; a dead letter's reason tells it.
+
+        Returns:
+            False where it took too long as often as it may: it is still ours, to be settled as failed.
 
         Raises:
             LeaseLost: the job isn't ours any more; nothing was pushed.
         """
         kinds = ("leases", "attempts", "given-back", "completed")
         keys = [self.processing, self.key("holders"), job.id, *map(self.key, kinds), self.name]
-        keys += [self.key("recovered"), self.key("forgiven"), self.key("totals")]
+        keys += map(self.key, ("recovered", "forgiven", "totals", "workers"))
         how = "crashed" if is_crash else "next" if is_next else "last"
-        arguments = [self.holder(job), how, str(OUTAGES_ALLOWED), error]
-        if not self.run(script_call("give_back", keys, arguments)):
+        arguments = [self.holder(job), how, str(OUTAGES_ALLOWED), error, self.worker if is_timeout else ""]
+        code = int(self.run(script_call("give_back", keys, arguments)))
+        if not code:
             raise self._lost(job)
+        return code == 1
 
     def note_recovery(self) -> None:
         """Say that what was away answers this worker again."""
@@ -268,23 +264,20 @@ class JobQueue:
         """Lengthen the leases of running jobs and this worker's registration; return the jobs that were lost."""
         running = list(jobs)
         kinds = ("leases", "holders", "workers", "processing")
-        keys = [*map(self.key, kinds), self.processing, *(job.id for job in running)]
-        arguments = [self.worker, _ms(self.lease_s), timestamp(), "", "", *map(self.holder, running)]
+        keys = [*map(self.key, kinds), self.processing, self.key("registrations"), *(job.id for job in running)]
+        arguments = [self.worker, _ms(self.lease_s), timestamp(), self._token, "", "", *map(self.holder, running)]
         return list(self.run(script_call("renew", keys, arguments)))
 
     def register(self) -> float:
-        """Say that this worker lives, and that its processing list may hold something.
-
-        Returns:
-            0, or the seconds for which another worker of this name is registered still; then nothing was written.
-        """
-        keys = [self.key("workers"), self.key("processing"), self.processing, self.key("registrations")]
+        """Say that this worker lives; give 0, or for how many seconds another one of its name is registered."""
+        keys = [self.key("workers"), self.key("processing"), self.processing]
+        keys += [self.key("registrations"), self.key("orphans")]
         return int(self.run(script_call("register", keys, [self.worker, _ms(self.lease_s), self._token]))) / 1000
 
     def unregister(self) -> None:
         """Say that this worker ends, so that another of its name may start at once."""
-        # Another one may have the name by now, where this one was frozen for longer than its registration holds.
-        if self.redis.hget(self.key("registrations"), self.worker) == self._token:
+        # Another one may have the name by now, where this one was frozen.
+        if (self.redis.hget(self.key("registrations"), self.worker) or "").partition(" ")[0] == self._token:
             self.redis.zrem(self.key("workers"), self.worker)
             self.redis.hdel(self.key("registrations"), self.worker)
 
@@ -292,22 +285,22 @@ class JobQueue:
         """Return jobs whose lease ran out, and entries that have none, to the queue; say which.
 
         Parents learn of children that ended without a word: by a worker that knows no families, or by expiry.
-
-        Args:
-            every_s: seconds for which no other worker's sweep of this queue does anything.
+        Where the clock may have been set, workers get time to renew: `has_doubts` tells that `doubt_s` later more may
+        come back. For `every_s` seconds no other sweep of this queue does anything.
         """
         kinds = ("leases", "holders", "processing", "orphans", "sweep", "workers", "registrations", "rates")
-        keys = [self.name, *map(self.key, (*kinds, "attempts", "given-back", "forgiven", "dead", "waiting"))]
+        keys = [self.name, *map(self.key, (*kinds, "attempts", "given-back", "forgiven", "dead", "waiting", "swept"))]
         first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
         limits = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT)]
         prefix = f"processing-{self.name}:"
-        arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT)]
-        reply = self.run(script_call("sweep", keys, arguments))
-        for job_id, processing, attempt in zip(reply[::3], reply[1::3], reply[2::3], strict=False):
+        arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT), _ms(self.lease_s)]
+        doubts, *reply = self.run(script_call("sweep", keys, arguments))
+        self.has_doubts = doubts > 0
+        for job_id, processing, attempt in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
             worker = processing.removeprefix(prefix)
             with job_context(job_id=job_id, attempt=int(attempt) if attempt else None, queue=self.name):
                 logger.warning("Swept job %s back to queue %s: its worker %s is gone", job_id, self.name, worker)
-        return [job_id for job_id in reply[::3] if job_id != -1]
+        return list(reply[::3])
 
     def leave(self, job: Job) -> None:
         """Note that a run which lost its job may have left an object in the bucket."""

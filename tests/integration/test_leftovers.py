@@ -10,7 +10,8 @@ import pytest
 
 from redis_consumer.consumers import TensorFlowServingConsumer
 from redis_consumer.consumers.base import Outcome
-from redis_consumer.queue import JobQueue, Leftover
+from redis_consumer.job import Leftover
+from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
 from support.queues import claimed, submit

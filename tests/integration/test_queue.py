@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from redis_consumer.errors import JobCancelled, LeaseLost, SettingsError
+from redis_consumer.errors import JobCancelled, LeaseLost, RedisUnavailable, SettingsError
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
@@ -232,6 +233,28 @@ def test_a_job_without_an_attempt_left_is_a_dead_letter(queue: JobQueue, redis_d
     assert not redis_db.exists("processing-predict:pod-1", "predict")
 
 
+@pytest.mark.parametrize(
+    ("workers", "others", "runs"),
+    [(["pod-1", "pod-1"], [], 2), (["pod-1", "pod-2"], ["pod-3"], 2), (["pod-1", "pod-1", "pod-1"], ["pod-3"], 3)],
+    ids=["one worker", "two workers", "one of several workers"],
+)
+def test_a_job_may_take_too_long_once(
+    redis_client: RedisClient, redis_db: Any, workers: list[str], others: list[str], runs: int
+) -> None:
+    job_id = submit(redis_db)
+    for name in {*workers, *others}:
+        JobQueue(redis_client, "predict", name).register()
+    for number, name in enumerate(workers, 1):
+        queue = JobQueue(redis_client, "predict", name)
+        job = claimed(queue)
+        assert queue.give_back(job, is_crash=True, is_timeout=True, error="slow") == (number < runs)
+    queue.complete(job, {"status": "failed"}, is_dead=True)
+    assert queue.dead_letters() == [job_id]
+    assert queue.retry(job_id)
+    job = claimed(queue)
+    assert queue.give_back(job, is_crash=True, is_timeout=True)
+
+
 def test_a_dead_letter_gets_all_its_attempts_again(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     queue.complete(claimed(queue), {"status": "failed", "reason": "KeyError: 'x'"}, is_dead=True)
@@ -372,6 +395,35 @@ def test_one_sweep_at_a_time(queue: JobQueue, other: JobQueue, redis_db: Any, re
     submit(redis_db)
     claimed(short(redis_client))
     assert other.sweep() == []
+
+
+@pytest.mark.parametrize("is_supervised", [True, False])
+def test_a_list_is_known_before_a_key_is_moved_into_it(tmp_path: Path, is_supervised: bool) -> None:
+    """After Redis came back empty too: a worker that dies right behind the move would lose the key."""
+    server = RedisServer(tmp_path).start()
+    try:
+        queue = JobQueue(RedisClient("127.0.0.1", server.port, 0.05, deadline_s=20), "predict", "pod-1")
+        if is_supervised:
+            queue.register()
+        assert queue.claim(0.1) is None
+        server.stop()
+        server.start()
+        with contextlib.suppress(RedisUnavailable):
+            assert queue.claim(0.1) is None
+        queue.claim(0.1)
+        assert server.client.smembers("redis-consumer:processing:predict") == {queue.processing}
+    finally:
+        server.stop()
+
+
+def test_a_worker_has_its_name_again_after_redis_came_back_empty(queue: JobQueue, redis_db: Any) -> None:
+    queue.register()
+    redis_db.flushall()
+    queue.renew()
+    assert JobQueue(queue.redis, queue.name, queue.worker).register() > 0
+    assert redis_db.smembers("redis-consumer:processing:predict") == {queue.processing}
+    queue.unregister()
+    assert not redis_db.exists("redis-consumer:workers:predict", "redis-consumer:registrations:predict")
 
 
 def test_a_name_is_taken_until_its_registration_lapses(queue: JobQueue) -> None:

@@ -148,6 +148,23 @@ def test_a_job_past_its_time_is_ended_for_real(
     assert text in (tmp_path / "worker.log").read_text()
 
 
+@pytest.mark.parametrize("timed_out", ["", "1 pod-2"], ids=["by the only worker", "by two workers"])
+def test_a_job_that_takes_too_long_again_fails(
+    redis_server: RedisServer, redis_db: Any, tmp_path: Path, timed_out: str
+) -> None:
+    with running_worker(tmp_path, variables(redis_server, tmp_path, JOB_TIMEOUT="0.3")):
+        submit(redis_db, seconds="60", **({"timed_out": timed_out} if timed_out else {}))
+        submit(redis_db, "predict:good.tif:2")
+        wait_for(status_is(redis_db, "failed"), "the job's end", tmp_path)
+        wait_for(status_is(redis_db, "done", "predict:good.tif:2"), "the other job", tmp_path)
+    reason = redis_db.hget(JOB, "reason") or ""
+    assert reason.startswith(
+        f"JobTimeout: job {JOB}: its job ran for more than JOB_TIMEOUT=0.3 s, as in an earlier run;"
+    )
+    assert redis_db.lrange("redis-consumer:dead:predict", 0, -1) == [JOB]
+    assert (tmp_path / "worker.log").read_text().count("its slot ended in attempt") == (1 if timed_out else 2)
+
+
 def test_a_slot_that_takes_too_much_memory_is_replaced_after_its_job(
     redis_server: RedisServer, redis_db: Any, tmp_path: Path
 ) -> None:
@@ -167,13 +184,22 @@ def test_the_second_worker_of_one_name_waits(redis_server: RedisServer, redis_db
         wait_for(lambda: is_idle(redis_db), "the first worker", tmp_path)
         with running_worker(other, variables(redis_server, tmp_path)) as second:
             log = other / "worker.log"
-            note = "Another worker is registered as pod-1"  # once a second
-            wait_for(lambda: log.read_text().count(note) >= 3, "the notes", other)
+            note = "Another worker is registered as pod-1"
+            wait_for(lambda: note in log.read_text(), "the note", other)
+            asked = evals(redis_db)
+            # Both sides, the worker's renewals and the other's questions, go on for several seconds.
+            wait_for(lambda: evals(redis_db) > asked + 10, "more questions", other)
             assert "Ready" not in log.read_text()
             first.terminate()
             first.wait(30)
             wait_for(lambda: "Ready" in log.read_text(), "the second worker", other)
             assert second.poll() is None
+            assert log.read_text().count(note) == 1
+
+
+def evals(db: Any) -> int:
+    """Scripts that Redis has run."""
+    return int(db.info("commandstats")["cmdstat_evalsha"]["calls"])
 
 
 def test_a_worker_that_stops_before_its_start_is_not_ready(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -29,7 +30,8 @@ def sweep(queue: options.Queues = None, redis: options.Redis = None, json: optio
 
     Every worker does this by itself every few seconds; it is for times when none
     is alive. A job in a worker's list without a lease is returned by a sweep that
-    finds it there for 5 s, so the first sweep only notes it.
+    finds it there for 5 s, so the first sweep only notes it. Where nobody has
+    swept for a while, workers get some seconds to renew their leases first.
     """
     from redis_consumer.cli import connect
     from redis_consumer.cli.actor import open_queue
@@ -37,12 +39,16 @@ def sweep(queue: options.Queues = None, redis: options.Redis = None, json: optio
 
     names = chosen_queues(connect.read_settings(redis=redis), queue)
     client = connect.open_redis()
-    returned: dict[str, list[str]] = {}
-    noted = 0
-    for name in names:
-        swept = open_queue(client, name)
-        returned[name] = sweep_now(swept)
-        noted += client.hlen(swept.key("orphans"))
+    queues = [open_queue(client, name) for name in names]
+    returned = {each.name: sweep_now(each) for each in queues}
+    doubted = [each for each in queues if each.has_doubts]
+    if doubted:
+        wait_s = max(each.doubt_s for each in doubted)
+        say(f"Waiting {wait_s:g} s: a worker that lives renews its leases meanwhile")
+        time.sleep(wait_s)
+        for each in doubted:
+            returned[each.name] += sweep_now(each)
+    noted = sum(client.hlen(each.key("orphans")) for each in queues)
     _write(returned, is_json=json)
     if noted:
         say(f"{counted(noted, 'job')} without a lease noted; sweep again in 5 s")

@@ -25,8 +25,8 @@ from redis_consumer.errors import (
     SettingsError,
 )
 from redis_consumer.family import NEXT_PHASE
-from redis_consumer.job import Job, JobStatus
-from redis_consumer.queue import Leftover, timestamp
+from redis_consumer.job import Job, JobStatus, Leftover
+from redis_consumer.queue import timestamp
 
 
 class Outcome(str, Enum):

@@ -15,7 +15,7 @@ from redis_consumer.storage.keys import output_key
 from redis_consumer.text import url_in_path
 
 if TYPE_CHECKING:
-    from redis_consumer.queue import Leftover
+    from redis_consumer.job import Leftover
     from redis_consumer.serving.base import Array
 
 #: Bytes of one part of a name: file systems allow 255, and ``_feature_<c>.tif`` comes behind.

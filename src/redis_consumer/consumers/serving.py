@@ -22,7 +22,7 @@ from redis_consumer.job import Job, ModelId
 
 if TYPE_CHECKING:
     from redis_consumer.grpc_clients import GrpcModelWrapper
-    from redis_consumer.queue import Leftover
+    from redis_consumer.job import Leftover
     from redis_consumer.serving.base import Array
 
 

@@ -23,7 +23,7 @@ from redis_consumer.job import Job, JobStatus
 
 if TYPE_CHECKING:
     from redis_consumer.archives import ResultZip
-    from redis_consumer.queue import Leftover
+    from redis_consumer.job import Leftover
 
 #: Ends of archives' names that this consumer takes.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")

@@ -88,3 +88,25 @@ local function write(command, key, values, first, last)
     redis.call(command, key, unpack(values, start, math.min(start + page - 1, last or #values)))
   end
 end
+
+local function now_ms()
+  local time = redis.call("TIME")
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Deadlines in doubt, since the clock may have been set: see sweep.lua. A hash of marks has for each name since when
+-- which deadline is seen. Gives the mark to write, and whether an owner that lives would have renewed it by now:
+-- renewals are a third of a lease apart at most.
+local function doubted(marks, name, deadline, now, length_ms)
+  local since, of = string.match(redis.call("HGET", marks, name) or "", "^(%d+) ?(%d*)$")
+  since = number_of(since)
+  if since == 0 or since > now or of ~= deadline then
+    since = now
+  end
+  return since .. " " .. deadline, now - since >= 0.4 * length_ms
+end
+
+-- For how many ms the leases of a worker last, by its registration: "<token> <ms>".
+local function length_of(registration, default_ms)
+  return tonumber(string.match(registration or "", " (%d+)$") or default_ms)
+end

@@ -1,7 +1,7 @@
 -- Take the job that waits longest, and open it: from waiting to claimed.
 --
 -- KEYS  1 queue   2 processing list   3 leases   4 holders   5 attempts   6 given back   7 dead letters
---       8 leftovers   9 cancelled   10 forgiven
+--       8 leftovers   9 cancelled   10 forgiven   11 processing lists
 -- ARGV  1 key of a job that a blocking move has put into the list already, "" to move one
 --       2 now (ISO 8601)   3 name of the worker   4 lease in ms   5 attempts allowed
 --       6 ms after which what attempts left is removed
@@ -16,15 +16,16 @@
 expect("list", KEYS[1], KEYS[2], KEYS[7])
 expect("zset", KEYS[3], KEYS[8])
 expect("hash", KEYS[4], KEYS[5], KEYS[6], KEYS[10], totals_of .. KEYS[1])
-expect("set", KEYS[9])
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+expect("set", KEYS[9], KEYS[11])
+local now = now_ms()
 local queue, processing, leases, holders = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local job = ARGV[1]
 if job == "" then
   job = redis.call("LMOVE", queue, processing, "RIGHT", "LEFT")
   if not job then
+    -- A blocking move follows: the sweep has to know the list, should the worker die right behind it.
+    redis.call("SADD", KEYS[11], processing)
     return {"empty"}
   end
 end

@@ -62,6 +62,7 @@ end
 if redis.call("HGET", job, "parent") then
   kin.tell_end(job, ARGV[2] == "done")
 end
+redis.call("HDEL", job, "timed_out")
 write("HSET", job, ARGV, 6)
 if has_family then
   kin.forget_staged(job)
@@ -84,8 +85,7 @@ if ARGV[2] == "done" then
   runs = runs - 1 -- the others may have uploaded; so may one that fails or is cancelled after its upload
 end
 if runs > 0 then
-  local time = redis.call("TIME")
-  local due = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]
+  local due = now_ms() + ARGV[4]
   for earlier = math.max(1, runs - most_runs + 1), runs do
     redis.call("ZADD", KEYS[11], due, earlier .. " " .. job)
   end

@@ -92,8 +92,7 @@ for start = 0, total - 1, page do
   end
 end
 
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 redis.call("HSET", family, "state", "waiting", "queue", KEYS[7], "holder", ARGV[1],
   "total", total, "percent", 100 * (counts.done + counts.failed), "done", counts.done, "failed", counts.failed,
   "share", ARGV[5])

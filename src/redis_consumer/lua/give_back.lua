@@ -1,17 +1,19 @@
 -- Return a job to its queue: from claimed to waiting.
 --
 -- KEYS  1 processing list   2 holders   3 hash of the job   4 leases   5 attempts   6 given back   7 completed   8 queue
---       9 recovered   10 forgiven   11 totals
+--       9 recovered   10 forgiven   11 totals   12 workers
 -- ARGV  1 holder ("<attempt> <processing list>")
 --       2 "next" (taken again at once), "crashed" (likewise, but the attempt counts) or "last" (end of the line,
 --       after an outage)
 --       3 how often an outage may be blamed while other jobs succeed   4 what went wrong, "" for nothing
--- Returns 1, or 0 where the job isn't ours any more: nothing is pushed.
+--       5 name of the worker where the job ran out of time, else ""
+-- Returns 1; 0 where the job isn't ours any more: nothing is pushed; 2 where it has run out of time often enough: it is
+--   still ours, to be settled as failed.
 -- Atomic because a worker that dies between the two steps would lose the job or leave it twice.
 
 expect("list", KEYS[1], KEYS[8])
 expect("hash", KEYS[2], KEYS[6], KEYS[10], KEYS[11])
-expect("zset", KEYS[4])
+expect("zset", KEYS[4], KEYS[12])
 expect("string", KEYS[7], KEYS[9])
 local job = KEYS[3]
 if redis.call("HGET", KEYS[2], job) ~= ARGV[1] then
@@ -25,6 +27,19 @@ end
 if not redis.call("LPOS", KEYS[1], job) then
   end_claim()
   return 0
+end
+-- The second time is one too many, unless the cause may be this very worker and another one can try.
+if ARGV[5] ~= "" and kind_of(job) == "hash" then
+  local count, worker = string.match(text_in(job, "timed_out") or "", "^(%d+) (.+)$")
+  count = number_of(count) + 1
+  local others = redis.call("ZCOUNT", KEYS[12], now_ms(), "+inf")
+  if redis.call("ZSCORE", KEYS[12], ARGV[5]) then
+    others = others - 1
+  end
+  if count > 2 or (count == 2 and (worker ~= ARGV[5] or others <= 0)) then
+    return 2
+  end
+  redis.call("HSET", job, "timed_out", count .. " " .. ARGV[5])
 end
 local is_counted = ARGV[2] == "crashed"
 if ARGV[2] == "last" then

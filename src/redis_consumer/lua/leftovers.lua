@@ -6,8 +6,7 @@
 -- Atomic because two workers that look at once would do the same work; a worker that dies over it loses none.
 
 expect("zset", KEYS[1])
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 local reply = {}
 for _, run in ipairs(redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 0, ARGV[1])) do
   local attempt, job = string.match(run, "^(%d+) (.+)$")

@@ -3,24 +3,35 @@
 --
 -- KEYS  1 queue   2 leases   3 holders   4 processing lists   5 orphans   6 lock   7 workers
 --       8 registrations   9 rates   10 attempts   11 given back
---       12 forgiven   13 dead letters   14 parents that wait for children
+--       12 forgiven   13 dead letters   14 parents that wait for children   15 moment of the last sweep
 -- ARGV  1 ms for which no other sweep may run   2 ms after which an entry without a lease counts as stranded
 --       3 jobs at most   4 prefix of processing lists, up to the worker's name
 --       5 first minute (ISO 8601) whose number of completed jobs is kept   6 children to look at, at most
--- Returns {job, list that it was in, attempt that ran ("" where none is known), …} of those returned, or {-1} where
---   another sweep ran just now.
+--       7 lease in ms, where a worker hasn't told its own
+-- Returns {leases in doubt, job, list that it was in, attempt that ran ("" where none is known), …} of those returned,
+--   or {-1} where another sweep ran just now.
+-- A lease ends at a moment of the server's clock, which may be set. So a lease is in doubt that lies further in the future
+-- than it is long (the clock was set back), and one that is over where the last sweep was long ago (it was set forward, or
+-- Redis was away). It is void once it has been seen unchanged for longer than workers take to renew.
 -- Atomic because a lease that is renewed between look and move would leave a job running and waiting at once.
 
 expect("list", KEYS[1], KEYS[13])
 expect("zset", KEYS[2], KEYS[7], KEYS[14])
 expect("hash", KEYS[3], KEYS[5], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], totals_of .. KEYS[1])
 expect("set", KEYS[4])
+expect("string", KEYS[6], KEYS[15])
+-- A lock that holds for longer than it was set for is one from before the clock was set back.
+if redis.call("PTTL", KEYS[6]) > tonumber(ARGV[1]) then
+  redis.call("UNLINK", KEYS[6])
+end
 if not redis.call("SET", KEYS[6], "1", "NX", "PX", ARGV[1]) then
   return {-1}
 end
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local returned = {}
+local now = now_ms()
+local last = number_of(redis.call("GET", KEYS[15]))
+local is_late = last > 0 and now - last > ARGV[7] * 2 / 3
+redis.call("SET", KEYS[15], now)
+local returned, seen = {0}, {}
 
 local function give_back(list, job, how, attempt)
   -- A list that a stranger has written over has lost its jobs.
@@ -34,29 +45,48 @@ local function give_back(list, job, how, attempt)
   end
 end
 
-for _, job in ipairs(redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", now, "LIMIT", 0, ARGV[3])) do
-  local attempt, list = string.match(redis.call("HGET", KEYS[3], job) or "", "^(%d+) (.+)$")
-  if list then
-    give_back(list, job, "lapsed", attempt)
-  end
-  redis.call("ZREM", KEYS[2], job)
-  redis.call("HDEL", KEYS[3], job)
+local function note(name, mark)
+  seen[#seen + 1] = name
+  seen[#seen + 1] = mark
 end
 
+-- Return those jobs of a part of the leases whose lease is over or void.
+local function sweep_leases(first, last_ms, is_doubtful)
+  local found = redis.call("ZRANGEBYSCORE", KEYS[2], first, last_ms, "WITHSCORES", "LIMIT", 0, ARGV[3])
+  for index = 1, #found, 2 do
+    local job, deadline = found[index], found[index + 1]
+    local attempt, list = string.match(redis.call("HGET", KEYS[3], job) or "", "^(%d+) (.+)$")
+    local length = length_of(redis.call("HGET", KEYS[8], string.sub(list or "", #ARGV[4] + 1)), ARGV[7])
+    local name = (list or "") .. " " .. job
+    local mark, is_void = doubted(KEYS[5], name, deadline, now, length)
+    local is_in_doubt = is_doubtful(tonumber(deadline), length) or redis.call("HGET", KEYS[5], name) == mark
+    if is_void or not is_in_doubt and tonumber(deadline) <= now then
+      if list then
+        give_back(list, job, "lapsed", attempt)
+      end
+      redis.call("ZREM", KEYS[2], job)
+      redis.call("HDEL", KEYS[3], job)
+    elseif is_in_doubt then
+      note(name, mark)
+      returned[1] = returned[1] + 1
+    end
+  end
+end
+sweep_leases("-inf", now, function() return is_late end)
+sweep_leases("(" .. now + ARGV[7], "+inf", function(deadline, length) return deadline > now + length end)
+
 -- A worker that died between move and lease, or that knows no leases, leaves an entry without one.
-local seen = {}
 for _, list in ipairs(redis.call("SMEMBERS", KEYS[4])) do
   local entries = kind_of(list) == "list" and redis.call("LRANGE", list, 0, ARGV[3]) or {}
   for _, job in ipairs(entries) do
     if redis.call("HEXISTS", KEYS[3], job) == 0 or not redis.call("ZSCORE", KEYS[2], job) then
       local name = list .. " " .. job
       local since = number_of(redis.call("HGET", KEYS[5], name))
-      since = since > 0 and since
+      since = since > 0 and since <= now and since
       if since and now - since >= tonumber(ARGV[2]) then
         give_back(list, job, "stranded", "")
       else
-        seen[#seen + 1] = name
-        seen[#seen + 1] = since or now
+        note(name, since or now)
       end
     end
   end
@@ -67,11 +97,27 @@ for _, list in ipairs(redis.call("SMEMBERS", KEYS[4])) do
     redis.call("HDEL", KEYS[8], worker)
   end
 end
+for _, worker in ipairs(redis.call("ZRANGEBYSCORE", KEYS[7], "(" .. now + ARGV[7], "+inf")) do
+  local length = length_of(redis.call("HGET", KEYS[8], worker), ARGV[7])
+  local deadline = redis.call("ZSCORE", KEYS[7], worker)
+  if tonumber(deadline) > now + length then
+    local mark, is_void = doubted(KEYS[5], worker, deadline, now, length)
+    if is_void then
+      redis.call("ZREM", KEYS[7], worker)
+      redis.call("HDEL", KEYS[8], worker)
+    else
+      note(worker, mark)
+    end
+  end
+end
 redis.call("DEL", KEYS[5])
 write("HSET", KEYS[5], seen)
 
 -- Those that were looked at longest ago first; of a large family some at a time.
 local kin, left = families(), tonumber(ARGV[6])
+for _, parent in ipairs(redis.call("ZRANGEBYSCORE", KEYS[14], "(" .. now, "+inf", "LIMIT", 0, page)) do
+  redis.call("ZADD", KEYS[14], now, parent) -- looked at before the clock was set back
+end
 for _, parent in ipairs(redis.call("ZRANGE", KEYS[14], 0, page)) do
   if left <= 0 then
     break

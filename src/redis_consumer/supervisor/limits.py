@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from redis_consumer.job import Job
 from redis_consumer.supervisor.board import Run
 
 
@@ -40,3 +41,11 @@ class Limits:
         if self.stall_timeout_s and now - run.progressed > self.stall_timeout_s:
             return "stall_timeout", f"no progress for STALL_TIMEOUT={self.stall_timeout_s:g} s"
         return None
+
+
+def timeout_reason(job: Job, cause: str) -> str:
+    """The reason of a job that took too long again."""
+    return (
+        f"JobTimeout: job {job.id}: {cause}, as in an earlier run; give a smaller input, or raise the limit and run "
+        "redis-consumer dead retry"
+    )

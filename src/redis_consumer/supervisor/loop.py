@@ -310,7 +310,8 @@ class Supervisor:
             # One that we end ourselves, since we stop or for another job's sake, is no attempt of the job's.
             is_crash = slot.guilty in (None, thread) and not self._is_stopping
             cause, consumer = cause_of(code, slot.killed_for), slot.board.consumer or None
-            self._returns.give(Return(self.queues[slot.service], run.job, cause, consumer, is_crash))
+            is_late = is_crash and bool(slot.cause)
+            self._returns.give(Return(self.queues[slot.service], run.job, cause, consumer, is_crash, is_late))
         has_run = slot.board.has_run()
         any_has_run = has_run or any(other.board.has_run() for other in self.slots.values())
         slot.board.close()
@@ -373,8 +374,6 @@ class Supervisor:
             self._kill(slot, "stop", reason)
             _, status = os.waitpid(slot.pid, 0)
             self._bury(slot, os.waitstatus_to_exitcode(status))
-
-    # Signals.
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)

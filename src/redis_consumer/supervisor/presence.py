@@ -38,6 +38,7 @@ class Presence:
         self._sweep_s = sweep_s
         self._on_registered = on_registered
         self._heard_at = float("-inf")
+        self._is_waiting = False
         self._register_at = self._renew_at = self._sweep_at = 0.0
         self._pause_s = FIRST_LOOK_S / 2
 
@@ -58,7 +59,11 @@ class Presence:
         if now >= self._sweep_at:
             # Half: or the lock of one's own last sweep would refuse the next one.
             quietly(self._sweep)
-            self._sweep_at = time.monotonic() + self._sweep_s * random.uniform(0.8, 1.2)
+            pause_s = self._sweep_s * random.uniform(0.8, 1.2)
+            # A little later, or the doubts would be too young still.
+            self._sweep_at = time.monotonic() + min(
+                pause_s, 1.05 * self.queue.doubt_s if self.queue.has_doubts else pause_s
+            )
         return min(self._renew_at, self._sweep_at, time.monotonic() + LOOK_S)
 
     def end(self) -> None:
@@ -78,15 +83,20 @@ class Presence:
             self._register_at = time.monotonic() + self._pause_s
             return self._register_at
         if wait_s <= 0:
+            if self._is_waiting:
+                logger.warning("Registered as %s: the other worker is gone", self.queue.worker)
             self.is_registered = True
             self._heard_at = now
             self._on_registered()
             return now
-        logger.warning(
-            "Another worker is registered as %s; waiting %.1f s for it to lapse (HOSTNAME must be unique)",
-            self.queue.worker,
-            wait_s,
-        )
+        if not self._is_waiting:
+            self._is_waiting = True
+            logger.warning(
+                "Another worker is registered as %s; waiting until it ends, or for %.1f s if it is dead "
+                "(HOSTNAME must be unique)",
+                self.queue.worker,
+                wait_s,
+            )
         self._register_at = now + min(wait_s, LOOK_S)
         return self._register_at
 

@@ -10,6 +10,7 @@ from redis_consumer.errors import ConsumerError, LeaseLost
 from redis_consumer.job import Job
 from redis_consumer.logs import job_context
 from redis_consumer.queue import JobQueue
+from redis_consumer.supervisor.limits import timeout_reason
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class Return:
         cause: why the slot ended.
         consumer: name of the class that ran it, None where it isn't known.
         is_crash: whether the attempt counts.
+        is_late: whether it took too long; a job that does so again fails.
     """
 
     queue: JobQueue
@@ -34,6 +36,7 @@ class Return:
     cause: str
     consumer: str | None
     is_crash: bool
+    is_late: bool = False
 
 
 class Returns:
@@ -63,9 +66,12 @@ class Returns:
         job, consumer = returned.job, returned.consumer
         with job_context(job_id=job.id, attempt=job.attempt, queue=returned.queue.name, consumer=consumer):
             try:
-                returned.queue.give_back(
-                    job, is_next=not returned.is_crash, is_crash=returned.is_crash, error=returned.cause
-                )
+                is_crash, is_late, cause = returned.is_crash, returned.is_late, returned.cause
+                if not returned.queue.give_back(
+                    job, is_next=not is_crash, is_crash=is_crash, is_timeout=is_late, error=cause
+                ):
+                    fields = {"status": "failed", "reason": timeout_reason(job, cause)}
+                    returned.queue.complete(job, fields, is_dead=True)
             except LeaseLost:
                 logger.info("Job %s was settled or taken before", job.id)
             except ConsumerError as error:
