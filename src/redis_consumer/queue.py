@@ -226,9 +226,7 @@ class JobQueue:
             what = "Result of job %s is on %d of %d replicas: a failover now would undo it, and run the job again"
             logger.warning(what, job.id, confirmed, self.replicas)
 
-    def give_back(
-        self, job: Job, *, is_next: bool = False, is_crash: bool = False, is_timeout: bool = False, error: str = ""
-    ) -> bool:
+    def give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False, error: str = "") -> None:
         """Return a job to its queue, unsettled: to the end of the line, after an outage.
 
         That is no attempt, unless others succeed between the outages of a job.
@@ -237,24 +235,30 @@ class JobQueue:
             job: the running job.
             is_next: it is taken again at once, since this worker stops; that is no attempt.
             is_crash: the process that ran it died: taken again at once, and the attempt counts.
-            is_timeout: with `is_crash`: the run took too long.
             error: what went wrong, on one line; a dead letter's reason tells it.
-
-        Returns:
-            False where it took too long as often as it may: it is still ours, to be settled as failed.
 
         Raises:
             LeaseLost: the job isn't ours any more; nothing was pushed.
         """
+        self._give_back(job, "crashed" if is_crash else "next" if is_next else "last", error)
+
+    def give_back_late(self, job: Job, error: str) -> bool:
+        """Return a job that took too long, as after a crash.
+
+        Returns:
+            False where it took too long as often as it may: it is still ours, to be settled as failed.
+        """
+        return self._give_back(job, "crashed", error, self.worker) == 1
+
+    def _give_back(self, job: Job, how: str, error: str, late_on: str = "") -> int:
         kinds = ("leases", "attempts", "given-back", "completed")
         keys = [self.processing, self.key("holders"), job.id, *map(self.key, kinds), self.name]
         keys += map(self.key, ("recovered", "forgiven", "totals", "workers"))
-        how = "crashed" if is_crash else "next" if is_next else "last"
-        arguments = [self.holder(job), how, str(OUTAGES_ALLOWED), error, self.worker if is_timeout else ""]
+        arguments = [self.holder(job), how, str(OUTAGES_ALLOWED), error, late_on]
         code = int(self.run(script_call("give_back", keys, arguments)))
         if not code:
             raise self._lost(job)
-        return code == 1
+        return code
 
     def note_recovery(self) -> None:
         """Say that what was away answers this worker again."""

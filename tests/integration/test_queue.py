@@ -247,12 +247,12 @@ def test_a_job_may_take_too_long_once(
     for number, name in enumerate(workers, 1):
         queue = JobQueue(redis_client, "predict", name)
         job = claimed(queue)
-        assert queue.give_back(job, is_crash=True, is_timeout=True, error="slow") == (number < runs)
+        assert queue.give_back_late(job, "slow") == (number < runs)
     queue.complete(job, {"status": "failed"}, is_dead=True)
     assert queue.dead_letters() == [job_id]
     assert queue.retry(job_id)
     job = claimed(queue)
-    assert queue.give_back(job, is_crash=True, is_timeout=True)
+    assert queue.give_back_late(job, "slow")
 
 
 def test_a_dead_letter_gets_all_its_attempts_again(queue: JobQueue, redis_db: Any) -> None:

@@ -90,15 +90,7 @@ class DeskQueue(JobQueue):
         """Write the last fields of the running job."""
         self.update(job, fields)
 
-    def give_back(
-        self,
-        job: Job,
-        *,
-        is_next: bool = False,  # noqa: ARG002 - there is no line
-        is_crash: bool = False,  # noqa: ARG002 - it would be ours as well
-        is_timeout: bool = False,  # noqa: ARG002 - nobody watches the time
-        error: str = "",
-    ) -> bool:
+    def give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False, error: str = "") -> None:  # noqa: ARG002
         """There is nobody to give a job back to.
 
         Raises:

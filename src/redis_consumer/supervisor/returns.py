@@ -66,15 +66,18 @@ class Returns:
         job, consumer = returned.job, returned.consumer
         with job_context(job_id=job.id, attempt=job.attempt, queue=returned.queue.name, consumer=consumer):
             try:
-                is_crash, is_late, cause = returned.is_crash, returned.is_late, returned.cause
-                if not returned.queue.give_back(
-                    job, is_next=not is_crash, is_crash=is_crash, is_timeout=is_late, error=cause
-                ):
-                    fields = {"status": "failed", "reason": timeout_reason(job, cause)}
-                    returned.queue.complete(job, fields, is_dead=True)
+                _return(returned)
             except LeaseLost:
                 logger.info("Job %s was settled or taken before", job.id)
             except ConsumerError as error:
                 logger.debug("Job %s is returned later: %s", job.id, error)
                 return False
         return True
+
+
+def _return(returned: Return) -> None:
+    queue, job, cause = returned.queue, returned.job, returned.cause
+    if not returned.is_late:
+        queue.give_back(job, is_next=not returned.is_crash, is_crash=returned.is_crash, error=cause)
+    elif not queue.give_back_late(job, cause):
+        queue.complete(job, {"status": "failed", "reason": timeout_reason(job, cause)}, is_dead=True)
