@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -28,11 +29,18 @@ EMPTY_FIELDS = {
     "dimension_order": "",
 }
 
+#: What the field ``dimension_order`` may say. The first of X and Y is the rows of the array, whichever it is called:
+#: producers write both and mean the same.
+DIMENSION_ORDERS = ("XY", "BXY", "CXY", "XYB", "XYC", "BXYC", "CXYB")
+
+#: Fields that a producer may write besides those of `EMPTY_FIELDS`.
+_GIVEN_FIELDS = ("input_file_name", "original_name", "field_size", "outputs")
+
 #: Fields that tell of a job's own life (contract, section 1.3), not of what is to be done with its input.
 OWN_FIELDS = frozenset(
     {
         "input_file_name", "original_name", "url", "status", "progress", "reason", "last_error", "timed_out",
-        "failures", "parent", "next_phase", "children", "children:done", "children:failed", "children_upload_time",
+        "failures", "warning", "parent", "next_phase", "children", "children:done", "children:failed", "children_upload_time",
         "total_jobs", "created_at", "updated_at", "finished_at", "updated_by", "identity_upload", "identity_started",
         "output_file_name", "output_url", "provenance_file_name", "input_digest", "predict_retries", "objects",
     }
@@ -40,6 +48,9 @@ OWN_FIELDS = frozenset(
 
 #: Channels that a job may name: each is copied.
 MOST_CHANNELS = 64
+
+#: How alike two names are of which one is a slip of the other, from 0 to 1; and fields that are looked at.
+_NEAR, _MOST = 0.8, 100
 
 # A folder's name takes no more, on disks and in buckets.
 _LONGEST_NAME_BYTES = 255
@@ -104,7 +115,7 @@ class ModelId:
         _check_name(name)
         text = str(version or 0).strip()
         if _LABEL.fullmatch(text):
-            return cls(name, label="" if text == "latest" else text)
+            return cls(name, label="" if text.lower() == "latest" else text)
         return cls.numbered(name, text)
 
     @classmethod
@@ -127,6 +138,32 @@ class ModelId:
 
     def __str__(self) -> str:
         return f"{self.name}:{self.label or self.version}"
+
+
+def misspelt_fields(fields: Iterable[str], options: Iterable[str] = ()) -> dict[str, str]:
+    """Find fields that no worker knows, but whose names are near to that of a field that a producer may write.
+
+    >>> misspelt_fields(["modle_name", "scale", "my_own"])
+    {'modle_name': 'model_name'}
+
+    Args:
+        fields: names of the fields of a job.
+        options: names of fields that the job's consumer takes besides.
+    """
+    given = {*EMPTY_FIELDS, *_GIVEN_FIELDS, *options}
+    strange = [name for name in fields if name not in given | OWN_FIELDS and not name.endswith("_time")]
+    near = {name: difflib.get_close_matches(name.lower(), sorted(given), n=1, cutoff=_NEAR) for name in strange[:_MOST]}
+    return {name: found[0] for name, found in near.items() if found}
+
+
+def unknown_field(name: str, near: str) -> str:
+    """Say that a field is unknown, and which one may be meant."""
+    return f"field {quoted(name)} is unknown; did you mean {near}?"
+
+
+def is_version(text: str) -> bool:
+    """Whether a text names a version of a model: a number, ``latest`` or another label."""
+    return (text.isascii() and text.isdecimal()) or _LABEL.fullmatch(text) is not None
 
 
 def _check_name(name: str) -> None:
@@ -247,6 +284,14 @@ class Job:
             return tuple(whole(part) if part.strip() else None for part in text.split(","))
         except ValueError as error:
             raise self._invalid("channels", "indices joined by commas, e.g. 0,1") from error
+
+    @property
+    def dimension_order(self) -> str:
+        """Axes of the image in upper case, one of `DIMENSION_ORDERS`; empty for those of the file."""
+        order = self.get("dimension_order").strip().upper()
+        if order and order.replace("YX", "XY") not in DIMENSION_ORDERS:
+            raise self._invalid("dimension_order", f"one of {' '.join(DIMENSION_ORDERS)}, or empty")
+        return order
 
     @property
     def preprocess_functions(self) -> tuple[str, ...]:

@@ -280,10 +280,11 @@ class RedisClient:
         return self._stopping.is_set() or (self.deadline_s is not None and waited_s > self.deadline_s)
 
     def _unavailable(self, name: str, fault: Fault) -> RedisUnavailable:
+        command = "commands" if name == "batch" else name.upper()
         if fault.is_refusal:
-            return RedisUnavailable(f"Redis at {self.address}: refuses {name.upper()} ({fault.text})")
+            return RedisUnavailable(f"Redis at {self.address}: refuses {command} ({fault.text})")
         return RedisUnavailable(
-            f"Redis at {self.address}: no reply to {name.upper()} ({fault.text}); check REDIS_HOST and REDIS_PORT, "
+            f"Redis at {self.address}: no reply to {command} ({fault.text}); check REDIS_HOST and REDIS_PORT, "
             "and that the server is up"
         )
 

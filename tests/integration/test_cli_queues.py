@@ -113,7 +113,8 @@ def test_table(queues: Any, redis_db: Any) -> None:
         "Workers",
         "Jobs/min",
     ]
-    assert [line.split()[:2] for line in lines[1:]] == [["track", "1"], ["track-zip", "0"]]
+    assert [line.split()[:2] for line in lines[1:3]] == [["track", "1"], ["track-zip", "0"]]
+    assert lines[3:] == ["Jobs wait in queues that no worker serves: track (1)"]
 
 
 def test_one_look_is_one_command(queues: Any, redis_db: Any) -> None:

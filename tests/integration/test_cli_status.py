@@ -59,7 +59,7 @@ def test_place_of_a_waiting_job_without_a_worker(status: Any, redis_db: redis.Re
     result = status(job_ids[1])
     assert result.exit_code == 0
     assert "2 of 3 in queue predict" in result.stdout
-    assert "unknown: no worker of queue predict is alive" in result.stdout
+    assert "unknown: no worker serves queue predict" in result.stdout
 
 
 def test_time_left_at_the_rate_of_the_queue(status: Any, queue: JobQueue, redis_db: redis.Redis) -> None:

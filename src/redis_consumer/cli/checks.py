@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from redis_consumer import settings as settings_module
 from redis_consumer.errors import ConsumerError, ObjectNotFound, RetryableError
 from redis_consumer.job import ModelId
 
@@ -47,6 +49,8 @@ def run_checks(settings: Settings, *, is_writing: bool = False) -> Iterator[Find
 
     given = sum(setting.source != "default" for setting in settings.describe())
     yield Finding("settings", OK, f"{given} given, the others at their defaults")
+    for problem in settings_module.misspelt_variables(_option_variables(settings)):
+        yield Finding("settings", WARNING, f"{problem} Rename it, or remove it.")
     yield _look("consumer", lambda: (OK, _consumer(settings)))
     client = connect.open_redis()
     redis = _look("redis", lambda: _redis(client))
@@ -95,6 +99,14 @@ def _consumer(settings: Settings) -> str:
     found = get_consumer_class(settings.consumer_type)
     read_variables(found.Options)
     return f"{settings.consumer_type}: {found.__module__}.{found.__qualname__} for queue {settings.queue}"
+
+
+def _option_variables(settings: Settings) -> list[str]:
+    from redis_consumer.consumers.registry import get_consumer_class
+
+    with suppress(ConsumerError):  # a class that can't be found is reported elsewhere
+        return [name.upper() for name in get_consumer_class(settings.consumer_type).Options.model_fields]
+    return []
 
 
 def _redis(client: Any) -> tuple[str, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from redis_consumer import settings as settings_module
 from redis_consumer.errors import SettingsError
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from redis_consumer.consumers.base import Consumer
@@ -92,6 +95,8 @@ def run_worker(
     from redis_consumer.supervisor import Limits, Supervisor
 
     settings = settings_module.current()
+    for problem in settings_module.misspelt_variables():
+        logger.warning("%s", problem)
     services = [_service(text) for text in serve] or [(settings.consumer_type, defaults.queue())]
     redis = defaults.redis_client(deadline_s=SUPERVISOR_WAITS_S)
     queues = [
@@ -123,7 +128,11 @@ def run_worker(
         shared = {"concurrency": slot_count, "model_cache": settings.model_cache or str(link.folder)}
         settings_module.use(settings.model_copy(update=shared))
         consumer_type, name = services[link.service]
-        make = partial(get_consumer or registry.make_consumer, consumer_type, **defaults.parts(name))
+        given = defaults.parts(name)
+        if get_consumer is None:
+            make = partial(registry.make_consumer, consumer_type, **given)
+        else:
+            make = partial(registry.make_by_script, get_consumer, consumer_type, **given)
         return _run_slot(make, link, queues, is_burst=is_burst, threads=thread_count)
 
     supervisor = Supervisor(
@@ -157,6 +166,7 @@ def _run_slot(
     settings = settings_module.current()
     grace_s = settings.grace_period
     expected = queues[link.service].name
+    known_problems = settings_module.misspelt_variables()
 
     def make_worker(thread: int) -> Worker:
         consumer = make_consumer()
@@ -165,6 +175,10 @@ def _run_slot(
                 f"consumer {type(consumer).__name__}: serves queue {consumer.queue!r}, not {expected!r}; "
                 f"run it with --serve TYPE={consumer.queue}"
             )
+        if thread == 0:
+            options = [name.upper() for name in consumer.Options.model_fields]
+            for problem in set(settings_module.misspelt_variables(options)).difference(known_problems):
+                logger.warning("%s", problem)
         others = [queue.name for queue in queues]
         return Worker(consumer, link.of_thread(thread), grace_period_s=grace_s, is_burst=is_burst, served=others)
 

@@ -78,7 +78,7 @@ def look_ahead(client: Any, job_id: str, *, queue: str | None) -> Outlook | None
     if place.position is None:
         return Outlook(place)
     if not view.workers:
-        return Outlook(place, note=f"no worker of queue {name} is alive")
+        return Outlook(place, note=f"no worker serves queue {name}")
     return Outlook(place, *estimate(place.position, view))
 
 

@@ -1,8 +1,7 @@
-"""``redis-consumer new-consumer``: how does an author begin?"""
+"""``redis-consumer new-consumer``: writes a package for an author to begin with."""
 
 from __future__ import annotations
 
-import shlex
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -46,16 +45,10 @@ def new_consumer(
 
     It works as it is: its tests pass, and a worker runs it by its name.
     """
-    from redis_consumer.cli.scaffold import package_of, write_package
+    from redis_consumer.cli.scaffold import first_steps, package_of, write_package
 
     files = write_package(name, kind.value, into)
     typer.echo(f"Wrote {into / name}: {len(files)} files. Yours to change: src/{package_of(name)}/consumer.py")
-    typer.echo("Next:")
-    for step in (
-        f"cd {shlex.quote(str(into / name))}",
-        "python -m venv .venv && source .venv/bin/activate",
-        "pip install --editable '.[dev]'",
-        "pytest",
-        f"QUEUE={name} CONSUMER_TYPE={name} redis-consumer run",
-    ):
+    typer.echo("Next (the last command needs a Redis on this machine):")
+    for step in first_steps(name, kind.value, into / name):
         typer.echo(f"  {step}")

@@ -53,10 +53,11 @@ def queues(
 ) -> None:
     """Show each queue: jobs that wait and run, dead letters, the longest wait, workers alive and jobs a minute.
 
-    Jobs a minute are those completed in the last ten minutes. With --watch and
-    --json each look is one line.
+    Jobs a minute are those completed in the last ten minutes. Without --watch
+    it also names the queues, of any name, in which jobs wait and that no worker
+    serves. With --watch and --json each look is one line.
     """
-    from redis_consumer.cli import connect
+    from redis_consumer.cli import connect, service
     from redis_consumer.cli.queue_state import chosen_queues, read_queues
 
     names = chosen_queues(connect.read_settings(redis=redis), queue)
@@ -67,10 +68,14 @@ def queues(
 
     if watch:
         watch_queues(look, console(), interval_s=interval, is_json=json)
-    elif json:
-        write_json(as_data(look()))
-    else:
-        console().print(table_of(look()))
+        return
+    views, unserved = look(), service.unserved_queues(client)
+    if json:
+        write_json({**as_data(views), "unserved": unserved})
+        return
+    console().print(table_of(views))
+    if unserved:
+        console().print(service.in_words(unserved), style="yellow", markup=False)
 
 
 def watch_queues(

@@ -1,13 +1,18 @@
-"""How does a package for a consumer of one's own come about? From the templates beside this file."""
+"""Writes a package for a consumer of one's own from the templates beside this file."""
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
+import shlex
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from redis_consumer import __version__
 from redis_consumer.errors import SettingsError
@@ -21,6 +26,7 @@ _MODEL_VARIABLES = {"image": ["NUCLEAR_MODEL"], "model": ["NUCLEAR_MODEL", "DEFA
 _SHIPPED_MODEL = "NuclearSegmentation:1"
 #: Deployments are called after it, and may have 63 letters.
 LONGEST_NAME = 40
+_DISTRIBUTION, _EXTRAS = "kiosk-redis-consumer", "[onnx,testing]"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _SUFFIX, _DOT, _PACKAGE = ".tmpl", "dot.", "package"
 
@@ -93,6 +99,47 @@ def write_package(name: str, kind: str, into: Path) -> list[Path]:
         return _write(folder, name, kind)
     except OSError as error:
         raise SettingsError(f"{folder}: can't be written: {error.strerror}; choose a folder with --into") from error
+
+
+def first_steps(name: str, kind: str, folder: Path) -> list[str]:
+    """Commands for a shell that install a written package, run its tests and start a worker with it.
+
+    The worker needs a Redis on this machine.
+
+    Args:
+        name: as for `write_package`.
+        kind: as for `write_package`.
+        folder: the package's own.
+    """
+    own = _origin()
+    return [
+        f"cd {shlex.quote(str(folder))}",
+        "python3 -m venv .venv",
+        ". .venv/bin/activate",
+        *([f"pip install {shlex.quote(own)}"] if own else []),
+        "pip install --editable '.[dev]'",
+        "pytest",
+        "mkdir -p bucket",
+        "export REDIS_HOST=localhost STORAGE_BUCKET=file://$PWD/bucket MODEL_SERVER=onnx://",
+        f"export QUEUE={name} CONSUMER_TYPE={name}{_about_models(kind)['models']}",
+        "redis-consumer run",
+    ]
+
+
+def _origin() -> str:
+    """What pip is told to install this package from where it came; empty for a package index, where pip finds it."""
+    try:
+        text = distribution(_DISTRIBUTION).read_text("direct_url.json")
+    except PackageNotFoundError:
+        text = None
+    if text is None:
+        return ""
+    origin = json.loads(text)
+    url, vcs = str(origin["url"]), origin.get("vcs_info")
+    if vcs is not None:
+        return f"{_DISTRIBUTION}{_EXTRAS} @ {vcs['vcs']}+{url}@{vcs['commit_id']}"
+    path = url2pathname(urlsplit(url).path)
+    return f"{path}{_EXTRAS}" if url.startswith("file:") else f"{_DISTRIBUTION}{_EXTRAS} @ {url}"
 
 
 def _write(folder: Path, name: str, kind: str) -> list[Path]:

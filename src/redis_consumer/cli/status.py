@@ -54,6 +54,8 @@ def status(
 ) -> None:
     """Show one job with its place and all its fields; without JOB the queues and the jobs in them.
 
+    Without JOB it also names the queues in which jobs wait and that no worker serves.
+
     A job that failed, or is unknown, gives exit code 1.
     """
     from redis_consumer.cli import connect
@@ -69,6 +71,7 @@ def status(
 
 
 def _show_queues(client: Any, names: list[str], *, is_json: bool) -> None:
+    from redis_consumer.cli import service
     from redis_consumer.cli.queue_state import read_queues
     from redis_consumer.cli.watch import read_states
 
@@ -81,12 +84,14 @@ def _show_queues(client: Any, names: list[str], *, is_json: bool) -> None:
         queues.append(QueueState(name, client.llen(name), len(held), alive[name], sorted(running)))
         # The right end is next in line.
         seen += [*held[:LATEST], *reversed(client.lrange(name, -LATEST, -1))]
-    states = read_states(client, seen)
+    states, unserved = read_states(client, seen), service.unserved_queues(client)
     if is_json:
         jobs = [{**asdict(state), "reason": state.short_reason} for state in states]
-        write_json({"queues": [asdict(queue) for queue in queues], "jobs": jobs})
-    else:
-        _write_queues(queues, states)
+        write_json({"queues": [asdict(queue) for queue in queues], "jobs": jobs, "unserved": unserved})
+        return
+    _write_queues(queues, states)
+    if unserved:
+        console().print(f"\n{service.in_words(unserved)}", style="yellow", markup=False)
 
 
 def _processing(client: Any, queue: str) -> dict[str, list[str]]:

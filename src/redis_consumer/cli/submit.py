@@ -11,7 +11,8 @@ import typer
 from redis_consumer.cli import options
 from redis_consumer.cli.output import EXIT_FAILED, EXIT_UNAVAILABLE, notes, say, write_json
 from redis_consumer.cli.watch import NOT_SUBMITTED, JobState
-from redis_consumer.errors import ConsumerError, RetryableError, SettingsError
+from redis_consumer.errors import ConsumerError, InvalidJob, RetryableError, SettingsError
+from redis_consumer.job import Job, is_version, misspelt_fields, unknown_field
 from redis_consumer.text import in_utf8
 
 if TYPE_CHECKING:
@@ -127,19 +128,28 @@ def job_fields(model: str | None, named: Mapping[str, object], others: list[str]
     """Build the fields of a job from the options.
 
     Raises:
-        typer.BadParameter: a model isn't NAME:VERSION, or a field isn't KEY=VALUE.
+        typer.BadParameter: a model isn't NAME:VERSION, a field isn't KEY=VALUE, or the axes are unknown.
     """
     fields = {name: str(value) for name, value in named.items() if value is not None}
     if model is not None:
         name, colon, version = model.rpartition(":")
-        if not (name and colon and version.isascii() and version.isdecimal()):
-            raise typer.BadParameter(f"{model!r} isn't NAME:VERSION, e.g. NuclearSegmentation:1", param_hint="--model")
+        if not (name and colon and is_version(version)):
+            raise typer.BadParameter(
+                f"{model!r} isn't NAME:VERSION, e.g. NuclearSegmentation:1 or NuclearSegmentation:latest",
+                param_hint="--model",
+            )
         fields |= {"model_name": name, "model_version": version}
     for text in others:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise typer.BadParameter(f"{text!r} isn't KEY=VALUE, e.g. label=1", param_hint="--field")
         fields[key] = value
+    try:
+        _ = Job("", fields).dimension_order
+    except InvalidJob as error:
+        raise typer.BadParameter(str(error), param_hint="--dimension-order") from error
+    for strange, near in misspelt_fields(fields).items():
+        say(f"Warning: {unknown_field(strange, near)}")
     return fields
 
 

@@ -10,6 +10,7 @@ from enum import Enum
 from redis_consumer import machine, wanted
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.fan_out import method_of
+from redis_consumer.consumers.options import is_per_job
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.consumers.results import discard_record, shown_name
@@ -25,7 +26,7 @@ from redis_consumer.errors import (
     SettingsError,
 )
 from redis_consumer.family import NEXT_PHASE
-from redis_consumer.job import Job, JobStatus, Leftover
+from redis_consumer.job import Job, JobStatus, Leftover, misspelt_fields, unknown_field
 from redis_consumer.queue import timestamp
 
 
@@ -171,6 +172,7 @@ class Consumer(RunningJob):
         self._losses = machine.losses()
         self.logger.info("Started job %s", job.id)
         _ = self.options  # a job with a wrong one ends before any work
+        self._warn_of_fields(job)
         if not self.is_valid_hash(job.id):
             name = job.get("original_name") or job.get("input_file_name")
             raise InvalidJob(
@@ -181,6 +183,14 @@ class Consumer(RunningJob):
             self.update_key(job.id, {"progress": 0})  # an earlier run got so far
         with wanted.asking(self.check_wanted):
             return method_of(self, job)(job.id)
+
+    def _warn_of_fields(self, job: Job) -> None:
+        """Say in the log, and in the job's field ``warning``, which fields may be misspelt."""
+        options = [name for name in self.Options.model_fields if is_per_job(self.Options, name)]
+        problems = [unknown_field(*pair) for pair in misspelt_fields(job.fields, options).items()]
+        if problems and job.get("warning") != "; ".join(problems):
+            self.logger.warning("Job %s: %s", job.id, "; ".join(problems))
+            self.update_key(job.id, {"warning": "; ".join(problems)})
 
     def _settle(self, job: Job, status: str) -> Outcome:
         if self._is_settled:

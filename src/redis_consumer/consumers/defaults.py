@@ -132,7 +132,7 @@ def functions_of_model(model: ModelId) -> tuple[tuple[str, ...], tuple[str, ...]
     Returns:
         Their names; none for a model that the settings don't name for any kind.
     """
-    labels = [label for label, name in get("MODEL_CHOICES").items() if name == str(model)]
+    labels = [label for label, name in get("MODEL_CHOICES").items() if ModelId.parse(str(name)) == model]
     return (("histogram_normalization",), (postprocess_of_label(labels[0]),)) if labels else ((), ())
 
 

@@ -40,7 +40,7 @@ def open_input(path: Path, job: Job, *, takes_parts: bool) -> Iterator[Frames | 
     from redis_consumer.images import ImageLimits, open_image
     from redis_consumer.images.regions import is_large
 
-    name, order = shown_name(job.original_name), job.get("dimension_order").strip()
+    name, order = shown_name(job.original_name), job.dimension_order
     limits = ImageLimits(
         max_height=int(defaults.get("MAX_IMAGE_HEIGHT")),
         max_width=int(defaults.get("MAX_IMAGE_WIDTH")),
@@ -67,7 +67,7 @@ def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stac
     """The frames of an opened image: read in groups where there are many and the file lets that be done."""
     from redis_consumer.images import batch_shape, check_frames, check_indices, select_channels, to_batch
 
-    source, name, order = opened.source, opened.name, job.get("dimension_order").strip()
+    source, name, order = opened.source, opened.name, job.dimension_order
     count, height, width, channels = batch_shape(source.shape, source.axes, order, name)
     check_frames(count, int(defaults.get("MAX_IMAGE_FRAMES")), name)
     indices = channels_of(job)

@@ -155,7 +155,7 @@ def open_input(job: Job, path: Path) -> AbstractContextManager[RegionImage]:
     return open_regions(
         path,
         name=shown_name(job.original_name),
-        dimension_order=job.get("dimension_order").strip(),
+        dimension_order=job.dimension_order,
         channels=channels_of(job),
         max_frames=int(defaults.get("MAX_IMAGE_FRAMES")),
         max_plane_px=MAX_PLANE_PX,

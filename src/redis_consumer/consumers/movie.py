@@ -80,7 +80,7 @@ def _tiff_movie(job: Job, path: Path, name: str, channel: int) -> Iterator[Movie
     from redis_consumer.images.regions import open_regions
 
     options: dict[str, Any] = {"name": name, "channels": [channel], "max_frames": int(defaults.get("MAX_IMAGE_FRAMES"))}
-    order = job.get("dimension_order").strip()
+    order = job.dimension_order
     if not order:
         with open_regions(path, name=name) as image:
             order = "BXY" if image.shape[0] == 1 and image.shape[3] > 1 else ""

@@ -9,7 +9,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -101,6 +101,28 @@ def make_consumer(consumer_type: str | type[Consumer], **kwargs: Any) -> Consume
         raise SettingsError(f"{path} can't be made: its constructor fails: {problem}") from error
     if not hasattr(consumer, "job_queue"):
         raise SettingsError(f"{path} can't be made: its constructor must call super().__init__ with its arguments")
+    return consumer
+
+
+def make_by_script(get_consumer: Callable[..., Consumer], consumer_type: str, **kwargs: Any) -> Consumer:
+    """Make the consumer by the ``get_consumer`` of a user's script.
+
+    Raises:
+        SettingsError: it fails, or gives something that a worker can't run.
+        OSError, MemoryError: it found that something isn't there for now.
+    """
+    try:
+        consumer = get_consumer(consumer_type, **kwargs)
+    except (ConsumerError, OSError, MemoryError):
+        raise  # what it needs may be there the next time
+    except (Exception, SystemExit) as error:
+        problem = f"{type(error).__name__}: {error}{_where(error)}"
+        raise SettingsError(f"get_consumer fails for CONSUMER_TYPE={consumer_type}: {problem}; correct it") from error
+    if not isinstance(consumer, Consumer) or not hasattr(consumer, "job_queue"):
+        raise SettingsError(
+            f"get_consumer gives {consumer!r:.50} for CONSUMER_TYPE={consumer_type}; it must return a Consumer, whose "
+            "constructor calls super().__init__ with its arguments"
+        )
     return consumer
 
 

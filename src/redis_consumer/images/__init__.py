@@ -1,12 +1,11 @@
 """Turns files into images, and arrays into files. The doorway of this room; it holds no logic."""
 
-from redis_consumer.images.axes import DIMENSION_ORDERS, batch_shape, check_indices, select_channels, to_batch
+from redis_consumer.images.axes import batch_shape, check_indices, select_channels, to_batch
 from redis_consumer.images.image import Image, ImageLimits, check_frames
 from redis_consumer.images.reading import get_image, open_image, read_as_stored, read_image
 from redis_consumer.images.writing import StackFiles, save_numpy_array, write_channels
 
 __all__ = [
-    "DIMENSION_ORDERS",
     "Image",
     "ImageLimits",
     "StackFiles",

@@ -10,12 +10,10 @@ import numpy.typing as npt
 
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images.image import Array, Image
+from redis_consumer.job import DIMENSION_ORDERS
 
 Batch = npt.NDArray[np.float32]
 
-#: What a job's field ``dimension_order`` may say (contract, section 1.3). The first of X and Y is the
-#: rows of the array, whichever it is called: producers write both and mean the same.
-DIMENSION_ORDERS = ("XY", "BXY", "CXY", "XYB", "XYC", "BXYC", "CXYB")
 _CANONICAL = {order: order.replace("XY", "YX") for order in DIMENSION_ORDERS}
 _CANONICAL.update({order: order for order in _CANONICAL.values()})
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from redis_consumer.settings.options import MASK, Setting, Settings
-from redis_consumer.settings.sources import Variable, build, load_settings, read_variables
+from redis_consumer.settings.sources import Variable, build, load_settings, misspelt_variables, read_variables
 
 __all__ = [
     "APPLICATION_CHOICES",
@@ -30,6 +30,7 @@ __all__ = [
     "get",
     "is_setting",
     "load_settings",
+    "misspelt_variables",
     "read_anew",
     "read_variables",
     "use",

@@ -1,4 +1,4 @@
-"""Which values can a setting take?"""
+"""Says which values each kind of setting takes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Allowed:
 
 
 def _model_name(text: str) -> str:
-    if not re.fullmatch(r"[^\s/\\:.][^/\\:]{0,254}:[0-9]{1,18}", text):
+    if not re.fullmatch(r"[^\s/\\:.][^/\\:]{0,254}:([0-9]{1,18}|[A-Za-z][A-Za-z0-9_.-]{0,63})", text):
         raise ValueError("no name:version")
     return text
 

@@ -12,6 +12,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ from redis_consumer.text import cut
 
 CONFIG_VARIABLE = "REDIS_CONSUMER_CONFIG"
 OLDER_NAMES = {"STORAGE_BUCKET": ("CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET"), "LOG_LEVEL": ("DEBUG",)}
+
+#: How alike two names are of which one is a slip of the other, from 0 to 1; names of the kiosk's other programs.
+_NEAR = 0.88
+_OF_OTHERS = frozenset({"QUEUES", "MIN_PODS", "MAX_PODS"})
 
 Layer = tuple[str, Mapping[str, Any]]
 
@@ -91,6 +96,31 @@ def read_variables(names: Iterable[str]) -> dict[str, Variable]:
             if text:
                 found.setdefault(name, Variable(str(text), source))
     return found
+
+
+def misspelt_variables(options: Iterable[str] = ()) -> list[str]:
+    """Find variables of the environment, ``.env`` and ``settings.ini`` that look like a slip of one that is known.
+
+    Args:
+        options: variables of a consumer's options, which are known too.
+
+    Returns:
+        For each a sentence that names it, where it stands, and the one that may be meant.
+    """
+    known = {*_names(), *options, *(older for names in OLDER_NAMES.values() for older in names), CONFIG_VARIABLE}
+    in_dot_env, parser = frozenset[str](), configparser.ConfigParser()
+    with suppress(OSError, ValueError, configparser.Error):  # `load_settings` says what is wrong with the file
+        in_dot_env = frozenset(DotEnvSettingsSource(Settings, env_file=".env", case_sensitive=True).env_vars)
+        parser.read("settings.ini", encoding="utf-8")
+    in_ini = [name.upper() for name in parser["settings"]] if parser.has_section("settings") else []
+    places = {"environment": os.environ, ".env file": in_dot_env, "settings.ini": in_ini}
+    return [
+        f"{name} ({source}) is no setting; did you mean {near[0]}?"
+        for source, names in places.items()
+        for name in sorted(names)
+        if name.isupper() and name not in known | _OF_OTHERS
+        if (near := difflib.get_close_matches(name, known, n=1, cutoff=_NEAR))
+    ]
 
 
 def _names() -> set[str]:

@@ -161,3 +161,37 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "cell-counter: is there already; choose another name, or another folder with --into" in result.stderr
     assert list((tmp_path / "cell-counter").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("direct_url", "step"),
+    [
+        (None, None),
+        ('{"url": "file:///a%20b/clone", "dir_info": {"editable": true}}', "pip install '/a b/clone[onnx,testing]'"),
+        ('{"url": "file:///a/x.whl", "archive_info": {}}', "pip install '/a/x.whl[onnx,testing]'"),
+        (
+            '{"url": "https://host/x.git", "vcs_info": {"vcs": "git", "commit_id": "0a1b"}}',
+            "pip install 'kiosk-redis-consumer[onnx,testing] @ git+https://host/x.git@0a1b'",
+        ),
+        (
+            '{"url": "https://host/x.whl", "archive_info": {}}',
+            "pip install 'kiosk-redis-consumer[onnx,testing] @ https://host/x.whl'",
+        ),
+    ],
+)
+def test_its_steps_install_this_package_from_where_it_came(
+    monkeypatch: pytest.MonkeyPatch, direct_url: str | None, step: str | None
+) -> None:
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            return direct_url if name == "direct_url.json" else None
+
+    monkeypatch.setattr(scaffold, "distribution", lambda _: Installed())
+    output = new("cell-counter").stdout
+    steps = [line.strip() for line in output.partition("Next")[2].splitlines()[1:]]
+    assert steps[0] == "cd cell-counter"
+    assert [each for each in steps if each.startswith("pip ")] == [
+        *filter(None, [step]),
+        "pip install --editable '.[dev]'",
+    ]
+    assert steps[-1] == "redis-consumer run"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from redis_consumer.errors import InvalidImage
-from redis_consumer.images import DIMENSION_ORDERS, Image, select_channels, to_batch
+from redis_consumer.images import Image, select_channels, to_batch
+from redis_consumer.job import DIMENSION_ORDERS
 
 SIZES = {"Y": 6, "X": 5, "C": 3, "S": 4, "T": 2, "Z": 7, "Q": 2, "I": 2, "B": 2}
 

@@ -141,7 +141,7 @@ def test_queues_are_lower_case() -> None:
         ("NUCLEAR_MODEL", "NuclearSegmentation"),
         ("NUCLEAR_MODEL", "a/b:1"),
         ("NUCLEAR_MODEL", "../x:1"),
-        ("NUCLEAR_MODEL", "Model:latest"),
+        ("NUCLEAR_MODEL", "Model:la test"),
         ("HOSTNAME", "a:b"),
         ("QUEUE", "two words"),
         ("TF_TENSOR_DTYPE", "float"),
