@@ -33,6 +33,17 @@ EMPTY_FIELDS = {
 #: producers write both and mean the same.
 DIMENSION_ORDERS = ("XY", "BXY", "CXY", "XYB", "XYC", "BXYC", "CXYB")
 
+#: Archives of images that can be read, in words.
+READABLE_ARCHIVES = "zip, tar or tar.gz"
+_OTHER_ARCHIVES = (".7z", ".rar", ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".zst", ".tzst", ".lz4", ".lzma", ".tar.z")
+_TAR_MAGIC_AT = 257
+#: Bytes of a file that tell its kind.
+PACKED_HEAD_BYTES = _TAR_MAGIC_AT + 5
+_PACKED = (
+    (b"\xfd7zXZ\0", "xz"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "rar"), (b"BZh", "bzip2"),
+    (b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip"),
+)  # fmt: skip
+
 #: Fields that a producer may write besides those of `EMPTY_FIELDS`.
 _GIVEN_FIELDS = ("input_file_name", "original_name", "field_size", "outputs")
 
@@ -140,11 +151,28 @@ class ModelId:
         return f"{self.name}:{self.label or self.version}"
 
 
+def packed_as(head: bytes) -> str:
+    """Name the kind of archive or compressed file that the first bytes of a file are of, empty for none.
+
+    >>> packed_as(b"7z\\xbc\\xaf\\x27\\x1c")
+    '7z'
+    """
+    if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":
+        return "tar"
+    return next((kind for magic, kind in _PACKED if head.startswith(magic)), "")
+
+
+def unreadable_archive(name: str) -> str:
+    """Say which archives can be read, for a name that ends as another kind of archive does; empty for all others."""
+    is_other = name.lower().endswith(_OTHER_ARCHIVES)
+    return f"{name}: archives of this kind can't be read; pack it as {READABLE_ARCHIVES}" if is_other else ""
+
+
 def misspelt_fields(fields: Iterable[str], options: Iterable[str] = ()) -> dict[str, str]:
     """Find fields that no worker knows, but whose names are near to that of a field that a producer may write.
 
-    >>> misspelt_fields(["modle_name", "scale", "my_own"])
-    {'modle_name': 'model_name'}
+    >>> misspelt_fields(["modelname", "scale", "my_own"])
+    {'modelname': 'model_name'}
 
     Args:
         fields: names of the fields of a job.

@@ -23,6 +23,9 @@ _MAX_QUOTED = 50
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _FORMULA = frozenset("=+-@")
 
+#: An absolute path in a text, and its last part; not one within a URL.
+_PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\",;:]+/)*([^\s/'\",;:]+)")
+
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
 
@@ -56,6 +59,15 @@ def cut(text: str, most: int = MAX_LINE) -> str:
         return text
     kept = max(most - len(f"… {len(text):,} characters left out …"), 0) // 2
     return f"{text[:kept]}… {len(text) - 2 * kept:,} characters left out …{text[len(text) - kept :]}"
+
+
+def without_paths(text: str) -> str:
+    """Leave of each absolute path in a text its last part: users get no paths of the machine. URLs stay.
+
+    >>> without_paths("cannot open /tmp/job/cells.tif, see https://example.org/help")
+    'cannot open cells.tif, see https://example.org/help'
+    """
+    return _PATH.sub(r"\1", text)
 
 
 def quoted(text: str) -> str:

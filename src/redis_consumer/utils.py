@@ -11,6 +11,7 @@ from redis_consumer.archives import cd, get_image_files_from_dir, get_tempdir, i
 from redis_consumer.images import get_image, save_numpy_array
 from redis_consumer.processing.resize import pad_image, rescale, reshape_matrix
 from redis_consumer.storage.keys import strip_bucket_path
+from redis_consumer.text import without_paths
 
 if TYPE_CHECKING:
     from redis_consumer.grpc_clients import grpc_response_to_dict, make_tensor_proto
@@ -30,6 +31,7 @@ __all__ = [
     "reshape_matrix",
     "save_numpy_array",
     "strip_bucket_path",
+    "without_paths",
     "zip_files",
 ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from redis_consumer.errors import UnsafeArchive
+from redis_consumer.job import READABLE_ARCHIVES
 from redis_consumer.text import in_utf8
 
 #: What an archive may unpack to in any case, however small it is; blank images shrink a thousand times.
@@ -124,8 +125,7 @@ def damaged(label: str, name: str) -> UnsafeArchive:
     return UnsafeArchive(f"{label}: member {name[:100]!r} is damaged; pack it again and upload the whole file")
 
 
-def unreadable(label: str) -> UnsafeArchive:
-    """The error for what is no archive."""
-    return UnsafeArchive(
-        f"{label}: isn't a readable archive; pack it again as zip, tar or tar.gz and upload the whole file"
-    )
+def unreadable(label: str, packed: str = "") -> UnsafeArchive:
+    """The error for what is no archive, or one of a kind that isn't read."""
+    what = f"is a {packed} file, which can't be read" if packed else "isn't a readable archive"
+    return UnsafeArchive(f"{label}: {what}; pack it again as {READABLE_ARCHIVES} and upload the whole file")

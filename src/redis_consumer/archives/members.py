@@ -14,9 +14,9 @@ from redis_consumer.archives.limits import ArchiveLimits, Meter, damaged, is_jun
 from redis_consumer.archives.tar_entries import tar_entries
 from redis_consumer.archives.zip_entries import zip_entries
 from redis_consumer.errors import ConsumerError
+from redis_consumer.job import PACKED_HEAD_BYTES, packed_as
 
 _COPY_BYTES = 1 << 20
-_TAR_MAGIC_AT = 257
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,13 @@ def iter_members(
 
 def _entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry]:
     with path.open("rb") as file:
-        head = file.read(_TAR_MAGIC_AT + 5)
-    if head.startswith(b"\x1f\x8b") or head[_TAR_MAGIC_AT:] == b"ustar":
+        head = file.read(PACKED_HEAD_BYTES)
+    packed = packed_as(head)
+    if packed in ("gzip", "tar"):
         return tar_entries(path, label, limits)
     if head.startswith(b"PK"):
         return zip_entries(path, label, limits)
-    raise unreadable(label)
+    raise unreadable(label, packed)
 
 
 def _unpack(entry: Entry, target: Path, meter: Meter) -> int:

@@ -12,7 +12,7 @@ from redis_consumer.cli import options
 from redis_consumer.cli.output import EXIT_FAILED, EXIT_UNAVAILABLE, notes, say, write_json
 from redis_consumer.cli.watch import NOT_SUBMITTED, JobState
 from redis_consumer.errors import ConsumerError, InvalidJob, RetryableError, SettingsError
-from redis_consumer.job import Job, is_version, misspelt_fields, unknown_field
+from redis_consumer.job import Job, is_version, misspelt_fields, unknown_field, unreadable_archive
 from redis_consumer.text import in_utf8
 
 if TYPE_CHECKING:
@@ -186,6 +186,8 @@ def push_all(
             yield not_submitted(path, error)
             continue
         outages = []
+        if problem := unreadable_archive(in_utf8(path.name)):
+            say(f"Warning: {problem}, unless a consumer of your own reads it")
         if sent.replicas is not None and sent.replicas < replicas:
             say(
                 f"Warning: {sent.job_id} is on {sent.replicas} of {replicas} replicas: a failover now may lose it; "

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from pathlib import Path
 
 from redis_consumer.errors import ConsumerError
 from redis_consumer.logs import mask_secrets
-from redis_consumer.text import MAX_TEXT, cut
-
-#: An absolute path in a text, and its last part; not one within a URL.
-_PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\"]+/)*([^\s/'\"]+)")
+from redis_consumer.text import MAX_TEXT, cut, without_paths
 
 
 def describe(error: BaseException) -> str:
@@ -28,7 +24,7 @@ def reason_of(error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
     ]
     # A recursion without end has a thousand lines.
-    return cut("\n".join(["Traceback (most recent call last):", *lines, _PATH.sub(r"\1", describe(error))]), MAX_TEXT)
+    return cut("\n".join(["Traceback (most recent call last):", *lines, without_paths(describe(error))]), MAX_TEXT)
 
 
 def _short(filename: str) -> str:

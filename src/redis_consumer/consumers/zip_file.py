@@ -19,7 +19,7 @@ from redis_consumer.consumers.results import discard_zips, shown_name, zip_name
 from redis_consumer.consumers.summary import Summary
 from redis_consumer.errors import InvalidJob, PermanentError
 from redis_consumer.family import NEXT_PHASE
-from redis_consumer.job import Job, JobStatus
+from redis_consumer.job import Job, JobStatus, unreadable_archive
 
 if TYPE_CHECKING:
     from redis_consumer.archives import ResultZip
@@ -68,7 +68,7 @@ class ZipFileConsumer(Consumer):
         name = (
             self.job.get("input_file_name") if running and self.job else self.redis.hget(redis_hash, "input_file_name")
         )
-        return str(name or "").lower().endswith(ARCHIVES)
+        return str(name or "").lower().endswith(ARCHIVES) or bool(unreadable_archive(str(name or "")))
 
     def why_skipped(self, name: str) -> str:
         """Say by its name why a file of an archive gets no child, empty for one that does."""
@@ -88,6 +88,9 @@ class ZipFileConsumer(Consumer):
             return self.gather(redis_hash)
         if job.status == JobStatus.WAITING and job.get("children").strip(","):
             return self.adopt(then="gather")
+        problem = unreadable_archive(shown_name(job.original_name)) or unreadable_archive(job.input_file_name)
+        if problem:
+            raise InvalidJob(problem, job_id=job.id)
         started = {"status": JobStatus.STARTED.value, "identity_started": self.name, "progress": 0}
         self.update_key(redis_hash, started)
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:

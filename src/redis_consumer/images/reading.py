@@ -17,6 +17,7 @@ from redis_consumer.images.image import Array, Image, ImageLimits, Source, check
 from redis_consumer.images.npy import open_npy
 from redis_consumer.images.picture import open_picture
 from redis_consumer.images.tiff import open_tiff
+from redis_consumer.job import PACKED_HEAD_BYTES, READABLE_ARCHIVES, packed_as
 
 if TYPE_CHECKING:
     import os
@@ -114,7 +115,7 @@ def decode_image(path: str | os.PathLike[str]) -> Array:
 
 def _sniff(path: Path, name: str) -> str:
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(PACKED_HEAD_BYTES)
     if not head:
         raise InvalidImage(f"{name}: the file is empty; upload it again")
     for magic, kind in MAGIC:
@@ -122,6 +123,11 @@ def _sniff(path: Path, name: str) -> str:
             return kind
     if head.startswith(b"PK\x03\x04"):
         raise InvalidImage(f"{name}: is a zip archive, not an image; give it a name that ends in .zip")
+    packed = packed_as(head)
+    if packed:
+        raise InvalidImage(
+            f"{name}: is a {packed} file, not an image; upload the image, or several packed as {READABLE_ARCHIVES}"
+        )
     raise InvalidImage(f"{name}: isn't an image of a known format; save it as {FORMATS}")
 
 

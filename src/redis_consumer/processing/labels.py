@@ -32,8 +32,8 @@ def pixelwise(prediction: Array, threshold: float = 0.8, min_size: int = 50) -> 
     """Label the interior of a pixel classifier's class map.
 
     Args:
-        prediction: (B, Y, X, C) or (Y, X, C) float, C >= 2; the second-last channel is the probability
-            of a cell's interior (edges come before it, background after it).
+        prediction: (B, Y, X, C) or (Y, X, C) float; the second-last channel is the probability of a cell's interior
+            (edges come before it, background after it), or the only channel is.
         threshold: a pixel is interior where its probability is larger; 0..1.
         min_size: regions of fewer pixels are dropped.
 
@@ -48,10 +48,11 @@ def pixelwise(prediction: Array, threshold: float = 0.8, min_size: int = 50) -> 
     >>> pixelwise(prediction, min_size=4)[..., 0].tolist()
     [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
-    _check_classes("prediction", prediction)
+    _check_classes("prediction", prediction, at_least=1)
+    interior = max(prediction.shape[-1] - 2, 0)
 
     def label_item(item: Array) -> Labels:
-        return _drop_small(_connected(item[..., -2] > threshold, connectivity=1), min_size)
+        return _drop_small(_connected(item[..., interior] > threshold, connectivity=1), min_size)
 
     return _each_item(prediction, label_item)
 
@@ -236,9 +237,9 @@ def _stack(items: Sequence[Labels], shape: tuple[int, ...]) -> Labels:
     return np.stack(items)[..., np.newaxis] if items else np.zeros((*shape, 1), np.int32)
 
 
-def _check_classes(name: str, array: Array) -> None:
-    if array.ndim not in (3, 4) or array.shape[-1] < 2:
-        raise ValueError(f"{name} has the shape {array.shape}; wanted (B, Y, X, C) or (Y, X, C) with C >= 2")
+def _check_classes(name: str, array: Array, at_least: int = 2) -> None:
+    if array.ndim not in (3, 4) or array.shape[-1] < at_least:
+        raise ValueError(f"{name} has the shape {array.shape}; wanted (B, Y, X, C) or (Y, X, C) with C >= {at_least}")
     _check_finite(name, array)
 
 

@@ -38,6 +38,8 @@ def fake_model(batch: Array) -> Array:
     >>> fake_model(np.array([0, 1, 9], np.float32).reshape(1, 1, 3, 1)).ravel().tolist()
     [0.0, 0.0, 1.0]
 
+    In `run`, `Workbench` and `ConsumerContract` it has a card, by which `segment` makes a label image of its answer.
+
     Args:
         batch: (N, y, x, C) float32.
 

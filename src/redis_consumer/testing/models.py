@@ -1,4 +1,4 @@
-"""Who answers for a model in a test: a function, a file, or the model that comes with the package?"""
+"""Stands for models in tests: by functions, by files, or by the model that comes with the package."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from redis_consumer.job import ModelId
 from redis_consumer.models import packaged_models
 from redis_consumer.serving.base import Array, ModelServer, ModelSpec, OnRetry, TensorSpec, check_inputs, check_outputs
 from redis_consumer.testing.arguments import check_models
+from redis_consumer.testing.images import fake_model
 
 if TYPE_CHECKING:
     from redis_consumer.storage import Storage
@@ -27,6 +28,9 @@ Model = Function | str | Path | bytes
 VERSION = 1
 #: Name of a model that a test gives without one.
 NAME = "Fake"
+
+#: What makes a label image of the answer of `fake_model`, so that consumers may call `segment` with it.
+_FAKE_CARD = b'postprocess = ["pixelwise"]\n'
 
 _SPEC = ModelSpec((TensorSpec("image", np.dtype(np.float32), (None, None, None, None)),), ())
 
@@ -65,6 +69,8 @@ def store(models: Mapping[str, Model], bucket: Storage) -> dict[str, Function]:
                     bucket.upload_file(beside, f"models/{name}/{VERSION}/{kept}")
         else:
             functions[name] = model
+            if model is fake_model:
+                bucket.write_bytes(f"models/{name}/{VERSION}/card.toml", _FAKE_CARD)
     return functions
 
 

@@ -26,7 +26,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty file": (lambda: b"", "isn't a readable archive"),
     "text": (lambda: b"hello", "isn't a readable archive"),
     "an image": (lambda: TIF, "isn't a readable archive"),
-    "7z": (lambda: b"7z\xbc\xaf\x27\x1c" + bytes(200), "isn't a readable archive"),
+    "7z": (lambda: b"7z\xbc\xaf\x27\x1c" + bytes(200), "is a 7z file, which can't be read"),
     "zip magic only": (lambda: b"PK\x03\x04", "isn't a readable archive"),
     "zip cut off": (lambda: make.make_zip({"a.tif": bytes(9000)})[:-30], "isn't a readable archive"),
     "zip whose directory lies before the file": (

@@ -113,7 +113,8 @@ def test_git_takes_all_files_of_a_package_whatever_it_is_called(tmp_path: Path, 
 def test_it_says_what_is_next(tmp_path: Path) -> None:
     said = new("cell-counter").stdout
     assert "Wrote cell-counter: 10 files. Yours to change: src/cell_counter/consumer.py" in said
-    assert "QUEUE=cell-counter CONSUMER_TYPE=cell-counter redis-consumer run" in said
+    assert "export QUEUE=cell-counter CONSUMER_TYPE=cell-counter NUCLEAR_MODEL=NuclearSegmentation:1\n" in said
+    assert said.endswith("  redis-consumer run\n")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_stages_go_forward_however_many_models_are_asked() -> None:
 
 
 def test_what_is_no_label_image_fails_in_words() -> None:
-    run = testing.run(Twice, square(), model={"First": testing.fake_model})
+    run = testing.run(Twice, square(), model={"First": lambda batch: batch})
     assert "which is no label image; name a function that makes one in postprocess_function" in run.reason
 
 

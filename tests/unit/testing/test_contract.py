@@ -469,3 +469,19 @@ def test_wrong_attributes_are_told(attributes: dict[str, Any], check: str, text:
     kind = type("Checked", (testing.ConsumerContract,), given)
     with pytest.raises((TypeError, ValueError), match=text):
         getattr(kind(), check)()
+
+
+class Segmenting(ImageFileConsumer):
+    """Does what the page on first consumers shows."""
+
+    def analyze(self, image: Any, job: Any) -> dict[str, Any]:
+        return {"labels": self.segment(image, job)}
+
+
+class TestSegmenting(testing.ConsumerContract):
+    """With the class's own model, which an author doesn't name."""
+
+    consumer = Segmenting
+
+    def test_it_finds_all_nuclei(self) -> None:
+        assert self.good_run().fields["objects"] == "9"

@@ -75,9 +75,9 @@ class Other(Consumer):
 def test_an_array_goes_through_all_stages(run_consumer: Callable[..., testing.JobRun], example_image: Any) -> None:
     run = run_consumer(ImageFileConsumer, example_image, model=testing.fake_model)
     assert (run.status, run.reason, run.statuses, run.outcome) == ("done", "", STAGES, Outcome.SETTLED)
-    np.testing.assert_array_equal(
-        run.outputs["image_feature_0.tif"], testing.fake_model(example_image[np.newaxis])[0, ..., 0]
-    )
+    labels = run.outputs["image_feature_0.tif"]
+    np.testing.assert_array_equal(labels > 0, testing.fake_model(example_image[np.newaxis])[0, ..., 0] > 0)
+    assert labels.max() == 9
     assert {"download_time", "prediction_time", "upload_time"} <= run.timings.keys()
     assert run.elapsed_s >= run.timings["total_time"] > 0
 
