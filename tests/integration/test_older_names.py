@@ -183,6 +183,16 @@ def test_an_own_client_is_told_name_and_type_of_the_input(
     np.testing.assert_array_equal(consumer.process_big_image(2, pixels, 3, model, 1), pixels + 1)
 
 
+def test_predict_asks_an_own_client_alone(consumer: Older, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tests of older consumers do it: the model server knows no such model, or isn't there at all."""
+    described = {"in_tensor_name": "i", "in_tensor_dtype": "DT_FLOAT", "in_tensor_shape": "-1,16,16,1"}
+    monkeypatch.setattr(consumer, "get_model_metadata", lambda *_: [described])
+    monkeypatch.setattr(consumer, "_get_predict_client", lambda *_: Recording())
+    monkeypatch.setattr(consumer, "model_server", None)
+    pixels = RNG.random((40, 50, 1), dtype=np.float32)
+    np.testing.assert_allclose(consumer.predict(pixels, "Mine", "1"), pixels[np.newaxis] + 1, rtol=1e-6)
+
+
 def test_a_wrapped_model_runs_wherever_it_is_served(consumer: Older) -> None:
     model = consumer.get_model_wrapper("Scaling:1")
     pixels = RNG.random((5, 8, 9, 1), dtype=np.float32)

@@ -131,10 +131,8 @@ class ModelConsumer(Consumer):
             ModelNotFound, ModelMismatch, ModelServerUnavailable: as `ModelServer.predict`.
         """
         client = self._get_predict_client(model_name, model_version)
-        batch = np.asarray(img)[np.newaxis]
-        outputs = keep_predictions(
-            client.predict(request_of(client, model_name, batch), float(defaults.get("GRPC_TIMEOUT")))
-        )
+        request = request_of(client, model_name, np.asarray(img)[np.newaxis])
+        outputs = keep_predictions(client.predict(request, float(defaults.get("GRPC_TIMEOUT"))))
         return outputs[0] if len(outputs) == 1 else outputs
 
     def predict_batch(self, items: Array | Sequence[Array], model: ModelId | str) -> list[Array]:

@@ -12,7 +12,7 @@ from redis_consumer.errors import InvalidImage, ModelMismatch
 from redis_consumer.text import quoted, whole
 
 if TYPE_CHECKING:
-    from redis_consumer.serving.base import Array
+    from redis_consumer.serving.base import Array, ModelSpec
 
 Input = Mapping[str, str]
 
@@ -64,6 +64,23 @@ def metadata_of_inputs(model_name: str, model_version: int | str, inputs: Iterab
 def sizes_of(model_input: Input) -> list[int]:
     """Sizes of an input's axes, -1 for any; none where even their number is free."""
     return [int(size) for size in model_input["in_tensor_shape"].split(",") if size]
+
+
+def spec_of(inputs: Iterable[Input]) -> ModelSpec:
+    """Inputs as `redis_consumer.serving.base.ModelSpec` has them; their types and the outputs are not known."""
+    from redis_consumer.serving.base import ModelSpec, TensorSpec
+
+    return ModelSpec(
+        tuple(
+            TensorSpec(
+                each["in_tensor_name"],
+                np.dtype(np.float32),
+                tuple(None if size < 0 else size for size in sizes_of(each)) or None,
+            )
+            for each in inputs
+        ),
+        (),
+    )
 
 
 def fit_inputs(

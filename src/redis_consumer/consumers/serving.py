@@ -14,9 +14,10 @@ from redis_consumer.consumers import defaults, detect
 from redis_consumer.consumers.base import Outcome
 from redis_consumer.consumers.frames import Frames
 from redis_consumer.consumers.model import ModelConsumer
-from redis_consumer.consumers.model_input import dimension_orders, fit_inputs, inputs_of_metadata
+from redis_consumer.consumers.model_input import dimension_orders, fit_inputs, inputs_of_metadata, spec_of
 from redis_consumer.consumers.predict import ModelClient, described_inputs, model_of
 from redis_consumer.consumers.results import discard_zips, write_result, zip_name
+from redis_consumer.consumers.tiling import Tiling, tiling_by
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job, ModelId
 
@@ -131,6 +132,21 @@ class TensorFlowServingConsumer(ModelConsumer):
             return ModelClient(self.model_server, model, on_retry=self._note_retry)
 
         return described_inputs(client, usual)
+
+    def _tiling(self, model: ModelId) -> Tiling:
+        if not self._has_own_metadata:
+            return super()._tiling(model)
+        spec = spec_of(self.get_model_metadata(model.name, model.label or model.version))
+        return tiling_by(spec, self.models, model)
+
+    @property
+    def _has_own_metadata(self) -> bool:
+        """Whether a plug-in has replaced what tells the inputs of a model; the model server may not know the model."""
+        names = ("get_model_metadata", "_get_predict_client")
+        own = (name in self.__dict__ for name in names)
+        return any(own) or any(
+            getattr(type(self), name) is not getattr(TensorFlowServingConsumer, name) for name in names
+        )
 
     def parse_model_metadata(self, metadata: Mapping[str, Any]) -> list[dict[str, str]]:
         """Read a model's inputs out of its metadata, in the form of `get_model_metadata`.

@@ -200,7 +200,11 @@ def tiling_of(server: ModelServer, models: ModelStore, model: ModelId, *, on_ret
     Raises:
         ModelMismatch: the model takes no images.
     """
-    spec = server.metadata(model, on_retry=on_retry)
+    return tiling_by(server.metadata(model, on_retry=on_retry), models, model)
+
+
+def tiling_by(spec: ModelSpec, models: ModelStore, model: ModelId) -> Tiling:
+    """Say how a model of known inputs takes images, see `tiling_of`."""
     image = only_input(spec, model)
     card = models.card(model)
     sides, has_channels, channels = _axes(image, model)

@@ -8,8 +8,9 @@ a name that somebody assigns (``settings.QUEUE = "track"``) wins from then on, i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,13 +141,30 @@ _TABLES: dict[str, Callable[[], Any]] = {
     "PROCESSING_FUNCTIONS": _functions,
 }
 
+
+class _Choices(dict[int, str]):
+    """A table by label that follows the settings; what a script puts into it is kept from then on."""
+
+    def __init__(self, name: str, settings: Sequence[str]) -> None:
+        super().__init__(enumerate(map(get, settings)))
+        self._name = name
+
+    def __setitem__(self, label: int, value: str) -> None:
+        super().__setitem__(label, value)
+        globals()[self._name] = self
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Put in several."""
+        super().update(*args, **kwargs)
+        globals()[self._name] = self
+
+
+_OF_LABELS = {
+    "MODEL_CHOICES": ("NUCLEAR_MODEL", "CYTOPLASM_MODEL", "PHASE_MODEL"),
+    "POSTPROCESS_CHOICES": ("NUCLEAR_POSTPROCESS", "CYTOPLASM_POSTPROCESS", "PHASE_POSTPROCESS"),
+}
 _DERIVED: dict[str, Callable[[], object]] = {
-    "MODEL_CHOICES": lambda: {0: get("NUCLEAR_MODEL"), 1: get("CYTOPLASM_MODEL"), 2: get("PHASE_MODEL")},
-    "POSTPROCESS_CHOICES": lambda: {
-        0: get("NUCLEAR_POSTPROCESS"),
-        1: get("CYTOPLASM_POSTPROCESS"),
-        2: get("PHASE_POSTPROCESS"),
-    },
+    **{name: partial(_Choices, name, settings) for name, settings in _OF_LABELS.items()},
     "STORAGE_BUCKET_URL": lambda: current().storage_bucket_url,
     "MODEL_SERVER_URL": lambda: current().model_server_url,
     "GRPC_RETRY_STATUSES": _retried_statuses,

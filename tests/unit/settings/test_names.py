@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -60,6 +60,15 @@ def test_settings_in_use_are_those_of_the_process() -> None:
 def test_models_by_label() -> None:
     settings.CYTOPLASM_MODEL = "Mine:1"
     assert settings.MODEL_CHOICES == {0: "NuclearSegmentation:6", 1: "Mine:1", 2: "PhaseCytoSegmentation:0"}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda table: table.update({1: "Mine:1"}), lambda table: table.__setitem__(1, "Mine:1")]
+)
+def test_a_model_that_a_script_puts_in_is_kept(change: Callable[[dict[int, str]], None]) -> None:
+    change(settings.MODEL_CHOICES)
+    assert settings.get("MODEL_CHOICES")[1] == "Mine:1"
+    assert settings.MODEL_CHOICES[0] == "NuclearSegmentation:6"
 
 
 def test_postprocessing_by_label() -> None:
