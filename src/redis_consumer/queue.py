@@ -162,7 +162,7 @@ class JobQueue:
             "held": "it runs in {}",
             "dead": "it became a dead letter after {} attempts",
             "waits": "it waits for its children",
-            "too large": "its hash is too large, with {} fields; it failed",
+            "too large": "it failed, {}",
             "unwanted": "its parent job was cancelled, or is gone",
         }[outcome]
         with job_context(job_id=job_id, queue=self.name):

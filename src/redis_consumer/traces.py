@@ -15,6 +15,8 @@ from redis_consumer.errors import SettingsError
 
 #: Fields of a job, and headers elsewhere, that say which span it belongs to (W3C Trace Context).
 CONTEXT_FIELDS = ("traceparent", "tracestate")
+#: Characters that such a field may have.
+MAX_CONTEXT = 4096
 #: Seconds that the end of a process may wait for its last spans to be sent.
 FLUSH_S = 2.0
 #: Ends of a run that are errors of it.
@@ -121,7 +123,7 @@ class RunSpans:
 def carried(fields: Mapping[str, str]) -> dict[str, str]:
     """Trace context for the children of a job: the span that is under way, else what the job itself has."""
     if _tracer is None:
-        return {name: fields[name] for name in CONTEXT_FIELDS if name in fields}
+        return _given(fields)
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     carrier: dict[str, str] = {}
@@ -134,6 +136,9 @@ def _context_of(fields: Mapping[str, str]) -> Any:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     # One that can't be read begins a trace of its own.
-    return TraceContextTextMapPropagator().extract(
-        {name: fields[name] for name in CONTEXT_FIELDS if name in fields}, context=Context()
-    )
+    return TraceContextTextMapPropagator().extract(_given(fields), context=Context())
+
+
+def _given(fields: Mapping[str, str]) -> dict[str, str]:
+    """The trace context of a job; nothing of a length that none has, since each child gets a copy."""
+    return {name: fields[name] for name in CONTEXT_FIELDS if len(fields.get(name, "")) in range(1, MAX_CONTEXT)}

@@ -52,6 +52,17 @@ def test_a_huge_hash_fails_its_job_unread(queue: JobQueue, redis_db: Any, fields
     assert redis_db.hgetall("redis-consumer:totals:predict") == {"failed": "1"}
 
 
+def test_a_job_whose_key_is_too_long_fails(queue: JobQueue, redis_db: Any) -> None:
+    long = f"predict:{'x' * MEGABYTE}:1"
+    submit(redis_db, long)
+    assert queue.claim() is None
+    assert redis_db.hget(long, "status") == "failed"
+    reason = redis_db.hget(long, "reason")
+    assert reason.endswith("its key is too long, with 1048586 bytes, allowed are 60000; name the job by a shorter one")
+    assert len(reason) < 1000
+    assert redis_db.keys("processing-*") == []
+
+
 @pytest.mark.parametrize("count", [1, 20_000])
 def test_other_hashes_are_claimed(queue: JobQueue, redis_db: Any, count: int) -> None:
     submit(redis_db, label="x" * 10 * MEGABYTE, **{f"field{number}": "" for number in range(count)})

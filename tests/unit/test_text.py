@@ -24,6 +24,7 @@ from redis_consumer.logs import initialize_logger, job_context
 from redis_consumer.queue import JobQueue
 from redis_consumer.settings import Settings
 from redis_consumer.text import MAX_LINE, MAX_TEXT, cell, check_numbers, cut, decimal, quoted, whole
+from redis_consumer.traces import carried
 
 HUGE = "x" * 10_000_000
 #: What int() or float() takes, or another program may, and is no plain number.
@@ -226,3 +227,8 @@ def test_log_lines_are_short(form: str) -> None:
 def test_what_people_see_is_short() -> None:
     assert len(printable(HUGE)) <= MAX_TEXT
     assert sys.getsizeof(printable("a\x1b[31m")) < 100
+
+
+def test_a_trace_context_that_is_too_long_is_none() -> None:
+    fields = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": HUGE}
+    assert carried(fields) == {"traceparent": fields["traceparent"]}

@@ -112,7 +112,7 @@ class Provenance:
         if len(notes.children) == MOST_CHILDREN:
             notes.children_left_out += 1
         else:
-            notes.children.append({"job": child.id, "status": child.status, "record": child.get(FIELD)})
+            notes.children.append({"job": child.id, "status": child.status, "record": cut(child.get(FIELD))})
         return child
 
     def input_fields(self) -> dict[str, str]:

@@ -47,6 +47,8 @@ end
 
 -- The largest hash that is read whole, and the longest text that is read of any other.
 local most_fields, most_bytes, most_short = 50000, 16777216, 4096
+-- Bytes of a key that a job may have: a supervisor renews the leases of no others.
+local most_key = 60000
 -- What is read of a hash that is too large, as far as it is short.
 local told_fields = {"status", "reason", "progress", "original_name", "input_file_name", "output_file_name",
   "output_url", "provenance_file_name", "objects", "total_time", "created_at", "updated_at", "updated_by"}

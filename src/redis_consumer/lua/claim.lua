@@ -9,7 +9,7 @@
 --   {"gone", key} (no such hash), {"no hash", key, type}, {"final", key, status} (a duplicate of a job that has its
 --   result), {"held", key, holder} (a duplicate of a running job), {"dead", key, attempts} (no attempt is left),
 --   {"waits", key} (for its children), {"unwanted", key} (its parent was cancelled, or is gone: it ends as failed) or
---   {"too large", key, fields, bytes} (to be read: it ends as failed).
+--   {"too large", key, why} (its hash, or the key: it ends as failed).
 -- Atomic because two workers that look at a job and then take it would both run it; and a job that expires between
 -- look and write would come back to life as a hash with two fields.
 
@@ -94,18 +94,21 @@ if phase and redis.call("HGET", family_of .. job, "state") == "waiting" then
   return {"waits", job}
 end
 
-if fields > most_fields or bytes > most_bytes then
+local excess = #job > most_key and "its key is too long, with " .. #job .. " bytes, allowed are " .. most_key
+  .. "; name the job by a shorter one"
+  or (fields > most_fields or bytes > most_bytes) and "its hash is too large, with " .. fields .. " fields"
+  .. (bytes > 0 and " of " .. bytes .. " bytes" or "") .. ", allowed are " .. most_fields .. " fields of " .. most_bytes
+  .. " bytes; put what is large into the bucket"
+if excess then
   kin = kin or families()
   kin.prepare(job)
   kin.tell_end(job, false)
   kin.forget_staged(job)
   kin.forget_family(job, kept_s)
   redis.call("HSET", job, "status", "failed", "updated_at", ARGV[2], "updated_by", ARGV[3], "reason",
-    "InvalidJob: job " .. string.sub(job, 1, most_short) .. ": its hash is too large, with " .. fields .. " fields"
-    .. (bytes > 0 and " of " .. bytes .. " bytes" or "") .. ", allowed are " .. most_fields .. " fields of " .. most_bytes
-    .. " bytes; put what is large into the bucket")
+    "InvalidJob: job " .. string.sub(job, 1, 200) .. ": " .. excess)
   add_to(totals_of .. queue, "failed", 1)
-  return drop("too large", job, fields, bytes)
+  return drop("too large", job, excess)
 end
 
 -- Never the same number twice: a late run of an earlier one mustn't pass for this one.
