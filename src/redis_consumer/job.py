@@ -52,8 +52,9 @@ OWN_FIELDS = frozenset(
     {
         "input_file_name", "original_name", "url", "status", "progress", "reason", "last_error", "timed_out",
         "failures", "warning", "parent", "next_phase", "children", "children:done", "children:failed",
-        "children_upload_time", "total_jobs", "created_at", "updated_at", "finished_at", "updated_by", "identity_upload", "identity_started",
-        "output_file_name", "output_url", "provenance_file_name", "input_digest", "predict_retries", "objects",
+        "children_upload_time", "total_jobs", "created_at", "updated_at", "finished_at", "updated_by",
+        "identity_upload", "identity_started", "output_file_name", "output_url", "provenance_file_name",
+        "input_digest", "predict_retries", "objects",
     }
 )  # fmt: skip
 
