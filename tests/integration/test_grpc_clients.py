@@ -14,6 +14,7 @@ from redis_consumer.grpc_clients import (
     make_tensor_proto,
 )
 from redis_consumer.serving._pb.tfs_pb2 import PredictResponse
+from redis_consumer.serving.tensors import to_tensor
 
 IMAGE = np.arange(8, dtype=np.float32).reshape(2, 2, 2, 1)
 
@@ -72,7 +73,7 @@ def test_a_single_value_becomes_a_tensor_of_shape_1() -> None:
 
 
 def test_a_reply_becomes_arrays_of_the_declared_shapes() -> None:
-    response = PredictResponse(outputs={"scale": make_tensor_proto(0.5, 1), "image": make_tensor_proto(IMAGE, 2)})
+    response = PredictResponse(outputs={"scale": to_tensor([0.5], 1), "image": to_tensor(IMAGE, 2)})
     arrays = grpc_response_to_dict(response)
     np.testing.assert_array_equal(arrays["scale"], np.array([0.5], np.float32), strict=True)
     np.testing.assert_array_equal(arrays["image"], IMAGE.astype(np.float64), strict=True)

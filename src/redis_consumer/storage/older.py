@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from redis_consumer import settings
 from redis_consumer.errors import SettingsError, StorageUnavailable
 from redis_consumer.storage.bucket import Storage
 from redis_consumer.storage.options import options_from
@@ -40,7 +39,7 @@ class _CloudStorage(Storage):
         max_backoff: float | None = None,
         **options: Any,
     ) -> None:
-        given = options_from(settings.get)
+        given = _options()
         pause_s = backoff if max_backoff is None else max_backoff
         if pause_s is not None:
             given["max_backoff_s"] = pause_s
@@ -94,11 +93,19 @@ def get_client(target: str, **options: Any) -> Storage:
     kind = _CLASSES.get(url.partition("://")[0].lower())
     if kind is not None:
         return kind(url, backoff=None, **options)
-    return Storage(url, **{**options_from(settings.get), **options})
+    return Storage(url, **{**_options(), **options})
+
+
+def _options() -> dict[str, Any]:
+    from redis_consumer import settings  # late: most of the time that an import of this package would take
+
+    return options_from(settings.get)
 
 
 def _bucket_of(provider: str, bucket: str | None) -> str:
     """URL of a cloud's bucket: the given one, else the one that the settings name."""
+    from redis_consumer import settings
+
     scheme, variable = _PROVIDERS[provider]
     now = settings.current()
     if bucket is None and not now.is_given(variable) and now.is_bucket_given:
