@@ -94,7 +94,8 @@ def measure() -> dict[str, Any]:
 
 
 def _plane() -> Pixels:
-    picture = photograph(SIDE_PX, SIDE_PX)
+    # At half of its size the nuclei are as wide as the shipped model wants them.
+    picture = photograph(2 * SIDE_PX, 2 * SIDE_PX)[::2, ::2]
     return np.asarray(4000 * picture / picture.max(), np.uint16)
 
 

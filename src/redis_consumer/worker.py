@@ -23,7 +23,11 @@ logger = logging.getLogger(__name__)
 
 #: Seconds of one blocking claim; a signal ends it at once.
 CLAIM_TIMEOUT_S = 5.0
-#: The same in a burst, which ends when all queues are empty.
+#: The same for the first claim after a job: a slot without work for so long gives memory back.
+REST_AFTER_S = 1.0
+#: Jobs after which a busy slot gives memory back, too: what returning it costs is shared by so many.
+REST_EVERY = 20
+#: Seconds of a claim in a burst, which ends when all queues are empty.
 BURST_TIMEOUT_S = 0.1
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
@@ -80,6 +84,7 @@ class Worker:
         self._stopping = threading.Event()
         self.has_left = threading.Event()
         self._clean_up_at = time.monotonic() + CLEAN_UP_S * random.random()
+        self._jobs_since_rest = 0
 
     def run(self) -> int:
         """Claim and run jobs until a signal comes, or the queue is empty in a burst; return the exit code, 0.
@@ -179,7 +184,11 @@ class Worker:
     def _claim(self) -> Job | None:
         """Take a job; none where the queue stays empty or a signal came meanwhile."""
         queue = self.consumer.job_queue
-        job = queue.claim(BURST_TIMEOUT_S if self.is_burst else CLAIM_TIMEOUT_S)
+        timeout_s = REST_AFTER_S if self._jobs_since_rest else CLAIM_TIMEOUT_S
+        job = queue.claim(BURST_TIMEOUT_S if self.is_burst else timeout_s)
+        if self._jobs_since_rest >= (REST_EVERY if job is not None else 1):
+            self._jobs_since_rest = 0
+            self.consumer.rest()
         if job is None and self.is_burst and not queue.has_work(self.served):
             self._stopping.set()
         if job is not None and self._stopping.is_set():
@@ -188,6 +197,7 @@ class Worker:
         return job
 
     def _run(self, job: Job) -> Outcome:
+        self._jobs_since_rest += 1
         self.supervisor.report(job)
         try:
             return self.consumer.run(job)

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 from redis_consumer import settings, testing
-from redis_consumer.consumers import ImageFileConsumer, frames
+from redis_consumer.consumers import ImageFileConsumer, defaults, frames
 from redis_consumer.testing import JobRun
 from support.worker import ROOT
 
@@ -224,3 +224,39 @@ def test_peak_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> 
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     # A group has four frames of this size; all frames take 96 MiB as float32, several times.
     assert grown < 12 * frames.GROUP_BYTES // 2
+
+
+@pytest.mark.parametrize(("limit_mb", "status"), [("1", "failed"), ("2", "done")])
+def test_a_job_over_max_job_mb_fails_before_a_pixel_is_read(
+    limit_mb: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "image.tif", np.zeros((192, 192), np.uint16))  # 12 times 0.147 MB
+    monkeypatch.setenv("MAX_JOB_MB", limit_mb)
+    if status == "failed":
+        monkeypatch.setattr("redis_consumer.images.reading.OpenedImage.read", lambda _: pytest.fail("pixels were read"))
+    done = testing.run(ImageFileConsumer, tmp_path / "image.tif", model=lambda tiles: tiles, scale="1")
+    assert done.status == status
+    if status == "failed":
+        assert "InvalidImage: image.tif: needs about 2 MB of memory, allowed are 1 MB (MAX_JOB_MB)" in done.reason
+        assert "12 x 0.1 MB for frames of 192 x 192 px with 1 channel(s)" in done.reason
+
+
+def test_the_limit_of_a_job_is_its_part_of_the_containers_memory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("redis_consumer.serving.memory.usable_bytes", lambda: 12 * 10**9)
+    with settings.read_anew():
+        monkeypatch.setenv("CONCURRENCY", "2")
+        monkeypatch.setenv("THREADS", "3")
+        assert defaults.max_job_bytes() == 2 * 10**9
+
+
+def test_few_channels_of_many_are_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planes = np.arange(40, dtype=np.uint8)[:, np.newaxis, np.newaxis] * np.ones((1, 64, 64), np.uint8)
+    tifffile.imwrite(tmp_path / "many.tif", planes, photometric="minisblack", metadata={"axes": "CYX"})
+    with monkeypatch.context() as patched:
+        patched.setattr("redis_consumer.consumers.input_image.GROUP_BYTES", 1 << 14)
+        patched.setattr("redis_consumer.images.reading.OpenedImage.read", lambda _: pytest.fail("all were read"))
+        done = testing.run(
+            ImageFileConsumer, tmp_path / "many.tif", model=lambda tiles: tiles[..., :1], scale="1", channels="7,3"
+        )
+    assert done.status == "done", done.reason
+    np.testing.assert_array_equal(done.outputs["many_feature_0.tif"], planes[7])

@@ -233,6 +233,12 @@ class Consumer(RunningJob):
     def discard(self, leftover: Leftover) -> None:
         """Remove the objects of one such run; a consumer with objects of its own removes them here."""
 
+    def rest(self) -> None:
+        """Give back memory that the last jobs needed; a worker calls it as soon as no job waits, and now and then."""
+        from redis_consumer.serving.memory import return_freed
+
+        return_freed()
+
     def warm_up(self) -> None:
         """Load before the first job what it would have to wait for; what can't be had now is tried again by the job."""
 

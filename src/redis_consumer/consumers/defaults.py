@@ -53,6 +53,13 @@ def read_anew() -> AbstractContextManager[None]:
     return settings.read_anew()
 
 
+def max_job_bytes() -> int:
+    """Bytes of memory that one job may need: ``MAX_JOB_MB``, or the job's part of the container's memory."""
+    from redis_consumer.serving.memory import usable_bytes
+
+    return int(get("MAX_JOB_MB")) * 10**6 or usable_bytes() // (int(get("CONCURRENCY")) * int(get("THREADS")))
+
+
 def redis_client(*, deadline_s: float | None = None) -> RedisClient:
     """Connect to Redis; waits for an absent one for `deadline_s` seconds, None for ever."""
     from redis_consumer.redis import RedisClient

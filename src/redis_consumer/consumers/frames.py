@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from redis_consumer.errors import InvalidImage
 
 if TYPE_CHECKING:
     from redis_consumer.processing.tiled import Planned
     from redis_consumer.serving.base import Array
 
+#: A job holds at most so many times the float32 bytes of a group of frames, with all channels, besides a model's call.
+HELD_TIMES = 12
 #: Frames of a group have at most so many bytes as float32; a larger frame is a group by itself.
 GROUP_BYTES = 16 << 20
 
@@ -23,10 +28,14 @@ class Frames:
     Attributes:
         shape: (B, Y, X, C) of all.
         read: takes the first frame and the one behind the last, gives them as (b, Y, X, C) float32.
+        name: the scientist's name of the file, for messages.
+        kept_bytes: what is held besides, of a file that must be read at once.
     """
 
     shape: tuple[int, int, int, int]
     read: Callable[[int, int], Array]
+    name: str = "image"
+    kept_bytes: int = 0
 
     @classmethod
     def of(cls, batch: Array) -> Frames:
@@ -37,6 +46,33 @@ class Frames:
     def all(self) -> Array:
         """All frames."""
         return self.read(0, self.shape[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames as float32."""
+        return 4 * prod(self.shape)
+
+    def check_memory(self, held: int, call: int, limit: int) -> None:
+        """Refuse an image that needs more memory than a job may, before its pixels are read.
+
+        Args:
+            held: float32 bytes of the frames that are processed at once.
+            call: bytes that one call of the model takes.
+            limit: bytes that the job may need.
+
+        Raises:
+            InvalidImage: it needs more.
+        """
+        needed = HELD_TIMES * held + call + self.kept_bytes
+        if needed > limit:
+            height, width, channels = self.shape[1:]
+            raise InvalidImage(
+                f"{self.name}: needs about {needed / 1e6:.0f} MB of memory, allowed are {limit / 1e6:.0f} MB "
+                f"(MAX_JOB_MB). These are {HELD_TIMES} x {held / 1e6:.1f} MB for frames of {height} x {width} px with "
+                f"{channels} channel(s), {call / 1e6:.0f} MB for a call of the model, {self.kept_bytes / 1e6:.0f} MB "
+                "for a stack that is held whole; crop the image, name fewer channels in field channels, or give the "
+                "worker more memory or fewer slots"
+            )
 
     def groups(self, size: int = 0) -> list[range]:
         """Divide the frames.

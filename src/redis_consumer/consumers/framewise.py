@@ -54,6 +54,12 @@ def groups_of(frames: Frames, scaled_yx: tuple[int, int], tiling: Tiling | None,
     return frames.groups(frames_for(largest, planned))
 
 
+def largest_bytes(frames: Frames, scaled_yx: tuple[int, int], groups: list[range]) -> int:
+    """Float32 bytes of the largest group, at the frames' own size or at the model's, whichever is larger."""
+    pixels = max(frames.shape[1] * frames.shape[2], scaled_yx[0] * scaled_yx[1])
+    return 4 * len(groups[0]) * pixels * frames.shape[3]
+
+
 def write_groups(
     results: Iterator[list[Array]], frames: int, folder: Path, original_name: str
 ) -> tuple[list[Path], dict[str, Any]]:

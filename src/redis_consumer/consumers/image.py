@@ -14,7 +14,7 @@ import numpy as np
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.analysis import LABELS, Analysis, write_analysis
 from redis_consumer.consumers.frames import Frames, joined
-from redis_consumer.consumers.framewise import Work, groups_of, write_groups
+from redis_consumer.consumers.framewise import Work, groups_of, largest_bytes, write_groups
 from redis_consumer.consumers.functions import OLDER_METHODS, FunctionConsumer, is_ours
 from redis_consumer.consumers.input_image import open_input, role_of
 from redis_consumer.consumers.large_image import run_large_image
@@ -88,6 +88,9 @@ class ImageFileConsumer(FunctionConsumer):
     def _analyzed(self, frames: Frames, job: Job, stages: Stages, folder: Path) -> tuple[list[Path], dict[str, Any]]:
         """Analyze an image and write what was found; frames in groups, unless a plug-in wants to see them all."""
         if self._has_own("analyze", "apply_model", *_WHOLE_METHODS):
+            # The class holds them, and what it makes of them.
+            held = replace(frames, kept_bytes=frames.kept_bytes + 2 * frames.nbytes)
+            held.check_memory(0, 0, defaults.max_job_bytes())
             image = frames.all()
             stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
             analysis = self.analyze(image, job)
@@ -176,15 +179,16 @@ class ImageFileConsumer(FunctionConsumer):
         scale = self.get_image_scale(job.scale, look, job.id)
         if plan.scale_ratio != 1:
             scale = self.get_image_scale(scale * plan.scale_ratio, look, job.id)
-        whole = Work(plan, scale, [range(frames.shape[0])])
         scaled_yx = self._scaled_yx(job, frames.shape, scale)
-        if not (takes_groups and is_ours(plan.preprocess, plan.postprocess)):
-            return whole
-        tiling = None if self._has_own_client and job.cuts else self._tiling(plan.model)
-        if tiling is not None and len(tiling.sides) != 2:
-            return whole
-        with _naming(job, plan.model):
-            return Work(plan, scale, groups_of(frames, scaled_yx, tiling, is_cut=job.cuts > 0))
+        groups = [range(frames.shape[0])]
+        if takes_groups and is_ours(plan.preprocess, plan.postprocess):
+            tiling = None if self._has_own_client and job.cuts else self._tiling(plan.model)
+            if tiling is None or len(tiling.sides) == 2:
+                with _naming(job, plan.model):
+                    groups = groups_of(frames, scaled_yx, tiling, is_cut=job.cuts > 0)
+        call = self.call_bytes.get(str(plan.model), 0)
+        frames.check_memory(largest_bytes(frames, scaled_yx, groups), call, defaults.max_job_bytes())
+        return Work(plan, scale, groups)
 
     def _results(self, frames: Frames, job: Job, work: Work) -> Iterator[list[Array]]:
         """Run model and functions over an image, group by group."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from redis_consumer.consumers import defaults
-from redis_consumer.consumers.frames import Frames
+from redis_consumer.consumers.frames import GROUP_BYTES, Frames
 from redis_consumer.consumers.results import shown_name
 from redis_consumer.errors import InvalidImage, InvalidJob
 from redis_consumer.job import Job
@@ -80,10 +82,14 @@ def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stac
         batch: Array = to_batch(opened.read(), order)
         return (batch if indices is None else select_channels(batch, indices, name))[start:stop]
 
-    frames = Frames((count, height, width, channels), whole)
-    if len(frames.groups()) == 1:
+    frames = Frames((count, height, width, channels), whole, name)
+    file_bytes = 4 * prod(source.shape)
+    if len(frames.groups()) == 1 and file_bytes <= max(frames.nbytes, GROUP_BYTES):
         return frames
-    return Frames(frames.shape, _by_frame(path, name, order, indices, stack) or _once(whole, count))
+    by_frame = _by_frame(path, name, order, indices, stack)
+    if by_frame is not None:
+        return replace(frames, read=by_frame)
+    return replace(frames, read=_once(whole, count), kept_bytes=file_bytes)
 
 
 def _by_frame(

@@ -50,6 +50,8 @@ class ModelConsumer(Consumer):
         super().__init__(redis_client, storage_client, queue, final_status, **kwargs)
         self.predict_retries = 0
         self._part = (0, 1)
+        #: Bytes that one call of a model takes in this process, by its name and version; those that were measured.
+        self.call_bytes: dict[str, int] = {}
         self._is_by_card = False
         self._looked_at: set[ModelId] = set()
         if model_server is not None:
@@ -87,9 +89,33 @@ class ModelConsumer(Consumer):
                 # First whether it answers at all: to wait for it is for the jobs.
                 self.model_server.check()
             for name in filter(None, names.split(",")):
-                self.model_server.metadata(ModelId.parse(name))
+                model = ModelId.parse(name)
+                self.model_server.metadata(model)
+                self._measure_call(model)
         except ConsumerError as error:
             self.logger.warning("WARM_UP=%s: %s", names, error)
+
+    def _measure_call(self, model: ModelId) -> None:
+        """Make a call of a model that runs in this process, to know what calls take."""
+        from redis_consumer.serving.memory import peak_bytes, resident_bytes
+
+        shape = self._tiling(model).call_shape()
+        if shape is None or not hasattr(self.model_server, "release"):
+            return
+        self.rest()
+        held, peak = resident_bytes(), peak_bytes()
+        self._ask_server(model, np.zeros(shape, np.float32), self._note_retry)
+        reached = peak_bytes()
+        self.call_bytes[str(model)] = max(resident_bytes(), reached if reached > peak else 0) - held
+        self.logger.info("Model %s: one call takes %d MB", model, self.call_bytes[str(model)] / 1e6)
+        self.rest()
+
+    def rest(self) -> None:
+        """Give back memory that the last jobs needed, that of models in this process too."""
+        release = getattr(self.__dict__.get("model_server"), "release", None)
+        if release is not None:
+            release()
+        super().rest()
 
     def check_dependencies(self) -> None:
         """Raise where Redis, the bucket or the model server doesn't answer now."""

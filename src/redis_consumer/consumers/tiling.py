@@ -107,6 +107,19 @@ class Tiling:
         bytes_each: int = math.prod(tile) * max(image.shape[-1] * image.itemsize, self.pixel_bytes)
         return max(1, min(wanted, largest, int(defaults.get("MAX_CALL_BYTES")) // bytes_each))
 
+    def call_shape(self) -> tuple[int, ...] | None:
+        """Shape of the largest usual call; None where the size of the image decides."""
+        sizes = [
+            side or (self.card.size_px if self.card and axis >= len(self.sides) - 2 else None)
+            for axis, side in enumerate(self.sides)
+        ]
+        tile = tuple(size for size in sizes if size is not None)
+        if len(tile) < len(sizes):
+            return None
+        item = (*tile, self.channels or 1)
+        batch = self.batch_size(tile, np.broadcast_to(np.zeros((), np.float32), (1, *item)))
+        return (batch, *item) if self.has_channels else (batch, *tile)
+
     def run(
         self,
         images: Iterable[Planned],

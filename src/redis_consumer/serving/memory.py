@@ -1,8 +1,12 @@
-"""How much memory may this process use?"""
+"""Says how much memory this process may use and holds, and returns what it has freed."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import resource
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +24,27 @@ def usable_bytes(groups: Iterable[Path] | None = None) -> int:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = cgroups.folders("memory") if groups is None else groups
     return min([machine, *(limit for group in found for limit in _limits(group))])
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds now; where the system doesn't say (no ``/proc``), at most so far."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return peak_bytes()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_bytes() -> int:
+    """Bytes of memory that this process has held at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def return_freed() -> None:
+    """Return to the system what this process has freed (glibc keeps much of it for later)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _limits(group: Path) -> list[int]:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from redis_consumer.errors import ConsumerError, ModelMismatch, ModelNotFound, SettingsError
 from redis_consumer.job import ModelId
 from redis_consumer.serving.cpus import usable_cpus
@@ -26,6 +28,13 @@ _DEFAULT = -1
 
 # The bound of this process's memory, once there is one.
 _bounds: list[int] = []
+
+# The session whose runs shrink the arena, once there is one; and its model, b = Identity(a), of one float32.
+_shrinkers: list[Any] = []
+_IDENTITY = (
+    b'\x08\x08\x12\x00:7\n\x10\n\x01a\x12\x01b"\x08Identity\x12\x01gZ\x0f\n\x01a\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01b\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
 
 # Names of onnxruntime's errors that say more than "the model doesn't run".
 _ERRORS: dict[str, type[ConsumerError]] = {"NoSuchFile": ModelNotFound}
@@ -114,6 +123,8 @@ def new_session(path: Path, *, threads: int) -> Any:
     options.log_severity_level = _ONLY_ERRORS
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # A plan for each new shape of the inputs would hold its memory a second time.
+    options.enable_mem_pattern = False
     # Threads that spin while they wait take the CPU from the other slots of a worker.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -133,6 +144,22 @@ def run_options(*, is_shrinking: bool) -> Any:
     if is_shrinking:
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
+
+
+def shrink_arena() -> None:
+    """Give back all memory of the sessions' arena that no array uses.
+
+    onnxruntime does so only at the end of a run. So a model of one number is run, which shares the arena.
+    """
+    if not _bounds:
+        return
+    if not _shrinkers:
+        options = load_runtime().SessionOptions()
+        options.log_severity_level = _ONLY_ERRORS
+        options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        _shrinkers.append(load_runtime().InferenceSession(_IDENTITY, options, providers=[CPU]))
+    _shrinkers[0].run(None, {"a": np.zeros(1, np.float32)}, run_options(is_shrinking=True))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from redis_consumer.settings.kinds import (
     BucketUrl,
     CloudProvider,
+    Count,
     Endpoint,
     ResultUrls,
     Secret,
@@ -64,6 +65,11 @@ class LimitOptions(BaseModel):
     max_image_height: Size = Field(default=2048, description="Pixels that an image may be high at most")
     max_image_width: Size = Field(default=2048, description="Pixels that an image may be wide at most")
     max_image_frames: Size = Field(default=60, description="Frames that a movie may have at most")
+
+    max_job_mb: Count = Field(
+        default=0,
+        description="MB of memory that one job may need; 0: the container's memory, divided by slots and their threads",
+    )
 
     max_archive_bytes: Size = Field(
         default=10 << 30, description="Bytes that the images of an archive may have once they are unpacked"

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage import morphology
 
+from redis_consumer.processing import maxima
 from redis_consumer.processing.maxima import h_maxima, local_maxima
 
 Array = npt.NDArray[Any]
@@ -65,3 +66,16 @@ def test_local_maxima_lie_above_the_threshold() -> None:
     image = np.zeros((1, 9))
     image[0, 4] = 0.5
     assert not local_maxima(image, min_distance=1, threshold=0.5).any()
+
+
+@pytest.mark.parametrize(("sigma", "radius"), [(3, 3), (8, 10), (1.5, 2)])
+def test_large_islands_are_followed_in_windows_with_the_same_result(
+    sigma: float, radius: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = ndimage.gaussian_filter(np.random.default_rng(1).random((300, 420)), sigma)
+    image = ((noise - noise.min()) / np.ptp(noise)).astype(np.float32)
+    whole = maxima.h_maxima(image, 0.1, radius)
+    monkeypatch.setattr(maxima, "WINDOW_PX", 64)
+    monkeypatch.setattr(maxima, "WINDOW_MARGIN_PX", 0)
+    np.testing.assert_array_equal(maxima.h_maxima(image, 0.1, radius), whole)
+    assert whole.any()
