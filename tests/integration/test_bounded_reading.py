@@ -23,9 +23,10 @@ from redis_consumer.redis import RedisClient
 from redis_consumer.serving.onnx import OnnxServer
 from redis_consumer.storage import Storage
 from redis_consumer.testing import run
-from support import attacks
+from support import attack_pictures, attacks
 
 TESTS = Path(__file__).parents[1]
+ATTACKS = {**attacks.ATTACKS, **attack_pictures.ATTACKS}
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +38,11 @@ def reader() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-@pytest.mark.parametrize("case", attacks.ATTACKS)
+@pytest.mark.parametrize("case", ATTACKS)
 def test_a_file_that_claims_much_is_refused_or_read_within_bounds(
     case: str, tmp_path: Path, reader: subprocess.Popen[str]
 ) -> None:
-    attack = attacks.ATTACKS[case]
+    attack = ATTACKS[case]
     path = tmp_path / f"a{attack.suffix}"
     attack.write(path)
     assert reader.stdin is not None

@@ -186,9 +186,7 @@ def _sparse(side: int, strips: int, offset: int, count: int, *, tile: int = 0) -
     return write
 
 
-def _zarr(
-    shape: Sequence[int], chunks: Sequence[int], *, axes: str = "yx", **metadata: Any
-) -> Callable[[Path], object]:
+def zarr(shape: Sequence[int], chunks: Sequence[int], *, axes: str = "yx", **metadata: Any) -> Callable[[Path], object]:
     """A zipped OME-Zarr without any chunk."""
 
     def write(path: Path) -> None:
@@ -205,7 +203,7 @@ def _zarr(
 
 def _zarr_texts(**files: str) -> Callable[[Path], object]:
     def write(path: Path) -> None:
-        _zarr((8, 8), (8, 8))(path)
+        zarr((8, 8), (8, 8))(path)
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
             for name, content in files.items():
                 archive.writestr(name, content)
@@ -285,6 +283,13 @@ ATTACKS: dict[str, Attack] = {
     ),
     "ImageJ negative": Attack(_described("ImageJ=1.53\nframes=-3\n"), "ImageJ.* frames is '-3'"),
     "directories without end": Attack(_tiff_file(tiff(*[plane()] * 20_000, pixels=bytes(256))), "directories.*10000"),
+    "directories of two layouts": Attack(
+        _tiff_file(tiff(*[plane(16), plane(12)] * 2500, pixels=bytes(256))), "directories of different layout.*4096"
+    ),
+    "directories of other files": Attack(
+        _described(ome("SizeT=5000", '<TiffData><UUID FileName="b.tif">urn:uuid:1</UUID></TiffData>'), 5000),
+        "directories of different layout.*4096",
+    ),
     "directories in a circle": Attack(_tiff_file(tiff(plane(), pixels=bytes(256), next_is=264)), ""),
     "directories over each other": Attack(_overlapping, "has .* allowed are|cut off"),
     "directories below each other": Attack(_below_each_other, "SubIFDs"),
@@ -308,10 +313,10 @@ ATTACKS: dict[str, Attack] = {
     "sparse tiles": Attack(_sparse(120_000, 58 * 58, 0, 0, tile=2080), "13880 MiB, but only 0 bytes.*200 times"),
     "tiles at one place": Attack(_sparse(120_000, 58 * 58, 8, 200, tile=2080), "13880 MiB, but only 200 bytes"),
     "strips at one place": Attack(_sparse(120_000, 3000, 8, 200), "13733 MiB, but only 200 bytes"),
-    "chunks of one pixel": Attack(_zarr((16_000, 8000), (1, 1)), "128000000 chunks", suffix=".zarr.zip"),
-    "no chunk": Attack(_zarr((1 << 17, 1 << 17), (1024, 1024)), "32768 MiB, but only [0-9]+ bytes", suffix=".zarr.zip"),
+    "chunks of one pixel": Attack(zarr((16_000, 8000), (1, 1)), "128000000 chunks", suffix=".zarr.zip"),
+    "no chunk": Attack(zarr((1 << 17, 1 << 17), (1024, 1024)), "32768 MiB, but only [0-9]+ bytes", suffix=".zarr.zip"),
     "planes of a Zarr": Attack(
-        _zarr((10**12, 4, 4), (1, 4, 4), axes="tyx"), "10.* (chunks|planes)|MiB", suffix=".zarr.zip"
+        zarr((10**12, 4, 4), (1, 4, 4), axes="tyx"), "10.* (chunks|planes)|MiB", suffix=".zarr.zip"
     ),
     "metadata of an array": Attack(
         _zarr_texts(**{"0/zarr.json": " " * (40 << 20)}),

@@ -13,6 +13,9 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
+#: Scans of a JPEG; a progressive one has about ten, and as many for each preview in it.
+MAX_SCANS = 200
+
 #: TIFF's codes of JPEG and JPEG 2000, whose data say their sides by themselves.
 OWN_SIDES = frozenset({6, 7, 33003, 33005, 34712})
 
@@ -29,8 +32,15 @@ def check_segment(data: bytes, most: int, index: int) -> None:
         ValueError: it becomes more.
         struct.error: it is cut off.
     """
+    if scans(data) > MAX_SCANS:
+        raise ValueError(f"segment {index} has too many scans")
     if decoded_samples(data) > most:
         raise ValueError(f"segment {index} is larger than the file says")
+
+
+def scans(data: bytes) -> int:
+    """Scans of a JPEG, at most: a decoder goes through all pixels in each, however short it is."""
+    return data.count(b"\xff\xda") if data[:2] == b"\xff\xd8" else 0
 
 
 def decoded_samples(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.compressed_sides import MAX_SCANS, scans
 from redis_consumer.images.image import Array, Source
 
 if TYPE_CHECKING:
@@ -40,6 +42,13 @@ MODES = {
     "RGBA": "RGBA",
     "PA": "RGBA",
 }
+#: Bytes of a picture besides its pixels: profiles, previews, comments.
+_SMALL_BYTES = 16 << 20
+#: Bytes in which the header of a PGM or PPM ends.
+_MAX_TEXT_HEADER_BYTES = 1 << 16
+_COMMENT = re.compile(rb"#[^\r\n]*")
+#: More than a JPEG of the largest sides has.
+_MAX_JPEG_BYTES = 1 << 30
 DTYPES = {"I": "int32", "I;16": "uint16", "I;16B": "uint16", "F": "float32"}
 
 
@@ -56,6 +65,7 @@ def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
         InvalidImage: it holds several pictures, or claims over 178 million pixels.
         Exception: whatever Pillow raises for a damaged file.
     """
+    _check_start(path, kind, name)
     with _opened(path, name, kind) as picture:
         # An MPO is a photograph with previews behind it.
         if picture.format != "MPO" and getattr(picture, "is_animated", False):
@@ -64,11 +74,36 @@ def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
         samples = {"RGB": 3, "RGBA": 4}.get(mode)
         plane = (picture.height, picture.width)
         deep = _is_deep_colour(picture)
+        pixels = picture.height * picture.width * (samples or 1) * (2 if deep else 4)
+        _check_length(path.stat().st_size, pixels, name)
         yield Source(
             shape=plane if samples is None else (*plane, samples),
             axes="YX" if samples is None else "YXS",
             dtype=np.dtype("uint16" if deep else DTYPES.get(mode, "uint8")),
             decode=lambda: _decode_deep(path, mode) if deep else _decode(picture, mode),
+        )
+
+
+def _check_start(path: Path, kind: str, name: str) -> None:
+    """Refuse what a reader would go through byte by byte, or again and again, before its sides are known."""
+    with path.open("rb") as file:
+        if kind == "PGM or PPM":
+            words = _COMMENT.sub(b" ", file.read(_MAX_TEXT_HEADER_BYTES)).split()
+            if len(words) < (3 if words[:1] in ([b"P1"], [b"P4"]) else 4):
+                raise InvalidImage(
+                    f"{name}: its header has more than the {_MAX_TEXT_HEADER_BYTES} bytes allowed; "
+                    "save it without comments"
+                )
+        elif kind == "JPEG" and (count := scans(file.read(_MAX_JPEG_BYTES))) > MAX_SCANS:
+            raise InvalidImage(f"{name}: has {count} scans, allowed are {MAX_SCANS}; save it as a plain JPEG or as PNG")
+
+
+def _check_length(size: int, pixel_bytes: int, name: str) -> None:
+    """Refuse a file that is far longer than its pixels: readers go through what is beside them as well."""
+    most = _SMALL_BYTES + 2 * pixel_bytes
+    if size > most:
+        raise InvalidImage(
+            f"{name}: has {size} bytes, allowed are {most} for so few pixels; save it without metadata and previews"
         )
 
 

@@ -19,8 +19,9 @@ from redis_consumer.errors import InvalidImage
 VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 #: Types whose values are read as bytes or text; each value of the others becomes a Python object.
 _BYTES_AND_TEXT = frozenset({1, 2, 7})
-#: Directories of a file; tifffile compares each with all others.
+#: Directories of a file, and of one whose directories differ in layout: tifffile compares each of them with all.
 MAX_DIRECTORIES = 10_000
+MAX_MIXED_DIRECTORIES = 4096
 #: Tags of one directory, as tifffile has it, and of all directories together.
 MAX_TAGS = 4096
 MAX_ALL_TAGS = 500_000
@@ -33,6 +34,8 @@ MAX_STACK_ENTRIES = 1_000_000
 
 #: Types of the places of directories, as struct has them.
 _OFFSETS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
+#: Tags that tell how the pixels of a directory are laid out.
+_LAYOUT = frozenset({256, 257, 258, 259, 262, 266, 277, 278, 284, 317, 322, 323, 338, 339, 347, 530, 32997, 32998})
 _DESCRIPTION, _SUBDIRECTORIES, _STACK_ENTRIES, _STACK_PLANES = 270, 330, 33628, 33629
 
 
@@ -111,6 +114,7 @@ class _Walk:
         self._layout = _Layout.of(file.read(4))
         self._chain = Chain()
         self._tags = self._numbers = self._value_bytes = 0
+        self._layouts: set[tuple[tuple[int, int, int, bytes], ...]] = set()
 
     def run(self) -> Chain:
         first_place = self._layout.first + self._layout.offset.size
@@ -121,7 +125,10 @@ class _Walk:
                         f"{self._name}: a directory below another one names further ones (tag SubIFDs); "
                         "save it as an OME-TIFF"
                     )
-        return self._chain
+        chain = self._chain
+        if len(self._layouts) > 1 or any(b"UUID" in text for text in chain.descriptions.values()):
+            self._check("directories of different layout", chain.directories, MAX_MIXED_DIRECTORIES)
+        return chain
 
     def _main(self) -> Iterator[list[_Tag]]:
         seen: set[int] = set()
@@ -166,6 +173,9 @@ class _Walk:
                 self._chain.descriptions[tag.place] = self._bytes(tag)
             elif tag.code == _SUBDIRECTORIES and tag.kind in _OFFSETS:
                 below += struct.unpack(f"{self._layout.order}{tag.count}{_OFFSETS[tag.kind]}", self._bytes(tag))
+        self._layouts.add(
+            tuple((tag.code, tag.kind, tag.count, self._bytes(tag)) for tag in tags if tag.code in _LAYOUT)
+        )
         entries, planes = (
             max((tag.count for tag in tags if tag.code == code), default=0) for code in (_STACK_ENTRIES, _STACK_PLANES)
         )
