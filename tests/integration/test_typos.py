@@ -144,6 +144,17 @@ def test_a_queue_that_nobody_serves_is_shown_whatever_its_name(cli: CommandLine,
         worker.communicate()
 
 
+def test_a_user_of_redis_who_may_not_look_gets_the_queues_all_the_same(cli: CommandLine, redis_db: Any) -> None:
+    redis_db.execute_command("ACL", "SETUSER", "default", "-scan")
+    try:
+        result = cli.run("queues", "--json")
+    finally:
+        redis_db.execute_command("ACL", "SETUSER", "default", "+scan")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["unserved"] == {}
+    assert "Note: cannot look for queues that no worker serves" in result.stderr
+
+
 # Scripts.
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from redis_consumer.cli.output import say
 from redis_consumer.cli.queue_state import SCANNED
 from redis_consumer.cli.watch import JobState
-from redis_consumer.errors import RedisUnavailable
+from redis_consumer.errors import ConsumerError
 from redis_consumer.keys import own_key
 
 #: Seconds of waiting after which a queue without workers is reported, and between two looks.
@@ -38,8 +38,17 @@ def unserved_queues(client: Any) -> dict[str, int]:
     """Find the queues in which jobs wait and that no worker serves; looks through all keys of Redis.
 
     Returns:
-        How many jobs wait, by queue. Lists of other software, which hold no jobs, are left out.
+        How many jobs wait, by queue. Lists of other software, which hold no jobs, are left out. None at all if the
+        user of Redis may not look, which is said.
     """
+    try:
+        return _unserved_queues(client)
+    except ConsumerError as error:
+        say(f"Note: cannot look for queues that no worker serves: {error}")
+        return {}
+
+
+def _unserved_queues(client: Any) -> dict[str, int]:
     lists: set[str] = set()
     cursor = None
     while cursor != 0:
@@ -83,7 +92,7 @@ class ServiceCheck:
         if self._clock() < self._look_at:
             return
         self._look_at = self._clock() + LOOK_S
-        with suppress(RedisUnavailable):  # whoever reads the states notices it too
+        with suppress(ConsumerError):  # an outage is noticed where the states are read
             names = {queue for state in states if (queue := self._queue_of(state))}
             for queue, (_, _, workers) in _service(self._client, sorted(names)).items():
                 self._report(queue, is_served=workers > 0)
