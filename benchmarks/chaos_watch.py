@@ -135,6 +135,7 @@ class Watcher:
         if not self.jobs:
             return
         began, before = time.monotonic(), self._looked_at
+        self._looked_at = began  # also where Redis is away, which is noted elsewhere
         states, waiting, holders = client.eval(_LOOK, 2, self.queue, f"redis-consumer:holders:{self.queue}", *self.jobs)
         now = time.monotonic()
         self._looked_at = now

@@ -83,7 +83,7 @@ _RULES = (
     ),
     _rule(r"type=FileNotFoundError\b", ObjectNotFound, "there is none; upload it, or correct the key in the job"),
     _rule(
-        r"status=403\b|type=PermissionDeniedError\b|os error (1|13|30)\)",
+        r"status=403\b|type=PermissionDeniedError\b|os error (1|13)\)",
         PermanentError,
         "permission denied, or an absent object that may not be listed; give the credentials {rights}",
     ),
@@ -96,6 +96,10 @@ _RULES = (
         r"canonicalize filesystem root", SettingsError, "there is no such folder; create it, or correct STORAGE_BUCKET"
     ),
     _rule(r"os error (28|122)\)", StorageUnavailable, "the disk of the bucket is full; free some space"),
+    _rule(
+        r"os error 30\)", StorageUnavailable, "the disk of the bucket is read-only; mount it so that it can be written"
+    ),
+    _rule(r"os error (5|23|24|116)\)", StorageUnavailable, "the disk of the bucket fails, or too many files are open"),
     _rule(r"status=(408|409|412|429)\b", StorageUnavailable, "the store is busy; try again later"),
     _rule(r"status=4\d\d\b", PermanentError, "the store refuses the request; see the worker's log for its answer"),
     _rule(r"status=5\d\d\b", StorageUnavailable, "the store has a failure of its own; try again later"),

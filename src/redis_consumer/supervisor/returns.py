@@ -48,12 +48,13 @@ class Returns:
 
     def give(self, returned: Return) -> None:
         """Return a job."""
-        job, consumer = returned.job, returned.consumer
-        with job_context(job_id=job.id, attempt=job.attempt, queue=returned.queue.name, consumer=consumer):
-            logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, returned.cause)
         if not self._is_over(returned):
             self._left.append(returned)
             self._again_at = time.monotonic() + AGAIN_S
+        job, consumer = returned.job, returned.consumer
+        # Last: a log on a slow disk holds up nobody's job.
+        with job_context(job_id=job.id, attempt=job.attempt, queue=returned.queue.name, consumer=consumer):
+            logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, returned.cause)
 
     def again(self) -> float:
         """Try those again that are left, where it is time for it; give the moment of the next try."""
