@@ -8,6 +8,8 @@ import io
 import json
 import pickle
 import tarfile
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,38 @@ def test_a_header_that_promises_more_than_there_is_takes_no_memory(tmp_path: Pat
     path = packed(tmp_path / "a.trk", {**GOOD, "raw.npy": head.getvalue() + b"\0" * 64})
     with pytest.raises(InvalidImage, match="isn't a readable"):
         read_track_file(path)
+
+
+def test_a_name_of_many_bytes_is_not_read(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("long")
+    entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 64 << 20
+    path = tmp_path / "a.trk"
+    path.write_bytes(gzip.compress(entry.tobuf() + bytes(entry.size), 1))
+    with limited_memory(), pytest.raises(InvalidImage, match="isn't a readable track file"):
+        read_track_file(path)
+
+
+def test_a_header_of_many_bytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.trk"
+    header = b"\x93NUMPY\x02\0" + (64 << 20).to_bytes(4, "little")
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        entry = tarfile.TarInfo("raw.npy")
+        entry.size = len(header) + (64 << 20)
+        archive.addfile(entry, io.BytesIO(header + bytes(64 << 20)))
+    with limited_memory(), pytest.raises(InvalidImage, match="isn't a readable track file"):
+        read_track_file(path)
+
+
+@contextlib.contextmanager
+def limited_memory() -> Iterator[None]:
+    """Let Python's own memory grow by 16 MB at most."""
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 @pytest.mark.parametrize("name", ["raw.npy", "other"])
