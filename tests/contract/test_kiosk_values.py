@@ -69,6 +69,7 @@ def test_the_deployment_has_the_name_that_the_metrics_want(chart: Chart, file: s
 def test_variables_are_passed_on_as_before(chart: Chart, file: str) -> None:
     variables = render(chart, file).variables()
     assert variables.pop("HEALTH_ADDRESS") == "0.0.0.0:8080"
+    assert variables.pop("ORT_DISABLE_TELEMETRY") == "1"
     assert variables == given(values_of(file)["env"])
 
 
