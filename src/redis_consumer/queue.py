@@ -62,6 +62,7 @@ class JobQueue:
         max_attempts: runs of a job before it becomes a dead letter.
         replicas: that must have a result (``WAIT``) before it counts as safe; 0 asks none.
         child_expire_s: seconds for which the hashes of children last after the end of their parent.
+        result_ttl_s: seconds for which those of other jobs last after their end, 0 for ever.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class JobQueue:
         max_attempts: int = MAX_ATTEMPTS,
         replicas: int = 0,
         child_expire_s: int = CHILD_EXPIRE_S,
+        result_ttl_s: int = 0,
     ) -> None:
         self.redis = redis
         self.name = name.lower()
@@ -82,12 +84,13 @@ class JobQueue:
         self.max_attempts = max_attempts
         self.replicas = replicas
         self.child_expire_s = child_expire_s
+        self.result_ttl_s = result_ttl_s
         self.processing = f"processing-{self.name}:{worker}"
         #: Whether the settling of a job also takes the next one, where the caller says that it is over with it.
         self.is_chained = False
         kinds = ("leases", "holders", "attempts", "given-back", "dead", "leftovers", "cancelled", "forgiven")
         self._claim_keys = [self.name, self.processing, *own_keys(self.name, *kinds, "processing")]
-        self._claim_limits = [self.worker, _ms(lease_s), str(max_attempts), _ms(LEFTOVER_S)]
+        self._claim_limits = [self.worker, _ms(lease_s), str(max_attempts), _ms(LEFTOVER_S), str(result_ttl_s)]
         #: Whether the last sweep found leases of which it can't say whether they are over; see `sweep`.
         self.has_doubts = False
         self._seems_empty = False
@@ -207,7 +210,7 @@ class JobQueue:
             stamped.setdefault("finished_at", stamped["updated_at"])
         keys = self._keys_of(job, "leases", "attempts", "given-back", "dead", "completed", "rates", "leftovers")
         how = "done" if is_success else "dead" if is_dead else "failed"
-        limits = [_ms(LEFTOVER_S), str(self.child_expire_s)]
+        limits = [_ms(LEFTOVER_S), str(self.child_expire_s), str(self.result_ttl_s)]
         arguments = [self.holder(job), how, stamped["updated_at"], *limits, *flat(stamped)]
         call = script_call("complete", keys, arguments)
         if self.replicas:
@@ -297,7 +300,7 @@ class JobQueue:
         first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
         limits = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT)]
         prefix = f"processing-{self.name}:"
-        arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT), _ms(self.lease_s)]
+        arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT), _ms(self.lease_s), str(self.result_ttl_s)]
         doubts, *reply = self.run(script_call("sweep", keys, arguments))
         self.has_doubts = doubts > 0
         for job_id, processing, attempt in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
@@ -333,7 +336,7 @@ class JobQueue:
         kinds = [self.key(kind) for kind in ("attempts", "given-back", "forgiven")]
         keys = [self.name, self.key("holders"), self.key("cancelled"), job_id, *kinds]
         reason = f"JobCancelled: job {job_id}: cancelled; submit it again if it was a mistake"
-        arguments = [timestamp(), self.worker, reason, str(self.child_expire_s)]
+        arguments = [timestamp(), self.worker, reason, str(self.child_expire_s), str(self.result_ttl_s)]
         return str(self.run(script_call("cancel", keys, arguments)))
 
     def has_work(self, names: Sequence[str]) -> bool:

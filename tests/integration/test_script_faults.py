@@ -76,7 +76,12 @@ def test_all_scripts_are_tried(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
         asked.add(name)
         return call_of(name, keys, arguments)
 
-    for module in ("redis_consumer.queue", "redis_consumer.family"):
+    for module in (
+        "redis_consumer.queue",
+        "redis_consumer.family",
+        "redis_consumer.cli.old_jobs",
+        "redis_consumer.scripts",
+    ):
         monkeypatch.setattr(f"{module}.script_call", noted)
     for change in CHANGES:
         ask(scene, change)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from redis_consumer.cli.old_jobs import forget
+from redis_consumer.cli.watch import read_hash
 from redis_consumer.family import Family, child_key
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
@@ -113,6 +115,11 @@ CHANGES: dict[str, tuple[Callable[[Scene], Any], Callable[[Scene], str]]] = {
     "renew": (lambda scene: scene.images.renew([scene.running]), lambda scene: scene.running.id),
     "register": (lambda scene: scene.images.register(), lambda scene: scene.running.id),
     "retry": (lambda scene: scene.images.retry(scene.dead), lambda scene: scene.dead),
+    "forget": (
+        lambda scene: forget(scene.images, scene.dead, ""),
+        lambda scene: scene.waiting,
+    ),
+    "read": (lambda scene: read_hash(scene.images.redis, scene.running.id), lambda scene: scene.running.id),
     "leftovers": (lambda scene: scene.images.leftovers(), lambda scene: scene.running.id),
 }
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 def open_queue(client: Any, name: str) -> JobQueue:
     """Open a queue to change jobs in it; ``updated_by`` says that a person on this machine did it."""
+    from redis_consumer import settings
     from redis_consumer.queue import JobQueue
 
-    return JobQueue(client, name, f"command-line-{socket.gethostname()}")
+    ttl_s = settings.current().result_ttl
+    return JobQueue(client, name, f"command-line-{socket.gethostname()}", result_ttl_s=ttl_s)

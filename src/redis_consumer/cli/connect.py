@@ -107,6 +107,7 @@ def run_worker(
             lease_s=settings.lease_timeout,
             max_attempts=settings.max_attempts,
             child_expire_s=settings.expire_time,
+            result_ttl_s=settings.result_ttl,
         )
         for _, name in services
     ]

@@ -97,9 +97,12 @@ def read_figures(client: Any, names: list[str]) -> Figures:
 
     try:
         views = read_queues(client, names, has_foreign=True)
+        memory = client.info("memory")
     except RedisUnavailable:
         return {queues.UP: {(): 0.0}}
-    return {queues.UP: {(): 1.0}, **figures_of(views)}
+    limit = memory["maxmemory"] or memory["total_system_memory"]
+    sizes: dict[tuple[str, ...], float] = {("used",): memory["used_memory"], ("limit",): limit}
+    return {queues.UP: {(): 1.0}, **figures_of(views), queues.MEMORY: sizes}
 
 
 def figures_of(views: list[QueueView]) -> Figures:

@@ -59,6 +59,7 @@ class RunningJob:
             max_attempts=int(defaults.get("MAX_ATTEMPTS")),
             replicas=int(defaults.get("REDIS_WAIT_REPLICAS")),
             child_expire_s=int(defaults.get("EXPIRE_TIME")),
+            result_ttl_s=int(defaults.get("RESULT_TTL")),
         )
         self.processing_queue = self.job_queue.processing
         self.job: Job | None = None

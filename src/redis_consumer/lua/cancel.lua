@@ -3,6 +3,7 @@
 --
 -- KEYS  1 queue   2 holders   3 cancelled   4 hash of the job   5 attempts   6 given back   7 forgiven
 -- ARGV  1 now (ISO 8601)   2 who asked   3 reason   4 seconds that hashes of its children last still
+--       5 seconds that its own hash does; 0 for ever
 -- Returns "cancelled", "stopping" (it runs), "final" (it has its result already) or "gone".
 -- Atomic because a job that is claimed between look and removal would run on.
 
@@ -35,6 +36,7 @@ else
 end
 add_to(totals_of .. KEYS[1], "cancelled", 1)
 redis.call("HSET", job, "status", "failed", "reason", ARGV[3], "updated_at", ARGV[1], "updated_by", ARGV[2])
+let_expire(job, ARGV[5])
 for index = 5, 7 do
   redis.call("HDEL", KEYS[index], job)
 end

@@ -112,3 +112,10 @@ end
 local function length_of(registration, default_ms)
   return tonumber(string.match(registration or "", " (%d+)$") or default_ms)
 end
+
+-- Let the hash of a job that has ended expire, where RESULT_TTL is set. Those of children last as long as their parent.
+local function let_expire(job, ttl_s)
+  if tonumber(ttl_s) > 0 and not text_in(job, "parent") then
+    redis.call("EXPIRE", job, ttl_s)
+  end
+end

@@ -4,7 +4,7 @@
 --       8 leftovers   9 cancelled   10 forgiven   11 processing lists
 -- ARGV  1 key of a job that a blocking move has put into the list already, "" to move one
 --       2 now (ISO 8601)   3 name of the worker   4 lease in ms   5 attempts allowed
---       6 ms after which what attempts left is removed
+--       6 ms after which what attempts left is removed   7 seconds that hashes of ended jobs last; 0 for ever
 -- Returns {"claimed", attempt, key, field, value, …}, {"empty"}; or, with the key dropped from the list,
 --   {"gone", key} (no such hash), {"no hash", key, type}, {"final", key, status} (a duplicate of a job that has its
 --   result), {"held", key, holder} (a duplicate of a running job), {"dead", key, attempts} (no attempt is left),
@@ -125,6 +125,7 @@ if runs >= tonumber(ARGV[5]) then
   kin.tell_end(job, false)
   kin.forget_staged(job)
   kin.keep_family(job)
+  let_expire(job, ARGV[7])
   redis.call("LPUSH", KEYS[7], job)
   add_to(totals_of .. queue, "exhausted", 1)
   for earlier = math.max(1, attempt - most_runs), attempt - 1 do
@@ -133,6 +134,9 @@ if runs >= tonumber(ARGV[5]) then
   drop()
   redis.call("HSET", KEYS[5], job, attempt) -- a retry goes on counting from here
   return {"dead", job, runs}
+end
+if tonumber(ARGV[7]) > 0 and not parent then
+  redis.call("PERSIST", job) -- of an earlier life
 end
 redis.call("ZADD", leases, now + ARGV[4], job)
 redis.call("HSET", holders, job, attempt .. " " .. processing)

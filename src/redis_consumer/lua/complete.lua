@@ -5,7 +5,8 @@
 -- ARGV  1 holder ("<attempt> <processing list>")
 --       2 "done"; "failed"; or "dead", failed and listed among the dead letters
 --       3 now (ISO 8601, the value of updated_at below)   4 ms after which what attempts without a result left is removed
---       5 seconds that hashes of its children last still   6… field, value, …
+--       5 seconds that hashes of its children last still   6 seconds that its own hash does; 0 for ever
+--       7… field, value, …
 -- Returns 1, also when this very call has been carried out before and its reply was lost; 0 where the job isn't
 --   ours any more or its hash is gone: no field is written; 2 where somebody cancelled it, or its parent, before it was
 --   done: it is still ours, to be settled as failed.
@@ -63,7 +64,8 @@ if redis.call("HGET", job, "parent") then
   kin.tell_end(job, ARGV[2] == "done")
 end
 redis.call("HDEL", job, "timed_out")
-write("HSET", job, ARGV, 6)
+write("HSET", job, ARGV, 7)
+let_expire(job, ARGV[6])
 if has_family then
   kin.forget_staged(job)
   if ARGV[2] == "dead" then

@@ -24,6 +24,9 @@ end
 redis.call("HSET", KEYS[6], job, number_of(redis.call("HGET", KEYS[4], job)))
 redis.call("HDEL", KEYS[5], job)
 redis.call("HDEL", job, "reason", "timed_out")
+if not parent then
+  redis.call("PERSIST", job)
+end
 if parent then
   local state, cancelled = text_in(family_of .. parent, "state"), text_in(family_of .. parent, "cancelled")
   if state == "waiting" and not cancelled then

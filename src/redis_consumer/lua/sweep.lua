@@ -7,7 +7,7 @@
 -- ARGV  1 ms for which no other sweep may run   2 ms after which an entry without a lease counts as stranded
 --       3 jobs at most   4 prefix of processing lists, up to the worker's name
 --       5 first minute (ISO 8601) whose number of completed jobs is kept   6 children to look at, at most
---       7 lease in ms, where a worker hasn't told its own
+--       7 lease in ms, where a worker hasn't told its own   8 seconds that hashes of ended jobs last; 0 for ever
 -- Returns {leases in doubt, job, list that it was in, attempt that ran ("" where none is known), …} of those returned,
 --   or {-1} where another sweep ran just now.
 -- A lease ends at a moment of the server's clock, which may be set. So a lease is in doubt that lies further in the future
@@ -165,6 +165,14 @@ for _, job in ipairs(redis.call("HRANDFIELD", KEYS[10], 5) or {}) do
     for index = 10, 12 do
       redis.call("HDEL", KEYS[index], job)
     end
+  end
+end
+-- Dead letters whose hash has expired; the oldest are last.
+for _, job in ipairs(tonumber(ARGV[8]) > 0 and redis.call("LRANGE", KEYS[13], -page, -1) or {}) do
+  if kind_of(job) == "none" then
+    redis.call("LREM", KEYS[13], -1, job)
+    redis.call("HDEL", KEYS[10], job)
+    redis.call("HDEL", KEYS[12], job)
   end
 end
 return returned

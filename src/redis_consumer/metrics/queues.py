@@ -36,9 +36,14 @@ ATTEMPTS = Counter("redis_consumer_queue_attempts_total", "Runs of jobs that end
 SWEPT = Counter(
     "redis_consumer_queue_swept_total", "Jobs whose worker was gone and that came back to the queue", ("queue",)
 )
+MEMORY = Gauge(
+    "redis_consumer_redis_memory_bytes",
+    "Memory of Redis: used, and its limit: maxmemory, or all of the machine where that is 0",
+    ("kind",),
+)
 
 #: In the order in which they are documented.
-ALL: tuple[Metric, ...] = (UP, JOBS, UNFINISHED, OLDEST, WORKERS, ENDED, ATTEMPTS, SWEPT)
+ALL: tuple[Metric, ...] = (UP, JOBS, UNFINISHED, OLDEST, WORKERS, ENDED, ATTEMPTS, SWEPT, MEMORY)
 
 
 def text_of_queues(figures: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> bytes:

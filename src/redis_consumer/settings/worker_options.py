@@ -83,6 +83,11 @@ class QueueOptions(BaseModel):
         default=0.0, description="Seconds without progress after which a job's process is ended; 0 for never"
     )
     max_attempts: Size = Field(default=5, description="Runs of a job before it is failed and listed as a dead letter")
+    result_ttl: Count = Field(
+        default=0,
+        description="Seconds for which the hash of an ended job lasts, also that of a dead letter; 0 for ever. "
+        "redis-consumer prune removes objects, too",
+    )
     max_rss_mb: Count = Field(
         default=0, description="MB of memory above which a slot is replaced after its job; 0 for any"
     )

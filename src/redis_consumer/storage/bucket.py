@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import posixpath
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -266,6 +267,30 @@ class Storage:
         except ObjectNotFound:
             return False
         return True
+
+    def size(self, key: str) -> int | None:
+        """Bytes of an object, None where there is none."""
+        import obstore
+
+        key = self._links.key_of(key)
+        try:
+            with as_ours(self._address, "look up", key):
+                return int(obstore.head(self._stores.reader(), key)["size"])
+        except ObjectNotFound:
+            return None
+
+    def list_keys(self, prefix: str) -> Iterator[str]:
+        """Keys of all objects below a folder, read a page at a time."""
+        import obstore
+
+        folder = check_key(prefix.strip("/"))
+        pages = iter(obstore.list(self._stores.reader(), f"{folder}/"))
+        while True:
+            with as_ours(self._address, "list", folder):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield from (str(entry["path"]) for entry in page)
 
     def delete(self, key: str) -> None:
         """Delete an object; nothing happens where there is none."""

@@ -22,6 +22,7 @@ COMMANDS = (
     "cancel",
     "queues",
     "sweep",
+    "prune",
     "settings",
     "doctor",
     "health",

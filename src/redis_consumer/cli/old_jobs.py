@@ -1,0 +1,157 @@
+"""Finds jobs that ended long ago, and what belongs to them alone in Redis and the bucket."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from redis_consumer.cli.watch import read_fields
+from redis_consumer.cli.words import age_s
+from redis_consumer.consumers.results import record_key, zip_name
+from redis_consumer.job import FINAL_STATUSES, Job
+from redis_consumer.scripts import script_call
+from redis_consumer.storage.keys import OUTPUT_DIR, output_key
+
+if TYPE_CHECKING:
+    from redis_consumer.queue import JobQueue
+    from redis_consumer.storage import Storage
+
+#: Keys that one step reads.
+PAGE = 500
+#: Runs of a child for which a result is looked for, where its hash has expired.
+RUNS = 5
+#: Fields that name objects which a worker uploaded.
+RESULTS = ("output_file_name", "provenance_file_name", "skipped_file_name")
+FIELDS = ("status", "updated_at", "finished_at", "parent", "children", "input_file_name", *RESULTS)
+
+
+@dataclass
+class OldJob:
+    """A job that may be removed.
+
+    Attributes:
+        queue: where it was.
+        job_id: key of its hash.
+        fields: some texts of its hash.
+        memory_bytes: what its hash takes in Redis.
+        objects: keys of the objects that belong to it alone, with their bytes.
+    """
+
+    queue: JobQueue
+    storage: Storage
+    job_id: str
+    fields: dict[str, str]
+    memory_bytes: int = 0
+    objects: dict[str, int] = field(default_factory=dict)
+
+    def remove(self) -> bool:
+        """Remove its objects and then its hash, so that what is left by an error is found again.
+
+        False where it has changed meanwhile, as by a retry.
+        """
+        if self.queue.redis.hget(self.job_id, "status") not in FINAL_STATUSES:
+            return False
+        for key in self.objects:
+            self.storage.delete(key)
+        return forget(self.queue, self.job_id, self.fields["updated_at"])
+
+
+class OldJobs:
+    """Jobs of some queues that ended more than so many seconds ago.
+
+    Args:
+        redis: the client.
+        storage: the bucket.
+        queues: whose jobs to look at.
+        older_than_s: seconds since the end of a job.
+    """
+
+    def __init__(self, redis: Any, storage: Storage, queues: Sequence[JobQueue], older_than_s: float) -> None:
+        self._redis = redis
+        self._storage = storage
+        self._queues = {queue.name: queue for queue in queues}
+        self._age_s = older_than_s
+        self._old: list[str] = []
+        self._kept: set[str] = set()
+
+    def jobs(self) -> Iterator[OldJob]:
+        """Give them with what belongs to them; all jobs of Redis are looked at before the first one."""
+        self._look()
+        for job_id in self._old:
+            fields = self._read([job_id])[0]
+            if self._is_old(fields):
+                yield self._old_job(job_id, fields)
+
+    def _look(self) -> None:
+        """Note which jobs are old, and which objects are named by those that stay, or are somebody's input."""
+        cursor = 0
+        while True:
+            cursor, keys = self._redis.scan(cursor, count=PAGE, _type="hash")
+            job_ids = [key for key in keys if not key.startswith("redis-consumer:")]
+            for job_id, fields in zip(job_ids, self._read(job_ids), strict=True):
+                is_ours = job_id.partition(":")[0] in self._queues
+                if is_ours and self._is_old(fields) and not self._has_living_parent(fields):
+                    self._old.append(job_id)
+                else:
+                    self._kept.update(fields[name] for name in RESULTS)
+                if not fields["input_file_name"].startswith(_members_of(fields["parent"])):
+                    self._kept.add(fields["input_file_name"])
+            if not cursor:
+                return
+
+    def _read(self, job_ids: Sequence[str]) -> list[dict[str, str]]:
+        rows = read_fields(self._redis, job_ids, FIELDS)
+        return [dict(zip(FIELDS, (text or "" for text in row), strict=True)) for row in rows]
+
+    def _is_old(self, fields: dict[str, str]) -> bool:
+        if fields["status"] not in FINAL_STATUSES:
+            return False
+        ended_s = age_s(fields["finished_at"] or fields["updated_at"])
+        return ended_s is not None and ended_s > self._age_s
+
+    def _has_living_parent(self, fields: dict[str, str]) -> bool:
+        parent = fields["parent"]
+        if not parent or self._redis.type(parent) != "hash":
+            return False
+        return self._redis.hget(parent, "status") not in FINAL_STATUSES
+
+    def _old_job(self, job_id: str, fields: dict[str, str]) -> OldJob:
+        queue = self._queues[job_id.partition(":")[0]]
+        job = OldJob(queue, self._storage, job_id, fields, self._redis.memory_usage(job_id) or 0)
+        for key in self._keys_of(job_id, fields):
+            size = self._storage.size(key) if _is_output(key) and key not in self._kept else None
+            if size is not None:
+                job.objects[key] = size
+        return job
+
+    def _keys_of(self, job_id: str, fields: dict[str, str]) -> Iterator[str]:
+        """Keys of objects that may belong to a job; of some there are none any more."""
+        yield from (fields[name] for name in RESULTS)
+        if fields["parent"] and fields["input_file_name"].startswith(_members_of(fields["parent"])):
+            yield fields["input_file_name"]
+        # Hashes of children expire soon after their parent's end.
+        yield from self._storage.list_keys(_members_of(job_id))
+        for child in filter(None, fields["children"].split(",")):
+            if self._redis.exists(child):
+                continue
+            for attempt in range(1, RUNS + 1):
+                run = Job(child, attempt=attempt)
+                yield from (output_key(zip_name(run)), record_key(run))
+
+
+def _members_of(job_id: str) -> str:
+    """Prefix of the copies of an archive's members that a job has uploaded."""
+    digest = hashlib.md5(job_id.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
+    return f"{OUTPUT_DIR}/{digest}/"
+
+
+def _is_output(key: str) -> bool:
+    return key.startswith(f"{OUTPUT_DIR}/") and ".." not in key.split("/")
+
+
+def forget(queue: JobQueue, job_id: str, updated_at: str) -> bool:
+    """Remove the hash of a job that has ended, and its dead letter; False where it has changed since `updated_at`."""
+    kinds = map(queue.key, ("dead", "attempts", "given-back", "forgiven", "holders"))
+    return bool(queue.run(script_call("forget", [job_id, *kinds], [updated_at])))
