@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.analysis import LABELS, Analysis, write_analysis
-from redis_consumer.consumers.frames import Frames, joined
+from redis_consumer.consumers.frames import GROUP_BYTES, Frames, joined
 from redis_consumer.consumers.framewise import Work, groups_of, largest_bytes, write_groups
 from redis_consumer.consumers.functions import OLDER_METHODS, FunctionConsumer, is_ours
 from redis_consumer.consumers.input_image import open_input, role_of
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from redis_consumer.serving.base import Array
 
 
+#: What jobs import when they first need it.
+_LIBRARIES = ("tifffile", "scipy.ndimage", "skimage.measure", "skimage.morphology", "skimage.segmentation")
 #: Methods whose replacements expect all frames at once.
 _WHOLE_METHODS = (
     "detect_label",
@@ -48,6 +51,12 @@ class ImageFileConsumer(FunctionConsumer):
     """
 
     _stages: Stages | None = None
+
+    def warm_up(self) -> None:
+        """Load the models that the settings name, and the libraries that their jobs need."""
+        super().warm_up()
+        for library in _LIBRARIES if self.call_bytes else ():
+            import_module(library)
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:
         """Say whether the job's input may be an image, or a zipped OME-Zarr; other archives go to the zip consumer."""
@@ -199,9 +208,15 @@ class ImageFileConsumer(FunctionConsumer):
                 self._stages.begin_group(number, len(groups))
             image = frames.read(group.start, group.stop)
             prepared = self._prepare(job, plan, image, work.scale)
+            is_large = image.nbytes > GROUP_BYTES // 2
             del image
+            if is_large:
+                # What one stage has used is returned before the next one needs as much.
+                self.rest()
             outputs = self._predict(job, plan, prepared)
             del prepared
+            if is_large:
+                self.rest()
             results = self._run_planned("post", plan.postprocess, outputs, plan.options)
             del outputs
             arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
