@@ -238,6 +238,7 @@ def test_a_disk_that_takes_nothing_fails_no_job(
         spoil(small_disk.temporary)
         jobs = small_disk.submit(5)
         small_disk.await_ready(503)
+        wait_for(lambda: "Claiming nothing: temporary files" in small_disk.log, "the slot's pause", small_disk.folder)
         slots_of(process)[0].kill()
         wait_for(lambda: "Taking no jobs" in small_disk.log, "the note", small_disk.folder)
         mend(small_disk.temporary)
