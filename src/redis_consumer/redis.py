@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import hiredis
@@ -20,6 +21,7 @@ from redis.retry import Retry
 from redis_consumer import metrics
 from redis_consumer.errors import RedisUnavailable, SettingsError
 from redis_consumer.redis_faults import Fault, Outage, fault_of
+from redis_consumer.redis_servers import Access, is_sentinel, master_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +55,11 @@ class RedisClient:
     again: they raise, after such a pause where the last one failed as well.
 
     Args:
-        host: name or address of a Redis server or of a Sentinel.
-        port: its port.
+        host: name or address of a Redis server or of a Sentinel; or the path of a socket, which begins with ``/``.
+        port: its port; a socket has none.
         backoff: first pause between tries, in seconds; pauses double up to 5 s.
-        password: sent where given, to Sentinel's Redis servers as well.
+        password: in place of the one of `access`.
+        access: user, TLS and the like.
         deadline_s: seconds to wait for an absent Redis, None for ever.
 
     Raises:
@@ -71,6 +74,7 @@ class RedisClient:
         backoff: float = 1,
         *,
         password: str | None = None,
+        access: Access | None = None,
         deadline_s: float | None = None,
     ) -> None:
         self.host = host
@@ -79,14 +83,15 @@ class RedisClient:
         self.deadline_s = deadline_s
         #: How this client's connections are called in CLIENT LIST.
         self.name = f"redis-consumer-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._password = password or None
+        access = access or Access()
+        self._access = replace(access, password=password) if password else access
         self._lock = threading.Lock()
         self._master: redis.Redis | None = None
         self._outage: Outage | None = None
         self._probe_at = 0.0
         #: Moves that failed one after the other.
         self._failed_moves = 0
-        self._is_served = False
+        self._is_served = self._has_sentinel = False
         self._stopping = threading.Event()
         self._own = threading.local()
 
@@ -106,8 +111,8 @@ class RedisClient:
 
     @property
     def address(self) -> str:
-        """``host:port`` as given, for messages."""
-        return f"{self.host}:{self.port}"
+        """``host:port`` as given, or the path of the socket, for messages."""
+        return address_of(self.host, self.port)
 
     @property
     def _redis_master(self) -> redis.Redis:
@@ -118,12 +123,12 @@ class RedisClient:
             return self._master
 
     @classmethod
-    def _get_redis_client(cls, host: str, port: int, password: str | None = None) -> redis.Redis:
+    def _get_redis_client(cls, host: str, port: int, password: str | None = None, **options: Any) -> redis.Redis:
         """Make the plain client of one server; tests and plug-ins replace it."""
+        place: dict[str, Any] = {"unix_socket_path": host} if host.startswith("/") else {"host": host, "port": port}
         # redis-py's own retries would hide how long Redis is away, and would repeat moves.
         return redis.Redis(
-            host=host,
-            port=port,
+            **place,
             password=password,
             decode_responses=True,
             # Keys and names come from strangers; what isn't UTF-8 survives the way there and back.
@@ -132,6 +137,7 @@ class RedisClient:
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_keepalive=True,
+            **options,
         )
 
     def stop_waiting(self) -> None:
@@ -155,8 +161,9 @@ class RedisClient:
     def describe(self) -> str:
         """Say whether the address is a Redis or a Sentinel, and which server is the master."""
         kwargs = self._redis_master.connection_pool.connection_kwargs
-        found = f"{kwargs['host']}:{kwargs['port']}"
-        return f"Redis at {found}" if found == self.address else f"Sentinel at {self.address}, master {found}"
+        found = address_of(kwargs.get("path") or kwargs["host"], kwargs.get("port", 0))
+        found = f"{found} by TLS" if self._access.is_encrypted else found
+        return f"Redis at {found}" if not self._has_sentinel else f"Sentinel at {self.address}, master {found}"
 
     def close(self) -> None:
         """Give back the connections."""
@@ -172,19 +179,36 @@ class RedisClient:
             master.connection_pool.release(self._own.connection)
 
     def _find_master(self) -> redis.Redis:
-        client = self._connect(self.host, self.port)
+        client = self._connect(self.host, self.port, replace(self._access, db=0))
         try:
-            masters = client.sentinel_masters()
-        except exceptions.ResponseError:
-            return client  # a plain Redis knows no SENTINEL
+            self._has_sentinel = is_sentinel(client)
+        except exceptions.AuthenticationError:
+            client.close()
+            client = self._anonymous_sentinel()
+        except exceptions.RedisError:
+            client.close()
+            raise
+        if not self._has_sentinel and not self._access.db:
+            return client
+        host, port = master_of(client, self._access.master_name) if self._has_sentinel else (self.host, self.port)
         client.close()
-        if not masters:
-            raise exceptions.ConnectionError(f"Sentinel at {self.address} knows no master")
-        master = next(iter(masters.values() if isinstance(masters, dict) else masters))
-        return self._connect(master["ip"], int(master["port"]))
+        return self._connect(host, port, self._access)
 
-    def _connect(self, host: str, port: int) -> redis.Redis:
-        client = self._get_redis_client(host, port, self._password)
+    def _anonymous_sentinel(self) -> redis.Redis:
+        """A client without user and password, which are for the servers only where the Sentinel knows none."""
+        client = self._connect(self.host, self.port, self._access.anonymous())
+        try:
+            self._has_sentinel = is_sentinel(client)
+        except exceptions.RedisError:
+            self._has_sentinel = False
+        if not self._has_sentinel:
+            client.close()
+            client = self._connect(self.host, self.port, self._access)
+            client.ping()  # raises what it did before
+        return client
+
+    def _connect(self, host: str, port: int, access: Access) -> redis.Redis:
+        client = self._get_redis_client(host, port, access.password or None, **access.options())
         options = client.connection_pool.connection_kwargs
         options["client_name"] = self.name
         if self.deadline_s is not None:
@@ -285,7 +309,7 @@ class RedisClient:
             return RedisUnavailable(f"Redis at {self.address}: refuses {command} ({fault.text})")
         return RedisUnavailable(
             f"Redis at {self.address}: no reply to {command} ({fault.text}); check REDIS_HOST and REDIS_PORT, "
-            "and that the server is up"
+            "or REDIS_URL, and that the server is up"
         )
 
     def _note_outage(self, fault: Fault, command: Hashable) -> None:
@@ -327,6 +351,13 @@ class RedisClient:
         except exceptions.RedisError as error:
             return fault_of(error) is None
         return True
+
+
+def address_of(host: str, port: int) -> str:
+    """Write an address for people: ``host:port``, ``[IPv6 address]:port``, or the path of a socket."""
+    if host.startswith("/"):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_stale(connection: Any) -> bool:

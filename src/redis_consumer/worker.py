@@ -82,6 +82,7 @@ class Worker:
         self.is_burst = is_burst
         self.served = served or (consumer.job_queue.name,)
         self._stopping = threading.Event()
+        self._has_outage = False
         self.has_left = threading.Event()
         self._clean_up_at = time.monotonic() + CLEAN_UP_S * random.random()
         self._jobs_since_rest = 0
@@ -156,8 +157,10 @@ class Worker:
                 self._clean_up()
                 job = self._claim()
                 outcome = None if job is None else self._run(job)
-            except RedisUnavailable:
+            except RedisUnavailable as error:
                 # The client has logged it, and pauses before the claim raises again.
+                self._has_outage = True
+                self.supervisor.pause(describe(error))
                 continue
             if outcome is Outcome.GIVEN_BACK:
                 pause_s = self._wait_for_dependencies(pause_s)
@@ -186,6 +189,9 @@ class Worker:
         queue = self.consumer.job_queue
         timeout_s = REST_AFTER_S if self._jobs_since_rest else CLAIM_TIMEOUT_S
         job = queue.claim(BURST_TIMEOUT_S if self.is_burst else timeout_s)
+        if self._has_outage:
+            self._has_outage = False
+            self.supervisor.pause("")
         if self._jobs_since_rest >= (REST_EVERY if job is not None else 1):
             self._jobs_since_rest = 0
             self.consumer.rest()

@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from redis_consumer.cli.embedded import find_redis_server
@@ -24,11 +26,47 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class RedisServer:
-    """One redis-server process; its data outlive a restart where `is_durable`."""
+TOOLS = Path(__file__).parents[2] / ".tools" / "redis-servers"
 
-    def __init__(self, folder: Path, *, replica_of: int | None = None, is_durable: bool = False) -> None:
+
+def other_server(name: str) -> str:
+    """Program of another server: ``redis-server``, with TLS, or ``valkey-server``; skips the test without it.
+
+    REDIS_TLS_SERVER or VALKEY_SERVER name it; `make redis-servers` brings both.
+    """
+    variable = {"redis-server": "REDIS_TLS_SERVER", "valkey-server": "VALKEY_SERVER"}[name]
+    named = os.environ.get(variable) or str(TOOLS / name)
+    if not os.access(named, os.X_OK):
+        pytest.skip(f"there is no {name} for this test; name one in {variable}, or run `make redis-servers`")
+    return named
+
+
+class RedisServer:
+    """One redis-server process; its data outlive a restart where `is_durable`.
+
+    Args:
+        folder: for its files.
+        replica_of: port of its master.
+        is_durable: whether its data outlive a restart.
+        program: in place of the server of all tests.
+        options: more arguments for it, which win.
+        connect: how the client connects, such as user and certificates.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        replica_of: int | None = None,
+        is_durable: bool = False,
+        program: str = "",
+        options: Sequence[str] = (),
+        connect: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
+        self.program = program
+        self.options = options
+        self.connect = connect or {}
         self.port = free_port()
         self.replica_of = replica_of
         self.is_durable = is_durable
@@ -37,7 +75,7 @@ class RedisServer:
     @property
     def client(self) -> Any:
         """A plain client, as a stranger would use it."""
-        return redis.Redis("127.0.0.1", self.port, decode_responses=True, socket_timeout=5)
+        return redis.Redis("127.0.0.1", self.port, decode_responses=True, socket_timeout=5, **self.connect)
 
     def start(self) -> RedisServer:
         options = ["--save", "", "--appendonly", "yes" if self.is_durable else "no", "--appendfsync", "always"]
@@ -46,19 +84,21 @@ class RedisServer:
         self._launch(options)
         return self
 
-    def start_sentinel(self, master_port: int) -> RedisServer:
+    def start_sentinel(self, master_port: int, *others: str) -> RedisServer:
         config = self.folder / f"sentinel-{self.port}.conf"
-        config.write_text(
-            f"sentinel monitor mymaster 127.0.0.1 {master_port} 1\n"
-            "sentinel down-after-milliseconds mymaster 500\n"
-            "sentinel failover-timeout mymaster 3000\n"
-        )
+        lines = [
+            f"sentinel monitor mymaster 127.0.0.1 {master_port} 1",
+            "sentinel down-after-milliseconds mymaster 500",
+            "sentinel failover-timeout mymaster 3000",
+            *others,
+        ]
+        config.write_text("\n".join(lines) + "\n")
         self._launch([], config=config, arguments=["--sentinel"])
         return self
 
     def _launch(self, options: list[str], *, config: Path | None = None, arguments: list[str] | None = None) -> None:
-        command = [str(find_redis_server()), *([str(config)] if config else [])]
-        command += ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), *options]
+        command = [self.program or str(find_redis_server()), *([str(config)] if config else [])]
+        command += ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), *options, *self.options]
         with (self.folder / f"redis-{self.port}.log").open("ab") as log:
             self.process = subprocess.Popen([*command, *(arguments or [])], stdout=log)
         deadline = time.monotonic() + START_TIMEOUT_S

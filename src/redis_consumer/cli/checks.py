@@ -55,7 +55,10 @@ def run_checks(settings: Settings, *, is_writing: bool = False) -> Iterator[Find
     client = connect.open_redis()
     redis = _look("redis", lambda: _redis(client))
     yield redis
+    if twice := _given_twice(settings):
+        yield Finding("redis address", WARNING, twice)
     if redis.outcome in (OK, WARNING):
+        yield _look("redis rights", lambda: _rights(client, settings))
         yield _look("redis persistence", lambda: _persistence(client))
     bucket = connect.open_bucket()
     yield _look("bucket", lambda: (OK, bucket.check()))
@@ -116,6 +119,28 @@ def _redis(client: Any) -> tuple[str, str]:
     if parts < OLDEST_REDIS:
         return FAILED, f"{found}: too old; install Redis {'.'.join(map(str, OLDEST_REDIS))} or later"
     return OK, found
+
+
+def _given_twice(settings: Settings) -> str:
+    from redis_consumer.settings import read_variables
+
+    others = sorted(read_variables(["REDIS_HOST", "REDIS_PORT"]))
+    if not others or settings.source("REDIS_URL") in ("default", "command line"):
+        return ""
+    return f"REDIS_URL and {' and '.join(others)} are set: REDIS_URL wins; remove the others"
+
+
+def _rights(client: Any, settings: Settings) -> tuple[str, str]:
+    from redis_consumer.cli import rights
+    from redis_consumer.consumers import defaults
+
+    user = settings.redis_username or "default"
+    served = defaults.queue()
+    queues = [served, served.removesuffix("-zip")] if served.endswith("-zip") else [served]
+    if lacking := rights.missing(client, queues):
+        rule = rights.rule(queues)
+        return FAILED, f"NOPERM: user {user} may not use {', '.join(lacking)}; run ACL SETUSER {user} {rule}"
+    return OK, f"user {user} may run all that a worker of {', '.join(queues)} needs"
 
 
 def _asks_models(settings: Settings) -> bool:

@@ -41,8 +41,9 @@ def read_settings(
     Raises:
         SettingsError: a value is wrong.
     """
-    host, port = _address(redis)
-    loaded = settings_module.load_settings(
+    host, port, url = _address(redis)
+    load = partial(
+        settings_module.load_settings,
         queue=queue,
         consumer_type=consumer,
         redis_host=host,
@@ -51,6 +52,9 @@ def read_settings(
         model_server=model_server,
         log_level=log_level,
     )
+    loaded = load(redis_url=url)
+    if host and loaded.redis_url is not None:
+        loaded = load(redis_url=f"redis://{f'[{host}]' if ':' in host else host}:{port}")
     settings_module.use(loaded)
     return loaded
 
@@ -60,6 +64,7 @@ def start_logs(settings: Settings) -> None:
     from redis_consumer.logs import initialize_logger
 
     secrets = (
+        settings.redis_url,
         settings.redis_password,
         settings.aws_access_key_id,
         settings.aws_secret_access_key,
@@ -217,10 +222,11 @@ def open_model_server(bucket: Storage) -> ModelServer:
     return defaults.model_server(defaults.model_store(bucket))
 
 
-def _address(text: str | None) -> tuple[str | None, str | None]:
-    if text is None:
-        return None, None
+def _address(text: str | None) -> tuple[str | None, str | None, str | None]:
+    """Host and port of ``--redis``, or the URL."""
+    if text is None or "://" in text:
+        return None, None, text
     host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isascii() and port.isdecimal()):
-        raise SettingsError(f"--redis {text!r}: must be HOST:PORT, e.g. localhost:6379")
-    return host.strip("[]"), port
+    if not (host and colon and port.isascii() and port.isdigit()):
+        raise SettingsError(f"--redis {text!r}: must be HOST:PORT or a URL, e.g. localhost:6379")
+    return host.strip("[]"), port, None

@@ -22,7 +22,11 @@ JobQueue = Annotated[
 ]
 Redis = Annotated[
     str | None,
-    typer.Option("--redis", help="Redis or its Sentinel, instead of REDIS_HOST and REDIS_PORT.", metavar="HOST:PORT"),
+    typer.Option(
+        "--redis",
+        help="Redis or its Sentinel, by HOST:PORT or URL; instead of REDIS_URL and REDIS_HOST.",
+        metavar="ADDRESS",
+    ),
 ]
 Bucket = Annotated[
     str | None, typer.Option("--bucket", help="Bucket, instead of STORAGE_BUCKET, e.g. s3://name.", metavar="URL")

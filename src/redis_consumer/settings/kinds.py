@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from redis_consumer.settings.redis_url import parse_redis_url
+
 BUCKET_SCHEMES = ("s3", "gs", "az", "file", "memory")
 SERVER_SCHEMES = ("tfs", "tfss", "oip", "oips", "onnx")
 
@@ -73,6 +75,12 @@ def _given(secret: SecretStr | None) -> SecretStr | None:
     return None if secret is not None and secret.get_secret_value() in ("", "specify_me") else secret
 
 
+def _redis_url(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None:
+        parse_redis_url(secret.get_secret_value())
+    return secret
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -115,6 +123,12 @@ Endpoint = Annotated[
 ]
 TensorDtype = Annotated[str, Field(pattern=r"^DT_[A-Z0-9]+$"), Allowed("a TensorFlow data type, e.g. DT_FLOAT")]
 Secret = Annotated[SecretStr | None, AfterValidator(_given)]
+RedisAddress = Annotated[
+    SecretStr | None,
+    AfterValidator(_given),
+    AfterValidator(_redis_url),
+    Allowed("redis://[user:password@]host[:port][/db], the same with TLS by rediss://, or unix:///path[?db=number]"),
+]
 
 CloudProvider = Annotated[Literal["aws", "gke"], BeforeValidator(_lower)]
 Compression = Annotated[Literal["none", "gzip", "deflate"], BeforeValidator(_lower)]

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from redis_consumer.settings.data_options import BucketOptions, LimitOptions
 from redis_consumer.settings.kinds import Allowed
 from redis_consumer.settings.model_options import ImageOptions, ServerOptions, SpotOptions, TrackingOptions
+from redis_consumer.settings.redis_url import redis_values
 from redis_consumer.settings.worker_options import LogOptions, QueueOptions, RedisOptions
 from redis_consumer.text import check_numbers
 
@@ -83,7 +84,7 @@ class Settings(
     @model_validator(mode="before")
     @classmethod
     def _follow_older_names(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Let CLOUD_PROVIDER with its buckets, and DEBUG, decide what their newer names leave open."""
+        """Let CLOUD_PROVIDER with its buckets, and DEBUG, decide what their newer names leave open; REDIS_URL wins."""
         values = {name.upper(): text.strip() if isinstance(text, str) else text for name, text in given.items()}
         provider = str(values.get("CLOUD_PROVIDER", "gke")).lower()
         if "STORAGE_BUCKET" not in values and values.keys() & {"CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET"}:
@@ -93,7 +94,7 @@ class Settings(
             values["LOG_LEVEL"] = (
                 "DEBUG" if str(values["DEBUG"]).lower() in {"true", "1", "yes", "on", "y", "t"} else "INFO"
             )
-        return values
+        return {**values, **redis_values(values.get("REDIS_URL"))}
 
     @field_validator("*", mode="before")
     @classmethod

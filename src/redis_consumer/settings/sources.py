@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 from redis_consumer.errors import SettingsError
 from redis_consumer.settings.kinds import CONFLICT
 from redis_consumer.settings.options import MASK, Settings, allowed_values
+from redis_consumer.settings.redis_url import redis_values
 from redis_consumer.text import cut
 
 CONFIG_VARIABLE = "REDIS_CONSUMER_CONFIG"
@@ -70,6 +71,7 @@ def build(layers: list[Layer]) -> Settings:
     for name, older in OLDER_NAMES.items():
         if name not in values and any(other in values for other in older):
             sources[name] = ", ".join(other for other in older if other in values)
+    sources.update(dict.fromkeys(redis_values(values.get("REDIS_URL")), "REDIS_URL"))
     settings._sources.update(sources)
     return settings
 

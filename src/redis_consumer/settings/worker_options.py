@@ -16,6 +16,7 @@ from redis_consumer.settings.kinds import (
     LogLevel,
     Port,
     QueueName,
+    RedisAddress,
     Seconds,
     Secret,
     Size,
@@ -101,11 +102,27 @@ class QueueOptions(BaseModel):
 class RedisOptions(BaseModel):
     """Redis."""
 
+    redis_url: RedisAddress = Field(
+        default=None,
+        description="Address of Redis, or of its Sentinel: redis://, rediss:// with TLS, or unix://; wins over "
+        "REDIS_HOST, REDIS_PORT and, where it has them, user and password",
+    )
     redis_host: Text = Field(default="redis-master", description="Host of Redis, or of its Sentinel")
     redis_port: Port = Field(default=6379, description="Port of Redis, or of its Sentinel")
+    redis_username: str = Field(default="", description="ACL user of Redis; empty for the default one")
     redis_password: Secret = Field(default=None, description="Password of Redis; empty for none")
     redis_timeout: Seconds = Field(default=3.0, description="Seconds between two attempts to reach Redis; 0 for none")
 
+    redis_master_name: str = Field(
+        default="", description="Name of the master that a Sentinel is asked for; may be empty where it knows one only"
+    )
+    redis_ca: str = Field(
+        default="", description="PEM file of the authority that signed Redis' certificate; empty: those of the system"
+    )
+    redis_client_cert: str = Field(default="", description="PEM file of our certificate for Redis; empty for none")
+    redis_client_key: str = Field(
+        default="", description="PEM file of its key; empty where REDIS_CLIENT_CERT holds it as well"
+    )
     redis_wait_replicas: Count = Field(
         default=0, description="Replicas that must have a submission or a result before it counts as safe; 0 asks none"
     )
