@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from redis_consumer import settings
 from redis_consumer.errors import InvalidJob, SettingsError
 from redis_consumer.job import ModelId
+from redis_consumer.settings.redis_url import parse_redis_url
 
 if TYPE_CHECKING:
     from redis_consumer.models import ModelStore
@@ -65,7 +66,7 @@ def redis_client(*, deadline_s: float | None = None) -> RedisClient:
     from redis_consumer.redis import RedisClient
     from redis_consumer.redis_servers import Access
 
-    url = settings.parse_redis_url(get("REDIS_URL")) if get("REDIS_URL") else None
+    url = parse_redis_url(get("REDIS_URL")) if get("REDIS_URL") else None
     ca, cert, key = (
         Path(get(name)) if get(name) else None for name in ("REDIS_CA", "REDIS_CLIENT_CERT", "REDIS_CLIENT_KEY")
     )

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from redis_consumer.settings.options import MASK, Setting, Settings
-from redis_consumer.settings.redis_url import parse_redis_url
 from redis_consumer.settings.sources import Variable, build, load_settings, misspelt_variables, read_variables
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "is_setting",
     "load_settings",
     "misspelt_variables",
-    "parse_redis_url",
     "read_anew",
     "read_variables",
     "use",

@@ -27,6 +27,8 @@ def spec_of(chart: Chart, values: dict[str, Any], **policy: Any) -> dict[str, An
         ({}, [6379], [8500]),
         ({"REDIS_PORT": 26379, "TF_PORT": "9000"}, [6379, 26379], [9000]),
         ({"REDIS_PORT": " 26379 "}, [6379, 26379], [8500]),
+        ({"REDIS_URL": "rediss://jobs:12@redis:6380/2"}, [6379, 6380], [8500]),
+        ({"REDIS_URL": "rediss://redis"}, [6379], [8500]),
         ({"MODEL_SERVER": "oip://a:8001,b:8002"}, [6379], [8001, 8002]),
         ({"MODEL_SERVER": "tfs://[fd00::53]:8500,[::1]:8501/"}, [6379], [8500, 8501]),
         ({"MODEL_SERVER": "onnx://"}, [6379], []),

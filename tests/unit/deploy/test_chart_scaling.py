@@ -83,6 +83,15 @@ def test_the_exporter_reaches_redis_as_workers_do(chart: Chart) -> None:
     assert release.container(EXPORTER)["envFrom"] == [{"secretRef": {"name": "cells-redis-consumer"}}]
 
 
+def test_the_exporter_has_the_certificates_of_workers(chart: Chart) -> None:
+    mount = {"name": "redis-tls", "mountPath": "/etc/redis-tls"}
+    volume = {"name": "redis-tls", "secret": {"secretName": "redis-tls"}}
+    values = {"volumes": [volume], "volumeMounts": [mount], "exporter": {"enabled": True}}
+    for env, is_mounted in ({"REDIS_CA": "/etc/redis-tls/ca.crt"}, True), (None, False):
+        container = chart.render({**values, "env": env}).container(EXPORTER)
+        assert (mount in container["volumeMounts"]) is is_mounted
+
+
 def test_keda_may_ask_a_prometheus(chart: Chart) -> None:
     release = chart.render({"keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}})
     (trigger,) = spec_of(release, "ScaledObject")["triggers"]

@@ -121,6 +121,9 @@
 
 {{- define "redis-consumer.redisPort" -}}
 {{- $port := .REDIS_PORT | default "6379" -}}
+{{- if .REDIS_URL -}}
+{{- $port = regexFind ":[0-9]+(/[0-9]*)?$" .REDIS_URL | trimPrefix ":" | splitList "/" | first | default "6379" -}}
+{{- end -}}
 {{- if not (regexMatch "^[0-9]+$" $port) -}}
 {{- fail (printf "REDIS_PORT=%s is no port; give a number" $port) -}}
 {{- end -}}
