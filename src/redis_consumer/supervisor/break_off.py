@@ -28,14 +28,17 @@ class BreakOff:
         Args:
             by: when there is something else to do in any case, by the monotonic clock; in the past for nothing.
         """
-        with contextlib.suppress(BrokenOff):
-            self._is_allowed = True
-            if (left_s := by - time.monotonic()) > 0:
-                signal.setitimer(signal.ITIMER_REAL, left_s + PATIENCE_S)
-            yield
+        try:
+            with contextlib.suppress(BrokenOff):
+                self._is_allowed = True
+                if (left_s := by - time.monotonic()) > 0:
+                    signal.setitimer(signal.ITIMER_REAL, left_s + PATIENCE_S)
+                yield
+                self._is_allowed = False
+        finally:
+            # Also after an error that ends the worker: its handlers are gone before the timer would fire.
             self._is_allowed = False
-        self._is_allowed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def hurry(self) -> None:
         """Break off what runs if it takes any longer; called by handlers of signals."""
