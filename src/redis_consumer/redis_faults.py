@@ -44,6 +44,7 @@ _CODE_OF = {
 _STAYS = frozenset({"OOM", "MISCONF", "BUSY"})
 #: How Redis 6.2, and 7.0 or later, say NOPERM for a command within a script.
 _NO_PERMISSION = re.compile(r"^NOPERM\b|The user executing the script can't|ACL failure in script")
+_NO_DATABASE = re.compile(r"DB index|invalid DB", re.IGNORECASE)
 _CERTIFICATE = re.compile(r"CERTIFICATE|WRONG_VERSION_NUMBER|\bSSL\b.*\balert\b", re.IGNORECASE)
 
 
@@ -75,15 +76,8 @@ class Fault:
 def fault_of(error: exceptions.RedisError) -> Fault | None:
     """Say which outage an error stands for; None for an error of the command itself."""
     text = str(error)
-    if isinstance(error, WrongServer):
-        return Fault(text, is_of_settings=True)
-    if isinstance(error, exceptions.AuthenticationError):
-        said = "it wants a password" if text.startswith("HELLO must") else text
-        hint = "set REDIS_PASSWORD to its password, and REDIS_USERNAME to the name of an ACL user"
-        return Fault(f"{said}; {hint}", is_of_settings=True)
-    if isinstance(error, exceptions.NoPermissionError) or _NO_PERMISSION.search(text):
-        hint = "let the ACL user run it, see `redis-consumer doctor`"
-        return Fault(f"NOPERM: {text}; {hint}", is_of_settings=True, is_of_command=True, has_moved=False)
+    if wrong := _of_settings(error, text):
+        return wrong
     code = next((code for kind, code in _CODE_OF.items() if isinstance(error, kind)), "")
     if not code and isinstance(error, _UNAVAILABLE):
         return _lost(text)
@@ -98,6 +92,21 @@ def fault_of(error: exceptions.RedisError) -> Fault | None:
     hint = _WRITES.get(code) or _STATES[code]
     said = text if code in text else f"{code} {text}"
     return Fault(f"{said}; {hint}", is_of_writes=code in _WRITES, has_moved=code not in _STAYS)
+
+
+def _of_settings(error: exceptions.RedisError, text: str) -> Fault | None:
+    if isinstance(error, WrongServer):
+        return Fault(text, is_of_settings=True)
+    if isinstance(error, exceptions.AuthenticationError):
+        said = "it wants a password" if text.startswith("HELLO must") else text
+        hint = "set REDIS_PASSWORD to its password, and REDIS_USERNAME to the name of an ACL user"
+        return Fault(f"{said}; {hint}", is_of_settings=True)
+    if isinstance(error, exceptions.NoPermissionError) or _NO_PERMISSION.search(text):
+        hint = "let the ACL user run it, see `redis-consumer doctor`"
+        return Fault(f"NOPERM: {text}; {hint}", is_of_settings=True, is_of_command=True, has_moved=False)
+    if isinstance(error, exceptions.ResponseError) and _NO_DATABASE.search(text):
+        return Fault(f"{text}; let REDIS_URL end with the number of a database that it has", is_of_settings=True)
+    return None
 
 
 def _lost(text: str) -> Fault:

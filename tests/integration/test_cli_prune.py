@@ -93,6 +93,7 @@ def test_dead_letters_go_with_their_counts(prune: Any, queue: JobQueue, redis_db
         {"status": "waiting"},
         {"finished_at": "2999-01-01T00:00:00+00:00"},
         {"finished_at": "", "updated_at": "yesterday"},
+        {"status": "failed", "updated_at": "2999-01-01T00:00:00+00:00"},  # and was done when it ran before
     ],
 )
 def test_what_has_not_ended_long_ago_stays(prune: Any, storage: Storage, redis_db: Any, fields: dict[str, str]) -> None:
@@ -177,7 +178,7 @@ def test_an_age_that_is_none_is_refused(prune: Any, age: str) -> None:
     assert "7d" in result.stderr
 
 
-@pytest.mark.parametrize("how", ["done", "failed", "dead", "cancelled", "exhausted"])
+@pytest.mark.parametrize("how", ["done", "failed", "dead", "cancelled", "exhausted", "too large"])
 @pytest.mark.parametrize("ttl_s", [0, 600])
 def test_a_hash_lasts_as_long_as_is_set(redis_client: RedisClient, redis_db: Any, how: str, ttl_s: int) -> None:
     queue = JobQueue(redis_client, "predict", "pod-1", result_ttl_s=ttl_s, max_attempts=1)
@@ -186,6 +187,9 @@ def test_a_hash_lasts_as_long_as_is_set(redis_client: RedisClient, redis_db: Any
         queue.cancel(job_id)
     elif how == "exhausted":
         queue.give_back(claimed(queue), is_crash=True)
+        assert queue.claim() is None
+    elif how == "too large":
+        redis_db.hset(job_id, "label", "x" * (1 << 25))
         assert queue.claim() is None
     else:
         queue.complete(claimed(queue), {"status": how}, is_success=how == "done", is_dead=how == "dead")

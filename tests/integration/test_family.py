@@ -285,6 +285,19 @@ def test_a_child_that_a_foreign_worker_ended_is_noticed_by_the_sweep(
     assert claimed(zips).id == PARENT
 
 
+def test_a_parent_whose_family_was_deleted_before_its_children_ended_comes_back(
+    fanned: Fanned, zips: JobQueue, images: JobQueue, redis_db: Any
+) -> None:
+    fanned(2)
+    redis_db.delete(f"redis-consumer:family:{PARENT}")
+    end(images)
+    end(images)
+    sweep(zips, redis_db)
+    job = claimed(zips)
+    assert (job.id, job.get("next_phase")) == (PARENT, "gather")
+    assert [child.status for child in Family(zips, job).children()] == ["done", "done"]
+
+
 def test_a_large_family_is_swept_some_at_a_time(fanned: Fanned, zips: JobQueue, redis_db: Any) -> None:
     keys = fanned(2500)
     with redis_db.pipeline() as pipe:

@@ -193,6 +193,17 @@ def test_a_socket_and_a_database_are_reached_by_url(tmp_path: Path) -> None:
         assert server.client.keys("*") == []
 
 
+def test_a_database_that_does_not_exist_is_named(redis_server: RedisServer, tmp_path: Path) -> None:
+    url = f"redis://127.0.0.1:{redis_server.port}/99"
+    for command in (["run", "--burst"], ["doctor"]):
+        (tmp_path / command[0]).mkdir()
+        result = CommandLine.make(tmp_path / command[0], redis_server.port).run(*command, REDIS_URL=url)
+        said = " ".join((result.stdout + result.stderr).split())
+        assert result.returncode in (1, 2), said
+        assert "let REDIS_URL end with the number of a database that it has" in said
+        assert "Traceback" not in said
+
+
 def test_an_address_of_ipv6_is_reached(tmp_path: Path) -> None:
     server = RedisServer(tmp_path, options=["--bind", "127.0.0.1", "::1"])
     with started(server.start()):

@@ -108,8 +108,9 @@ class OldJobs:
     def _is_old(self, fields: dict[str, str]) -> bool:
         if fields["status"] not in FINAL_STATUSES:
             return False
-        ended_s = age_s(fields["finished_at"] or fields["updated_at"])
-        return ended_s is not None and ended_s > self._age_s
+        # The later one: a job that was done once, and failed when it was submitted again, has both.
+        ages_s = [age for name in ("finished_at", "updated_at") if (age := age_s(fields[name])) is not None]
+        return bool(ages_s) and min(ages_s) > self._age_s
 
     def _has_living_parent(self, fields: dict[str, str]) -> bool:
         parent = fields["parent"]

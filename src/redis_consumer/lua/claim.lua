@@ -107,6 +107,7 @@ if excess then
   kin.forget_family(job, kept_s)
   redis.call("HSET", job, "status", "failed", "updated_at", ARGV[2], "updated_by", ARGV[3], "reason",
     "InvalidJob: job " .. string.sub(job, 1, 200) .. ": " .. excess)
+  let_expire(job, ARGV[7])
   add_to(totals_of .. queue, "failed", 1)
   return drop("too large", job, excess)
 end

@@ -128,8 +128,8 @@ for _, parent in ipairs(redis.call("ZRANGE", KEYS[14], 0, page)) do
   if not pcall(kin.prepare, parent) then
     -- Its queue, or that of its own parent, is none at the moment; the other families can do without.
     left = left - 1
-  elseif redis.call("EXISTS", family) == 0 then
-    -- Somebody deleted what we knew; a worker finds out what is left of it.
+  elseif not redis.call("HGET", family, "state") then
+    -- Somebody deleted what we knew, and children may have counted since; a worker finds out what is left of it.
     redis.call("ZREM", KEYS[14], parent)
     redis.call("RPUSH", KEYS[1], parent)
   elseif kind_of(parent) ~= "hash" then
