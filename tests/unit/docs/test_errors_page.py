@@ -85,7 +85,9 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "a label for onnx": lambda: ModelStore(None).find(ModelId("Nuclei", label="stable")),
     "too large for a function": lambda: fit(["own"], Sampler((4096, 4096, 1)), {}),
     "too many channels named": lambda: Job("j", {"channels": ",".join("0" * 65)}).channels,
-    "metadata that name more planes than the file has": lambda: read(attacks.described(attacks.ome("SizeT=2000000000"))),
+    "metadata that name more planes than the file has": lambda: read(
+        attacks.described(attacks.ome("SizeT=2000000000"))
+    ),
     "a channel that isn't there": lambda: select_channels(np.zeros((1, 8, 8, 1)), [2], "cells.tif"),
 }
 
