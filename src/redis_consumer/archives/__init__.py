@@ -1,4 +1,4 @@
-"""How do files go into archives and come safely out of them? The doorway of this room; it holds no logic."""
+"""Packs files into archives and unpacks archives safely."""
 
 from redis_consumer.archives.limits import ArchiveLimits
 from redis_consumer.archives.members import Member, iter_members

@@ -1,4 +1,4 @@
-"""What is one entry of an archive, of whichever kind?"""
+"""Describes one entry of a zip or tar archive."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Entry:
     """One file of an archive.
 
     Attributes:
-        name: as the archive has it.
-        open: gives its bytes.
-        fault: why the archive is refused for it, empty for none.
+        name: its name in the archive.
+        open: opens a stream of its bytes.
+        fault: why the archive is refused because of it; empty if it is accepted.
         advice: what to do about the fault.
     """
 
@@ -26,6 +26,6 @@ class Entry:
     advice: str = ""
 
     def check(self, label: str) -> None:
-        """Refuse an archive for what this entry is."""
+        """Raise `UnsafeArchive` if this entry has a fault."""
         if self.fault:
             raise UnsafeArchive(f"{label}: member {self.name[:100]!r} {self.fault}; {self.advice}")

@@ -1,4 +1,4 @@
-"""What may an archive of a stranger have, and what may its members be called?"""
+"""Checks the size of an untrusted archive and the names of its members."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from redis_consumer.errors import UnsafeArchive
 from redis_consumer.job import READABLE_ARCHIVES
 from redis_consumer.text import in_utf8
 
-#: What an archive may unpack to in any case, however small it is; blank images shrink a thousand times.
+#: Any archive can unpack to this size, even a small one: blank images are packed to a thousandth of their size.
 _SMALL_BYTES = 256 << 20
 _MAX_NAME_BYTES = 1024
 _MAX_LOCAL_BYTES = 120
 _DRIVE = re.compile(r"[A-Za-z]:")
-#: What desktops put into archives without being asked.
+#: Metadata files that macOS and Windows add to archives.
 _JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """How much an archive may have.
+    """Limits for the content of an archive.
 
     Attributes:
-        max_bytes: of its images once they are unpacked, counted while they are written.
-        max_members: files in it, images or not.
-        max_ratio: how many times its own size it may unpack to, above 256 MiB.
+        max_bytes: largest size of its unpacked images, counted while they are written.
+        max_members: largest number of files, images or not.
+        max_ratio: largest ratio of the unpacked size to the size of the archive, for more than 256 MiB.
     """
 
     max_bytes: int = 10 << 30
@@ -35,15 +35,15 @@ class ArchiveLimits:
 
 
 class Meter:
-    """Counts what comes out of an archive, and ends it where it is more than allowed.
+    """Counts the members and the unpacked bytes of an archive, and refuses the archive above its limits.
 
     Args:
-        limits: what is allowed.
+        limits: the limits.
         packed_bytes: size of the archive.
-        label: its name, for messages.
+        label: name of the archive in messages.
 
     Raises:
-        UnsafeArchive: (methods) it has too much, or two members of one name.
+        UnsafeArchive: (methods) a limit is exceeded, or two members have the same name.
     """
 
     def __init__(self, limits: ArchiveLimits, packed_bytes: int, label: str) -> None:
@@ -56,7 +56,7 @@ class Meter:
     def add_member(self, name: str) -> None:
         """Count a member."""
         if name in self._names:
-            raise UnsafeArchive(f"{self.label}: holds two files called {name!r}; rename one of them")
+            raise UnsafeArchive(f"{self.label}: has two files with the name {name!r}; rename one of them")
         self._names.add(name)
         check_count(len(self._names), self._limits, self.label)
 
@@ -71,7 +71,7 @@ class Meter:
         if self._bytes > self._most:
             raise UnsafeArchive(
                 f"{self.label}: unpacks to more than {self._limits.max_ratio} times its size; "
-                "pack the images without tricks, or split them into several archives"
+                "split it into several archives"
             )
 
 
@@ -79,18 +79,18 @@ def check_count(count: int, limits: ArchiveLimits, label: str) -> None:
     """Refuse an archive with too many members."""
     if count > limits.max_members:
         raise UnsafeArchive(
-            f"{label}: holds more than the {limits.max_members} files allowed; split it into several archives"
+            f"{label}: has more than the {limits.max_members} files allowed; split it into several archives"
         )
 
 
 def safe_name(name: str, label: str) -> str:
-    """Name of a member with its folders, joined by slashes; Windows' own separators are taken for slashes.
+    """Return the name of a member with its folders, joined by slashes. Backslashes are replaced by slashes.
 
     >>> safe_name("./plate 1\\\\HeLa.tif", "a.zip")
     'plate 1/HeLa.tif'
 
     Raises:
-        UnsafeArchive: the name is absolute, leads out of its folder, is empty, too long or has a NUL in it.
+        UnsafeArchive: the name is absolute, leads out of its folder, is empty, is too long or contains a NUL character.
     """
     text = in_utf8(name.replace("\\", "/"))
     path = PurePosixPath(text)
@@ -104,13 +104,13 @@ def safe_name(name: str, label: str) -> str:
 
 
 def is_junk(name: str) -> bool:
-    """Whether a member was put there by a desktop, for itself."""
+    """Whether a member is a metadata file of macOS or Windows."""
     path = PurePosixPath(name)
     return "__MACOSX" in path.parts or path.name.startswith("._") or path.name.lower() in _JUNK
 
 
 def local_name(name: str) -> str:
-    """File name for a member on disk and in the bucket: its own, as far as that is harmless.
+    """Return a safe file name for a member, on disk and in the bucket. Unsafe characters are replaced.
 
     >>> local_name("plate 1/He:La\\n.tif")
     'He_La_.tif'
@@ -121,11 +121,11 @@ def local_name(name: str) -> str:
 
 
 def damaged(label: str, name: str) -> UnsafeArchive:
-    """The error for a member that can't be unpacked."""
+    """Return the error for a member that can't be unpacked."""
     return UnsafeArchive(f"{label}: member {name[:100]!r} is damaged; pack it again and upload the whole file")
 
 
 def unreadable(label: str, packed: str = "") -> UnsafeArchive:
-    """The error for what is no archive, or one of a kind that isn't read."""
+    """Return the error for a file that is not an archive, or an archive in an unsupported format."""
     what = f"is a {packed} file, which can't be read" if packed else "isn't a readable archive"
     return UnsafeArchive(f"{label}: {what}; pack it again as {READABLE_ARCHIVES} and upload the whole file")

@@ -1,4 +1,4 @@
-"""How do the images of a stranger's archive come out of it, one at a time?"""
+"""Unpacks the images of an untrusted archive, one at a time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Member:
     """A file of an archive.
 
     Attributes:
-        name: with its folders, joined by slashes.
-        path: where it is unpacked; the taker removes it. None where it was skipped.
-        reason: why it was skipped, empty where it wasn't.
+        name: its name with its folders, joined by slashes.
+        path: path of the unpacked file, which the caller deletes; None if it was skipped.
+        reason: why it was skipped; empty if it wasn't.
     """
 
     name: str
@@ -42,21 +42,21 @@ def iter_members(
     why_skipped: Callable[[str], str],
     limits: ArchiveLimits | None = None,
 ) -> Iterator[Member]:
-    """Unpack an archive file by file: zip, tar or tar.gz, as its first bytes say.
+    """Unpack a zip, tar or tar.gz archive file by file. The first bytes decide which format it has.
 
-    What was unpacked before an error stays; the taker decides what becomes of it. Folders, and what desktops put into
-    archives for themselves, are left out.
+    Files that were unpacked before an error are kept, and the caller decides what to do with them. Folders and
+    metadata files of macOS and Windows are left out.
 
     Args:
         path: the archive.
-        folder: where to unpack; each file gets a folder of its own there.
-        label: name of the archive, for messages.
-        why_skipped: says by a member's name why it isn't unpacked, empty for one that is.
-        limits: how much it may have.
+        folder: folder to unpack into. Each file gets its own folder there.
+        label: name of the archive in messages.
+        why_skipped: gets the name of a member and returns why to skip it; empty to unpack it.
+        limits: limits for the content.
 
     Raises:
-        UnsafeArchive: not an archive, damaged, encrypted, larger than allowed, or with a member that leads out of its
-            folder, is a link or a device, or comes twice.
+        UnsafeArchive: the file is not an archive, is damaged or encrypted, exceeds the limits, or has a member that
+            leads out of its folder, is a link or a device, or occurs twice.
         OSError: the files can't be written.
     """
     archive, allowed = Path(path), limits or ArchiveLimits()
@@ -91,7 +91,7 @@ def _entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry]:
 
 
 def _unpack(entry: Entry, target: Path, meter: Meter) -> int:
-    """Write a file; give its size."""
+    """Write a file and return its size."""
     target.parent.mkdir()
     try:
         with entry.open() as source, target.open("wb") as sink:
@@ -103,7 +103,7 @@ def _unpack(entry: Entry, target: Path, meter: Meter) -> int:
     except (ConsumerError, MemoryError):
         raise
     except OSError as error:
-        # EINVAL: an offset before the start of the file. gzip.BadGzipFile has no number.
+        # EINVAL: an offset before the start of the file. gzip.BadGzipFile has no errno.
         if error.errno not in (None, errno.EINVAL):
             raise
         raise damaged(meter.label, entry.name) from error

@@ -1,4 +1,4 @@
-"""How do the files of many result zips become one zip?"""
+"""Merges many result zips into one zip."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from redis_consumer.archives.packing import FAST_LEVEL
 from redis_consumer.errors import ConsumerError, UnsafeArchive
 
 _COPY_BYTES = 1 << 20
-#: Bytes from which a member may need zip64 once it is packed.
+#: Members above this size are written as zip64, because their packed size can need it.
 _LARGE = 1 << 30
 
 
 def check_result_zip(path: str | os.PathLike[str], label: str) -> None:
-    """Read a result zip whole, so that a damaged one is known before anything of it is taken.
+    """Read a whole result zip, to find damage before its files are used.
 
     Args:
         path: the zip.
-        label: what it is the result of, for messages.
+        label: name of the image in messages.
 
     Raises:
-        UnsafeArchive: no zip, or one with a damaged or unsafe member.
+        UnsafeArchive: the file is not a zip, or has a damaged or unsafe member.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 safe_name(member.filename, label)
                 if stat.S_ISLNK(member.external_attr >> 16):
-                    raise UnsafeArchive(f"{label}: its result holds a link; submit the image again")
+                    raise UnsafeArchive(f"{label}: its result contains a link; submit the image again")
                 with archive.open(member) as source:
                     while source.read(_COPY_BYTES):
                         wanted.check()
@@ -46,7 +46,7 @@ def check_result_zip(path: str | os.PathLike[str], label: str) -> None:
 
 
 class ResultZip:
-    """A zip that grows by the members of others, one after the other; never in memory.
+    """A new zip on disk, to which the members of other zips are added one by one.
 
     Args:
         path: the new zip.
@@ -65,9 +65,9 @@ class ResultZip:
         self._archive.close()
 
     def add_zip(self, path: str | os.PathLike[str]) -> None:
-        """Take over all files of a zip that `check_result_zip` found sound, packed as they are there.
+        """Add all files of a zip that `check_result_zip` has accepted, with their compression method.
 
-        A name that is there already, whatever its case, gets a number: ``HeLa_feature_0-2.tif``.
+        If a name exists already, in upper or lower case, the file gets a number: ``HeLa_feature_0-2.tif``.
         """
         with zipfile.ZipFile(path) as other:
             for member in other.infolist():
@@ -81,7 +81,7 @@ class ResultZip:
                 self._archive.getinfo(name).date_time = member.date_time
 
     def add_file(self, path: Path, name: str) -> None:
-        """Pack a file."""
+        """Add a file."""
         self._archive.write(path, self._free_name(name), zipfile.ZIP_DEFLATED)
 
     def _free_name(self, name: str) -> str:
@@ -94,5 +94,5 @@ class ResultZip:
 
 
 def _folded(name: str) -> str:
-    """What names have in common that are the same to disks of Windows and macOS."""
+    """Return a key that is equal for names that are the same file on Windows or macOS."""
     return unicodedata.normalize("NFC", name).casefold()

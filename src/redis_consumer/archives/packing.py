@@ -1,4 +1,4 @@
-"""How do files go into a zip archive?"""
+"""Packs files into a zip archive."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import BinaryIO
 
 from redis_consumer.errors import InvalidJob, PermanentError
 
-#: Level 1 packs label images 10 times as fast as zlib's default, and hardly larger.
+#: Level 1 packs label images 10 times as fast as the default of zlib. The result is hardly larger.
 FAST_LEVEL = 1
-#: What doesn't become so many times smaller is stored: to pack probabilities (1.2 times) takes longer than a network of
-#: 1 Gbit/s takes to carry them. Label images become 7 times smaller at least.
+#: A file whose size isn't divided by at least this factor is stored unpacked. Packing probabilities (factor 1.2) takes
+#: longer than sending them over a network of 1 Gbit/s. The factor of label images is at least 7.
 LEAST_GAIN = 2
 _COPY_BYTES = 1 << 20
-#: What is packed to see how much smaller a file becomes: parts that are spread over it.
+#: The factor is estimated from samples that are spread over the file.
 _SAMPLES = 4
 _SAMPLE_BYTES = 1 << 12
 
@@ -36,19 +36,19 @@ def zip_files(
     """Pack files into a new archive ``[<prefix>_]<md5>.zip`` (contract, section 3).
 
     Args:
-        files: local paths; one listed twice is packed once.
-        dest: folder of the archive; its members are named relative to it. None for the folder that all
-            files have in common.
-        prefix: put before the digest.
-        name: exact file name of the archive, in place of prefix and digest.
+        files: local paths. A path that is listed twice is packed once.
+        dest: folder of the archive. Names of members are relative to it. None for the common folder of all files.
+        prefix: text before the digest.
+        name: exact file name of the archive, instead of prefix and digest.
 
     Returns:
-        Path of the archive: deflate at a fast level, files that hardly become smaller stored; zip64 where needed.
+        Path of the archive. It uses deflate at a fast level, and zip64 if needed. Files that packing hardly makes
+        smaller are stored unpacked.
 
     Raises:
         PermanentError: there are no files to pack.
-        InvalidJob: `prefix` or `name` is no plain file name.
-        ValueError: a file lies outside `dest`.
+        InvalidJob: `prefix` or `name` is not a plain file name.
+        ValueError: a file is outside `dest`.
         OSError: a file can't be read, or the archive can't be written.
     """
     paths = list(dict.fromkeys(os.path.abspath(file) for file in files))
@@ -66,14 +66,14 @@ def zip_files(
 
 
 def _unique_name(prefix: str | None) -> str:
-    # The clock alone isn't enough: two pods can ask it in the same moment.
+    # The clock alone isn't unique: two pods can read it at the same time.
     digest = hashlib.md5(f"{time.time_ns()}{uuid.uuid4()}".encode(), usedforsecurity=False).hexdigest()
     return f"{prefix}_{digest}.zip" if prefix else f"{digest}.zip"
 
 
 def _plain_name(name: str) -> str:
     if name in {"", ".", ".."} or any(character in name for character in "/\\\0"):
-        raise InvalidJob(f"archive name {name!r} is no plain file name; leave out folders")
+        raise InvalidJob(f"archive name {name!r} is not a plain file name; leave out folders")
     return name
 
 
@@ -84,7 +84,7 @@ def _pack(paths: list[str], folder: str, target: str) -> None:
         for path in paths:
             member = os.path.relpath(path, folder)
             if member.split(os.sep)[0] == os.pardir:
-                raise ValueError(f"{path} lies outside {folder}; pack only files below it")
+                raise ValueError(f"{path} is outside {folder}; pack only files below it")
             with open(path, "rb") as file:
                 if _is_worth_packing(file):
                     archive.write(path, member)
@@ -93,7 +93,7 @@ def _pack(paths: list[str], folder: str, target: str) -> None:
 
 
 def _is_worth_packing(file: BinaryIO) -> bool:
-    """Whether packing makes a file much smaller, judged by parts that are spread over it."""
+    """Whether packing makes a file much smaller, estimated from samples that are spread over it."""
     size = os.path.getsize(file.name)
     if size <= _SAMPLES * _SAMPLE_BYTES:
         return True
@@ -105,7 +105,7 @@ def _is_worth_packing(file: BinaryIO) -> bool:
 
 
 def _store(archive: zipfile.ZipFile, file: BinaryIO, member: str) -> None:
-    # The library's own copies are of 8 KiB, which take twice as long.
+    # `ZipFile.write` copies 8 KiB at a time, which takes twice as long.
     entry = zipfile.ZipInfo.from_file(file.name, member, strict_timestamps=False)
     file.seek(0)
     with archive.open(entry, "w") as sink:

@@ -1,4 +1,4 @@
-"""Which entries has a tar archive, plain or packed by gzip? Read once from front to end."""
+"""Reads the entries of a tar or tar.gz archive in one pass."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from redis_consumer.archives.entries import Entry
 from redis_consumer.archives.limits import ArchiveLimits, Meter, check_count, unreadable
 from redis_consumer.errors import ConsumerError, UnsafeArchive
 
-#: Bytes that the headers of one member may have: the library reads a long name into memory, however long.
+#: Largest size of the headers of one member. The library reads a name of any length into memory.
 _MAX_HEADER_BYTES = 1 << 20
-#: Zeros that may follow the last member.
+#: Largest number of zeros after the last member.
 _MAX_PADDING_BYTES = 64 << 20
 _BLOCK_BYTES = 512
 _COPY_BYTES = 1 << 20
 
 
-#: Bytes of all extended headers of an archive.
+#: Largest size of all extended headers of an archive.
 _MAX_EXTENDED_BYTES = 256 << 20
-#: Digits in a row within an extended header: older libraries take the square of their number in steps (CVE-2024-6232).
+#: A long run of digits in an extended header. Older libraries need quadratic time for it (CVE-2024-6232).
 _LONG_NUMBER = re.compile(rb"\d{40}")
 
 
 class _Header(tarfile.TarInfo):
-    """Looks at an extended header before the library does."""
+    """Checks an extended header before the library parses it."""
 
     def _proc_pax(self, archive: _Tar) -> tarfile.TarInfo:
         stream: Any = archive.fileobj
@@ -55,24 +55,24 @@ class _Tar(tarfile.TarFile):
 
 
 class _Replayed:
-    """A stream of which a part has been read already."""
+    """A stream that returns a part which was already read, and then the rest."""
 
     def __init__(self, part: bytes, stream: Any) -> None:
         self._part = part
         self._stream = stream
 
     def read(self, size: int) -> bytes:
-        """That part, then what follows."""
+        """Return the part, then read from the stream."""
         part, self._part = self._part, b""
         return part or bytes(self._stream.read(size))
 
     def tell(self) -> int:
-        """Where the stream is."""
+        """Return the position of the stream."""
         return int(self._stream.tell())
 
 
 class _Metered:
-    """A stream that ends where more is read than was allowed at the moment."""
+    """A stream that raises an error if more than `left` bytes are read."""
 
     def __init__(self, file: BinaryIO, label: str) -> None:
         self._file = file
@@ -89,24 +89,24 @@ class _Metered:
 
 
 def tar_entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry]:
-    """Give the files of a tar archive in its order. Each must be read before the next one is asked for.
+    """Yield the files of a tar archive, in its order. Read each file before the next one is requested.
 
     Raises:
-        UnsafeArchive: it can't be read, is cut off, or unpacks to too much.
+        UnsafeArchive: the archive can't be read, is cut off, or exceeds the limits.
     """
     with contextlib.ExitStack() as stack:
         file: BinaryIO = stack.enter_context(path.open("rb"))
         is_packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         stream = _Metered(stack.enter_context(gzip.GzipFile(fileobj=file)) if is_packed else file, label)  # type: ignore[arg-type]
-        # What is skipped is unpacked as well.
+        # Skipped members are unpacked, too.
         meter = Meter(limits, path.stat().st_size, label)
         try:
             yield from _entries(stream, meter, limits)
         except (ConsumerError, MemoryError):
             raise
         except (tarfile.TarError, EOFError, ValueError, OverflowError, OSError) as error:
-            # gzip.BadGzipFile is an OSError; others, such as a full disk, have a number.
+            # gzip.BadGzipFile is an OSError without errno. Other faults, such as a full disk, have one.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise unreadable(label) from error
@@ -122,7 +122,7 @@ def _entries(stream: _Metered, meter: Meter, limits: ArchiveLimits) -> Iterator[
             stream.left = _MAX_HEADER_BYTES
             member = archive.next()
             meter.add_bytes(_MAX_HEADER_BYTES - stream.left)
-            # It remembers all of them, which nobody asks for.
+            # The library keeps a list of all members, which isn't needed here and takes memory.
             archive.members = []
             if member is None:
                 break
@@ -147,20 +147,20 @@ def _fault(member: tarfile.TarInfo) -> tuple[str, str]:
     if member.issym() or member.islnk():
         return "is a link", "pack the file itself"
     if member.issparse():
-        return "is a file with holes", "pack it without the option for sparse files"
+        return "is a sparse file", "pack it without the option for sparse files"
     if not member.isreg():
         return "is a device", "pack plain files only"
     return "", ""
 
 
 def _skip(body: IO[bytes], meter: Meter) -> None:
-    """Read what is left of a member that nobody wanted."""
+    """Read the rest of a member that the caller didn't read."""
     while chunk := body.read(_COPY_BYTES):
         meter.add_bytes(len(chunk))
 
 
 def _check_end(archive: tarfile.TarFile, label: str) -> None:
-    """Two blocks of zeros end an archive; a damaged header ends it for the library as well."""
+    """Check that only zeros follow the last member. The library also stops at a damaged header, without an error."""
     count = 0
     while archive.fileobj is not None and (chunk := archive.fileobj.read(_COPY_BYTES)):
         if chunk.strip(b"\0"):

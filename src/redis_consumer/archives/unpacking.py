@@ -1,4 +1,4 @@
-"""How do the files of a zip archive come safely out of it, all at once?"""
+"""Unpacks all files of a zip archive safely."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from redis_consumer import wanted
 from redis_consumer.errors import ConsumerError, UnsafeArchive
 
-#: Bytes that an archive may unpack to, counted while they are written, whatever its headers say.
+#: Largest unpacked size of an archive. Bytes are counted while they are written; sizes in its headers are ignored.
 DEFAULT_MAX_BYTES = 10 << 30
 _COPY_BYTES = 1 << 20
 
@@ -30,14 +30,14 @@ def iter_image_archive(
     Args:
         zip_path: the archive.
         destination: folder to unpack into.
-        max_bytes: what it may unpack to.
+        max_bytes: largest unpacked size.
 
     Yields:
-        Paths of the files that have an extension and don't lie below ``__MACOSX``, in the archive's order.
+        Paths of the files that have an extension and are not below ``__MACOSX``, in the order of the archive.
 
     Raises:
-        UnsafeArchive: not a zip, damaged, encrypted, larger than `max_bytes`, or with a member that leads out of
-            `destination`, is a link, or comes twice. Nothing is written before all names are checked.
+        UnsafeArchive: the file is not a zip, is damaged or encrypted, unpacks to more than `max_bytes`, or has a member
+            that leads out of `destination`, is a link or occurs twice. All names are checked before a file is written.
         OSError: the files can't be written.
     """
     label = os.path.basename(os.fspath(zip_path))
@@ -53,12 +53,11 @@ def iter_image_archive(
 def get_image_files_from_dir(
     fname: str | os.PathLike[str], destination: str | os.PathLike[str] | None = None
 ) -> Iterator[str]:
-    """Yield the images that a file stands for: those in it if it is a zip archive, those below it if it is a
-    folder, else itself.
+    """Yield the images of a zip archive or a folder. Any other file is yielded itself.
 
     Args:
         fname: archive, folder or file.
-        destination: folder to unpack into; None for a temporary one that lives as long as the generator.
+        destination: folder to unpack into; None for a temporary folder that is deleted with the generator.
 
     Raises:
         UnsafeArchive: as `iter_image_archive`.
@@ -77,14 +76,14 @@ def get_image_files_from_dir(
 
 @contextlib.contextmanager
 def get_tempdir() -> Iterator[str]:
-    """Make a folder for one job and delete it afterwards. The working directory stays as it is."""
+    """Make a temporary folder and delete it afterwards. The working directory doesn't change."""
     with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
         yield folder
 
 
 @contextlib.contextmanager
 def cd(newdir: str | os.PathLike[str], cleanup: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Work in another directory, then go back and call `cleanup`. It is the process that moves: all threads do."""
+    """Change the working directory, then change it back and call `cleanup`. This affects all threads of the process."""
     before = os.getcwd()
     os.chdir(os.path.expanduser(newdir))
     try:
@@ -100,7 +99,7 @@ def _opened(zip_path: str | os.PathLike[str], label: str) -> Iterator[zipfile.Zi
         archive = zipfile.ZipFile(zip_path)
     except FileNotFoundError:
         raise
-    except Exception as error:  # damaged ones raise BadZipFile, struct.error, OSError (a negative offset) and more
+    except Exception as error:  # a damaged archive raises BadZipFile, struct.error, OSError (negative offset) and more
         raise UnsafeArchive(
             f"{label}: isn't a readable zip archive; pack it again and upload the whole file"
         ) from error
@@ -112,7 +111,7 @@ def _safe_targets(members: list[zipfile.ZipInfo], destination: Path, label: str)
     targets: list[Path] = []
     for member in members:
         name = PurePosixPath(member.filename)
-        parts = name.parts or ("..",)  # a member without a name is as unsafe
+        parts = name.parts or ("..",)  # a member without a name is unsafe, too
         if name.is_absolute() or ".." in parts or "\\" in member.filename or ":" in parts[0]:
             raise UnsafeArchive(f"{label}: member {member.filename!r} leads out of its folder; pack plain files only")
         if stat.S_ISLNK(member.external_attr >> 16):
@@ -121,7 +120,7 @@ def _safe_targets(members: list[zipfile.ZipInfo], destination: Path, label: str)
             raise UnsafeArchive(f"{label}: member {member.filename!r} is encrypted; pack without a password")
         targets.append(destination.joinpath(*name.parts))
     if len(set(targets)) < len(targets):
-        raise UnsafeArchive(f"{label}: holds two files of one name; rename one of them")
+        raise UnsafeArchive(f"{label}: has two files with the same name; rename one of them")
     return targets
 
 
@@ -136,7 +135,9 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, max
                 sink.write(chunk)
             return sink.tell()
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise UnsafeArchive(f"{label}: member {member.filename!r} is in the way of another; rename one") from error
+        raise UnsafeArchive(
+            f"{label}: member {member.filename!r} is both a file and a folder; rename one of them"
+        ) from error
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise UnsafeArchive(f"{label}: member {member.filename[:40]!r}… has too long a name; shorten it") from error
@@ -145,7 +146,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, max
         raise _damaged(label, member) from error  # an offset before the start of the file
     except (ConsumerError, MemoryError):
         raise
-    except Exception as error:  # zlib.error, BadZipFile, NotImplementedError (an odd compression), EOFError
+    except Exception as error:  # zlib.error, BadZipFile, NotImplementedError (an unknown compression), EOFError
         raise _damaged(label, member) from error
 
 

@@ -1,4 +1,4 @@
-"""Which entries has a zip archive? Asked so that a hostile one costs little."""
+"""Reads the entries of a zip archive, with little cost for a malicious one."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import BinaryIO
 from redis_consumer.archives.entries import Entry
 from redis_consumer.archives.limits import ArchiveLimits, check_count, unreadable
 
-#: End of the directory, the same of zip64 with its locator, and a file's header in the directory.
+#: Records of the zip format: end of the directory, end of the zip64 directory, its locator, header of a file.
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _HEADER = struct.Struct("<4s6H3L5H2L")
 _MAX_COMMENT = 1 << 16
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
-#: LZMA isn't among them: its archives say how much memory it takes to read them.
+#: LZMA isn't allowed: an archive can set how much memory its reader takes.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 
 
 def zip_entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry]:
-    """Give the files of a zip archive in its order.
+    """Yield the files of a zip archive, in its order.
 
     Raises:
-        UnsafeArchive: it can't be read, or has too many members.
+        UnsafeArchive: the archive can't be read, or has too many members.
     """
     with path.open("rb") as file:
         check_count(_count_members(file, limits.max_members, label), limits, label)
@@ -58,7 +58,7 @@ def _fault(member: zipfile.ZipInfo) -> tuple[str, str]:
 
 
 def _count_members(file: BinaryIO, most: int, label: str) -> int:
-    """Count the headers of the directory, at most one more than allowed: the library reads them all into memory."""
+    """Count the headers of the directory, and stop at one more than allowed. The library reads all into memory."""
     file.seek(0, os.SEEK_END)
     size = file.tell()
     file.seek(max(0, size - _MAX_COMMENT - _END.size))
@@ -83,7 +83,7 @@ def _count_members(file: BinaryIO, most: int, label: str) -> int:
 
 
 def _directory_bytes(file: BinaryIO, end: int, directory_bytes: int) -> tuple[int, int]:
-    """Size of the directory, and bytes between it and its end record: those of zip64."""
+    """Return the size of the directory, and the size of the zip64 records between it and its end record."""
     before = _LOCATOR.size + _END64.size
     if end < before:
         return directory_bytes, 0

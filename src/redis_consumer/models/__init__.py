@@ -1,4 +1,4 @@
-"""Which models are there, and how do they want to be used?"""
+"""Finds models and reads their cards."""
 
 from redis_consumer.models.card import Card, Tile, read_card
 from redis_consumer.models.store import Bucket, ModelStore, packaged_models

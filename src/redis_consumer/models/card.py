@@ -1,6 +1,6 @@
-"""What does a model's card say about how to use the model?
+"""Reads the card of a model, which says how to use the model.
 
-A card is a ``card.toml`` beside the model::
+A card is a file ``card.toml`` beside the model::
 
     description = "Nuclei in fluorescence images"
     license = "Apache-2.0"
@@ -14,7 +14,7 @@ A card is a ``card.toml`` beside the model::
     [functions.deep_watershed]
     radius = 10
 
-Everything in it may be left out. What a job says itself goes before its model's card.
+All keys are optional. The fields of a job override the card of its model.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Tile:
     Attributes:
         size_px: side of the square tiles.
         overlap_px: pixels that neighbouring tiles share.
-        multiple_px: the model takes sides that are multiples of this.
+        multiple_px: the sides of tiles must be multiples of this number.
     """
 
     size_px: int
@@ -54,15 +54,15 @@ class Tile:
 
 @dataclass(frozen=True)
 class Card:
-    """How a model wants to be used.
+    """How to use a model.
 
     Attributes:
-        description: what it does, in words.
+        description: what the model does, a text for users.
         license: SPDX expression of its licence.
-        pixel_size_um: side of a pixel in the images that it was trained on; None where that isn't known.
-        preprocess: names of functions to run before it, in order.
-        postprocess: names of functions to run after it, in order.
-        tile: how to cut images; None where it takes them whole.
+        pixel_size_um: side of a pixel in the training images; None if unknown.
+        preprocess: names of the functions to run before the model, in order.
+        postprocess: names of the functions to run after the model, in order.
+        tile: how to cut images; None for a model that gets whole images.
         functions: options of functions, by the functions' names.
     """
 
@@ -80,10 +80,11 @@ def read_card(source: Path | str, *, name: str = "card.toml") -> Card:
 
     Args:
         source: its path, or its text.
-        name: what messages call a card that came as text.
+        name: name of the card in messages, if `source` is its text.
 
     Raises:
-        ModelMismatch: it can't be read, or says something unknown or impossible; the message names file and key.
+        ModelMismatch: the card can't be read, or a key is unknown or has an invalid value; the message names file and
+            key.
     """
     if isinstance(source, Path):
         name = "/".join(source.parts[-3:])
@@ -95,7 +96,7 @@ def read_card(source: Path | str, *, name: str = "card.toml") -> Card:
 
 
 class _Reader:
-    """Reads one card; its errors name the file."""
+    """Reads one card. Its errors name the file."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -143,7 +144,7 @@ class _Reader:
         for key in table:
             if key not in known:
                 names = ", ".join(prefix + name for name in sorted(known))
-                raise self._error(f"{prefix}{key} is no key of a card; known are {names}")
+                raise self._error(f"{prefix}{key} is not a key of a card; known keys are {names}")
 
     def _table(self, value: object, key: str) -> dict[str, Any]:
         if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Are files in a cache still what was put there?"""
+"""Checks that files in a cache are unchanged, by their SHA-256."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ SUMS_FILE = "SHA256SUMS"
 
 
 def write_sums(folder: Path) -> None:
-    """Note the SHA-256 of each file of a folder in it, as the command ``sha256sum`` would."""
+    """Write the SHA-256 of each file of a folder into a file there, in the format of the command ``sha256sum``."""
     lines = [f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
     (folder / SUMS_FILE).write_text("".join(lines))
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether all files that were noted are there, unchanged; a folder without notes isn't."""
+    """Whether all files that `write_sums` listed exist unchanged; False for a folder without a list."""
     try:
         lines = (folder / SUMS_FILE).read_text().splitlines()
         noted = [line.partition("  ") for line in lines]

@@ -1,7 +1,6 @@
-"""Where are a model's files: in the bucket, or in this package?
+"""Finds the files of a model in the bucket or in this package.
 
-Both have the layout that TensorFlow Serving reads, ``models/<name>/<version>/``. What the bucket lacks is looked for in
-the package.
+Both have the layout that TensorFlow Serving reads, ``models/<name>/<version>/``. The bucket is searched first.
 """
 
 from __future__ import annotations
@@ -35,28 +34,29 @@ _WEIGHTS_FILE = "model.onnx.data"
 
 
 class Bucket(Protocol):
-    """What a `ModelStore` asks of the bucket."""
+    """The methods of a bucket that a `ModelStore` uses."""
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object of this key."""
+        """Whether there is an object with this key."""
 
     def download_file(self, key: str, path: Path) -> None:
-        """Download an object to exactly this path, whose folder exists."""
+        """Download an object to exactly this path. Its folder must exist."""
 
     def list_folders(self, prefix: str) -> list[str]:
-        """Names of the folders right below `prefix`."""
+        """List the names of the folders directly below `prefix`."""
 
 
 class ModelStore:
-    """Finds model files and cards; safe to share by threads, and its cache by processes.
+    """Finds model files and cards.
 
-    A version's files never change, as TensorFlow Serving assumes too, so each is downloaded once, and used while its
-    checksums are those of the download.
+    Threads can share a store. Processes can share its cache. The files of a version never change; TensorFlow Serving
+    assumes this, too. So each version is downloaded once and used as long as its checksums match.
 
     Args:
         storage: the bucket; None for the packaged models only.
-        cache_dir: folder for downloaded models, of this bucket alone; by default one that ends with this store.
-        expire_s: for how many seconds it is believed which versions the bucket has and what their cards say.
+        cache_dir: folder for the downloaded models of this bucket. By default, a temporary folder that is deleted with
+            this store.
+        expire_s: seconds for which the versions in the bucket and their cards are cached.
     """
 
     def __init__(self, storage: Bucket | None = None, cache_dir: Path | None = None, *, expire_s: float = 30) -> None:
@@ -70,14 +70,14 @@ class ModelStore:
         self._lock = threading.RLock()
 
     def find(self, model: ModelId) -> Path:
-        """Give the local path of a model's ``model.onnx``, downloading it if it is in the bucket.
+        """Return the local path of a model's ``model.onnx``. Download it if it is in the bucket.
 
         Args:
-            model: which model; version 0 is the highest that the bucket has as ONNX, else the highest packaged one.
+            model: the model. Version 0 is the highest ONNX version in the bucket, or else the highest packaged one.
 
         Raises:
-            ModelNotFound: there is no such model; the message lists what there is.
-            StorageUnavailable: the bucket doesn't answer.
+            ModelNotFound: there is no such model; the message lists the available ones.
+            StorageUnavailable: the bucket doesn't respond.
         """
         model = ModelId.of(model.name, model.label or model.version)
         if model.label:
@@ -97,24 +97,24 @@ class ModelStore:
             return PACKAGED / packaged.name / str(packaged.version) / MODEL_FILE
 
     def card(self, model: ModelId) -> Card | None:
-        """Give a model's card, None where it has none.
+        """Return the card of a model, None if it has no card.
 
-        The model itself may be of any kind. A version that the bucket has never gets the card of a packaged model of
-        the same name.
+        The model can be of any kind. A version in the bucket never gets the card of a packaged model with the same
+        name.
 
         Args:
-            model: which model; version 0 is the highest that the bucket has, else the highest packaged one.
+            model: the model. Version 0 is the highest version in the bucket, or else the highest packaged one.
 
         Raises:
-            ModelMismatch: the card is wrong, in words.
-            StorageUnavailable: the bucket doesn't answer.
+            ModelMismatch: the card is invalid; the message names file and key.
+            StorageUnavailable: the bucket doesn't respond.
         """
         model = ModelId.of(model.name, model.version)  # a label gets the card of the highest version
         with self._lock:
             return self._remember(("card", model), lambda: self._read_card(model))
 
     def close(self) -> None:
-        """Delete downloaded models, unless they lie in a folder that was given."""
+        """Delete downloaded models, except in a folder that the caller gave."""
         with self._lock:
             self._remembered.clear()
             self._intact.clear()
@@ -151,7 +151,7 @@ class ModelStore:
         return self._remember(("versions", name), lambda: _versions(storage.list_folders(f"models/{name}")))
 
     def _downloaded(self, model: ModelId) -> Path | None:
-        """Path of a model of the bucket in the cache, None where the bucket has no such ONNX model."""
+        """Path in the cache of a model of the bucket, None if the bucket has no such ONNX model."""
         folder = self._cache() / model.name / str(model.version)
         path = folder / MODEL_FILE
         missing = ("missing", model)
@@ -166,12 +166,12 @@ class ModelStore:
         return path
 
     def _is_cached(self, model: ModelId, folder: Path) -> bool:
-        """Whether the cache holds a model; a damaged one is dropped."""
+        """Whether the cache has an intact model. A damaged one is deleted."""
         if is_intact(folder):
             self._intact.add(model)
             return True
         if folder.exists():
-            logger.warning("model %s: its files in the cache are damaged, it is downloaded again", model)
+            logger.warning("model %s: the files in the cache are damaged; they are downloaded again", model)
             shutil.rmtree(folder, ignore_errors=True)
         return False
 
@@ -189,7 +189,7 @@ class ModelStore:
         return True
 
     def _fetch(self, key: str, path: Path) -> bool:
-        """Download an object if there is one."""
+        """Download an object if it exists; return whether it does."""
         if self._storage is None or not self._storage.exists(key):
             return False
         try:
@@ -209,7 +209,7 @@ class ModelStore:
         until_s, value = self._remembered.get(key, (0.0, None))
         if time.monotonic() >= until_s:
             value = ask()
-            # Jobs may name any number of models.
+            # Jobs can name any number of models, so expired entries are removed.
             self._remembered = {key: known for key, known in self._remembered.items() if time.monotonic() < known[0]}
             self._remembered[key] = (time.monotonic() + self._expire_s, value)
         known: Value = value
@@ -218,7 +218,7 @@ class ModelStore:
     def _announce(self, model: ModelId) -> None:
         if model not in self._announced:
             self._announced.add(model)
-            logger.info("model %s: not in the bucket, the packaged one is used", model)
+            logger.info("model %s: not in the bucket; the packaged model is used", model)
 
     def _not_found(self, model: ModelId) -> ModelNotFound:
         packaged = {known.version for known in packaged_models() if known.name == model.name}
@@ -236,7 +236,7 @@ class ModelStore:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes and stores from changing a cache: each model is downloaded once, and dropped by one."""
+    """Lock a cache against other processes and stores, so that each model is downloaded and deleted only once."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -244,7 +244,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def packaged_models() -> list[ModelId]:
-    """List the models that come with this package, by name and version."""
+    """List the models of this package, ordered by name and version."""
     found = [path.parent for path in PACKAGED.glob(f"*/*/{MODEL_FILE}") if path.parent.name.isdecimal()]
     return sorted(
         (ModelId(path.parent.name, int(path.name)) for path in found), key=lambda model: (model.name, model.version)
@@ -252,7 +252,7 @@ def packaged_models() -> list[ModelId]:
 
 
 def _packaged(model: ModelId) -> ModelId | None:
-    """The packaged model of this name and version; the highest version for 0."""
+    """The packaged model with this name and version, None if there is none. Version 0 is the highest version."""
     versions = {known.version for known in packaged_models() if known.name == model.name}
     version = model.version or max(versions, default=0)
     return ModelId(model.name, version) if version in versions else None

@@ -103,13 +103,13 @@ def test_a_missing_file_raises_and_leaves_no_archive(tmp_path: Path) -> None:
 
 def test_a_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
-    with pytest.raises(ValueError, match="lies outside"):
+    with pytest.raises(ValueError, match="is outside"):
         zip_files(make_files(tmp_path, "a.tif"), tmp_path / "x")
 
 
 @pytest.mark.parametrize("prefix", ["a/b", "..\\a"])
 def test_a_prefix_with_folders_is_refused(tmp_path: Path, prefix: str) -> None:
-    with pytest.raises(InvalidJob, match="no plain file name"):
+    with pytest.raises(InvalidJob, match="not a plain file name"):
         zip_files(make_files(tmp_path, "a.tif"), tmp_path, prefix)
 
 
@@ -150,14 +150,14 @@ def test_unsafe_members_are_refused(tmp_path: Path, member: str | zipfile.ZipInf
 
 @pytest.mark.parametrize("members", [("a", "a/b.tif"), ("a/b.tif", "a")])
 def test_members_in_each_others_way_are_refused(tmp_path: Path, members: tuple[str, str]) -> None:
-    with pytest.raises(UnsafeArchive, match="in the way"):
+    with pytest.raises(UnsafeArchive, match="both a file and a folder"):
         list(iter_image_archive(make_archive(tmp_path / "a.zip", *members), tmp_path / "out"))
 
 
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Duplicate"):
         path = make_archive(tmp_path / "a.zip", "a.tif", "a.tif")
-    with pytest.raises(UnsafeArchive, match="two files of one name"):
+    with pytest.raises(UnsafeArchive, match="two files with the same name"):
         list(iter_image_archive(path, tmp_path / "out"))
 
 

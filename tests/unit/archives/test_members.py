@@ -58,11 +58,11 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "tar ..": (lambda: make.make_tar({"../a.tif": TIF}), "leads out of its folder"),
     "tar absolute": (lambda: make.make_tar({"/etc/a.tif": TIF}), "leads out of its folder"),
     "tar.gz ..": (lambda: make.make_tar({"x/../../a.tif": TIF}, "w:gz"), "leads out of its folder"),
-    "zip twice the same name": (lambda: _twice(), "two files called"),
+    "zip twice the same name": (lambda: _twice(), "two files with the name"),
     "zip twice the same name in two ways": (
-        lambda: make.make_zip([("x/a.tif", TIF), ("./x//a.tif", TIF)]), "two files called",
+        lambda: make.make_zip([("x/a.tif", TIF), ("./x//a.tif", TIF)]), "two files with the name",
     ),
-    "tar twice the same name": (lambda: _tar_twice(), "two files called"),
+    "tar twice the same name": (lambda: _tar_twice(), "two files with the name"),
     # Kinds.
     "zip link": (lambda: make.zip_of_kind(make.LINK), "is a link"),
     "zip device": (lambda: make.zip_of_kind(make.CHARACTER_DEVICE), "is a device"),
@@ -79,9 +79,9 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "'x' is a link",
     ),
     "tar of an unknown kind": (lambda: make.tar_of(make.tar_block("a.tif", b"Z", TIF)), "is a device"),
-    "tar with holes": (lambda: make.tar_of_kind(tarfile.GNUTYPE_SPARSE), "is a file with holes"),
+    "tar with holes": (lambda: make.tar_of_kind(tarfile.GNUTYPE_SPARSE), "is a sparse file"),
     "tar with holes, by its extended header": (
-        lambda: make.tar_extended({"GNU.sparse.size": "99999999999", "GNU.sparse.map": "0,10"}), "is a file with holes",
+        lambda: make.tar_extended({"GNU.sparse.size": "99999999999", "GNU.sparse.map": "0,10"}), "is a sparse file",
     ),
     # What a second header says.
     "tar .. by its extended header": (lambda: make.tar_extended({"path": "../../a.tif"}), "leads out of its folder"),

@@ -55,8 +55,8 @@ def test_a_card_is_read_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("colour = 1", "colour is no key of a card; known are description, functions"),
-        ("tile = {size_px = 16, stride = 2}", "tile.stride is no key"),
+        ("colour = 1", "colour is not a key of a card; known keys are description, functions"),
+        ("tile = {size_px = 16, stride = 2}", "tile.stride is not a key"),
         ("tile = {overlap_px = 2}", "tile.size_px is missing"),
         ("tile = {size_px = 100, multiple_px = 16}", "a multiple of tile.multiple_px = 16"),
         ("tile = {size_px = 16, multiple_px = 0}", "tile.size_px"),

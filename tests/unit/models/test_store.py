@@ -101,7 +101,7 @@ def test_what_the_bucket_lacks_is_taken_from_the_package(
     models = ModelStore(bucket)
     with caplog.at_level(logging.INFO):
         assert [models.find(ModelId("Packaged", version)).read_text() for _ in range(2)] == [text, text]
-    assert len([record for record in caplog.records if "packaged one is used" in record.message]) == 1
+    assert len([record for record in caplog.records if "packaged model is used" in record.message]) == 1
 
 
 @pytest.mark.parametrize("version", [0, 1])
@@ -199,7 +199,7 @@ def test_a_card_is_read_once_while_it_is_believed(folder: Path, bucket: Storage)
 
 def test_a_wrong_card_is_refused_by_its_key(folder: Path, bucket: Storage) -> None:
     put(folder, "models/Nuclei/1/card.toml", "radius = 3")
-    with pytest.raises(ModelMismatch, match="models/Nuclei/1/card.toml: radius is no key"):
+    with pytest.raises(ModelMismatch, match="models/Nuclei/1/card.toml: radius is not a key"):
         ModelStore(bucket).card(ModelId("Nuclei", 1))
 
 
@@ -228,4 +228,4 @@ def test_a_damaged_model_is_downloaded_again(
     again = ModelStore(bucket, tmp_path / "cache").find(ModelId("Nuclei", 2))
     assert again.read_text() == "the model"
     assert again.with_name("model.onnx.data").read_text() == "weights"
-    assert "model Nuclei:2: its files in the cache are damaged, it is downloaded again" in caplog.text
+    assert "model Nuclei:2: the files in the cache are damaged; they are downloaded again" in caplog.text
