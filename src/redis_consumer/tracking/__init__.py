@@ -1,4 +1,4 @@
-"""Which cell of one frame is which cell of the next? Label images in, tracks and lineage out; the doorway of this room.
+"""Links the label images of a movie to tracks with a lineage, and reads and writes them.
 
 Names are loaded when they are first used.
 """

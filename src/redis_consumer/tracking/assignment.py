@@ -1,4 +1,4 @@
-"""Which pairs are taken, so that the sum of their costs is least and each side is taken once at most?"""
+"""Solves the assignment problem: chooses pairs with the smallest sum of costs, each row and column at most once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs that may be taken, and what each costs.
+    """Possible pairs and their costs.
 
     Attributes:
-        rows: (n,) index of the first of each pair.
-        columns: (n,) index of the second.
-        costs: (n,) of each; may be negative.
+        rows: (n,) index of the first member of each pair.
+        columns: (n,) index of the second member.
+        costs: (n,) cost of each pair; can be negative.
     """
 
     rows: Indices
@@ -27,23 +27,23 @@ class Pairs:
     costs: Floats
 
     def where(self, kept: npt.NDArray[np.bool_] | Indices) -> Pairs:
-        """The pairs of a mask, or of some indices."""
+        """Return the pairs in a mask or at some indices."""
         return Pairs(self.rows[kept], self.columns[kept], self.costs[kept])
 
 
 def assign(pairs: Pairs, shape: tuple[int, int], skip_cost: float) -> Indices:
-    """Solve the linear assignment problem with the choice to leave a row out.
+    """Solve the linear assignment problem. Rows can be left out.
 
-    Each row gets a column of its own that stands for "none" and costs `skip_cost`, so that a perfect matching of
-    the rows always exists, and the sparse solver of Jonker and Volgenant (1987, Computing 38:325) finds the best.
+    Each row gets an extra column, which stands for "none" and costs `skip_cost`. So a perfect matching of the rows
+    always exists. The sparse solver of Jonker and Volgenant (1987, Computing 38:325) finds the best one.
 
     Args:
         pairs: distinct pairs of row and column.
         shape: numbers of rows and columns.
-        skip_cost: a pair that costs as much or more is never taken.
+        skip_cost: a pair with this cost or a higher one is never chosen.
 
     Returns:
-        Which of `pairs` are taken, in the order of their rows.
+        Indices of the chosen pairs, in the order of their rows.
 
     >>> assign(Pairs(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([1.0, 2.0, 1.0])), (2, 2), 9.0)
     array([1, 2])
@@ -58,7 +58,7 @@ def assign(pairs: Pairs, shape: tuple[int, int], skip_cost: float) -> Indices:
     nobody = np.arange(height)
     costs: Any = np.concatenate([pairs.costs[fits], np.full(height, skip_cost)])
     rows, columns = np.concatenate([pairs.rows[fits], nobody]), np.concatenate([pairs.columns[fits], width + nobody])
-    # The same on all of them changes no order; but 0 would be taken for "no pair".
+    # A constant on all costs doesn't change the result. A cost of 0 would mean "no pair".
     graph = csr_array((costs - costs.min() + 1, (rows, columns)), shape=(height, width + height))
     numbers = csr_array((np.arange(len(rows)), (rows, columns)), shape=graph.shape)
     taken: Indices = numbers[min_weight_full_bipartite_matching(graph)]

@@ -1,8 +1,8 @@
-"""How are tracks written for the tools of the Cell Tracking Challenge?
+"""Writes tracks in the format of the Cell Tracking Challenge.
 
-A folder of masks ``mask000.tif``, … (uint16) and ``res_track.txt`` with one line ``label first last parent`` for each
-track, as in Ulman et al. 2017 (Nature Methods 14:1141). There a track is seen in each of its frames: one that was
-missed in between is written as several, of which each names the one before as its parent.
+The result is a folder of label images ``mask000.tif``, … (uint16) and ``res_track.txt``. This file has one line
+``label first last parent`` for each track, as in Ulman et al. 2017 (Nature Methods 14:1141). The format has no gaps. A
+track with gaps is written as several tracks. Each of them names the previous one as its parent.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Span:
     """One line of ``res_track.txt``.
 
     Attributes:
-        label: in the masks.
-        first: frame in which it is first seen.
-        last: frame in which it is last seen; it is seen in all between.
-        parent: label of the span that it came from, 0 for none.
-        track: label of the track that it is a part of.
+        label: label in the label images.
+        first: first frame.
+        last: last frame. The cell is seen in all frames from `first` to `last`.
+        parent: label of the previous span or of the parent's last span, 0 for none.
+        track: label of the track to which the span belongs.
     """
 
     label: int
@@ -41,7 +41,7 @@ class Span:
 
 
 def spans(tracks: Sequence[Track]) -> list[Span]:
-    """Cut tracks where they have gaps; the first part keeps the track's label.
+    """Cut tracks at their gaps. The first part keeps the label of the track.
 
     >>> [(span.label, span.first, span.last, span.parent) for span in spans([Track(1, (0, 1, 3))])]
     [(1, 0, 1, 0), (2, 3, 3, 1)]
@@ -63,19 +63,19 @@ def spans(tracks: Sequence[Track]) -> list[Span]:
 
 
 def write_challenge(folder: Path, frames: Iterable[Array], tracks: Sequence[Track], count: int) -> list[Path]:
-    """Write masks and ``res_track.txt``.
+    """Write label images and ``res_track.txt``.
 
     Args:
-        folder: made where it isn't there.
-        frames: (Y, X) labels of the tracks, frame by frame; taken one at a time.
-        tracks: of all labels.
+        folder: folder for the files, made if it doesn't exist.
+        frames: (Y, X) labels of the tracks, read frame by frame.
+        tracks: the tracks of all labels.
         count: number of frames.
 
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
-        PermanentError: there are more tracks than uint16 can tell apart.
+        PermanentError: there are more tracks than uint16 has labels.
         OSError: the files can't be written.
     """
     from tifffile import imwrite
@@ -83,7 +83,9 @@ def write_challenge(folder: Path, frames: Iterable[Array], tracks: Sequence[Trac
     folder.mkdir(parents=True, exist_ok=True)
     parts = spans(tracks)
     if len(parts) > np.iinfo(np.uint16).max:
-        raise PermanentError(f"result: {len(parts)} tracks are more than the masks of the challenge can hold (65535)")
+        raise PermanentError(
+            f"result: {len(parts)} tracks are more than the 65535 of the format ctc; remove ctc from the field outputs"
+        )
     table = folder / "res_track.txt"
     table.write_text("".join(f"{part.label} {part.first} {part.last} {part.parent}\n" for part in parts))
     later = [part for part in parts if part.label != part.track]

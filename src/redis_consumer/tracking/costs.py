@@ -1,14 +1,14 @@
-"""How unlikely is it that two regions are one cell, or that two cells are daughters of a third?
+"""Computes the costs of links, gaps and divisions.
 
-A cost is a negative log-likelihood up to a constant, so terms add up: half the square of what was seen, in standard
-deviations. Sources of the terms:
+A cost is a negative log-likelihood up to a constant. So it is a sum of terms. Each term is half the square of a
+difference in standard deviations. Sources of the terms:
 
-* distance, divided by the movement that this pair of frames shows: Jaqaman et al. 2008 (Nature Methods 5:695), who
-  also take gaps and divisions as assignments of their own;
-* overlap of the regions, one minus intersection over union: Fukai and Kawaguchi 2023 (Bioinformatics 39:btac799), and
-  before them the trackers by overlap that Ulman et al. 2017 (Nature Methods 14:1141) compare;
-* change of area and roundness: Al-Kofahi et al. 2006 (Cell Cycle 5:327), as are daughters of about equal area on both
-  sides of their mother.
+* Distance, divided by the movement in this pair of frames: Jaqaman et al. 2008 (Nature Methods 5:695). They also treat
+  gaps and divisions as separate assignments.
+* Overlap of the regions, one minus intersection over union: Fukai and Kawaguchi 2023 (Bioinformatics 39:btac799), and
+  earlier the overlap trackers that Ulman et al. 2017 (Nature Methods 14:1141) compare.
+* Change of area and roundness, and daughters of similar area on opposite sides of their parent: Al-Kofahi et al. 2006
+  (Cell Cycle 5:327).
 """
 
 from __future__ import annotations
@@ -22,37 +22,40 @@ from redis_consumer.tracking.regions import Frame, Regions, overlaps
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-#: Above it two regions aren't linked: 4.9 standard deviations of distance, or 4.2 and no overlap.
+#: Two regions with a higher cost aren't linked: 4.9 standard deviations of distance, or 4.2 without any overlap.
 LINK_LIMIT = 12.0
-#: What a cell that begins costs: a gap or a division that costs more isn't seen in it.
+#: Cost of a track that begins. A gap or a division with a higher cost isn't used for it.
 LATE_LIMIT = 5.0
-#: What a cell that ends costs; it is saved where a gap is closed.
+#: Cost of a track that ends. It is subtracted from the cost of a closed gap.
 END_COST = 4.0
-#: What is saved at most by calling an unlikely link a division.
+#: Largest amount by which an unlikely link lowers the cost of a division that replaces it.
 MOST_DOUBT = 4.0
-#: What no overlap at all costs.
+#: Cost of two regions without overlap.
 OVERLAP_WEIGHT = 3.0
 #: Standard deviation of the logarithm of a cell's area from frame to frame.
 AREA_SPREAD = 0.25
 #: Standard deviation of a cell's roundness from frame to frame.
 ROUNDNESS_SPREAD = 0.2
-#: Shape alone never says that two regions differ: cells round up in mitosis, and are cut off at the border.
+#: Largest cost of a change of shape. Shape alone can't exclude a link: cells round up in mitosis, and the border of the
+#: image cuts them.
 SHAPE_LIMIT = 4.0
-#: Movements below this share of a cell's diameter are never in doubt; less isn't told apart from noise.
+#: Least standard deviation of movement, as a share of a cell's diameter. Smaller movements can't be distinguished from
+#: noise.
 LEAST_MOVEMENT = 0.2
-#: Standard deviation of the logarithm of (areas of both daughters / area of the mother), and of one by the other.
+#: Standard deviation of the logarithm of two ratios of areas: both daughters to the parent, and one daughter to the
+#: other.
 FAMILY_AREA_SPREAD = 0.3
 SISTER_AREA_SPREAD = 0.35
-#: Distance between sisters in diameters of the mother: mean and standard deviation.
+#: Distance between daughters in diameters of the parent: mean and standard deviation.
 SISTER_DISTANCE = (0.8, 0.35)
-#: What it costs that a new daughter touches the border of the image: cells come in there as well.
+#: Cost of a new daughter that touches the border of the image, because cells also enter there.
 BORDER_COST = 4.0
-#: What each missed frame costs.
+#: Cost of each missed frame.
 GAP_COST = 1.0
 
 
 def candidates(before: Regions, after: Regions, max_distance_px: float) -> Pairs:
-    """Pairs of regions whose centroids are near; their cost is the distance in pixels."""
+    """Return the pairs of regions whose centroids are near. Their cost is the distance in pixels."""
     from scipy.spatial import cKDTree
 
     if not (len(before) and len(after)):
@@ -65,9 +68,9 @@ def candidates(before: Regions, after: Regions, max_distance_px: float) -> Pairs
 
 
 def movement_px(pairs: Pairs, before: Regions) -> float:
-    """Standard deviation of the cells' movement along an axis, by the pairs that are nearest to each other both ways.
+    """Estimate the standard deviation of the cells' movement along an axis, from pairs of mutual nearest neighbours.
 
-    The median of a distance in the plane is 1.18 standard deviations, and no wrong pair in few moves it much.
+    The median of a distance in the plane is 1.18 standard deviations. A few wrong pairs hardly change the median.
     """
     size = float(np.sqrt(np.median(before.areas_px) * 4 / np.pi)) if len(before) else 1.0
     least = max(LEAST_MOVEMENT * size, 0.5)
@@ -78,14 +81,14 @@ def movement_px(pairs: Pairs, before: Regions) -> float:
 
 
 def link_pairs(pairs: Pairs, before: Frame, after: Frame, *, sigma_px: float, shift_px: tuple[int, int]) -> Pairs:
-    """Cost of each pair to be one cell in two frames that follow each other.
+    """Return the cost of each pair, if it is one cell in two successive frames.
 
     Args:
-        pairs: as `candidates` gives them.
+        pairs: pairs from `candidates`.
         before: the earlier frame.
-        after: the later one.
-        sigma_px: as `movement_px` gives it.
-        shift_px: by which the scene has moved between them.
+        after: the later frame.
+        sigma_px: standard deviation from `movement_px`.
+        shift_px: movement of the scene between the frames.
     """
     shared = _looked_up(pairs, overlaps(before, after, shift_px), len(after.regions))
     union = before.regions.areas_px[pairs.rows] + after.regions.areas_px[pairs.columns] - shared
@@ -94,27 +97,27 @@ def link_pairs(pairs: Pairs, before: Frame, after: Frame, *, sigma_px: float, sh
 
 
 def gap_pairs(pairs: Pairs, before: Regions, after: Regions, *, sigma_px: float, frames: int) -> Pairs:
-    """Cost of each pair to be one cell that was missed in between.
+    """Return the cost of each pair, if it is one cell that was missed in between.
 
     Args:
-        pairs: as `candidates` gives them.
-        before: the regions with which tracks end.
-        after: the regions with which tracks begin.
+        pairs: pairs from `candidates`.
+        before: the regions at which tracks end.
+        after: the regions at which tracks begin.
         sigma_px: standard deviation of the movement in one frame.
-        frames: from `before` to `after`, 2 or more.
+        frames: number of frames from `before` to `after`, 2 or more.
     """
     costs = (pairs.costs / sigma_px) ** 2 / 2 / frames + GAP_COST * (frames - 1) - END_COST
     return Pairs(pairs.rows, pairs.columns, costs + _shape_costs(pairs, before, after))
 
 
 def division_costs(mothers: Regions, daughters: Regions, family: npt.NDArray[np.intp], sigma_px: float) -> Floats:
-    """Cost of each triple to be a mother and her two daughters.
+    """Return the cost of each triple, if it is a parent and its two daughters.
 
     Args:
         mothers: regions of the earlier frame.
-        daughters: regions of the later one.
-        family: (n, 3) index of the mother, of the daughter that she is linked to and of the one that begins.
-        sigma_px: as `movement_px` gives it.
+        daughters: regions of the later frame.
+        family: (n, 3) indices of the parent, of the daughter that it is linked to and of the daughter that begins.
+        sigma_px: standard deviation from `movement_px`.
     """
     mother, one, other = family.T
     area_one, area_other = daughters.areas_px[one], daughters.areas_px[other]
@@ -134,11 +137,13 @@ def division_costs(mothers: Regions, daughters: Regions, family: npt.NDArray[np.
 
 
 def swallow_costs(before_px: Floats, after_px: Floats) -> Floats:
-    """Cost of each region to be a mother by how much it has just grown: two that touch may be seen as one for a while.
+    """Return the cost of each region, if it is a parent, by its latest growth.
+
+    A region that has grown can be two cells that touch, which segmentation joined for some frames.
 
     Args:
-        before_px: (n,) areas in the frame before.
-        after_px: (n,) areas in the frame in which they would divide.
+        before_px: (n,) areas in the previous frame.
+        after_px: (n,) areas in the last frame before the division.
     """
     growth = np.maximum(np.log(after_px / before_px), 0) / AREA_SPREAD
     price: Floats = np.minimum(growth**2 / 2, SHAPE_LIMIT)
@@ -153,7 +158,7 @@ def _shape_costs(pairs: Pairs, before: Regions, after: Regions) -> Floats:
 
 
 def _looked_up(pairs: Pairs, shared: tuple[Indices, Indices, Floats], width: int) -> Floats:
-    """Number of shared pixels for each pair, 0 where there are none."""
+    """Return the number of shared pixels of each pair, 0 for none."""
     keys, wanted = shared[0] * width + shared[1], pairs.rows * width + pairs.columns
     if not len(keys):
         return np.zeros(len(wanted))
@@ -164,7 +169,7 @@ def _looked_up(pairs: Pairs, shared: tuple[Indices, Indices, Floats], width: int
 
 
 def _is_nearest(groups: Indices, distances: Floats) -> npt.NDArray[np.bool_]:
-    """Whether each entry has the least distance of its group."""
+    """Return whether each entry has the smallest distance in its group."""
     least = np.full(int(groups.max()) + 1, np.inf)
     np.minimum.at(least, groups, distances)
     nearest: npt.NDArray[np.bool_] = distances == least[groups]

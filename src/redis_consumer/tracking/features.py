@@ -1,4 +1,4 @@
-"""What do the contract's linking models want to know of a cell (section 5.7)?"""
+"""Computes the inputs of the contract's linking models for each cell (section 5.7)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
-#: Half of the side of a neighbourhood, in pixels of the image.
+#: Half of the side of a neighbourhood, in image pixels.
 NEIGHBORHOOD_PX = 100
 
 
@@ -20,12 +20,12 @@ class Cells:
     """The cells of one frame, in rising order of their labels.
 
     Attributes:
-        labels: (n,) in the label image.
-        areas_px: (n,).
+        labels: (n,) labels in the label image.
+        areas_px: (n,) numbers of pixels.
         centroids_px: (n, 2) rows and columns.
-        appearances: (n, side, side, 1) pictures of each one.
+        appearances: (n, side, side, 1) a picture of each cell.
         morphologies: (n, 3) area, perimeter and eccentricity.
-        at_border: (n,) whether they touch the border of the image.
+        at_border: (n,) whether a cell touches the border of the image.
     """
 
     labels: Array
@@ -45,9 +45,10 @@ def describe(labels: Array, image: Array, *, side_px: int, is_fixed: bool = Fals
     Args:
         labels: (Y, X) integers, 0 is background.
         image: (Y, X) real image of the same field of view.
-        side_px: of the pictures.
-        is_fixed: cut a square of this side around the centroid, 0 beyond the image; else the cell's box is resized.
-        normalize: bring each such square to a mean of 0 and a standard deviation of 1.
+        side_px: side of the pictures.
+        is_fixed: cut a square of this side around the centroid, with 0 outside the image. By default, the bounding box
+            of the cell is resized.
+        normalize: give each such square a mean of 0 and a standard deviation of 1.
     """
     from skimage.measure import regionprops
     from skimage.transform import resize
@@ -75,7 +76,7 @@ def describe(labels: Array, image: Array, *, side_px: int, is_fixed: bool = Fals
 
 
 def adjacency(centroids_px: Array, distance_px: float) -> Floats:
-    """Which cells are neighbours, (n, n), scaled on both sides by the root of the number of neighbours."""
+    """Return the (n, n) matrix of neighbours, scaled on both sides by the root of the number of neighbours."""
     away = centroids_px[:, np.newaxis] - centroids_px[np.newaxis]
     near = (np.hypot(away[..., 0], away[..., 1]) < distance_px).astype(np.float32)
     root = 1 / np.sqrt(near.sum(axis=0) + 1e-5)
@@ -84,7 +85,7 @@ def adjacency(centroids_px: Array, distance_px: float) -> Floats:
 
 
 def neighborhood(image: Array, centroid_px: Array, side_px: int) -> Floats:
-    """The surroundings of a place, (side, side), 0 beyond the image, resized from 201 x 201 pixels."""
+    """Return the surroundings of a place, (side, side), resized from 201 x 201 pixels, with 0 outside the image."""
     from skimage.transform import resize
 
     cut = cut_square(image, centroid_px, 2 * NEIGHBORHOOD_PX + 1)
@@ -93,7 +94,7 @@ def neighborhood(image: Array, centroid_px: Array, side_px: int) -> Floats:
 
 
 def cut_square(image: Array, center_px: Array | tuple[float, float], side_px: int) -> Floats:
-    """A square around a place, 0 beyond the image."""
+    """Return a square around a place, with 0 outside the image."""
     top, left = (int(place) - side_px // 2 for place in center_px)
     cut = np.zeros((side_px, side_px), np.float32)
     inside = image[max(top, 0) : max(top + side_px, 0), max(left, 0) : max(left + side_px, 0)]

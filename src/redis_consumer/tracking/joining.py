@@ -1,4 +1,4 @@
-"""How do links between neighbouring frames become tracks: which gaps are closed, which cells are daughters?"""
+"""Joins the links between successive frames to tracks: closes gaps and finds divisions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from redis_consumer.tracking.tracks import Links, Tracking
 Indices = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]
 
-#: A daughter, or a mother, seen in fewer frames than this while the movie went on may be a flaw of segmentation.
+#: A parent or daughter that is seen in fewer frames can be an error of segmentation, unless the movie begins or ends.
 _SHORT_FRAMES = 3
-#: What each frame less than that costs.
+#: Cost of each frame below this number.
 _SHORT_COST = 2.0
 
 
 def join_tracks(links: Sequence[Links], *, max_distance_px: float, max_gap: int) -> Tracking:
-    """Close gaps and find divisions in one assignment, and number the tracks in the order in which they begin.
+    """Close gaps and find divisions in one assignment. Number the tracks in the order in which they begin.
 
     Args:
-        links: of each frame.
-        max_distance_px: over a gap.
-        max_gap: frames that a cell may be missed.
+        links: the links of each frame.
+        max_distance_px: largest movement over a gap.
+        max_gap: largest number of frames in which a cell can be missed.
     """
     chain = _Chain(links)
     gaps = _gaps(links, chain, max_distance_px, max_gap)
@@ -45,13 +45,13 @@ def join_tracks(links: Sequence[Links], *, max_distance_px: float, max_gap: int)
 
 
 class _Chain:
-    """All regions of a movie, numbered through, and which follows which.
+    """All regions of a movie with consecutive numbers, and the links between them.
 
     Attributes:
         starts: (frames + 1,) number of the first region of each frame.
         frame: (n,) frame of each region.
-        next: (n,) number of the region that is the same cell next, -1 where there is none.
-        mother: (n,) number of the region that divided into this one, -1 where there is none.
+        next: (n,) number of the next region of the same cell, -1 for none.
+        mother: (n,) number of the region that divided into this one, -1 for none.
     """
 
     def __init__(self, links: Sequence[Links]) -> None:
@@ -67,13 +67,13 @@ class _Chain:
             )
 
     def begins(self) -> npt.NDArray[np.bool_]:
-        """Which regions follow no other one."""
+        """Return which regions begin a track."""
         result = np.ones(len(self.next), bool)
         result[self.next[self.next >= 0]] = False
         return result
 
     def lengths(self) -> tuple[Indices, Indices]:
-        """For each region the number of regions of its track up to it, and from it on, itself included."""
+        """Return for each region the number of regions of its track up to it and from it on, both with itself."""
         past, future = np.ones((2, len(self.next)), np.intp)
         for start, stop in zip(self.starts[:-1], self.starts[1:], strict=True):
             here = np.arange(start, stop)[self.next[start:stop] >= 0]
@@ -84,7 +84,7 @@ class _Chain:
         return past, future
 
     def swallowed(self, links: Sequence[Links]) -> Floats:
-        """For each region, how unlikely a mother it is by how much it has just grown."""
+        """Return for each region the cost of being a parent, by its latest growth."""
         areas = np.concatenate([np.zeros(0), *(each.regions.areas_px for each in links)])
         result = np.zeros(len(areas))
         goes_on = np.flatnonzero(self.next >= 0)
@@ -92,7 +92,7 @@ class _Chain:
         return result
 
     def divide(self, mother: int, *daughters: int) -> None:
-        """End a track with a region, and let two begin as its daughters."""
+        """End a track at a region and begin two tracks as its daughters."""
         self.next[mother] = -1
         self.mother[list(daughters)] = mother
 
@@ -122,7 +122,7 @@ class _Chain:
 def _gaps(
     links: Sequence[Links], chain: _Chain, max_distance_px: float, max_gap: int
 ) -> tuple[Indices, Indices, Floats]:
-    """Pairs of a track's end and a later track's begin, with costs."""
+    """Return pairs of the end of a track and the beginning of a later one, with costs."""
     begins, ends = chain.begins(), chain.next < 0
     found: list[Pairs] = [_no_pairs()]
     for early in range(len(links)):
@@ -141,7 +141,7 @@ def _gaps(
 def _divisions(
     links: Sequence[Links], chain: _Chain
 ) -> tuple[tuple[Indices, Indices, Floats], dict[tuple[int, int], int]]:
-    """Pairs of a mother and a new daughter, with costs; and for each pair the sister, to whom the mother is linked."""
+    """Return pairs of a parent and a new daughter with costs, and for each pair the other daughter."""
     past, future = chain.lengths()
     swallowed = chain.swallowed(links)
     found: list[Pairs] = [_no_pairs()]
@@ -157,7 +157,7 @@ def _divisions(
 
 
 def _missing(length: Indices, possible: int) -> Indices:
-    """Frames by which tracks are too short to be trusted, where the movie would have had room for more."""
+    """Return by how many frames tracks are too short, if the movie has enough frames for longer ones."""
     return np.maximum(min(_SHORT_FRAMES, possible) - length, 0)
 
 

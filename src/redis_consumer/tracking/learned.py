@@ -1,4 +1,4 @@
-"""Which region is which cell, where a model says how likely it is (contract, section 5.7, "Model common to both")?"""
+"""Links cells by the probabilities of a model (contract, section 5.7, "Model common to both")."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from redis_consumer.tracking.tracks import Tracking
 
 Array = npt.NDArray[Any]
 Place = tuple[int, int]
-"""Frame of a cell, and its index in it."""
+"""Frame of a cell, and the index of the cell in that frame."""
 
 Score = Callable[[Sequence[Sequence[Place]], int], Array]
-"""Takes the last places of n tracks and a frame of m cells, and gives (n, m, 3): the probability that a track and a
-cell are others, the same, or mother and daughter; NaN for pairs that are too far apart."""
+"""Takes the last places of n tracks and a frame of m cells. Returns (n, m, 3): the probabilities that a track and a
+cell are different cells, the same cell, or parent and daughter. NaN for pairs that are too far apart."""
 
 _SAME, _DAUGHTER = 1, 2
-#: Divisions of one family that are all so near in time are suspicious.
+#: Several divisions in one family within this number of frames can be errors of the model.
 SUSPICIOUS_FRAMES = 9
 
 
 @dataclass(frozen=True)
 class LearnedOptions:
-    """How probabilities become tracks.
+    """Options for linking by probabilities.
 
     Attributes:
         birth: cost of a track that begins.
         death: cost of a track that ends.
         division: probability above which a new cell is a daughter.
-        track_length: places of a track that the model is told of.
+        track_length: number of last places of a track that the model gets.
     """
 
     birth: float = 0.99
@@ -46,7 +46,7 @@ class LearnedOptions:
 
 @dataclass
 class _Growing:
-    """A track while the movie goes on."""
+    """A track while frames are added."""
 
     places: list[Place]
     parent: int | None = None
@@ -54,7 +54,7 @@ class _Growing:
     is_capped: bool = False
 
     def last(self, count: int) -> list[Place]:
-        """The last places; the last one again where there are fewer."""
+        """Return the last places. If there are fewer, the last one is repeated."""
         recent = self.places[-count:]
         return recent + recent[-1:] * (count - len(recent))
 
@@ -65,8 +65,8 @@ def link_learned(frames: Sequence[Cells], score: Score, options: LearnedOptions,
     Args:
         frames: the cells of each frame.
         score: the model.
-        options: how its answers are used.
-        clean_up: undo divisions of which one daughter was never seen, in families with several close in time.
+        options: how the probabilities are used.
+        clean_up: undo divisions with only one daughter, in families with several divisions close in time.
     """
     tracks: list[_Growing] = []
     for frame, cells in enumerate(frames):
@@ -106,7 +106,7 @@ def _extend(tracks: list[_Growing], frame: int, chances: Array, options: Learned
 
 
 def _costs(tracks: Sequence[_Growing], chances: Array, options: LearnedOptions) -> Array:
-    """Costs of (tracks, then no track) by (cells, then no cell)."""
+    """Return the cost matrix. Rows are the tracks, then "no track". Columns are the cells, then "no cell"."""
     old, new = chances.shape[:2]
     pairs = 1 - np.nan_to_num(chances[..., _SAME])
     pairs[[track.is_capped for track in tracks]] = 1
@@ -119,7 +119,7 @@ def _costs(tracks: Sequence[_Growing], chances: Array, options: LearnedOptions) 
 
 
 def _merge_false_division(tracks: list[_Growing]) -> bool:
-    """Join one mother to her only daughter, where that is the flaw of a model; False where there is none."""
+    """Join one parent to its only daughter, if this is an error of the model; return False if there is none."""
     for family in _families(tracks):
         frames = [tracks[label].places[-1][0] for label in family if tracks[label].daughters]
         if len(frames) < 2 or max(frames) - min(frames) > SUSPICIOUS_FRAMES:
@@ -142,7 +142,7 @@ def _merge(tracks: list[_Growing], mother: _Growing, label: int) -> None:
 
 
 def _families(tracks: Sequence[_Growing]) -> list[list[int]]:
-    """Tracks by the first ancestor that they have in common; parents come before their daughters."""
+    """Group tracks by their first common ancestor. Parents come before their daughters."""
     founders: list[int] = []
     families: dict[int, list[int]] = {}
     for label, track in enumerate(tracks):

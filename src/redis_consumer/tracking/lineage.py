@@ -1,4 +1,4 @@
-"""Which track came from which, and how is that written down?"""
+"""Describes tracks with parents and daughters, checks them, and writes ``lineage.json``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Track:
     """One cell through frames.
 
     Attributes:
-        label: the cell's label in all frames, from 1.
-        frames: those in which it is seen, rising, from 0; frames in which it was missed are left out.
-        parent: label of the cell that divided into this one, None where it wasn't seen to.
-        daughters: labels of the cells that it divided into; none, or two.
+        label: label of the cell in all frames, from 1.
+        frames: frames in which the cell is seen, rising, from 0. Frames in which it was missed are left out.
+        parent: label of the cell that divided into this one, None if there is none.
+        daughters: labels of the two cells that it divided into; empty if it didn't divide.
     """
 
     label: int
@@ -28,11 +28,11 @@ class Track:
 
 
 def lineage_map(tracks: Iterable[Track], first_frames: Mapping[int, int]) -> dict[str, dict[str, Any]]:
-    """Write tracks as the contract's ``lineage.json`` has them (section 5.7).
+    """Return tracks in the format of the contract's ``lineage.json`` (section 5.7).
 
     Args:
-        tracks: all of a movie.
-        first_frames: first frame of each track by its label.
+        tracks: all tracks of a movie.
+        first_frames: first frame of each track, by its label.
     """
     return {
         str(track.label): {
@@ -48,7 +48,7 @@ def lineage_map(tracks: Iterable[Track], first_frames: Mapping[int, int]) -> dic
 
 
 def to_json(tracks: Sequence[Track]) -> str:
-    """The text of ``lineage.json``.
+    """Return the text of ``lineage.json``.
 
     >>> to_json([Track(1, (0, 1))])
     '{"1": {"label": 1, "frames": [0, 1], "daughters": [], "capped": false, "frame_div": null, "parent": null}}'
@@ -57,23 +57,28 @@ def to_json(tracks: Sequence[Track]) -> str:
 
 
 def check(tracks: Sequence[Track], name: str = "lineage") -> None:
-    """Refuse tracks that can't be a lineage.
+    """Check that tracks are a lineage.
 
     Raises:
-        InvalidImage: a label comes twice; a track has no frame, or frames that don't rise; a parent isn't there,
-            doesn't know its daughter, or lives on after her birth.
+        InvalidImage: a label occurs twice; a track has no frames, or frames that don't rise; a parent doesn't exist,
+            doesn't list its daughter, or continues after the daughter begins.
     """
     known = {track.label: track for track in tracks}
     if len(known) < len(tracks):
-        raise InvalidImage(f"{name}: two tracks have one label; give each its own")
+        raise InvalidImage(f"{name}: two tracks have the same label; give each track its own label")
     for track in tracks:
         rises = all(early < late for early, late in zip(track.frames, track.frames[1:], strict=False))
         if not track.frames or not rises or track.frames[0] < 0:
             raise InvalidImage(f"{name}: track {track.label} must list its frames, from 0 and rising")
         if any(daughter not in known or known[daughter].parent != track.label for daughter in track.daughters):
-            raise InvalidImage(f"{name}: track {track.label} has a daughter that isn't there or names another parent")
+            raise InvalidImage(
+                f"{name}: track {track.label} has a daughter that doesn't exist or names another parent; correct it"
+            )
         if track.parent is None:
             continue
         parent = known.get(track.parent)
         if parent is None or track.label not in parent.daughters or parent.frames[-1] >= track.frames[0]:
-            raise InvalidImage(f"{name}: track {track.label} names a parent that isn't there, or lives on after it")
+            raise InvalidImage(
+                f"{name}: track {track.label} names a parent that doesn't exist, doesn't list it as daughter, or "
+                "continues after it begins; correct it"
+            )

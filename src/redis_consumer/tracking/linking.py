@@ -1,9 +1,9 @@
-"""Which region is which cell? Label images of a movie, one by one, become tracks and divisions.
+"""Links the label images of a movie to tracks and divisions.
 
-In the manner of Jaqaman et al. 2008 (Nature Methods 5:695): regions of each two frames are linked by one assignment;
-then the ends of these tracks are joined to beginnings, over frames in which a cell was missed, or a beginning becomes
-the sister of a cell that goes on, by a second assignment over the whole movie. Of the frames only the tables of their
-regions are kept.
+The method follows Jaqaman et al. 2008 (Nature Methods 5:695). A first assignment links the regions of each pair of
+successive frames. A second assignment over the whole movie then closes gaps and finds divisions. It joins the end of a
+track to a later beginning, or makes a beginning the second daughter of a parent. Only tables of the regions are kept in
+memory, not the frames.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from redis_consumer.tracking.tracks import Links, Tracking
 Labels = npt.NDArray[Any]
 Indices = npt.NDArray[np.intp]
 
-#: Of so many nearest cells, two are looked for that may be daughters of a cell that ends.
+#: Number of nearest cells among which the two daughters of a cell that ends are searched.
 _MOST_DAUGHTERS = 6
 
 
 @dataclass(frozen=True)
 class LinkOptions:
-    """How cells may move.
+    """Limits for the movement of cells.
 
     Attributes:
-        max_distance_px: between two frames, and over a gap, at most.
-        max_gap: frames in a row in which a cell may be missed; 0 for none.
+        max_distance_px: largest movement between two frames and over a gap.
+        max_gap: largest number of successive frames in which a cell can be missed; 0 for none.
     """
 
     max_distance_px: float = 50.0
@@ -43,10 +43,10 @@ class LinkOptions:
 
 
 class Linker:
-    """Takes the label images of a movie in their order and gives its tracks.
+    """Takes the label images of a movie in their order and returns its tracks.
 
     Args:
-        options: how cells may move.
+        options: limits for the movement of cells.
 
     >>> linker = Linker()
     >>> for column in (1, 2):
@@ -64,20 +64,20 @@ class Linker:
         self._offset_px = np.zeros(2)
 
     def add(self, labels: Labels, shift_px: tuple[int, int] = (0, 0)) -> None:
-        """Link the next frame to the one before.
+        """Link the next frame to the previous one.
 
         Args:
             labels: (Y, X) integers, 0 is background.
-            shift_px: rows and columns by which the scene has moved since the frame before.
+            shift_px: rows and columns by which the scene has moved since the previous frame.
 
         Raises:
-            ValueError: `labels` is no label image, or has another size than those before.
+            ValueError: `labels` is not a label image, or has another size than earlier frames.
         """
         frame = measure(labels)
         if self._last is not None and frame.shape != self._last.shape:
-            raise ValueError(f"labels of shape {frame.shape}: those before had {self._last.shape}")
+            raise ValueError(f"labels: shape {frame.shape} differs from earlier frames, {self._last.shape}")
         self._offset_px = self._offset_px + shift_px
-        # Centroids as if the stage had never moved; pixels stay where they are.
+        # The movement of the stage is subtracted from the centroids, not from the pixels.
         regions = replace(frame.regions, centroids_px=frame.regions.centroids_px - self._offset_px)
         frame = replace(frame, regions=regions)
         if self._last is not None:
@@ -87,7 +87,7 @@ class Linker:
         self._last = frame
 
     def finish(self) -> Tracking:
-        """Close gaps, find divisions, and number the tracks from 1 in the order in which they begin."""
+        """Close gaps and find divisions. Number the tracks from 1 in the order in which they begin."""
         return join_tracks(self._links, max_distance_px=self.options.max_distance_px, max_gap=self.options.max_gap)
 
     def _link(self, before: Frame, after: Frame, shift_px: tuple[int, int]) -> None:
@@ -102,7 +102,7 @@ class Linker:
 
 
 def link_movie(frames: Iterable[Labels], options: LinkOptions | None = None) -> Tracking:
-    """Link the label images of a movie that didn't drift, see `Linker`."""
+    """Link the label images of a movie without drift, see `Linker`."""
     linker = Linker(options)
     for labels in frames:
         linker.add(labels)
@@ -110,7 +110,7 @@ def link_movie(frames: Iterable[Labels], options: LinkOptions | None = None) -> 
 
 
 def _families(near: Pairs, links: Links, before: Regions, after: Regions) -> tuple[Indices, npt.NDArray[np.float64]]:
-    """Triples of a mother, the cell that she is linked to and a cell that begins, which may be sisters, with costs."""
+    """Return possible divisions with costs: triples of a parent, the cell that it links to and a cell that begins."""
     begins = np.ones(len(after), bool)
     begins[links.next[links.next >= 0]] = False
     new = near.where(begins[near.columns])
@@ -124,14 +124,14 @@ def _families(near: Pairs, links: Links, before: Regions, after: Regions) -> tup
 
 
 def _family_costs(family: Indices, links: Links, before: Regions, after: Regions) -> npt.NDArray[np.float64]:
-    """Cost of a division less that of the link which it replaces: one that is good by itself is no mother's."""
+    """Return the costs of divisions, minus the costs of the links that they replace. So a good link is kept."""
     instead = np.minimum(links.costs[family[:, 0]], costs.MOST_DOUBT)
     price: npt.NDArray[np.float64] = costs.division_costs(before, after, family, links.sigma_px) - instead
     return price
 
 
 def _link_to_one_daughter(new: Pairs, links: Links, before: Regions, after: Regions) -> None:
-    """Link a cell that ends to one of two new ones, where they look like its daughters; the other follows later."""
+    """Link a cell that ends to one of two new cells that can be its daughters. The other one is linked later."""
     ends = new.where(links.next[new.rows] < 0)
     taken: set[int] = set()
     for mother in np.unique(ends.rows):

@@ -1,4 +1,4 @@
-"""How do tracks look to a person? A small animation: the movie, and behind each cell the way that it came."""
+"""Draws tracks as a small animation: the movie with the latest path of each cell."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from redis_consumer.tracking.tracks import Tracking
 Array = npt.NDArray[Any]
 Picture = npt.NDArray[np.uint8]
 
-#: Longer side of the animation in pixels at most, and its frames at most, evenly taken from the movie.
+#: Largest side of the animation in pixels, and its largest number of frames, taken evenly from the movie.
 SIDE_PX = 640
 MOST_FRAMES = 120
-#: Frames of the way behind a cell.
+#: Number of frames for which the path of a cell is drawn.
 TRAIL_FRAMES = 12
 FRAME_MS = 120
 #: Percentiles of a frame that become black and white.
 STRETCH = (0.5, 99.7)
-#: Colours of the palette: grey levels of the image, of which GIF packs few well, then hues of the tracks.
+#: Colours of the palette: grey levels of the image, few so that GIF packs them well, then hues of the tracks.
 _GREYS = 32
 _HUES = 256 - _GREYS
-#: Side of the square over which noise is averaged: it takes most of a GIF's bytes.
+#: Side of the square over which pixels are averaged. Without averaging, noise takes most of the bytes of a GIF.
 _SMOOTHED_PX = 3
 
 
 def write_preview(
     path: Path, images: Iterable[Array], tracking: Tracking, offsets_px: list[tuple[int, int]] | None = None
 ) -> None:
-    """Write ``tracks.gif``: each cell a dot with a trail of its colour; daughters begin where their mother ended.
+    """Write ``tracks.gif``. Each cell is a dot with a trail of its colour. Daughters begin where their parent ended.
 
     Args:
-        path: of the file.
-        images: (Y, X) frames of any real dtype; taken one at a time.
-        tracking: what the linker gave.
-        offsets_px: for each frame, by how much the scene has moved since the first one; nowhere by default.
+        path: path of the file.
+        images: (Y, X) frames of any real dtype, read one at a time.
+        tracking: result of the linker.
+        offsets_px: for each frame, the movement of the scene since the first frame; none by default.
 
     Raises:
         OSError: the file can't be written.
@@ -73,7 +73,7 @@ def _pictures(images: Iterable[Array], tracking: Tracking, offsets_px: list[tupl
 
 
 class _Trails:
-    """The last places of the cells of one frame."""
+    """The last positions of the cells of one frame."""
 
     def __init__(self, tracking: Tracking) -> None:
         self.tracking = tracking
@@ -92,7 +92,7 @@ class _Trails:
             self.places[label] = [*recent, (frame, place)]
 
     def shown(self) -> Iterator[tuple[int, list[Array]]]:
-        """Label and places, the present one last, of each cell of the frame."""
+        """Yield label and positions of each cell of the frame, the current position last."""
         for label in self.here:
             yield label, [place for _, place in self.places[label]]
 
@@ -108,7 +108,7 @@ def _greys(image: Array, step: int) -> Picture:
 
 
 def _palette() -> bytes:
-    """Grey levels, then hues a golden angle apart, so that cells that are born together differ."""
+    """Return grey levels, then hues that differ by the golden angle, so that successive labels look different."""
     from colorsys import hsv_to_rgb
 
     greys = [(level * 255 // (_GREYS - 1),) * 3 for level in range(_GREYS)]

@@ -1,6 +1,6 @@
-"""Which regions does a frame hold: where, how large, of what shape, and over which regions of the frame before?
+"""Measures the regions of a label image, and the overlap of regions in two frames.
 
-Everything is counted over all pixels of a frame at once (``numpy.bincount``), whatever the number of regions.
+All values are computed over all pixels of a frame at once (``numpy.bincount``), for any number of regions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-#: Labels below this number are found by a table of as many entries, others by sorting.
+#: Labels below this number are indexed by a table with one entry for each number, higher ones by sorting.
 _TABLE = 1 << 22
 
 
@@ -24,11 +24,11 @@ class Regions:
     """The regions of one label image, in rising order of their labels.
 
     Attributes:
-        labels: (n,) their labels in the image.
-        areas_px: (n,) numbers of their pixels.
-        centroids_px: (n, 2) rows and columns of their centres.
-        roundness: (n,) shorter by longer axis of the ellipse with the same second moments, 0 to 1.
-        at_border: (n,) whether they touch the border of the image.
+        labels: (n,) labels in the image.
+        areas_px: (n,) numbers of pixels.
+        centroids_px: (n, 2) rows and columns of the centres.
+        roundness: (n,) ratio of the shorter to the longer axis of the ellipse with the same second moments, 0 to 1.
+        at_border: (n,) whether a region touches the border of the image.
     """
 
     labels: Array
@@ -41,7 +41,7 @@ class Regions:
         return len(self.labels)
 
     def at(self, indices: Indices) -> Regions:
-        """Some of them."""
+        """Return the regions at these indices."""
         return Regions(
             self.labels[indices],
             self.areas_px[indices],
@@ -53,13 +53,13 @@ class Regions:
 
 @dataclass(frozen=True)
 class Frame:
-    """A label image with its regions, and for each of its foreground pixels which region it belongs to.
+    """The regions of a label image and their pixels.
 
     Attributes:
         shape: (Y, X) of the image.
-        regions: those in the image.
-        pixels: flat positions of the foreground.
-        owners: index into `regions` for each of `pixels`.
+        regions: the regions of the image.
+        pixels: flat indices of the foreground pixels.
+        owners: for each of `pixels` the index of its region in `regions`.
     """
 
     shape: tuple[int, ...]
@@ -72,10 +72,10 @@ def measure(labels: Array) -> Frame:
     """Measure the regions of a label image.
 
     Args:
-        labels: (Y, X) integers, 0 is background; labels may have gaps.
+        labels: (Y, X) integers, 0 is background; labels can have gaps.
 
     Raises:
-        ValueError: `labels` is no image of integers, or holds negative ones.
+        ValueError: `labels` is not an image of integers, or has negative values.
 
     >>> measure(np.array([[0, 5, 5], [0, 5, 2]])).regions.areas_px
     array([1., 3.])
@@ -97,15 +97,15 @@ def measure(labels: Array) -> Frame:
 
 
 def overlaps(before: Frame, after: Frame, shift_px: tuple[int, int] = (0, 0)) -> tuple[Indices, Indices, Floats]:
-    """Count the pixels that regions of two frames have in common.
+    """Count the pixels that regions of two frames share.
 
     Args:
-        before: n regions.
-        after: m regions, in a frame of the same shape.
+        before: the earlier frame.
+        after: the later frame, of the same shape.
         shift_px: rows and columns by which the scene has moved from `before` to `after`.
 
     Returns:
-        For each pair that overlaps: index in `before`, index in `after`, number of pixels.
+        For each overlapping pair: its index in `before`, its index in `after`, and the number of shared pixels.
     """
     from scipy.sparse import coo_array
 
@@ -117,12 +117,12 @@ def overlaps(before: Frame, after: Frame, shift_px: tuple[int, int] = (0, 0)) ->
     counts = coo_array(
         (np.ones(int(both.sum())), (under[both], owners[both])), (len(before.regions), len(after.regions))
     )
-    counts = counts.tocsr().tocoo()  # sums up what falls together, without sorting all pixels
+    counts = counts.tocsr().tocoo()  # adds up equal pairs without sorting all pixels
     return counts.coords[0].astype(np.intp), counts.coords[1].astype(np.intp), counts.data
 
 
 def _indexed(values: Array) -> tuple[Array, Indices]:
-    """The distinct values in rising order, and the index of each value among them."""
+    """Return the distinct values in rising order, and the index of each value among them."""
     if values.size and int(values.max()) >= _TABLE:
         distinct, index = np.unique(values, return_inverse=True)
         return distinct, index.astype(np.intp)
@@ -133,7 +133,7 @@ def _indexed(values: Array) -> tuple[Array, Indices]:
 
 
 def _moved(frame: Frame, shift_px: tuple[int, int]) -> tuple[Indices, Indices]:
-    """Foreground pixels of a frame moved back by a shift, without those that leave the image."""
+    """Return the foreground pixels of a frame, moved back by a shift, without those that leave the image."""
     if shift_px == (0, 0):
         return frame.pixels, frame.owners
     rows, columns = np.divmod(frame.pixels, frame.shape[1])
@@ -143,7 +143,10 @@ def _moved(frame: Frame, shift_px: tuple[int, int]) -> tuple[Indices, Indices]:
 
 
 def _roundness(yy: Floats, xx: Floats, xy: Floats) -> Floats:
-    """Shorter by longer axis, by the second central moments; 1/12 is that of a pixel about its own centre."""
+    """Return the ratio of the shorter to the longer axis, from the second central moments.
+
+    1/12 is the second moment of a single pixel about its centre.
+    """
     middle = (yy + xx) / 2 + 1 / 12
     spread = np.hypot((yy - xx) / 2, xy)
     return np.sqrt((middle - spread) / (middle + spread))

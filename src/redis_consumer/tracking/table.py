@@ -1,4 +1,4 @@
-"""Where was each cell in each frame? A table for spreadsheets."""
+"""Writes a CSV table with the position of each cell in each frame."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ COLUMNS = ("track", "frame", "y_px", "x_px", "area_px", "parent", "source_label"
 
 
 def write_table(path: Path, tracking: Tracking, offsets_px: list[tuple[int, int]] | None = None) -> None:
-    """Write a CSV file of one row for each cell and frame, track by track.
+    """Write a CSV file with one row for each cell and frame, track by track.
 
-    Columns: ``track`` its label in the labelled movie, ``frame`` from 0, ``y_px``, ``x_px`` its centroid in the movie
-    as it was given, ``area_px``, ``parent`` label of the track that divided into it, empty for none, and
-    ``source_label`` its label in the segmentation of that frame.
+    The columns are:
+
+    * ``track``: label of the track in the labelled movie
+    * ``frame``: number of the frame, from 0
+    * ``y_px`` and ``x_px``: centroid in the input movie
+    * ``area_px``: number of pixels
+    * ``parent``: label of the track that divided into this one, empty for none
+    * ``source_label``: label in the segmentation of that frame
 
     Args:
-        path: of the file.
-        tracking: what the linker gave.
-        offsets_px: for each frame, by how much the scene has moved since the first one; nowhere by default.
+        path: path of the file.
+        tracking: result of the linker.
+        offsets_px: for each frame, the movement of the scene since the first frame; none by default.
 
     Raises:
         OSError: the file can't be written.

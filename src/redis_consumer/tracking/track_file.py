@@ -1,7 +1,7 @@
-"""What does a ``.trk`` or ``.trks`` file hold, and how is one written?
+"""Reads ``.trk`` and ``.trks`` files and writes ``.trk`` files.
 
-Both are tar archives, gzipped or not, of ``raw.npy``, ``tracked.npy`` and a lineage (contract, section 5.7). Of a
-file from outside only these members are taken, each up to a limit that is checked while it is unpacked.
+Both are tar archives, gzipped or not, of ``raw.npy``, ``tracked.npy`` and a lineage (contract, section 5.7). Only the
+two arrays are read. Their size is limited, and the limit is checked while they are unpacked.
 """
 
 from __future__ import annotations
@@ -28,60 +28,60 @@ SUFFIXES = (".trk", ".trks")
 #: 60 frames of 2048 x 2048 px as float32, twice.
 DEFAULT_MAX_BYTES = 2 << 30
 ARRAYS = ("raw.npy", "tracked.npy")
-#: Bytes of an extended header of the archive, and of an array's.
+#: Largest size of an extended header of the archive, and of the header of an array.
 _MAX_HEADER_BYTES = 1 << 20
 _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE
 )  # fmt: skip
 _GZIP = b"\x1f\x8b"
-#: The fastest level: arrays of labels become 20 times smaller by it, and hardly more by others.
+#: The fastest level packs arrays of labels to a twentieth of their size. Other levels are hardly better.
 _LEVEL = 1
 
 
 @dataclass(frozen=True)
 class TrackFile:
-    """What a track file holds.
+    """The content of a track file.
 
     Attributes:
-        raw: (T, Y, X, C) for ``.trk``, (B, T, Y, X, C) for ``.trks``; the images.
-        labels: the same shape with one channel; integers, 0 is background.
+        raw: the images, (T, Y, X, C) for ``.trk`` and (B, T, Y, X, C) for ``.trks``.
+        labels: integers of the same shape with one channel; 0 is background.
     """
 
     raw: Array
     labels: Array
 
     def movies(self) -> Iterator[tuple[Array, Array]]:
-        """Images (T, Y, X, C) and labels (T, Y, X) of each movie in it."""
+        """Yield images (T, Y, X, C) and labels (T, Y, X) of each movie."""
         for raw, labels in zip(self.raw, self.labels, strict=True) if self.raw.ndim == 5 else [(self.raw, self.labels)]:
             yield raw, labels[..., 0]
 
 
 def read_track_file(path: Path, *, name: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> TrackFile:
-    """Read images and labels of a ``.trk`` or ``.trks`` file; nothing is written to disk, no pickle is loaded.
+    """Read images and labels of a ``.trk`` or ``.trks`` file. Nothing is written to disk, and no pickle is loaded.
 
     Args:
         path: the local file.
-        name: the scientist's name of it, for messages and for its suffix; None for the file's own.
-        max_bytes: what it may unpack to.
+        name: the user's name for the file, for messages and for its suffix; None for the name of `path`.
+        max_bytes: largest unpacked size.
 
     Raises:
-        InvalidImage: no track file, damaged, without one of its arrays, or with arrays that don't belong together.
-        UnsafeArchive: it unpacks to more than `max_bytes`.
+        InvalidImage: the file is not a track file, is damaged, lacks an array, or has arrays that don't fit together.
+        UnsafeArchive: the file unpacks to more than `max_bytes`.
         OSError: the local file can't be opened.
     """
     name = name or path.name
     if not name.lower().endswith(SUFFIXES):
-        raise InvalidImage(f"{name}: is no track file; give it the suffix {' or '.join(SUFFIXES)}")
+        raise InvalidImage(f"{name}: is not a track file; give it the suffix {' or '.join(SUFFIXES)}")
     arrays: dict[str, Array] = {}
     with path.open("rb") as file:
         try:
             for member, array in _arrays(file, name, max_bytes):
                 if member in arrays:
-                    raise InvalidImage(f"{name}: holds {member} twice; write the file again")
+                    raise InvalidImage(f"{name}: contains {member} twice; write the file again")
                 arrays[member] = array
         except (InvalidImage, UnsafeArchive, MemoryError):
             raise
-        except Exception as error:  # tarfile, zlib and numpy raise nearly anything for a damaged file
+        except Exception as error:  # tarfile, zlib and numpy raise many kinds of errors for a damaged file
             raise InvalidImage(f"{name}: isn't a readable track file; write it again and upload it whole") from error
     missing = [member for member in ARRAYS if member not in arrays]
     if missing:
@@ -93,7 +93,7 @@ def load_track_file(filename: str | os.PathLike[str]) -> dict[str, Array]:
     """Read images and labels as the consumers of 2020 did (contract, section 5.7).
 
     Returns:
-        ``X`` the images, ``y`` the labels, see `TrackFile`.
+        A dictionary with the images ``X`` and the labels ``y``, see `TrackFile`.
 
     Raises:
         InvalidImage, UnsafeArchive, OSError: as `read_track_file`.
@@ -108,10 +108,10 @@ def write_track_file(
     """Write a ``.trk`` file, frame by frame.
 
     Args:
-        path: of the file, gzipped.
+        path: path of the gzipped file.
         raw: (Y, X) images, written as float32.
-        labels: (Y, X) labels of the tracks; written as uint16 where they fit, as the contract has it.
-        tracks: of all labels.
+        labels: (Y, X) labels of the tracks, written as uint16 if they fit (contract).
+        tracks: the tracks of all labels.
         shape: (T, Y, X) of the movie.
 
     Raises:
@@ -141,7 +141,7 @@ def _add(archive: tarfile.TarFile, member: str, size: int, content: Any) -> None
 
 
 class _Frames:
-    """A file to read from that is made of arrays, one after the other."""
+    """A readable file whose content is a header and arrays, one after the other."""
 
     def __init__(self, head: bytes, frames: Iterator[Array], dtype: np.dtype[Any]) -> None:
         self.frames = frames
@@ -164,7 +164,7 @@ class _Frames:
 
 
 def _arrays(file: BinaryIO, name: str, max_bytes: int) -> Iterator[tuple[str, Array]]:
-    """The arrays in a tar archive, by the last part of their names; what else is in it is passed over."""
+    """Yield the arrays of a tar archive with the last part of their names. Other members are skipped."""
     is_zipped = file.read(2) == _GZIP
     file.seek(0)
     stream: Any = _Limited(cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if is_zipped else file, name, max_bytes)
@@ -176,7 +176,7 @@ def _arrays(file: BinaryIO, name: str, max_bytes: int) -> Iterator[tuple[str, Ar
 
 
 def _read_array(content: IO[bytes], size: int) -> Array:
-    """Read an NPY file whose header may not promise more than there is: memory is taken by it."""
+    """Read an NPY file. Check its header against its size first, because memory is allocated by the header."""
     form, head = np.lib.format, cast("IO[bytes]", _Head(content))
     is_first = form.read_magic(head) == (1, 0)
     shape, is_fortran, dtype = (form.read_array_header_1_0 if is_first else form.read_array_header_2_0)(head)
@@ -187,7 +187,7 @@ def _read_array(content: IO[bytes], size: int) -> Array:
 
 
 class _Entry(tarfile.TarInfo):
-    """Looks at the length of an extended header before the library reads it whole."""
+    """Checks the length of an extended header before the library reads it."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _EXTENDED and self.size > _MAX_HEADER_BYTES:
@@ -197,7 +197,7 @@ class _Entry(tarfile.TarInfo):
 
 
 class _Head:
-    """The beginning of a stream, of which no long part is read at once."""
+    """A stream that refuses to read a long part at once."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -210,7 +210,7 @@ class _Head:
 
 
 class _Limited:
-    """A stream that ends in an error after a number of bytes."""
+    """A stream that raises an error after a number of bytes."""
 
     def __init__(self, stream: IO[bytes], name: str, max_bytes: int) -> None:
         self.stream = stream
@@ -230,8 +230,8 @@ def _checked(file: TrackFile, name: str) -> TrackFile:
     raw, labels = file.raw, file.labels
     if raw.ndim not in (4, 5) or labels.shape != (*raw.shape[:-1], 1) or not raw.size:
         raise InvalidImage(
-            f"{name}: raw.npy of shape {raw.shape} and tracked.npy of {labels.shape} don't belong together; write both "
-            "as (frames, y, x, channels), the labels with one channel"
+            f"{name}: the shapes of raw.npy, {raw.shape}, and tracked.npy, {labels.shape}, don't fit together; "
+            "write both as (frames, y, x, channels), and the labels with one channel"
         )
     if raw.dtype.kind not in "buif" or labels.dtype.kind not in "buif":
         raise InvalidImage(
@@ -240,8 +240,6 @@ def _checked(file: TrackFile, name: str) -> TrackFile:
     if labels.dtype.kind not in "u":
         whole = labels.astype(np.int64)
         if (whole != labels).any() or whole.min() < 0 or whole.max() > np.iinfo(np.uint32).max:
-            raise InvalidImage(
-                f"{name}: tracked.npy holds numbers that are no labels; write whole numbers of 0 or more"
-            )
+            raise InvalidImage(f"{name}: tracked.npy has values that are not labels; write whole numbers of 0 or more")
         labels = whole.astype(np.uint32)
     return TrackFile(raw, labels)

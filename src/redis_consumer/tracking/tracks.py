@@ -1,4 +1,4 @@
-"""What is known of a movie's regions while they are linked, and of its tracks in the end?"""
+"""Holds the links between regions of a movie, and the finished tracks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass
 class Links:
-    """The regions of one frame and where they go.
+    """The regions of one frame and their links to the next frame.
 
     Attributes:
-        regions: of the frame, n of them; centroids as if the stage had never moved.
-        next: (n,) index of the region of the next frame that is the same cell, -1 where there is none.
-        costs: (n,) of the link to it, `LINK_LIMIT` where there is none.
+        regions: the n regions of the frame. The movement of the stage is subtracted from their centroids.
+        next: (n,) index of the same cell in the next frame, -1 for none.
+        costs: (n,) cost of this link, `LINK_LIMIT` for none.
         sigma_px: standard deviation of the cells' movement along an axis to the next frame.
-        families: (m, 3) triples that may be a division: a region of this frame, the region of the next frame that it
-            is linked to, and one that has no link to this frame.
-        family_costs: (m,) their costs.
+        families: (m, 3) triples that can be a division: a region of this frame, the region of the next frame that it
+            is linked to, and a region of the next frame without a link to this frame.
+        family_costs: (m,) costs of these triples.
     """
 
     regions: Regions
@@ -43,10 +43,10 @@ class Tracking:
     """The tracks of a movie.
 
     Attributes:
-        tracks: in rising order of their labels, which begin at 1 and have no gap.
-        source_labels: for each frame the labels of its regions as they were given, rising.
-        track_labels: for each frame the labels of the tracks that the regions belong to.
-        regions: for each frame its regions as they were measured, centroids as if the stage had never moved.
+        tracks: the tracks in rising order of their labels, which begin at 1 and have no gaps.
+        source_labels: for each frame the labels of its regions in the input, rising.
+        track_labels: for each frame the labels of the tracks of these regions.
+        regions: for each frame its measured regions. The movement of the stage is subtracted from their centroids.
     """
 
     tracks: tuple[Track, ...]
@@ -55,11 +55,11 @@ class Tracking:
     regions: tuple[Regions, ...]
 
     def relabel(self, frame: int, labels: Array) -> npt.NDArray[np.uint32]:
-        """Give each region of a frame the label of its track.
+        """Return the label image of a frame with the labels of its tracks.
 
         Args:
-            frame: from 0.
-            labels: (Y, X), the label image that was linked as this frame.
+            frame: number of the frame, from 0.
+            labels: (Y, X) label image that was linked as this frame.
         """
         source, target = self.source_labels[frame], self.track_labels[frame]
         if not len(source):

@@ -10,16 +10,16 @@ from redis_consumer.errors import InvalidImage
 from redis_consumer.tracking.lineage import Track, check, to_json
 
 BROKEN = {
-    "one label twice": ([Track(1, (0,)), Track(1, (1,))], "two tracks have one label"),
+    "one label twice": ([Track(1, (0,)), Track(1, (1,))], "two tracks have the same label"),
     "no frame": ([Track(1, ())], "must list its frames"),
     "falling frames": ([Track(1, (2, 1))], "must list its frames"),
     "a negative frame": ([Track(1, (-1, 1))], "must list its frames"),
-    "a daughter that isn't there": ([Track(1, (0,), None, (2,))], "a daughter that isn't there"),
+    "a daughter that isn't there": ([Track(1, (0,), None, (2,))], "a daughter that doesn't exist"),
     "a daughter of another": ([Track(1, (0,), None, (2,)), Track(2, (1,), 3)], "names another parent"),
-    "a parent that isn't there": ([Track(1, (1,), 9)], "names a parent that isn't there"),
-    "a parent that knows nothing": ([Track(1, (0,)), Track(2, (1,), 1)], "names a parent that isn't there"),
-    "a parent that lives on": ([Track(1, (0, 1), None, (2,)), Track(2, (1,), 1)], "or lives on after it"),
-    "its own parent": ([Track(1, (0,), 1, (1,))], "or lives on after it"),
+    "a parent that isn't there": ([Track(1, (1,), 9)], "names a parent that doesn't exist"),
+    "a parent that knows nothing": ([Track(1, (0,)), Track(2, (1,), 1)], "doesn't list it as daughter"),
+    "a parent that lives on": ([Track(1, (0, 1), None, (2,)), Track(2, (1,), 1)], "or continues after it begins"),
+    "its own parent": ([Track(1, (0,), 1, (1,))], "or continues after it begins"),
 }
 
 

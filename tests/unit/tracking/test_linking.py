@@ -133,7 +133,7 @@ def test_empty_frames_and_movies_have_no_tracks() -> None:
 
 
 def test_frames_of_two_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="those before had"):
+    with pytest.raises(ValueError, match="differs from earlier frames"):
         link_movie([np.zeros((8, 8), int), np.zeros((8, 9), int)])
 
 

@@ -90,11 +90,11 @@ HOSTILE: dict[str, tuple[dict[str, bytes], str]] = {
     "pickle": ({**GOOD, "tracked.npy": npy(np.array([[object]], object), is_pickle=True)}, "isn't a readable"),
     "pure pickle": ({**GOOD, "raw.npy": pickle.dumps("x")}, "isn't a readable"),
     "cut off": ({**GOOD, "raw.npy": GOOD["raw.npy"][:-8]}, "isn't a readable"),
-    "another shape": ({**GOOD, "tracked.npy": npy(LABELS[:2, ..., None])}, "don't belong together"),
-    "one axis": ({**GOOD, "raw.npy": npy(np.zeros(4)), "tracked.npy": npy(np.zeros(4))}, "don't belong together"),
+    "another shape": ({**GOOD, "tracked.npy": npy(LABELS[:2, ..., None])}, "don't fit together"),
+    "one axis": ({**GOOD, "raw.npy": npy(np.zeros(4)), "tracked.npy": npy(np.zeros(4))}, "don't fit together"),
     "no pixels": ({"raw.npy": npy(np.zeros((0, 2, 2, 1))), "tracked.npy": npy(np.zeros((0, 2, 2, 1)))}, "don't belong"),
-    "fractions": ({**GOOD, "tracked.npy": npy(LABELS[..., None] + 0.5)}, "are no labels"),
-    "negative": ({**GOOD, "tracked.npy": npy(LABELS[..., None] - 1)}, "are no labels"),
+    "fractions": ({**GOOD, "tracked.npy": npy(LABELS[..., None] + 0.5)}, "are not labels"),
+    "negative": ({**GOOD, "tracked.npy": npy(LABELS[..., None] - 1)}, "are not labels"),
     "text": ({**GOOD, "raw.npy": npy(np.full((*LABELS.shape, 1), "a"))}, "aren't real numbers"),
 }
 
@@ -160,7 +160,7 @@ def test_a_member_twice_is_refused(tmp_path: Path) -> None:
             entry = tarfile.TarInfo("raw.npy")
             entry.size = len(GOOD["raw.npy"])
             archive.addfile(entry, io.BytesIO(GOOD["raw.npy"]))
-    with pytest.raises(InvalidImage, match=r"holds raw.npy twice"):
+    with pytest.raises(InvalidImage, match=r"contains raw.npy twice"):
         read_track_file(path)
 
 
@@ -175,7 +175,7 @@ def test_links_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidImage, match="is no track file"):
+    with pytest.raises(InvalidImage, match="is not a track file"):
         read_track_file(packed(tmp_path / "a.tar", GOOD))
 
 
