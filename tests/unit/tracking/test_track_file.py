@@ -92,7 +92,10 @@ HOSTILE: dict[str, tuple[dict[str, bytes], str]] = {
     "cut off": ({**GOOD, "raw.npy": GOOD["raw.npy"][:-8]}, "isn't a readable"),
     "another shape": ({**GOOD, "tracked.npy": npy(LABELS[:2, ..., None])}, "don't fit together"),
     "one axis": ({**GOOD, "raw.npy": npy(np.zeros(4)), "tracked.npy": npy(np.zeros(4))}, "don't fit together"),
-    "no pixels": ({"raw.npy": npy(np.zeros((0, 2, 2, 1))), "tracked.npy": npy(np.zeros((0, 2, 2, 1)))}, "don't belong"),
+    "no pixels": (
+        {"raw.npy": npy(np.zeros((0, 2, 2, 1))), "tracked.npy": npy(np.zeros((0, 2, 2, 1)))},
+        "don't fit together",
+    ),
     "fractions": ({**GOOD, "tracked.npy": npy(LABELS[..., None] + 0.5)}, "are not labels"),
     "negative": ({**GOOD, "tracked.npy": npy(LABELS[..., None] - 1)}, "are not labels"),
     "text": ({**GOOD, "raw.npy": npy(np.full((*LABELS.shape, 1), "a"))}, "aren't real numbers"),
