@@ -125,6 +125,27 @@ def test_what_another_job_names_stays(prune: Any, storage: Storage, redis_db: An
     assert set(kept) <= objects(storage)
 
 
+def test_a_copy_that_a_job_still_needs_stays(prune: Any, storage: Storage, redis_db: Any) -> None:
+    parent = ended(redis_db, storage, "a", queue="predict-zip")
+    copy = f"output/{hashlib.md5(parent.id.encode()).hexdigest()}/0/a.tif"
+    storage.write_bytes(copy, b"1")
+    redis_db.hset("predict:again.tif:1", mapping={"status": "new", "parent": parent.id, "input_file_name": copy})
+    assert prune("--queue", "predict", "--queue", "predict-zip").stdout == f"{parent.id}\n"
+    assert storage.exists(copy)
+
+
+@pytest.mark.parametrize(
+    "key", ["output/", "output//a.zip", "output/a\nb.zip", f"output/{'x' * 2000}", "output/folder"]
+)
+def test_a_result_that_can_be_no_object_stops_nothing(prune: Any, storage: Storage, redis_db: Any, key: str) -> None:
+    storage.write_bytes("output/folder/other.zip", b"1")
+    job = ended(redis_db, storage, "a")
+    redis_db.hset(job.id, "output_file_name", key)
+    result = prune()
+    assert (result.exit_code, result.stdout) == (0, f"{job.id}\n")
+    assert storage.exists("output/folder/other.zip")
+
+
 def test_objects_that_no_job_names_stay(prune: Any, storage: Storage, redis_db: Any) -> None:
     ended(redis_db, storage, "a")
     storage.write_bytes("output/unknown.zip", b"1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from redis_consumer.cli.watch import read_fields
 from redis_consumer.cli.words import age_s
 from redis_consumer.consumers.results import record_key, zip_name
+from redis_consumer.errors import InvalidJob
 from redis_consumer.job import FINAL_STATUSES, Job
 from redis_consumer.scripts import script_call
-from redis_consumer.storage.keys import OUTPUT_DIR, output_key
+from redis_consumer.storage.keys import OUTPUT_DIR, check_key, output_key
 
 if TYPE_CHECKING:
     from redis_consumer.queue import JobQueue
@@ -92,11 +94,13 @@ class OldJobs:
             job_ids = [key for key in keys if not key.startswith("redis-consumer:")]
             for job_id, fields in zip(job_ids, self._read(job_ids), strict=True):
                 is_ours = job_id.partition(":")[0] in self._queues
-                if is_ours and self._is_old(fields) and not self._has_living_parent(fields):
+                is_going = is_ours and self._is_old(fields) and not self._has_living_parent(fields)
+                if is_going:
                     self._old.append(job_id)
                 else:
                     self._kept.update(fields[name] for name in RESULTS)
-                if not fields["input_file_name"].startswith(_members_of(fields["parent"])):
+                # Somebody may have submitted the copy of a member again, with all the fields of the child that it was.
+                if not is_going or not fields["input_file_name"].startswith(_members_of(fields["parent"])):
                     self._kept.add(fields["input_file_name"])
             if not cursor:
                 return
@@ -149,7 +153,9 @@ def _members_of(job_id: str) -> str:
 
 
 def _is_output(key: str) -> bool:
-    return key.startswith(f"{OUTPUT_DIR}/") and ".." not in key.split("/")
+    with contextlib.suppress(InvalidJob):
+        return check_key(key) == key and key.startswith(f"{OUTPUT_DIR}/")
+    return False
 
 
 def forget(queue: JobQueue, job_id: str, updated_at: str) -> bool:
