@@ -21,7 +21,7 @@ from redis.retry import Retry
 from redis_consumer import metrics
 from redis_consumer.errors import RedisUnavailable, SettingsError
 from redis_consumer.redis_faults import Fault, Outage, fault_of
-from redis_consumer.redis_servers import Access, is_sentinel, master_of
+from redis_consumer.redis_servers import Access, is_sentinel, master_of, usual_access
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class RedisClient:
         port: its port; a socket has none.
         backoff: first pause between tries, in seconds; pauses double up to 5 s.
         password: in place of the one of `access`.
-        access: user, TLS and the like.
+        access: user, TLS and the like. Where it is left out, those of the settings for the server that they name, and
+            none for others.
         deadline_s: seconds to wait for an absent Redis, None for ever.
 
     Raises:
@@ -83,7 +84,7 @@ class RedisClient:
         self.deadline_s = deadline_s
         #: How this client's connections are called in CLIENT LIST.
         self.name = f"redis-consumer-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        access = access or Access()
+        access = access or usual_access(self.host, self.port)
         self._access = replace(access, password=password) if password else access
         self._lock = threading.Lock()
         self._master: redis.Redis | None = None

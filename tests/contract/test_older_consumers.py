@@ -328,3 +328,37 @@ def test_a_script_of_2020_finds_its_bucket_on_s3(
     job = run_to_done(case, {**variables, **s3_bucket.environment, **bucket}, redis_db, tmp_path)
     assert job["output_url"].startswith(f"{s3_bucket.server_url}/{storage.bucket}/output/")
     assert list(unpacked(storage.read_bytes(job["output_file_name"]))) == ["plate/a_feature_0.tif"]
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "db", "variables"),
+    [
+        (["--requirepass", "secret"], {"password": "secret"}, 0, {"REDIS_PASSWORD": "secret"}),
+        (
+            ["--user", "default", "off", "--user", "jobs", "on", ">a@b", "~*", "&*", "+@all"],
+            {"username": "jobs", "password": "a@b"},
+            0,
+            {"REDIS_USERNAME": "jobs", "REDIS_PASSWORD": "a@b"},
+        ),
+        (["--requirepass", "secret"], {"password": "secret"}, 2, {"REDIS_URL": "redis://:secret@127.0.0.1:{port}/2"}),
+    ],
+    ids=["password", "user", "url"],
+)
+def test_the_client_that_a_script_makes_is_let_in(
+    tf_serving: str, tmp_path: Path, options: list[str], names: dict[str, Any], db: int, variables: dict[str, str]
+) -> None:
+    """It names host, port and pause only; the settings say the rest."""
+    case, bucket = CASES[0], tmp_path / "bucket"
+    (bucket / "uploads").mkdir(parents=True)
+    (bucket / "uploads" / "a.tif").write_bytes(packed(case))
+    server = RedisServer(tmp_path, options=options, connect={**names, "db": db})
+    given = environment(server, bucket.as_uri(), MODEL_SERVER=f"tfs://{tf_serving}")
+    given.update({name: text.format(port=server.port) for name, text in variables.items()})
+    if "REDIS_URL" in given:
+        del given["REDIS_HOST"], given["REDIS_PORT"]
+    server.start()
+    try:
+        job = run_to_done(case, given, server.client, tmp_path)
+    finally:
+        server.stop()
+    assert list(unpacked((bucket / job["output_file_name"]).read_bytes())) == ["plate/a_feature_0.tif"]

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer import settings
-from redis_consumer.errors import InvalidJob, SettingsError
+from redis_consumer.errors import InvalidJob
 from redis_consumer.job import ModelId
-from redis_consumer.settings.redis_url import parse_redis_url
 
 if TYPE_CHECKING:
     from redis_consumer.models import ModelStore
@@ -64,33 +63,18 @@ def max_job_bytes() -> int:
 def redis_client(*, deadline_s: float | None = None) -> RedisClient:
     """Connect to Redis; waits for an absent one for `deadline_s` seconds, None for ever."""
     from redis_consumer.redis import RedisClient
-    from redis_consumer.redis_servers import Access
+    from redis_consumer.redis_servers import access_from
 
-    url = parse_redis_url(get("REDIS_URL")) if get("REDIS_URL") else None
-    ca, cert, key = (
-        Path(get(name)) if get(name) else None for name in ("REDIS_CA", "REDIS_CLIENT_CERT", "REDIS_CLIENT_KEY")
+    return RedisClient(
+        get("REDIS_HOST"), get("REDIS_PORT"), get("REDIS_TIMEOUT"), access=access_from(get), deadline_s=deadline_s
     )
-    if (ca or cert or key) and not (url and url.is_encrypted):
-        raise SettingsError("REDIS_CA, REDIS_CLIENT_CERT: set without TLS; give REDIS_URL as rediss://host:port")
-    access = Access(
-        username=get("REDIS_USERNAME"),
-        password=get("REDIS_PASSWORD") or "",
-        db=url.db if url else 0,
-        is_encrypted=url is not None and url.is_encrypted,
-        ca_path=ca,
-        cert_path=cert,
-        key_path=key,
-        master_name=get("REDIS_MASTER_NAME"),
-    )
-    return RedisClient(get("REDIS_HOST"), get("REDIS_PORT"), get("REDIS_TIMEOUT"), access=access, deadline_s=deadline_s)
 
 
 def storage() -> Storage:
     """Open the bucket; nothing connects yet."""
     from redis_consumer.storage import Storage
-    from redis_consumer.storage.options import options_from
 
-    return Storage(get("STORAGE_BUCKET"), **options_from(get))
+    return Storage(get("STORAGE_BUCKET"))
 
 
 def model_store(bucket: Storage | None) -> ModelStore:

@@ -29,6 +29,7 @@ __all__ = [
     "Variable",
     "current",
     "get",
+    "glanced_at",
     "is_setting",
     "load_settings",
     "misspelt_variables",
@@ -72,6 +73,20 @@ def read_anew() -> Iterator[None]:
         yield
     finally:
         _in_use[:] = before
+
+
+@contextmanager
+def glanced_at() -> Iterator[None]:
+    """Within the block, let settings that nobody has asked for yet be read without being kept.
+
+    What is made before a script has set all its variables must not decide the others.
+    """
+    is_in_use = bool(_in_use)
+    try:
+        yield
+    finally:
+        if not is_in_use:
+            use(None)
 
 
 def is_setting(name: str) -> bool:

@@ -19,7 +19,7 @@ from redis_consumer.storage import transfer, transfers
 from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import as_ours, local_disk, refuses_access_rules
 from redis_consumer.storage.keys import OUTPUT_DIR, check_key, local_path, output_key
-from redis_consumer.storage.options import StorageOptions
+from redis_consumer.storage.options import StorageOptions, usual_options
 from redis_consumer.storage.stores import Stores, check_writable
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Storage:
         bucket_url: ``s3://bucket``, ``gs://bucket``, ``az://container`` (each also with a ``/prefix`` that all keys
             are put under), ``file:///folder`` or ``memory://``.
         download_dir: folder for downloads where a call names none; None for ``download`` in the working directory.
-        options: the attributes of `StorageOptions`.
+        options: attributes of `StorageOptions`. Those that are left out are as the settings say.
 
     Attributes:
         bucket: name of the bucket or container, or path of the folder.
@@ -59,14 +59,14 @@ class Storage:
         url: the bucket's URL.
 
     Raises:
-        SettingsError: the URL or an option is wrong.
+        SettingsError: the URL, an option or a setting is wrong.
     """
 
     output_dir = OUTPUT_DIR
 
     def __init__(self, bucket_url: str, download_dir: str | os.PathLike[str] | None = None, **options: Any) -> None:
         self._address = BucketAddress.parse(bucket_url)
-        self._options = StorageOptions(**options)
+        self._options = StorageOptions(**{**usual_options(), **options})
         self._stores = Stores(self._address, self._options)
         self.download_dir = os.fspath(download_dir or "download")
         self.bucket = self._address.bucket

@@ -7,7 +7,6 @@ from typing import Any
 
 from redis_consumer.errors import SettingsError, StorageUnavailable
 from redis_consumer.storage.bucket import Storage
-from redis_consumer.storage.options import options_from
 
 StorageException = StorageUnavailable
 """Older name of the error for a bucket that doesn't answer."""
@@ -39,10 +38,8 @@ class _CloudStorage(Storage):
         max_backoff: float | None = None,
         **options: Any,
     ) -> None:
-        given = _options()
         pause_s = backoff if max_backoff is None else max_backoff
-        if pause_s is not None:
-            given["max_backoff_s"] = pause_s
+        given = {} if pause_s is None else {"max_backoff_s": pause_s}
         name = bucket if "://" in bucket else f"{self._scheme}://{bucket}"
         super().__init__(name, download_dir, **{**given, **options})
 
@@ -93,13 +90,7 @@ def get_client(target: str, **options: Any) -> Storage:
     kind = _CLASSES.get(url.partition("://")[0].lower())
     if kind is not None:
         return kind(url, backoff=None, **options)
-    return Storage(url, **{**_options(), **options})
-
-
-def _options() -> dict[str, Any]:
-    from redis_consumer import settings  # late: most of the time that an import of this package would take
-
-    return options_from(settings.get)
+    return Storage(url, **options)
 
 
 def _bucket_of(provider: str, bucket: str | None) -> str:

@@ -132,3 +132,15 @@ def options_from(get: Callable[[str], Any]) -> dict[str, Any]:
         "max_backoff_s": get("STORAGE_MAX_BACKOFF"),
         "max_download_bytes": get("MAX_DOWNLOAD_BYTES"),
     }
+
+
+def usual_options() -> dict[str, Any]:
+    """Give the same of the settings in use.
+
+    Raises:
+        SettingsError: a setting is wrong.
+    """
+    from redis_consumer import settings  # late: most of the time that an import of this package would take
+
+    with settings.glanced_at():
+        return options_from(settings.get)

@@ -7,7 +7,10 @@ from redis_consumer.cli import connect
 from redis_consumer.cli.rights import rule
 from redis_consumer.consumers import defaults
 from redis_consumer.errors import SettingsError
+from redis_consumer.redis import RedisClient
+from redis_consumer.redis_servers import Access, usual_access
 from redis_consumer.settings.redis_url import RedisUrl, parse_redis_url
+from redis_consumer.storage import Storage
 from support.worker import ROOT
 
 
@@ -82,6 +85,19 @@ def test_certificates_without_tls_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("REDIS_CA", "ca.pem")
     with pytest.raises(SettingsError, match="set without TLS"):
         defaults.redis_client()
+
+
+def test_only_the_server_of_the_settings_is_given_their_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://jobs:geheim@redis:6380/2")
+    assert usual_access("redis", 6380) == Access(username="jobs", password="geheim", db=2)
+    assert usual_access("redis", 6379) == usual_access("other", 6380) == Access()
+
+
+def test_clients_that_are_made_first_do_not_decide_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    RedisClient("redis", 6379)
+    Storage("memory://")
+    monkeypatch.setenv("QUEUE", "later")
+    assert settings.get("QUEUE") == "later"
 
 
 def test_the_page_has_the_rule_for_users() -> None:

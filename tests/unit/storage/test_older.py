@@ -62,7 +62,15 @@ def test_a_bucket_that_a_script_assigns_is_taken(monkeypatch: pytest.MonkeyPatch
     assert get_client(settings.CLOUD_PROVIDER).url == "s3://mine"
 
 
-@pytest.mark.parametrize("make", [lambda: get_client("aws"), lambda: get_client("s3://cells"), lambda: S3Storage("c")])
+MADE_BY_SCRIPTS = [
+    lambda: get_client("aws"),
+    lambda: get_client("s3://cells"),
+    lambda: S3Storage("c"),
+    lambda: Storage("s3://c"),
+]
+
+
+@pytest.mark.parametrize("make", MADE_BY_SCRIPTS)
 def test_clients_of_a_script_are_opened_as_the_settings_say(
     monkeypatch: pytest.MonkeyPatch, make: Callable[[], Storage]
 ) -> None:
@@ -77,7 +85,6 @@ def test_clients_of_a_script_are_opened_as_the_settings_say(
     for name, text in given.items():
         monkeypatch.setenv(name, text)
     storage = make()
-    assert isinstance(storage, S3Storage)
     url = storage.get_public_url("output/a.zip")
     assert url.startswith(f"http://minio:9000/{storage.bucket}/output/a.zip?")
     assert "eu-west-1" in url
