@@ -184,6 +184,20 @@ def test_an_upload_that_fails_is_one_row(cli: CommandLine, redis_db: Any, option
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("options", [["--json"], ["--wait", "--json", "--timeout", "0.2"]])
+def test_a_file_that_is_missing_is_one_row(cli: CommandLine, redis_db: Any, options: list[str]) -> None:
+    (cli.folder / "plate").mkdir()
+    good, last = make(cli, "a.tif", "c.tif")
+    result = cli.run("submit", good, "mistyped.tif", "plate", last, *options)
+    rows = json.loads(result.stdout)
+    assert [Path(row["file"]).name for row in rows] == ["a.tif", "mistyped.tif", "plate", "c.tif"]
+    assert sorted(redis_db.lrange("predict", 0, -1)) == sorted([rows[0]["job"], rows[3]["job"]])
+    assert [rows[index]["status"] for index in (1, 2)] == ["not submitted"] * 2
+    assert "No such file" in rows[1]["reason"]
+    assert "Is a directory" in rows[2]["reason"]
+    assert result.returncode in (1, 3)
+
+
 def test_a_result_that_cannot_be_downloaded_is_one_row(cli: CommandLine, redis_db: Any) -> None:
     files = make(cli, "a.tif", "b.tif")
     process = cli.start("submit", *files, "--wait", "--json")

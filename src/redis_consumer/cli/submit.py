@@ -37,9 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    files: Annotated[
-        list[Path], typer.Argument(exists=True, dir_okay=False, readable=True, help="Images, or zips of images.")
-    ],
+    files: Annotated[list[Path], typer.Argument(help="Images, or zips of images.")],
     queue: options.Queue = None,
     model: Annotated[
         str | None,
