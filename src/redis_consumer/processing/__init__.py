@@ -1,4 +1,4 @@
-"""Which functions turn arrays into arrays? Names of the documentation, each loaded when it is first used."""
+"""Functions that process images, predictions and label images. Each is loaded when it is first used."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Applications as consumers of 2023 know them: a model with the functions around it (contract, section 5.4).
+"""Applications of consumers of 2023: a model with the functions before and after it (contract, section 5.4).
 
-They take any object with the looks of a Keras model, such as `redis_consumer.grpc_clients.GrpcModelWrapper`.
+The model can be any object with the interface of a Keras model, such as `redis_consumer.grpc_clients.GrpcModelWrapper`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from redis_consumer.processing.tiled import run_tiled
 
 Array = npt.NDArray[Any]
 
-#: Neighbouring tiles share this part of a tile.
+#: Neighbouring tiles share one part in this number of a tile.
 _OVERLAP = 4
 
 
 class Application:
-    """Makes label images of images by a model.
+    """Makes label images from images with a model.
 
     Args:
         model: has ``input_shape``, (batch, y, x, channels) with None for any size, and ``predict(tiles, batch_size)``.
-        preprocessing_fn: called with the image at the model's pixel size; None for none.
-        postprocessing_fn: called with the list of the model's outputs; None to give them as they are.
+        preprocessing_fn: called with the image at the model's pixel size; None for no function.
+        postprocessing_fn: called with the list of the model's outputs; None to return the outputs unchanged.
 
     Attributes:
         model_mpp: side of a pixel that the model expects, in micrometres.
@@ -47,7 +47,7 @@ class Application:
         self.preprocessing_fn = preprocessing_fn
         self.postprocessing_fn = postprocessing_fn
         if isinstance(model.input_shape, list):
-            raise ModelMismatch(f"model: takes {len(model.input_shape)} inputs; an application needs one of one input")
+            raise ModelMismatch(f"model: has {len(model.input_shape)} inputs; give a model with one input")
         self.model_image_shape = tuple(model.input_shape[1:])
 
     def predict(
@@ -63,16 +63,16 @@ class Application:
         Args:
             image: (B, Y, X, C) of any real dtype.
             batch_size: tiles in one call of the model.
-            image_mpp: side of a pixel of the image in micrometres; None for that of the model. The image is resized by
-                ``image_mpp / model_mpp``.
-            preprocess_kwargs: options of the function before the model.
-            postprocess_kwargs: options of the function after it.
+            image_mpp: side of a pixel of the image in micrometres; None for the pixel size of the model. The image is
+                resized by ``image_mpp / model_mpp``.
+            preprocess_kwargs: options for the function before the model.
+            postprocess_kwargs: options for the function after the model.
 
         Returns:
-            (B, Y, X, 1) label image of the size of `image`; without a function after the model its outputs.
+            (B, Y, X, 1) label image of the size of `image`. Without a function after the model, the model's outputs.
 
         Raises:
-            ModelMismatch: the image has another rank or number of channels than the model takes. Also a ValueError.
+            ModelMismatch: the image doesn't have the rank or number of channels of the model. Also a ValueError.
         """
         channels = self.model_image_shape[-1]
         if image.ndim != 4 or (channels is not None and image.shape[-1] != channels):
@@ -105,4 +105,4 @@ class NuclearSegmentation(Application):
 
 
 class CytoplasmSegmentation(Application):
-    """Finds whole cells, by a stain of the cytoplasm or in phase contrast."""
+    """Finds whole cells, in images of a cytoplasm stain or in phase contrast."""

@@ -1,4 +1,4 @@
-"""How do the predictions of tiles become one array, without a seam between them?"""
+"""Blends the predictions of overlapping tiles into one array."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from redis_consumer.processing.tiles import Span, Tile
 
 Array = npt.NDArray[Any]
 Weights = npt.NDArray[np.float64]
-_Shape = tuple[int, int, int]  # length of a target, and how much of it is shared before and after
+_Shape = tuple[int, int, int]  # length of a target, and lengths of its shared parts before and after
 
 
 def paste(output: Array, tile: Tile, prediction: Array) -> None:
-    """Write what a tile gives into the output, after all tiles that come before it in the order of its plan.
+    """Write the prediction of a tile into the output. Call it for the tiles in the order of their plan.
 
-    Where two tiles give the same pixel, it is blended: the weight of one falls along sin² as that of the other rises,
-    and on each pixel the weights of all tiles sum to one. Where they agree, the result is exactly what both say.
-    Whole numbers and booleans aren't blended; each pixel is that of the nearer tile.
+    A pixel that two tiles predict is blended. The weights follow sin² and sum to one at each pixel. Equal predictions
+    stay exactly equal. Integers and booleans aren't blended. Each such pixel is taken from the nearer tile.
 
     Args:
-        output: (*image, K); changed in place.
-        tile: which one.
-        prediction: (*tile, K).
+        output: (*image, K), changed in place.
+        tile: the tile.
+        prediction: (*tile, K) prediction for the tile.
     """
     is_blended = output.dtype.kind in "fc"
     targets = [span.target if is_blended else span.core for span in tile.spans]
@@ -42,24 +41,24 @@ def paste(output: Array, tile: Tile, prediction: Array) -> None:
 
 
 def _mix(held: Array, given: Array, keep: Array, take: Array) -> None:
-    """Blend in place; what is equal stays as it is, so that rounding never makes a seam of its own."""
+    """Blend in place. Equal values don't change, so that rounding never makes a visible seam."""
     np.copyto(held, held * keep + given * take, where=held != given, casting="same_kind")
 
 
 @lru_cache(maxsize=32)
 def _shares(shapes: tuple[_Shape, ...], dtype: str) -> tuple[Array, Array]:
-    """How much of each pixel is kept and how much taken from a tile, for the seam at the beginning of its first axis.
+    """Return the shares of the old and the new value in the seam at the beginning of a tile's first axis.
 
-    A tile is blended into what all earlier ones have made together. So its share is its weight, divided by the sum of
-    its own and all earlier weights; both sums factor by axes, since earlier tiles are those with a smaller place on the
-    first axis, or the same there and a smaller one on the next.
+    A tile is blended into the result of all earlier tiles. So its share is its weight, divided by the sum of its own
+    and all earlier weights. Both sums can be computed axis by axis. An earlier tile has a smaller position on the first
+    axis, or the same position there and a smaller one on the next axis.
 
     Args:
-        shapes: of the tile's axes from the one with the seam.
-        dtype: of the output.
+        shapes: shapes of the tile's axes, beginning with the axis of the seam.
+        dtype: dtype of the output.
 
     Returns:
-        Two arrays of the seam's shape and a last axis of 1, which sum to one.
+        Two arrays that sum to one, with the shape of the seam and a last axis of 1.
     """
     own: Weights = np.ones((), np.float64)
     reached: Weights = np.ones((), np.float64)

@@ -1,4 +1,4 @@
-"""How is an image cut into blocks that are worked on one after the other, each seeing a little of its neighbours?"""
+"""Cuts an image into blocks that are processed one after the other. Each block overlaps its neighbours."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Block:
     """One block. Slices are rows and columns.
 
     Attributes:
-        index: its number in the grid, row by row from 0.
-        core: the pixels of the image that this block decides about.
-        region: the pixels of the image that it sees: the core and the overlap around it, as far as the image goes.
+        index: number of the block in the grid, row by row from 0.
+        core: the pixels of the image whose result comes from this block.
+        region: the pixels that are processed for it: the core and the overlap around it, inside the image.
     """
 
     index: int
@@ -43,13 +43,13 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """Blocks whose cores cover an image once.
+    """Blocks whose cores cover each pixel of an image once.
 
     Attributes:
-        shape_yx: of the image.
-        overlap_px: what a block sees beyond its core on each side.
-        row_edges: where the cores begin, and where the last one ends.
-        column_edges: the same for columns.
+        shape_yx: sides of the image in pixels.
+        overlap_px: width of the overlap on each side of a core.
+        row_edges: first rows of the cores, and the end of the last one.
+        column_edges: first columns of the cores, and the end of the last one.
     """
 
     shape_yx: tuple[int, int]
@@ -59,11 +59,11 @@ class BlockGrid:
 
     @property
     def columns(self) -> int:
-        """Blocks side by side."""
+        """Number of blocks in a row."""
         return len(self.column_edges) - 1
 
     def block_at(self, y: int, x: int) -> int:
-        """Index of the block whose core holds a pixel."""
+        """Return the index of the block whose core contains a pixel."""
         row, column = (bisect_right(edges, at) - 1 for edges, at in ((self.row_edges, y), (self.column_edges, x)))
         return row * self.columns + column
 
@@ -84,14 +84,14 @@ class BlockGrid:
 
 
 def plan_blocks(shape_yx: tuple[int, int], block_px: int, overlap_px: int, multiple_px: int = 1) -> BlockGrid:
-    """Cut an image into blocks of nearly one size.
+    """Cut an image into blocks of nearly equal size.
 
     Args:
         shape_yx: rows and columns of the image, 1 or more.
-        block_px: side of a core at most, `multiple_px` or more.
-        overlap_px: what a block sees beyond its core on each side, 0 or more. A region whose pixels lie on both
-            sides of a border is the same for both blocks if this is at least its diameter.
-        multiple_px: cores begin at multiples of it.
+        block_px: largest side of a core, `multiple_px` or more.
+        overlap_px: width of the overlap on each side of a core, 0 or more. If it is at least the diameter of a region
+            that crosses a border, both blocks contain the whole region.
+        multiple_px: cores begin at multiples of this number.
 
     Raises:
         ValueError: a number is out of range.
@@ -113,5 +113,5 @@ def plan_blocks(shape_yx: tuple[int, int], block_px: int, overlap_px: int, multi
 def _edges(side: int, units_per_block: int, unit_px: int) -> tuple[int, ...]:
     units = math.ceil(side / unit_px)
     count = math.ceil(units / units_per_block)
-    # Spread evenly, so that no block at the far edge is a sliver.
+    # Blocks are spread evenly, so that no block at the edge is very narrow.
     return (*(index * units // count * unit_px for index in range(count)), side)

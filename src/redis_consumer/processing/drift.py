@@ -1,4 +1,4 @@
-"""How far has the stage moved between the frames of a movie?"""
+"""Measures and corrects the movement of the stage between the frames of a movie."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Shift = tuple[int, int]
 
-#: Standard deviation of the smoothing; more and the peaks of neighbouring cells run into one another.
+#: Standard deviation of the smoothing. With a larger value, the peaks of neighbouring cells merge.
 SMOOTHING_PX = 2.0
 
 
 def measure_shift(before: Array, after: Array) -> Shift:
-    """Rows and columns by which the scene has moved from one frame to the next, to the pixel, by phase correlation.
+    """Return rows and columns by which the scene has moved between two frames, in whole pixels, by phase correlation.
 
-    The peak of the inverse transform of the normalised cross-power spectrum (Kuglin and Hines 1975, Proc. IEEE Int.
-    Conf. Cybernetics and Society 163). A window (Hann) takes away what the borders of the image correlate with, and
-    the peak is looked for after smoothing, since cells move by themselves too.
+    The shift is the peak of the inverse transform of the normalised cross-power spectrum (Kuglin and Hines 1975, Proc.
+    IEEE Int. Conf. Cybernetics and Society 163). A Hann window suppresses correlation of the image borders. The result
+    is smoothed before the peak is searched, because the cells also move.
 
     Args:
         before: (Y, X) real image.
-        after: the same size, up to half of which can be found as shift.
+        after: (Y, X) real image of the same size. The largest shift that can be found is half of its sides.
 
     >>> scene = np.random.default_rng(1).random((64, 64))
     >>> measure_shift(scene[4:54, 6:56], scene[1:51, 8:58])
@@ -45,17 +45,17 @@ def measure_shift(before: Array, after: Array) -> Shift:
 
 
 def correct_drift(X: Array, y: Array | None = None) -> Array | tuple[Array, Array]:  # noqa: N803 - the contract's name
-    """Move each frame of a movie, with its labels, to where the first one stood (contract, section 5.3).
+    """Align each frame of a movie and its labels to the first frame (contract, section 5.3).
 
     Args:
         X: (T, Y, X, ...) images.
         y: labels of the same rank, moved with the images.
 
     Returns:
-        The images, or images and labels, each in its dtype; what comes in over the border is 0.
+        The images, or images and labels, each in its dtype. Pixels without a source are 0.
 
     Raises:
-        ValueError: fewer than three axes, or two ranks.
+        ValueError: there are fewer than three axes, or the ranks differ.
     """
     if X.ndim < 3 or (y is not None and y.ndim != X.ndim):
         raise ValueError(f"movie of shape {X.shape}: need (frames, y, x), and labels of the same rank")
@@ -71,7 +71,7 @@ def correct_drift(X: Array, y: Array | None = None) -> Array | tuple[Array, Arra
 
 
 def _moved(frame: Array, offset: npt.NDArray[np.int_]) -> Array:
-    """A frame moved by whole pixels, with 0 where nothing comes from."""
+    """Return a frame moved by whole pixels. Pixels without a source are 0."""
     result = np.zeros_like(frame)
     target = tuple(slice(max(step, 0), side + min(step, 0)) for step, side in zip(offset, frame.shape, strict=False))
     source = tuple(slice(max(-step, 0), side + min(-step, 0)) for step, side in zip(offset, frame.shape, strict=False))

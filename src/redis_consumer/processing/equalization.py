@@ -1,8 +1,8 @@
-"""How is contrast equalised by neighbourhood in an image of which only parts are in memory?
+"""Equalises contrast by neighbourhood in an image that is processed in parts.
 
-The same idea as `histogram_normalization`: contrast-limited adaptive histogram equalisation after K. Zuiderveld
-(Graphics Gems IV, 1994). The histograms of the neighbourhoods come from a sample of the whole image; every pixel is
-then mapped by its value and its place alone.
+The method is that of `histogram_normalization`: contrast-limited adaptive histogram equalisation after K. Zuiderveld
+(Graphics Gems IV, 1994). The histograms of the neighbourhoods come from a sample of the whole image. The result of a
+pixel depends only on its value and its position.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Equalization:
-    """How one plane is equalised.
+    """Parameters to equalise one plane.
 
     Attributes:
-        shape_yx: of the whole plane in pixels.
+        shape_yx: sides of the whole plane in pixels.
         span: smallest and largest value.
-        maps: (rows, columns, bins), for each neighbourhood the equalised value of each bin, 0..1.
-        kernel_yx: rows and columns of a neighbourhood, as parts of the whole plane's sides.
-        result_span: smallest and largest equalised value, which become 0 and 1.
+        maps: (rows, columns, bins), the equalised value of each bin in each neighbourhood, 0..1.
+        kernel_yx: rows and columns of a neighbourhood, as parts of the sides of the whole plane.
+        result_span: smallest and largest equalised value, which are mapped to 0 and 1.
     """
 
     shape_yx: tuple[int, int]
@@ -40,7 +40,7 @@ class Equalization:
     result_span: tuple[float, float] = (0.0, 1.0)
 
     def apply(self, part: Array, region: Region) -> Floats:
-        """Equalise a part (y, x) that shows this region of the plane, at any scale; gives float32 in 0..1."""
+        """Equalise a part (y, x) that shows this region of the plane, at any scale. Return float32 in 0..1."""
         low, high = self.span
         if low == high:
             return np.zeros(part.shape, np.float32)
@@ -60,11 +60,11 @@ class Equalization:
 
 
 def fit_equalization(plane: Array, shape_yx: tuple[int, int], kernel_px: float | None = None) -> Equalization:
-    """Take the histograms of neighbourhoods from a sample.
+    """Compute the histograms of neighbourhoods from a sample.
 
     Args:
         plane: (y, x), every n-th pixel of the whole plane.
-        shape_yx: of the whole plane.
+        shape_yx: sides of the whole plane in pixels.
         kernel_px: side of a neighbourhood in pixels of `plane`; None for an eighth of each side.
     """
     sides = [
@@ -93,9 +93,9 @@ def _bins(values: Array, low: float, high: float) -> npt.NDArray[np.intp]:
 
 
 def _limited(histograms: Array, limit: int) -> Array:
-    """Cut histograms at a limit and spread what was cut evenly over the bins below it.
+    """Cut histograms at a limit and spread the excess evenly over the bins below it.
 
-    How much each bin may get so that the sum stays the same is found by halving.
+    The amount for each bin is found by bisection, so that the sum stays the same.
     """
     totals = histograms.sum(axis=-1, keepdims=True)
     least, most = np.zeros(totals.shape), np.full(totals.shape, float(limit))
@@ -109,7 +109,7 @@ def _limited(histograms: Array, limit: int) -> Array:
 def _neighbours(
     count: int, side: slice, whole: int, kernel: float, known: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
-    """For each pixel along one axis the neighbourhoods whose middles lie around it, and how near the second one is."""
+    """Return for each pixel along an axis the two nearest neighbourhoods, and the weight of the second one."""
     centres = (side.start + (np.arange(count) + 0.5) * (side.stop - side.start) / count) / whole
     place = centres / kernel - 0.5
     first = np.floor(place).astype(np.intp)

@@ -1,11 +1,11 @@
-"""Which labels of neighbouring blocks are one region, and which number does it get?
+"""Joins the labels of neighbouring blocks and numbers them.
 
-Each block is labelled on its own and sees `overlap_px` pixels beyond its core. Where the regions of two blocks
-overlap, both have labels for the same pixels: two labels are one region if each is the other's best match there
-and they share at least half of the smaller one. Labels that one block saw as two never become one.
+Each block is labelled independently. Its region includes `overlap_px` pixels beyond its core. Where the regions of two
+blocks overlap, both blocks have labels for the same pixels. Two labels become one region if each is the best match of
+the other and they share at least half of the smaller one. Two labels of the same block are never joined.
 
-A pixel gets the label of the block in whose core it lies. Memory grows with the regions that cross borders and with
-the overlap of one row of blocks, not with the image.
+A pixel gets the label of the block whose core contains it. Memory grows with the number of regions that cross borders
+and with the overlap of one row of blocks, not with the image.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from redis_consumer.processing.blocks import Block, BlockGrid, Region
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.uint32]
 Node = tuple[int, int]
-"""A block's index and a label in it."""
+"""Index of a block, and a label in that block."""
 
-#: Part of the smaller one of two labels that both share, from which on they are one region.
+#: Two labels are joined if they share at least this part of the smaller one.
 MIN_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """The part of a block's labels that a later neighbour sees too, and where it lies in the image."""
+    """The part of a block's labels that overlaps later neighbours, and its place in the image."""
 
     block: int
     region: Region
@@ -41,7 +41,7 @@ class _Piece:
 class LabelJoiner:
     """Joins the labels of the blocks of one image plane.
 
-    Add every block in the order of the grid, keep what `add` gives, then look up the final numbers in `finish`.
+    Add every block in the order of the grid and keep the result of `add`. Then get the final numbers from `finish`.
 
     Args:
         grid: the blocks.
@@ -55,17 +55,18 @@ class LabelJoiner:
         self._matches: list[tuple[float, Node, Node]] = []
 
     def add(self, block: Block, labels: Array) -> Labels:
-        """Take the labels of a block's region and give those of its core.
+        """Take the labels of a block's region and return those of its core.
 
         Args:
-            block: the next one of the grid.
-            labels: (y, x) integers of the region; 0 is background, numbers may have gaps.
+            block: the next block of the grid.
+            labels: (y, x) integers of the region; 0 is background, numbers can have gaps.
 
         Returns:
-            (y, x) uint32 of the core: 0, and 1..n without gaps, in the order of their old numbers.
+            (y, x) uint32 of the core. 0 is background, and labels are 1..n without gaps, in the order of their old
+            numbers.
 
         Raises:
-            ValueError: the shape isn't the region's, a label is negative, or the block isn't the next one.
+            ValueError: the shape isn't that of the region, a label is negative, or the block isn't the next one.
         """
         if labels.shape != block.shape_yx or block.index != len(self._written):
             raise ValueError(
@@ -78,16 +79,16 @@ class LabelJoiner:
         self._remember(block, local, written)
         self._written.append(written)
         if len(self._written) == len(self._grid):
-            # A joiner lives until the last frame is done.
+            # These are not needed any more, but the joiner is kept until the last frame is done.
             self._below, self._beside = {}, {}
         return local[block.inner]
 
     def finish(self) -> Numbering:
-        """Number all regions, after the last block."""
+        """Number all regions. Call it after the last block."""
         return Numbering(self._written, _united(self._matches))
 
     def _earlier(self, block: Block) -> Iterator[_Piece]:
-        """What the neighbours above and at the left saw of this block's region."""
+        """Yield the labels of the neighbours above and on the left in this block's region."""
         columns = self._grid.columns
         column, above = block.index % columns, block.index - columns
         self._below.pop(above - 2, None)
@@ -96,7 +97,7 @@ class LabelJoiner:
             yield self._beside[block.index - 1]
 
     def _remember(self, block: Block, local: Labels, written: int) -> None:
-        """Keep what the neighbours below and at the right see of this block."""
+        """Keep the labels of this block that the neighbours below and on the right overlap."""
         (rows, columns), overlap_px = block.region, self._grid.overlap_px
         below = slice(max(block.core[0].stop - overlap_px, rows.start), rows.stop)
         beside = slice(max(block.core[1].stop - overlap_px, columns.start), columns.stop)
@@ -105,7 +106,7 @@ class LabelJoiner:
 
 
 class Numbering:
-    """The final numbers of the labels of every block: 1..`count`, in the order of the blocks and their labels.
+    """The final numbers of the labels of all blocks: 1..`count`, in the order of the blocks and their labels.
 
     Attributes:
         count: number of regions in the whole plane.
@@ -125,7 +126,7 @@ class Numbering:
             self.count += labels - self._number(block, by_block.get(block, []), roots, numbers)
 
     def table(self, block: int) -> Labels:
-        """The final number of each label of a block, by its index; 0 stays 0."""
+        """Return the final number of each label of a block. The index is the label, and 0 stays 0."""
         known = self._known.get(block, {})
         is_new = np.ones(self._written[block] + 1, np.uint32)
         is_new[[0, *known]] = 0
@@ -134,7 +135,7 @@ class Numbering:
         return np.asarray(table, np.uint32)
 
     def _number(self, block: int, labels: list[int], roots: dict[Node, Node], numbers: dict[Node, int]) -> int:
-        """Number the joined labels of a block; gives how many of them an earlier block has numbered."""
+        """Number the joined labels of a block. Return how many of them have a number from an earlier block."""
         known: dict[int, int] = {}
         for label in labels:
             root = roots[block, label]
@@ -147,7 +148,7 @@ class Numbering:
 
 
 def _renumber(labels: Array, block: Block) -> tuple[Labels, int]:
-    """Number the labels with pixels in the core 1..n and the others from n + 1; gives them and n."""
+    """Number the labels with pixels in the core 1..n and the others from n + 1. Return the labels and n."""
     if labels.size and labels.min() < 0:
         raise ValueError(f"block {block.index} has the label {labels.min()}; wanted 0 or more")
     if labels.size and labels.max() > labels.size:
@@ -165,7 +166,7 @@ def _renumber(labels: Array, block: Block) -> tuple[Labels, int]:
 
 
 def _matches(piece: _Piece, block: Block, local: Labels, written: int) -> Iterator[tuple[float, Node, Node]]:
-    """Pairs of labels that are one region and have pixels in both cores, with the part of their union they share."""
+    """Yield pairs of labels that are one region and have pixels in both cores, with the shared part of their union."""
     common = _common(piece.region, block.region)
     first, second = piece.labels[_within(common, piece.region)].ravel(), local[_within(common, block.region)].ravel()
     first_px, second_px = np.bincount(first), np.bincount(second)
@@ -174,7 +175,7 @@ def _matches(piece: _Piece, block: Block, local: Labels, written: int) -> Iterat
     ones, others = np.divmod(pairs, len(second_px))
     is_mutual = _is_best(shared, ones, len(first_px)) & _is_best(shared, others, len(second_px))
     is_one = is_mutual & (shared >= MIN_SHARE * np.minimum(first_px[ones], second_px[others]))
-    # A label without pixels in its own core isn't written: there is nothing to join.
+    # A label without pixels in its own core isn't written, so it isn't joined.
     for index in np.flatnonzero(is_one & (ones <= piece.written) & (others <= written)):
         one, other, px = int(ones[index]), int(others[index]), int(shared[index])
         union_px = int(first_px[one] + second_px[other]) - px
@@ -182,7 +183,7 @@ def _matches(piece: _Piece, block: Block, local: Labels, written: int) -> Iterat
 
 
 def _is_best(shared: Array, owners: Array, count: int) -> npt.NDArray[np.bool_]:
-    """Whether a pair shares the most pixels of all pairs of its owner; of equals the first one."""
+    """Return whether a pair shares the most pixels of all pairs of its owner. Of equal pairs, the first one does."""
     order = np.lexsort((-np.arange(len(shared)), shared))
     best = np.full(count, -1, np.int64)
     best[owners[order]] = order  # the last one written wins
@@ -190,11 +191,11 @@ def _is_best(shared: Array, owners: Array, count: int) -> npt.NDArray[np.bool_]:
 
 
 def _united(matches: list[tuple[float, Node, Node]]) -> dict[Node, Node]:
-    """The smallest label of its region for each matched label; the surest matches are made first."""
+    """Return for each matched label the smallest label of its region. The best matches are joined first."""
     sets: dict[Node, dict[int, int]] = {}
     for _, one, other in sorted(matches, key=lambda match: (-match[0], *match[1:])):
         first, second = (sets.setdefault(node, dict([node])) for node in (one, other))
-        # Two labels of one block are two regions, whatever their neighbours think.
+        # Two labels of one block are never joined, even if a neighbour has one label for both.
         if first is second or first.keys() & second.keys():
             continue
         large, small = (first, second) if len(first) >= len(second) else (second, first)

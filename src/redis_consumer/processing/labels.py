@@ -1,9 +1,8 @@
-"""How do a network's outputs become a label image?
+"""Turns the outputs of a model into label images.
 
-Three ways, each for the kind of network it is named after: `pixelwise` cuts the class map of a pixel
-classifier, `watershed` floods binned distances, `deep_watershed` floods a foreground from the peaks of
-a distance map. All give int32 label images with a trailing axis of 1: 0 is background, the labels
-of each batch item are 1..n without gaps.
+Each function is named after a kind of model. `pixelwise` applies a threshold to the class map of a pixel classifier.
+`watershed` floods binned distances. `deep_watershed` floods a foreground map from the peaks of a distance map. All
+return int32 label images with a last axis of 1. 0 is background. The labels of each batch item are 1..n without gaps.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ def pixelwise(prediction: Array, threshold: float = 0.8, min_size: int = 50) -> 
     """Label the interior of a pixel classifier's class map.
 
     Args:
-        prediction: (B, Y, X, C) or (Y, X, C) float; the second-last channel is the probability of a cell's interior
-            (edges come before it, background after it), or the only channel is.
-        threshold: a pixel is interior where its probability is larger; 0..1.
-        min_size: regions of fewer pixels are dropped.
+        prediction: (B, Y, X, C) or (Y, X, C) float. The second-last channel is the probability of a cell's interior.
+            Edges come before it and background after it. A single channel is the interior.
+        threshold: a pixel with a larger probability is interior; 0..1.
+        min_size: regions with fewer pixels are removed.
 
     Returns:
-        (B, Y, X, 1) or (Y, X, 1) int32; each label is one 4-connected region.
+        (B, Y, X, 1) or (Y, X, 1) int32. Each label is one 4-connected region.
 
     Raises:
         ValueError: rank or channel count is wrong, or a value isn't finite.
@@ -61,13 +60,13 @@ def watershed(image: Array, min_distance: int = 10, threshold_abs: float = 0.05)
     """Flood the bins of a distance classifier from the peaks of its innermost bin.
 
     Args:
-        image: (B, Y, X, C) or (Y, X, C) float, C >= 2; channel c is the probability of distance bin c,
-            0 is background and the last bin lies deepest inside a cell.
+        image: (B, Y, X, C) or (Y, X, C) float, C >= 2. Channel c is the probability of distance bin c. Bin 0 is
+            background, and the last bin is the innermost part of a cell.
         min_distance: smallest distance between two seeds, in pixels.
-        threshold_abs: a seed's probability is larger; 0..1.
+        threshold_abs: the probability of a seed is larger than this; 0..1.
 
     Returns:
-        (B, Y, X, 1) or (Y, X, 1) int32; regions of fewer than 50 pixels are dropped.
+        (B, Y, X, 1) or (Y, X, 1) int32. Regions of fewer than 50 pixels are removed.
 
     Raises:
         ValueError: rank or channel count is wrong, or a value isn't finite.
@@ -102,24 +101,24 @@ def deep_watershed(
     detection_threshold: float | None = None,
     distance_threshold: float | None = None,
 ) -> Labels:
-    """Flood one map of a network from the peaks of another one.
+    """Flood one map of a model from the peaks of another map.
 
     Args:
-        outputs: two or more (B, Y, X, C) float arrays of the same B, Y, X; only channel 0 is read.
-        radius: how far a peak rules, in pixels.
-        maxima_threshold: how far a peak rises above its surroundings (`h_maxima`), or its smallest
-            height (`peak_local_max`).
-        interior_threshold: pixels of the interior map above it belong to some cell.
-        maxima_smooth: sigma of the Gaussian over the peak map, in pixels; 0 leaves it as it is.
-        interior_smooth: the same for the interior map.
-        maxima_index: which output holds the peaks (distance to the edge of the cell).
-        interior_index: which output is flooded (foreground probability).
-        label_erosion: how many rings of edge pixels each label loses.
-        small_objects_threshold: labels of fewer pixels are dropped.
-        fill_holes_threshold: holes inside a label of at most so many pixels are filled.
-        pixel_expansion: the interior map first grows by this many pixels; None or 0 for none.
+        outputs: two or more (B, Y, X, C) float arrays with the same B, Y and X. Only channel 0 is used.
+        radius: a peak within this distance of a higher peak doesn't count, in pixels.
+        maxima_threshold: least height of a peak above its surroundings (`h_maxima`), or its least value
+            (`peak_local_max`).
+        interior_threshold: pixels with a larger value in the interior map belong to a cell.
+        maxima_smooth: sigma of the Gaussian filter for the peak map, in pixels; 0 for no filter.
+        interior_smooth: sigma of the Gaussian filter for the interior map, in pixels; 0 for no filter.
+        maxima_index: index of the output with the peaks (distance to the edge of the cell).
+        interior_index: index of the output that is flooded (probability of foreground).
+        label_erosion: number of layers of edge pixels to remove from each label.
+        small_objects_threshold: labels with fewer pixels are removed.
+        fill_holes_threshold: holes in a label with at most this number of pixels are filled.
+        pixel_expansion: number of pixels by which the interior map grows first; None or 0 for none.
         maxima_algorithm: `h_maxima` or `peak_local_max`.
-        min_distance: older name of `radius`; where an older name is given, it wins.
+        min_distance: older name of `radius`. If an older name is given, it is used.
         detection_threshold: older name of `maxima_threshold`.
         distance_threshold: older name of `interior_threshold`.
 
@@ -156,13 +155,13 @@ def deep_watershed(
 
 
 def _find_seeds(peaks: Floats, radius: int, threshold: float, algorithm: str) -> Labels:
-    """Number the peaks of a (Y, X) map: seeds that touch, even by a corner, are one."""
+    """Number the peaks of a (Y, X) map. Seeds that touch, even at a corner, get the same number."""
     is_seed = h_maxima(peaks, threshold, radius) if algorithm == "h_maxima" else local_maxima(peaks, radius, threshold)
     return _connected(is_seed, connectivity=2)
 
 
 def _expand(interior: Floats, pixels: int | None) -> Floats:
-    """Let bright values of a (Y, X) map grow by a square of so many pixels to each side."""
+    """Extend the bright values of a (Y, X) map by this number of pixels to each side, as a square."""
     from scipy import ndimage
 
     return np.asarray(ndimage.grey_dilation(interior, size=2 * pixels + 1), np.float32) if pixels else interior
@@ -188,7 +187,7 @@ def _smooth(image: Array, sigma: float) -> Floats:
 
 
 def _erode(labels: Labels, rings: int) -> Labels:
-    """Take the outermost pixels off each label of a (Y, X) label image, `rings` times."""
+    """Remove the outermost pixels of each label of a (Y, X) label image, `rings` times."""
     from skimage import segmentation
 
     for _ in range(rings):
@@ -197,7 +196,7 @@ def _erode(labels: Labels, rings: int) -> Labels:
 
 
 def _drop_small(labels: Labels, min_size: int) -> Labels:
-    """Drop labels of fewer than `min_size` pixels, then number the rest 1..n."""
+    """Remove labels of fewer than `min_size` pixels, then number the others 1..n."""
     sizes = np.bincount(labels.ravel())
     return _renumber(np.where(sizes[labels] < min_size, 0, labels).astype(np.int32))
 
@@ -210,14 +209,14 @@ def _renumber(labels: Labels) -> Labels:
 
 
 def _fill_holes(labels: Labels, max_size: int) -> Labels:
-    """Give holes of at most `max_size` pixels, with whatever lies in them, to the label around them."""
+    """Fill holes of at most `max_size` pixels with the label around them. Labels inside a hole are overwritten."""
     from scipy import ndimage
 
     if max_size <= 0:
         return labels
     labels = labels.copy()
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        # A later label may have been filled by an earlier one, and has no box of its own then.
+        # A label without pixels has no box.
         region = labels[box] == label if box is not None else np.zeros((0, 0), np.bool_)
         holes, _ = ndimage.label(ndimage.binary_fill_holes(region) & ~region)
         is_small = np.bincount(holes.ravel(), minlength=1) <= max_size

@@ -1,4 +1,4 @@
-"""Where are the peaks of a map?"""
+"""Finds the peaks of a map."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-#: Differences below a float's own rounding, relative to the value, are none.
+#: Differences below this part of a value are rounding errors and don't count.
 ROUNDING = 2 * float(np.finfo(np.float32).resolution)
-#: Side of the windows in which walks are followed, which take about 100 bytes a pixel, and what is added on each side.
+#: Side of the windows in which walks are followed, and their margin on each side. A window takes about 100 bytes/pixel.
 WINDOW_PX, WINDOW_MARGIN_PX = 512, 32
 
 
 def h_maxima(image: Array, height: float, radius: int) -> Mask:
-    """Find the peaks that rise by `height` above all that a walk to a higher place must cross.
+    """Find the peaks from which every path to a higher place descends by at least `height`.
 
-    A step of the walk goes anywhere within `radius`, so a peak that near a higher one never counts.
+    A path consists of steps of any length up to `radius`. So a peak within `radius` of a higher peak never counts.
 
     Args:
         image: (Y, X) finite float.
-        height: larger than 0, in the image's own unit.
-        radius: in pixels, 0 or more.
+        height: least height of a peak, larger than 0, in the unit of the image.
+        radius: length of a step in pixels, 0 or more.
 
     Returns:
-        (Y, X) bool; all False where the whole image spans less than `height`.
+        (Y, X) bool. All values are False if the range of the whole image is less than `height`.
 
     Raises:
         ValueError: the height isn't positive.
@@ -45,25 +45,27 @@ def h_maxima(image: Array, height: float, radius: int) -> Mask:
     if image.size == 0 or np.ptp(image) < height:
         return np.zeros(image.shape, np.bool_)
     level = image - np.float32(height) - np.float32(ROUNDING) * np.abs(image)
-    # The first step of every walk and the lowest place of any bound from below what can be reached.
+    # A lower bound of the height that can be reached: after the first step of a path, and at its lowest place.
     lower_bound = np.maximum(_disk_maximum(level, radius), min(image.min(), level.max()))
     is_candidate = np.asarray(image - lower_bound >= np.float32(height))
     del lower_bound
     if not is_candidate.any():
         return is_candidate
-    # No walk that could decide about a candidate goes below this, so land between which no step leads is apart.
+    # Paths that matter for a candidate never go below this. So areas above it that no step connects are independent.
     floor = level[is_candidate].min()
     return _rising(image, level, is_candidate, (floor, height, radius))
 
 
 def _reached(ground: Array, image: Array, is_here: Mask, limits: tuple[np.float32, int]) -> Array:
-    """Raise the ground by walks to it, window by window until nothing changes: as at once, in less memory and time.
+    """Raise the ground to the height that paths can reach, window by window until nothing changes.
+
+    The result is the same as for the whole image at once, with less memory and time.
 
     Args:
-        ground: (Y, X) where walks may begin, at most `image`; changed in place.
-        image: (Y, X), which walks can't be above.
-        is_here: where walks may go.
-        limits: what is not below counts as this, and the length of a step in pixels.
+        ground: (Y, X) heights at which paths can begin, at most `image`; changed in place.
+        image: (Y, X) upper limit for the heights of paths.
+        is_here: (Y, X) pixels where paths can go.
+        limits: lowest height, which replaces all lower values, and the length of a step in pixels.
     """
     from skimage.morphology import disk, reconstruction
 
@@ -96,13 +98,13 @@ def _reached(ground: Array, image: Array, is_here: Mask, limits: tuple[np.float3
 
 
 def _spans(side: int, margin: int) -> list[slice]:
-    """Divide a side into about equal parts with a margin on both sides."""
+    """Divide a side into parts of about equal length, each with a margin on both sides."""
     step = ceil(side / max(1, round(side / WINDOW_PX)))
     return [slice(max(start - margin, 0), start + step + margin) for start in range(0, side, step)]
 
 
 def _rising(image: Array, level: Array, is_candidate: Mask, limits: tuple[np.float32, float, int]) -> Mask:
-    """Which candidates rise by `height` above all that is reached from higher places; one island after the other."""
+    """Return the candidates that rise by `height` above all paths from higher places, for one island at a time."""
     from scipy import ndimage
     from skimage.morphology import disk
 
@@ -121,12 +123,12 @@ def _rising(image: Array, level: Array, is_candidate: Mask, limits: tuple[np.flo
 
 
 def local_maxima(image: Array, min_distance: int, threshold: float) -> Mask:
-    """Mark local maxima above a threshold, at the image's border too.
+    """Mark local maxima above a threshold, also at the border of the image.
 
     Args:
         image: (Y, X) finite float.
-        min_distance: of two maxima nearer than this, in pixels along either axis, the higher one stays.
-        threshold: a maximum is larger.
+        min_distance: of two maxima that are nearer than this along each axis, in pixels, only the higher one is kept.
+        threshold: a maximum is larger than this.
 
     Returns:
         (Y, X) bool.

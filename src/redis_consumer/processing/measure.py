@@ -1,4 +1,4 @@
-"""How large are the regions of a label image, where are they, and how bright?"""
+"""Measures size, position and brightness of the regions of a label image."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ def measure_labels(labels: Array, intensity: Array | None = None) -> dict[str, A
     """Measure every region of a label image.
 
     Args:
-        labels: (Y, X) integers, 0 is background; labels may have gaps.
+        labels: (Y, X) integers, 0 is background; labels can have gaps.
         intensity: (Y, X) real image of the same field of view.
 
     Returns:
-        Columns with one row a label, in rising order: ``label``, ``area_px``, ``centroid_y_px``,
-        ``centroid_x_px``, ``top_px``, ``left_px``, ``bottom_px``, ``right_px`` (the last two one past the
-        region, as slices want them), and ``mean_intensity`` where `intensity` is given.
+        Columns with one row for each label, in rising order: ``label``, ``area_px``, ``centroid_y_px``,
+        ``centroid_x_px``, ``top_px``, ``left_px``, ``bottom_px``, ``right_px``, and with `intensity` also
+        ``mean_intensity``. ``bottom_px`` and ``right_px`` are one past the region, like the end of a slice.
 
     Raises:
-        ValueError: the arrays aren't two images of one shape, or `labels` holds no integers or negative ones.
+        ValueError: the arrays aren't two images of the same shape, or `labels` has values that aren't integers of 0 or
+            more.
 
     >>> table = measure_labels(np.array([[0, 5, 5], [0, 5, 0]]))
     >>> table["label"].tolist(), table["area_px"].tolist(), table["right_px"].tolist()
@@ -51,7 +52,7 @@ def measure_labels(labels: Array, intensity: Array | None = None) -> dict[str, A
 
 
 def _extent(positions: Array, index: Array, count: int) -> tuple[Array, Array]:
-    """First position of each region, and one past its last."""
+    """Return the first position of each region, and one past its last position."""
     first = np.full(count, np.iinfo(np.int64).max)
     last = np.full(count, -1)
     np.minimum.at(first, index, positions)

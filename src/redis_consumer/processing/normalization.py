@@ -1,7 +1,7 @@
-"""Turns raw intensities into numbers that a network was trained on.
+"""Normalises the intensities of images for a model.
 
-All functions take and give (B, Y, X, C) arrays, treat each plane (one channel of one batch item) on its
-own and give float32. They look at the whole plane, so they run before an image is cut into tiles.
+All functions take (B, Y, X, C) arrays and return float32 arrays of this layout. Each plane (one channel of one batch
+item) is processed independently. They use the whole plane, so they run before an image is cut into tiles.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
-#: Keeps a constant plane from a division by zero.
+#: Avoids a division by zero for a constant plane.
 EPSILON = 1e-7
 CLAHE_CLIP_LIMIT = 0.01
 CLAHE_BINS = 256
-#: Without a given kernel size, CLAHE looks at this part of each side.
+#: By default, the kernel of CLAHE is a side divided by this number.
 CLAHE_KERNEL_FRACTION = 8
 
 
@@ -29,10 +29,10 @@ def normalize(image: Array) -> Floats:
     """Give each plane mean 0 and standard deviation 1.
 
     Args:
-        image: (B, Y, X, C), any real dtype. An array of another rank is normalised as a whole, as in 2020.
+        image: (B, Y, X, C), any real dtype. An array of another rank is normalised as a whole, like in 2020.
 
     Returns:
-        float32 of the shape of `image`; a constant plane becomes zeros.
+        float32 of the shape of `image`. A constant plane becomes zeros.
 
     >>> normalize(np.array([1, 3]).reshape(1, 1, 2, 1)).ravel().tolist()
     [-0.9999998807907104, 0.9999998807907104]
@@ -76,10 +76,9 @@ def histogram_normalization(image: Array, kernel_size: int | None = None) -> Flo
 
 
 def percentile_normalize(image: Array, low: float = 1.0, high: float = 99.8) -> Floats:
-    """Map two percentiles of each plane to 0 and 1 and clip what lies outside.
+    """Map two percentiles of each plane to 0 and 1 and clip values outside.
 
-    A few hot pixels or over-exposed cells don't change the result for the rest, as they would with
-    the smallest and largest value.
+    Unlike the smallest and largest value, percentiles hardly change with a few hot pixels or over-exposed cells.
 
     Args:
         image: (B, Y, X, C), any real dtype.
@@ -87,8 +86,8 @@ def percentile_normalize(image: Array, low: float = 1.0, high: float = 99.8) -> 
         high: percentile that becomes 1; 0..100, larger than `low`.
 
     Returns:
-        (B, Y, X, C) float32 in 0..1; a constant plane becomes zeros. Where both percentiles are the same
-        value, as in a nearly empty plane, the smallest and largest value take their place.
+        (B, Y, X, C) float32 in 0..1. A constant plane becomes zeros. If both percentiles are equal, as in a nearly
+        empty plane, the smallest and largest value are used instead.
 
     Raises:
         ValueError: the rank isn't 4, or the percentiles aren't in order.
@@ -110,14 +109,14 @@ def percentile_normalize(image: Array, low: float = 1.0, high: float = 99.8) -> 
 
 
 def percentile_threshold(image: Array, percentile: float = 99.9) -> Floats:
-    """Cap each plane at a percentile of its non-zero pixels.
+    """Limit each plane to a percentile of its non-zero pixels.
 
     Args:
         image: (B, Y, X, C), any real dtype.
         percentile: 0..100.
 
     Returns:
-        (B, Y, X, C) float32; a plane of zeros stays as it is.
+        (B, Y, X, C) float32. A plane of zeros doesn't change.
 
     Raises:
         ValueError: the rank isn't 4.
@@ -138,7 +137,7 @@ def _stretch(plane: Array, low: float, high: float) -> Array:
 
 
 def _each_plane(image: Array, change: Callable[[Array], Array]) -> Floats:
-    """Apply a function of one (Y, X) float64 plane; a plane without pixels is left as it is."""
+    """Apply a function to each (Y, X) plane as float64. A plane without pixels doesn't change."""
     if image.ndim != 4:
         raise ValueError(f"image has the shape {image.shape}; wanted (B, Y, X, C)")
     result = np.empty(image.shape, np.float32)

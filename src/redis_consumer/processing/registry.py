@@ -1,4 +1,4 @@
-"""Which functions may a job name for before and after the model, and how are they run?"""
+"""Finds and runs the functions that jobs name to run before and after the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 Function = Callable[..., Any]
 
 _ROOM = "redis_consumer.processing"
-#: Names of the contract (section 5.3), in lower case, and where the functions are; imported when used.
+#: Names of the contract (section 5.3), in lower case, and the functions, which are imported when they are used.
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "pre": {
         "normalize": f"{_ROOM}.normalization:normalize",
@@ -33,30 +33,30 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "deep_watershed": f"{_ROOM}.labels:deep_watershed",
     },
 }
-#: Names that older consumers know and this version doesn't have yet.
+#: Names of older consumers that this version doesn't implement.
 UNAVAILABLE: Mapping[str, frozenset[str]] = {
     "pre": frozenset(),
     "post": frozenset({"mibi", "retinanet", "retinanet-semantic", "deep_watershed_mibi"}),
 }
-#: Groups of entry points in which other packages offer functions of their own.
+#: Groups of entry points in which other packages register functions.
 GROUPS = {"pre": "redis_consumer.preprocess", "post": "redis_consumer.postprocess"}
 FIELDS = {"pre": "preprocess_function", "post": "postprocess_function"}
 
-#: What a function after the model gets: all outputs as a list, or the first one. Functions that aren't
-#: named here get what the contract says: the output itself where there is one, else the list.
+#: Functions after the model that get all outputs as a list, and those that get the first output. Other functions get
+#: the output itself if there is only one, or else the list (contract).
 TAKES_ALL = frozenset({"deep_watershed"})
 TAKES_FIRST = frozenset({"deepcell", "pixelwise", "watershed"})
 
 
 def get_function(process_type: str, name: str) -> Function:
-    """Find a function by the name that a job gives it, in any case.
+    """Find a function by the name in a job. Upper and lower case are equal.
 
     Args:
         process_type: ``pre`` or ``post``.
-        name: a built-in name, or that of an entry point in the group `GROUPS` says.
+        name: a built-in name, or the name of an entry point in the group of `GROUPS`.
 
     Raises:
-        InvalidJob: category or name is unknown, not available in this version, or its package is broken.
+        InvalidJob: type or name is unknown, the function is not available in this version, or it can't be imported.
     """
     if process_type not in BUILT_IN:
         raise InvalidJob(f"process type {process_type!r} is unknown; give pre or post")
@@ -75,21 +75,21 @@ def apply(
     data: Array | Sequence[Array],
     options: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Any:
-    """Run functions in order, each on the result of the one before.
+    """Run functions in order, each on the result of the previous one.
 
     Args:
         process_type: ``pre`` or ``post``.
-        names: as `get_function`; empty ones are skipped.
+        names: names for `get_function`. Empty names are skipped.
         data: ``pre``: (B, Y, X, C). ``post``: the model's outputs, (B, Y, X, K) each, as a list or a single array.
         options: keyword arguments for a function, by its lower-case name.
 
     Returns:
-        ``pre``: (B, Y, X, C'). ``post``: (B, Y, X, 1) label images; `data` unchanged where `names` is empty.
+        ``pre``: (B, Y, X, C'). ``post``: (B, Y, X, 1) label images. If `names` is empty, `data` itself.
 
     Raises:
-        InvalidJob: as `get_function`.
-        ModelMismatch: a function doesn't take the data or its options, or gives no array of rank 4.
-        PermanentError: whatever of these a function raises itself.
+        InvalidJob: raised by `get_function`.
+        ModelMismatch: a function doesn't accept the data or its options, or doesn't return an array of rank 4.
+        PermanentError: raised by a function.
     """
     result: Any = data
     for name in names:
@@ -134,7 +134,7 @@ def _plugged_in(process_type: str, key: str) -> Function:
         try:
             function: Function = found[key].load()
         except (ImportError, AttributeError) as error:
-            raise InvalidJob(f"{field}: {key!r} can't be imported from {found[key].value}; mend its package") from error
+            raise InvalidJob(f"{field}: {key!r} can't be imported from {found[key].value}; fix its package") from error
         return function
     if key in UNAVAILABLE[process_type]:
         raise InvalidJob(f"{field}: {key!r} is not available in this version; {_choices(process_type, found)}")

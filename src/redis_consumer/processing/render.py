@@ -1,4 +1,4 @@
-"""How does a label image look to a person?"""
+"""Draws label images as pictures: outlines over an image, differences and thumbnails."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ Picture = npt.NDArray[np.uint8]
 YELLOW = (255, 214, 10)
 BLUE = (64, 156, 255)
 RED = (255, 40, 40)
-#: Percentiles of the image that become black and white: hot pixels don't darken the rest.
+#: Percentiles of the image that become black and white, so that hot pixels don't darken the picture.
 STRETCH = (0.5, 99.7)
-#: Power of the grey levels; below 1 it lifts dim cells next to bright ones.
+#: Exponent for the grey levels. A value below 1 makes dim cells brighter.
 GAMMA = 0.6
 
 
 def overlay_outlines(
     image: Array, labels: Array, *, color: tuple[int, int, int] = YELLOW, thickness: int = 1
 ) -> Picture:
-    """Draw the outline of every region over an image; between touching cells each one's line is seen.
+    """Draw the outline of every region over an image. Touching cells have separate lines.
 
     Args:
         image: (Y, X) of any real dtype, shown from its 0.5th to its 99.7th percentile.
         labels: (Y, X) integers, 0 is background.
-        color: red, green, blue of the outlines, 0..255.
-        thickness: width of a line in pixels, inside the region.
+        color: red, green and blue of the outlines, 0..255.
+        thickness: width of a line in pixels. Lines are inside their region.
 
     Returns:
         (Y, X, 3) uint8.
 
     Raises:
-        ValueError: the arrays aren't two images of one shape.
+        ValueError: the arrays aren't two images of the same shape.
     """
     if image.ndim != 2 or image.shape != labels.shape:
         raise ValueError(f"image of shape {image.shape} and labels of {labels.shape}: need two (y, x) of one size")
@@ -45,12 +45,12 @@ def overlay_outlines(
 
 
 def show_difference(image: Array, before: Array, after: Array) -> Picture:
-    """Draw two label images of one scene over its image: outlines of both, and in red where the labels differ.
+    """Draw two label images of the same image over it: outlines of both, and pixels with different labels in red.
 
     Args:
         image: (Y, X) of any real dtype.
-        before: (Y, X) labels, 0 is background; outlined in yellow.
-        after: the same; outlined in blue, over the yellow.
+        before: (Y, X) labels, 0 is background, with yellow outlines.
+        after: (Y, X) labels, 0 is background, with blue outlines over the yellow ones.
 
     Returns:
         (Y, X, 3) uint8.
@@ -65,7 +65,7 @@ def show_difference(image: Array, before: Array, after: Array) -> Picture:
 
 
 def stretch(image: Array) -> Picture:
-    """Show an image of finite values as grey levels from its dark to its bright percentile, dim ones lifted.
+    """Map an image of finite values to grey levels between two percentiles. Dim values are made brighter.
 
     >>> stretch(np.zeros((2, 2))).tolist()
     [[0, 0], [0, 0]]
@@ -73,7 +73,7 @@ def stretch(image: Array) -> Picture:
     if image.size == 0:
         return np.zeros(image.shape, np.uint8)
     low, high = np.percentile(image, STRETCH)
-    if high <= low:  # nearly all pixels are the same: show what little there is
+    if high <= low:  # nearly all pixels are equal: use the whole range
         low, high = float(image.min()), float(image.max())
     span = high - low if high > low else 1.0
     levels = np.clip((image.astype(np.float32) - low) / span, 0, 1) ** GAMMA
@@ -82,7 +82,7 @@ def stretch(image: Array) -> Picture:
 
 
 def thumbnail(picture: Picture, max_side_px: int) -> Picture:
-    """Shrink a picture (Y, X) or (Y, X, 3) uint8 so that no side is longer than `max_side_px`; never enlarge it."""
+    """Shrink a picture (Y, X) or (Y, X, 3) uint8 so that no side is longer than `max_side_px`. Never enlarge it."""
     from PIL import Image
 
     small = Image.fromarray(picture)
@@ -100,7 +100,7 @@ def to_png_bytes(picture: Picture) -> bytes:
 
 
 def _outlines(labels: Array, thickness: int) -> npt.NDArray[np.bool_]:
-    """Pixels of a region that have another value within `thickness` pixels, also across a corner."""
+    """Return the pixels of regions that have another value within `thickness` pixels, diagonals included."""
     from scipy.ndimage import maximum_filter, minimum_filter
 
     side = 2 * thickness + 1

@@ -1,4 +1,4 @@
-"""How does an image get another size, and its labels the old one back?"""
+"""Resizes, pads and cuts images and label images."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Array = npt.NDArray[Any]
 
 
 def rescale(image: Array, scale: float, channel_axis: int | None = -1) -> Array:
-    """Resize the two spatial axes by a factor, each pixel taken from the nearest one (contract, section 5.2).
+    """Resize the two spatial axes by a factor with nearest-neighbour sampling (contract, section 5.2).
 
-    Made for label images; `resize_image` is the one for raw data.
+    Use it for label images. Use `resize_image` for raw images.
 
     Args:
-        image: rank 2 (Y, X), or higher; the last two axes beside `channel_axis` are Y and X.
-        scale: above 0; a side becomes round-half-even(side * scale), at least 1.
-        channel_axis: axis that is no part of the plane where the rank is over 2; None for no such axis.
+        image: rank 2 (Y, X) or higher. The last two axes except `channel_axis` are Y and X.
+        scale: factor above 0. A side becomes round-half-even(side * scale), at least 1.
+        channel_axis: for a rank above 2 the axis that is not spatial; None for no such axis.
 
     Returns:
-        The resized image in its own dtype and range; `image` itself where `scale` is 1.
+        The resized image in its own dtype and range. If `scale` is 1, `image` itself.
 
     Raises:
         InvalidJob: `scale` isn't a number above 0.
@@ -45,7 +45,7 @@ def rescale(image: Array, scale: float, channel_axis: int | None = -1) -> Array:
 
 
 def resize_image(batch: Array, shape_yx: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Resize raw images: linear, and averaging all pixels that fall together where it shrinks.
+    """Resize raw images by linear interpolation. To shrink an image, average over all pixels.
 
     Args:
         batch: (B, Y, X, C) of any real dtype.
@@ -69,7 +69,7 @@ def resize_image(batch: Array, shape_yx: tuple[int, int]) -> npt.NDArray[np.floa
 
 
 def resize_labels(labels: Array, shape_yx: tuple[int, int]) -> Array:
-    """Resize label images to an exact size: no label is mixed from two, so that a round trip fits its image.
+    """Resize label images to an exact size. Labels are never mixed.
 
     Args:
         labels: (B, Y, X, C) of any dtype.
@@ -84,9 +84,10 @@ def resize_labels(labels: Array, shape_yx: tuple[int, int]) -> Array:
 def resize(
     data: Array, shape: tuple[int, int], data_format: str = "channels_last", labeled_image: bool = False
 ) -> Array:
-    """Resize as the function of that name that jobs know (contract, section 5.3).
+    """Resize images like the function ``resize`` of the contract (section 5.3).
 
-    One channel: bilinear. Several: order 1 with anti-aliasing, zero outside. Label images: nearest.
+    One channel is resized with bilinear interpolation. Several channels are resized with order 1 and anti-aliasing,
+    with 0 outside the image. Label images use the nearest pixel.
 
     Args:
         data: (Y, X, C) or (B, Y, X, C); with ``channels_first`` (C, Y, X) or (B, C, Y, X).
@@ -98,7 +99,7 @@ def resize(
         The resized array in the layout and dtype of `data`.
 
     Raises:
-        ValueError: rank, `shape` or `data_format` is none of these.
+        ValueError: rank, `shape` or `data_format` is invalid.
     """
     if data_format not in {"channels_last", "channels_first"}:
         raise ValueError(f"data_format {data_format!r} is neither channels_last nor channels_first")
@@ -120,13 +121,13 @@ def reshape_matrix(
     reshape_size: int = 256,
     is_channels_first: bool = False,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """Cut images and labels into squares; the last of each row and column ends at the far edge (section 5.2).
+    """Cut images and labels into squares. The last square of each row and column ends at the edge (section 5.2).
 
     Args:
         X: (B, Y, X, C), or (B, C, Y, X) with `is_channels_first`.
-        y: labels of the same layout; their channels may differ in number.
+        y: labels of the same layout; the number of channels can differ.
         reshape_size: side of a square in pixels.
-        is_channels_first: the layout.
+        is_channels_first: whether channels come before the spatial axes.
 
     Returns:
         X as float32 and y as int32, each with B * rows * columns squares, image by image and row by row.
@@ -143,11 +144,11 @@ def reshape_matrix(
 
 
 def pad_image(image: Array, field: int) -> Array:
-    """Reflect the border of an image so that a model of receptive field `field` sees every pixel's surroundings.
+    """Extend an image by reflection, so that a model with receptive field `field` gets the surroundings of each pixel.
 
     Args:
         image: (..., Y, X, C), or (Y, X).
-        field: receptive field in pixels; (field - 1) // 2 are added on each side.
+        field: receptive field in pixels. (field - 1) // 2 pixels are added on each side.
 
     Returns:
         The padded image; leading axes and channels keep their size.
@@ -159,7 +160,7 @@ def pad_image(image: Array, field: int) -> Array:
 
 def _plane_axes(rank: int, channel_axis: int | None) -> tuple[int, int]:
     if rank < 2:
-        raise ValueError(f"an array of rank {rank} is no image")
+        raise ValueError(f"image: an array of rank {rank} is not an image; wanted rank 2 or more")
     if rank == 2 or channel_axis is None:
         return rank - 2, rank - 1
     y_axis, x_axis = [axis for axis in range(rank) if axis != channel_axis % rank][-2:]
@@ -168,15 +169,15 @@ def _plane_axes(rank: int, channel_axis: int | None) -> tuple[int, int]:
 
 def _nearest(image: Array, axes: tuple[int, int], shape: Sequence[int]) -> Array:
     for axis, side in zip(axes, shape, strict=True):
-        # The centre of a new pixel, (i + 1/2) * old / new, lies in the old pixel of that whole part;
-        # integers, because floats would fall to the wrong side of an edge now and then.
+        # The centre of a new pixel is at (i + 1/2) * old / new. The integer part is the index of the old pixel.
+        # Integer arithmetic is used because floats can round to the wrong pixel.
         indices = (2 * np.arange(side) + 1) * image.shape[axis] // (2 * side)
         image = image.take(indices, axis=axis)
     return image
 
 
 def _interpolate(item: Array, shape: tuple[int, int]) -> Array:
-    """(Y, X, C) to (*shape, C), in floats."""
+    """Resize (Y, X, C) to (*shape, C) in float64."""
     from skimage.transform import resize as interpolate
 
     several = item.shape[-1] > 1

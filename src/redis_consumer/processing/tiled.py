@@ -1,4 +1,4 @@
-"""How does an image pass through a model that takes only tiles of it?"""
+"""Runs a model over images tile by tile."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from redis_consumer.processing.blend import paste
 from redis_consumer.processing.tiles import Tile, TilePlan, plan_tiles
 
 Array = npt.NDArray[Any]
-#: Takes tiles (N, *tile, C), gives (N, *tile, K) for each output.
+#: Takes tiles (N, *tile, C) and returns (N, *tile, K) for each output.
 Predict = Callable[[Array], list[Array]]
-#: Called with the number of tiles done and of all tiles.
+#: Called with the number of finished tiles and the number of all tiles.
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class MapBatches(Protocol):
-    """Applies a function to items, as `map` does: lazily, results in the order of the items."""
+    """Applies a function to items like `map`: lazily, with the results in the order of the items."""
 
     def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
-        """Give an iterator of the results."""
+        """Return an iterator over the results."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Images to run a model on, and how.
+    """Images to run a model on, and the plan for their tiles.
 
     Attributes:
-        batch: (B, *shape, C).
-        plan: for an image of that shape.
-        batch_size: tiles in one call, 1 or more.
+        batch: images (B, *shape, C).
+        plan: plan for an image of that shape.
+        batch_size: number of tiles in one call, 1 or more.
     """
 
     batch: Array
@@ -46,12 +46,12 @@ class Planned:
 
     @property
     def tiles(self) -> int:
-        """How many tiles the model is run on."""
+        """Number of tiles of all images."""
         return len(self.batch) * len(self.plan)
 
 
 class _Canvas:
-    """The outputs for one `Planned`, filled tile by tile."""
+    """The outputs for one `Planned`, written tile by tile."""
 
     def __init__(self, planned: Planned) -> None:
         self.planned = planned
@@ -102,18 +102,18 @@ def run_tiled(
 
     Args:
         batch: (B, Y, X, C), or (B, Z, Y, X, C) for a model of volumes.
-        predict: takes (N, *tile, C), N <= `batch_size`, gives (N, *tile, K) for each output.
-        tile: sides of every tile; see `fit_tile` for models that take any size.
-        overlap_px: pixels that neighbouring tiles share at least, for all axes or for each.
-        batch_size: tiles in one call.
+        predict: takes (N, *tile, C) with N <= `batch_size` and returns (N, *tile, K) for each output.
+        tile: sides of each tile. See `fit_tile` for models that take any size.
+        overlap_px: smallest number of pixels that neighbouring tiles share, for all axes or for each axis.
+        batch_size: number of tiles in one call.
         on_progress: called after each call.
 
     Returns:
-        (B, Y, X, K) or (B, Z, Y, X, K) for each output, blended where tiles overlap; numbers with a point have at least
-        32 bits, others the dtype that `predict` gave.
+        (B, Y, X, K) or (B, Z, Y, X, K) for each output, blended where tiles overlap. Floats have at least 32 bits.
+        Other outputs have the dtype that `predict` returned.
 
     Raises:
-        ModelMismatch: `predict` gave arrays of another shape, or the overlap is no smaller than the tile.
+        ModelMismatch: `predict` returned arrays of another shape, or the overlap isn't smaller than the tile.
     """
     check_batch(batch, len(tile))
     planned = Planned(batch, plan_tiles(batch.shape[1:-1], tile, overlap_px), batch_size)
@@ -132,17 +132,17 @@ def run_each(
     """Run a model over images one after the other, in one stream of calls.
 
     Args:
-        images: taken as calls need them.
+        images: the images, read when calls need them.
         predict: as for `run_tiled`.
-        map_batches: makes the calls: `map` one by one, or one that has several under way. Whatever it does, outputs are
-            blended in the order of the tiles, so that the same predictions always give the same bytes.
-        on_tiles: called after each call with the number of tiles done so far, of all images.
+        map_batches: makes the calls. `map` makes one call at a time, and another function can have several in flight.
+            Outputs are always blended in the order of the tiles, so equal predictions give equal bytes.
+        on_tiles: called after each call with the number of finished tiles of all images.
 
     Yields:
-        What `run_tiled` returns, for each of `images`.
+        The result of `run_tiled` for each of `images`.
 
     Raises:
-        ModelMismatch: `predict` gave arrays of another shape.
+        ModelMismatch: `predict` returned arrays of another shape.
     """
 
     def call(group: _Call) -> tuple[_Call, list[Array]]:
@@ -159,7 +159,7 @@ def run_each(
 
 
 def check_batch(batch: Array, sides: int) -> None:
-    """Raise `ModelMismatch` unless an array is images of so many sides, 2 or 3, with pixels in them."""
+    """Raise `ModelMismatch` unless an array is a batch of images with 2 or 3 sides that has pixels."""
     if batch.ndim != sides + 2 or not batch.size:
         axes = "(batch, z, y, x, channel)" if sides == 3 else "(batch, y, x, channel)"
         raise ModelMismatch(f"image: an array of shape {batch.shape} isn't {axes} with pixels in it")
@@ -174,7 +174,7 @@ def _calls(images: Iterable[Planned]) -> Iterator[_Call]:
 
 
 def _output_dtype(reply: Array) -> np.dtype[Any]:
-    # Half precision would blend a constant to something else.
+    # Blending in half precision would change a constant.
     return np.result_type(reply.dtype, np.float32) if reply.dtype.kind == "f" else reply.dtype
 
 

@@ -1,4 +1,4 @@
-"""Where is an image cut into tiles, and which pixels of the output does each tile give?"""
+"""Plans how to cut an image into tiles, and which pixels of the output come from each tile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis_consumer.errors import InvalidJob, ModelMismatch
 
 Array = npt.NDArray[Any]
 Region = tuple[slice, ...]
-#: ``field_size`` of jobs that give none (contract, section 1.3): fits images of any size.
+#: ``field_size`` of jobs without this field (contract, section 1.3). It fits images of any size.
 DEFAULT_FIELD_PX = 61
 
 
@@ -24,10 +24,10 @@ class Span:
     """One axis of a tile.
 
     Attributes:
-        source: in the image; what lies outside of it is reflected.
-        target: pixels of the output that the tile gives, by itself or together with a neighbour.
-        before: how many of the first of them the tile before it gives as well.
-        after: how many of the last of them the tile after it gives as well.
+        source: pixels of the image. Pixels outside the image are reflected.
+        target: pixels of the output that come from this tile, alone or together with a neighbour.
+        before: number of the first target pixels that also come from the previous tile.
+        after: number of the last target pixels that also come from the next tile.
     """
 
     source: slice
@@ -37,11 +37,11 @@ class Span:
 
     @property
     def core(self) -> slice:
-        """The target, divided with the neighbours instead of shared."""
+        """The target, with each shared part divided between the two neighbours."""
         return slice(self.target.start + self.before // 2, self.target.stop - (self.after - self.after // 2))
 
     def within(self, part: slice) -> slice:
-        """A part of the output as a part of the tile."""
+        """Return a part of the output as a slice of the tile."""
         return slice(part.start - self.source.start, part.stop - self.source.start)
 
 
@@ -52,7 +52,7 @@ class Tile:
     spans: tuple[Span, ...]
 
     def cut(self, image: Array) -> Array:
-        """The tile's pixels of an image (…, C): a view, or a copy where it reaches over the image's border."""
+        """Return the tile's pixels of an image (…, C): a view, or a copy if the tile extends beyond the image."""
         inside = [span.source.start >= 0 and span.source.stop <= side for span, side in self._with_sides(image)]
         tile = image[tuple(span.source if fits else slice(None) for span, fits in zip(self.spans, inside, strict=True))]
         for axis, (span, side) in enumerate(self._with_sides(image)):
@@ -66,7 +66,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How an image is cut; the targets of the tiles cover it.
+    """Tiles of an image. Their targets cover the whole image.
 
     Attributes:
         shape: sides of the image in pixels, (z,) y and x.
@@ -82,7 +82,7 @@ class TilePlan:
         return math.prod(len(spans) for spans in self.axes)
 
     def __iter__(self) -> Iterator[Tile]:
-        """The tiles in the order of their places, the last axis running fastest."""
+        """Yield the tiles in the order of their positions. The last axis changes fastest."""
         return (Tile(spans) for spans in product(*self.axes))
 
     @property
@@ -92,7 +92,7 @@ class TilePlan:
 
 
 def fit_tile(shape: tuple[int, ...], max_tile: tuple[int, ...], multiple_px: int = 1) -> tuple[int, ...]:
-    """Choose the tile for a model that takes any size: no larger than needed, sides divisible by `multiple_px`.
+    """Choose the smallest sufficient tile for a model that takes any size, with sides divisible by `multiple_px`.
 
     >>> fit_tile((300, 2000), (512, 512), 16)
     (304, 512)
@@ -101,21 +101,21 @@ def fit_tile(shape: tuple[int, ...], max_tile: tuple[int, ...], multiple_px: int
 
 
 def plan_tiles(shape: tuple[int, ...], tile: tuple[int, ...], overlap_px: int | tuple[int, ...] = 0) -> TilePlan:
-    """Lay tiles of one size over an image.
+    """Plan tiles of one size over an image.
 
-    Tiles are spread evenly, lie inside the image, and share at least `overlap_px` pixels with the next one. Of what
-    two tiles share, both give the middle half, to be blended; the outer quarters come from the tile that has seen more
-    around them. So nothing is given that lies nearer than a quarter of the overlap to an edge where the image goes on.
-    An image smaller than the tile is reflected around.
+    Tiles are spread evenly inside the image. Neighbouring tiles share at least `overlap_px` pixels. The middle half of
+    a shared part comes from both tiles and is blended. Each outer quarter comes from the tile whose edge is farther
+    away. So no result comes from pixels that are nearer to an inner edge of a tile than a quarter of the overlap. An
+    image that is smaller than the tile is extended by reflection.
 
     Args:
         shape: sides of the image, (z,) y and x, 1 or more.
         tile: sides of a tile, 1 or more.
-        overlap_px: one number for all axes or one for each, 0 or more; smaller than the tile where a side takes
-            several.
+        overlap_px: overlap for all axes or for each axis, 0 or more. It must be smaller than the tile if a side needs
+            several tiles.
 
     Raises:
-        ModelMismatch: the overlap leaves nothing of a tile.
+        ModelMismatch: the overlap isn't smaller than the tile.
     """
     overlaps = (overlap_px,) * len(shape) if isinstance(overlap_px, int) else overlap_px
     axes = tuple(_spread(*numbers) for numbers in zip(shape, tile, overlaps, strict=True))
@@ -130,21 +130,21 @@ def plan_cuts(
     multiple_px: int = 1,
     max_tile_yx: tuple[int, int] | None = None,
 ) -> TilePlan:
-    """Cut each side into `cuts` pieces of one size, as jobs with ``cuts`` and ``field_size`` ask (section 5.2).
+    """Cut each side into `cuts` pieces of one size, for jobs with ``cuts`` and ``field_size`` (section 5.2).
 
-    Every piece is extended by (field - 1) // 2 pixels on each side, reflected at the image's border; what it gives is
-    the piece alone, nothing is blended. Where a side isn't divisible, the last piece is moved back to end at the
-    border, so that no strip stays empty.
+    Each piece is extended by (field - 1) // 2 pixels on each side, by reflection at the border of the image. The result
+    of the extension isn't used, and nothing is blended. If a side isn't divisible, the last piece is moved back to end
+    at the border, so that no strip stays empty.
 
     Args:
         shape_yx: rows and columns of the image, 1 or more.
-        cuts: pieces a side, at most as many as the shorter side has pixels.
-        field: receptive field of the model in pixels, at most 61 or twice the longer side and 1.
-        multiple_px: sides of the pieces are rounded up to multiples of it, below and to the right.
-        max_tile_yx: rows and columns that a piece may have at most, None for any number.
+        cuts: number of pieces per side, at most the number of pixels of the shorter side.
+        field: receptive field of the model in pixels, at most 61 or 1 + twice the longer side.
+        multiple_px: sides of the pieces are rounded up to multiples of this number, below and to the right.
+        max_tile_yx: largest number of rows and columns of a piece, None for any number.
 
     Raises:
-        InvalidJob: `cuts` or `field` is out of range, or they make too large pieces.
+        InvalidJob: `cuts` or `field` is out of range, or the pieces are too large.
     """
     _check_cuts(shape_yx, cuts, field)
     border = (field - 1) // 2
@@ -170,7 +170,7 @@ def _check_cuts(shape_yx: tuple[int, int], cuts: int, field: int) -> None:
         raise InvalidJob(
             f"field cuts: {cuts} is more than the {min(shape_yx)} px of the image's shorter side; give fewer cuts"
         )
-    # Padding by more than the image's own sides would only show the model the same pixels again, at any cost.
+    # Padding by more than the sides of the image only repeats the same pixels, and can take unlimited memory.
     limit = max(2 * max(shape_yx) + 1, DEFAULT_FIELD_PX)
     if field > limit:
         raise InvalidJob(
@@ -184,7 +184,7 @@ def _round_up(side: int, multiple: int) -> int:
 
 
 def _reflected(source: slice, side: int) -> npt.NDArray[np.intp]:
-    """Indices within a side of what lies at `source` when the image goes on as its own reflection."""
+    """Return the indices for `source` within a side, if the image is extended by reflection."""
     period = max(2 * (side - 1), 1)
     index = np.arange(source.start, source.stop) % period
     return np.minimum(index, period - index) if side > 1 else index
@@ -213,7 +213,7 @@ def _spread(side: int, tile: int, overlap: int) -> tuple[Span, ...]:
 
 
 def _seam(start: int, stop: int, stride: int) -> slice:
-    """The middle half of what two tiles share; less where a third one begins, so that no pixel has three."""
+    """Return the middle half of the part that two tiles share. It is shorter if a third tile begins in that part."""
     shared = stop - start
     width = min(shared - 2 * (shared // 4), stride)
     first = start + (shared - width) // 2

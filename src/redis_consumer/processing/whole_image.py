@@ -1,7 +1,7 @@
-"""How does a function that looks at the whole image run on an image of which only parts are in memory?
+"""Runs functions that need the whole image on an image that is processed in parts.
 
-Its statistics are taken from a sample that is spread over the whole image; then it is applied part by part. So the
-result doesn't depend on how the image is cut.
+The statistics are computed from a sample that is spread over the whole image. Then the function is applied part by
+part. So the result doesn't depend on how the image is cut.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ Floats = npt.NDArray[np.float32]
 Change = Callable[[Array, Region], Floats]
 """Changes a part (1, y, x, C) that shows a region of the image, at any scale."""
 
-#: Pixels of a plane that a sample has at most. A percentile of so many is off by 0.001 percentiles.
+#: Largest number of pixels of a plane in a sample. With this number, the error of a percentile is 0.001 percentiles.
 MAX_SAMPLE_PX = 1 << 22
 
 
 class Sampler:
-    """Collects every n-th row and column of an image that comes in parts.
+    """Collects every n-th row and column of an image that is read in parts.
 
     Args:
         shape: (Y, X, C) of the image.
-        max_px: pixels of a plane in the sample at most.
+        max_px: largest number of pixels of a plane in the sample.
 
     Attributes:
-        shape_yx: of the image.
+        shape_yx: sides of the image in pixels.
         step: n.
-        sample: (1, y, x, C) float32; complete once all parts were added. The whole image where it is small enough.
+        sample: (1, y, x, C) float32, complete after all parts were added. For a small image it is the whole image.
     """
 
     def __init__(self, shape: tuple[int, int, int], max_px: int = MAX_SAMPLE_PX) -> None:
@@ -50,7 +50,7 @@ class Sampler:
         self.sample = np.empty((1, math.ceil(height / self.step), math.ceil(width / self.step), channels), np.float32)
 
     def add(self, region: Region, part: Array) -> None:
-        """Take what the sample needs of a part (1, y, x, C) that lies in this region."""
+        """Copy the pixels for the sample from a part (1, y, x, C) of this region."""
         (top, below), (left, right) = (self._taken(side) for side in region)
         rows, columns = (slice(-side.start % self.step, None, self.step) for side in region)
         self.sample[:, top:below, left:right] = part[:, rows, columns]
@@ -61,12 +61,12 @@ class Sampler:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What the functions take their numbers from.
+    """The sample from which a function computes its statistics.
 
     Attributes:
-        pixels: (1, y, x, C).
-        shape_yx: of the whole image.
-        pitch_px: distance of two pixels of the sample, in pixels of the image that the function sees.
+        pixels: (1, y, x, C) pixels of the sample.
+        shape_yx: sides of the whole image in pixels.
+        pitch_px: distance of two pixels of the sample, in pixels of the image that the function gets.
     """
 
     pixels: Array
@@ -77,20 +77,20 @@ class _Sample:
 def fit(
     names: Sequence[str], sampler: Sampler, options: Mapping[str, Mapping[str, Any]], *, scale: float = 1.0
 ) -> Change:
-    """Make ready the functions that go before the model.
+    """Prepare the functions before the model, with statistics of the whole image.
 
     Args:
-        names: of functions that take their numbers from the whole image, see `FITS`.
-        sampler: which has seen the whole image.
+        names: names of functions, see `FITS`.
+        sampler: the sampler, to which all parts of the image were added.
         options: keyword arguments for a function, by its lower-case name.
-        scale: by which the parts that are changed are resized.
+        scale: factor by which the parts are resized before the functions are applied.
 
     Returns:
-        The change, which gives (1, y, x, C) float32.
+        A function that applies all functions to a part and returns (1, y, x, C) float32.
 
     Raises:
         InvalidJob: a function can't be applied part by part.
-        ModelMismatch: a function doesn't take its options.
+        ModelMismatch: a function doesn't accept its options.
     """
     whole = (slice(0, sampler.shape_yx[0]), slice(0, sampler.shape_yx[1]))
     pixels: Array = sampler.sample
@@ -154,7 +154,7 @@ def _fit_equalization(sample: _Sample, kernel_size: int | None = None) -> Change
     )[np.newaxis]
 
 
-#: What each function of `redis_consumer.processing.normalization` takes from the sample.
+#: For each function of `redis_consumer.processing.normalization` the function that prepares it from a sample.
 FITS: Mapping[str, Callable[..., Change]] = {
     "normalize": _fit_normalize,
     "percentile_normalize": _fit_percentile_normalize,
