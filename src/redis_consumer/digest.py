@@ -1,4 +1,4 @@
-"""Which digest has the content of a file?"""
+"""Computes the digest of a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 
     Args:
         path: the file.
-        algorithm: a name that `hashlib` knows; it is to tell contents apart, not to keep secrets.
+        algorithm: a name that `hashlib` knows. The digest compares contents; it isn't used for security.
 
     Raises:
         OSError: the file can't be read.

@@ -1,30 +1,30 @@
-"""What went wrong, said as what the worker will do about it.
+"""Defines the errors of the package. The class of an error decides what the worker does.
 
 ::
 
     ConsumerError
-      RetryableError         retried inside the job with backoff, then given back, no attempt counted
+      RetryableError         retried inside the job with backoff; then given back, and no attempt is counted
         RedisUnavailable
         StorageUnavailable
         ModelServerUnavailable
-        MachineUnavailable   the worker's own disk or limits: given back at once
-      OutOfResources         the job needs more memory or disk than there is: given
+        MachineUnavailable   the worker's own disk or limits; given back at once
+      OutOfResources         the job needs more memory or disk than there is; given
                              back, and the attempt counts
-      PermanentError         failed at once, in words, no retry
+      PermanentError         failed at once, with a readable reason, without a retry
         InvalidJob           a field of the job is missing or malformed           (also a ValueError)
         InvalidImage         the input can't be read as an image, or is too large (also a ValueError)
-        UnsafeArchive        an archive that must not be unpacked                 (also a ValueError)
+        UnsafeArchive        the archive isn't safe to unpack                     (also a ValueError)
         ObjectNotFound       the bucket has no such object                        (also a FileNotFoundError)
         ModelNotFound        the model server or bucket has no such model         (also a LookupError)
-        JobCancelled         somebody doesn't want the job any more
+        JobCancelled         a user cancelled the job
         ModelMismatch        the model doesn't fit the image or the functions     (also a ValueError)
-      LeaseLost              the job is no longer ours: drop the result, write nothing
-      SettingsError          stops the start, exit code 2; in a job: given back,
-                             and claiming waits until the setting is right        (also a ValueError)
+      LeaseLost              this worker no longer holds the job: drop the result, write nothing
+      SettingsError          the worker doesn't start, exit code 2; in a job: given
+                             back, and no claim until the setting is right        (also a ValueError)
 
-A message says which file or field, what is wrong with it and what to do, in this order: it becomes the last
-line of the job's ``reason``, which scientists read. Anything outside this tree is a bug of ours or of a
-plug-in and is logged with its traceback.
+A message says which file or field is concerned, what is wrong with it and what to do, in this order. It becomes the
+last line of the job's ``reason``, which users read. Any other exception is a bug in this package or in a plug-in,
+and is logged with its traceback.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class ConsumerError(Exception):
 
     Args:
         message: which file or field, what is wrong, what to do.
-        job_id: the job's key in Redis, where one is known.
-        key: the object key in the bucket, where one is concerned.
-        model: ``name:version`` of the model, where one is concerned.
-        attempt: the run of the job in which it happened, from 1.
+        job_id: the job's key in Redis, if known.
+        key: the object key in the bucket, if the error concerns an object.
+        model: ``name:version`` of the model, if the error concerns a model.
+        attempt: the run of the job in which the error occurred, from 1.
     """
 
     def __init__(
@@ -58,23 +58,23 @@ class ConsumerError(Exception):
 
 
 class RetryableError(ConsumerError):
-    """Something outside the job is away for now; the same job may succeed later."""
+    """A service is temporarily unavailable. The same job may succeed later."""
 
 
 class RedisUnavailable(RetryableError):
-    """Redis doesn't answer, or refuses commands for the moment (loading, failover)."""
+    """Redis doesn't respond, or temporarily refuses commands (loading, failover)."""
 
 
 class StorageUnavailable(RetryableError):
-    """The bucket doesn't answer or refuses us for the moment."""
+    """The bucket doesn't respond, or temporarily refuses requests."""
 
 
 class ModelServerUnavailable(RetryableError):
-    """The model server doesn't answer in time or is overloaded."""
+    """The model server doesn't respond in time, or is overloaded."""
 
 
 class MachineUnavailable(RetryableError):
-    """The machine of this worker doesn't work: its temporary files, its open files, its processes."""
+    """This worker's machine fails: it can't write temporary files, open files or start processes."""
 
 
 class OutOfResources(ConsumerError):
@@ -82,7 +82,7 @@ class OutOfResources(ConsumerError):
 
 
 class PermanentError(ConsumerError):
-    """The job itself is at fault: the same job would fail again."""
+    """The cause is in the job itself. The same job would fail again."""
 
 
 class InvalidJob(PermanentError, ValueError):
@@ -102,20 +102,20 @@ class ObjectNotFound(PermanentError, FileNotFoundError):
 
 
 class ModelNotFound(PermanentError, LookupError):
-    """There is no model of this name and version."""
+    """No model has this name and version."""
 
 
 class ModelMismatch(PermanentError, ValueError):
-    """The model's inputs or outputs don't fit the image or the functions asked for."""
+    """The model's inputs or outputs don't fit the image or the functions of the job."""
 
 
 class JobCancelled(PermanentError):
-    """Somebody doesn't want the job any more; it stops at its next step."""
+    """A user cancelled the job. It stops at its next step."""
 
 
 class LeaseLost(ConsumerError):
-    """Somebody else has the job by now; whatever we computed must not become visible."""
+    """Another worker has the job now. The result of this run must not become visible."""
 
 
 class SettingsError(ConsumerError, ValueError):
-    """A setting is missing or wrong: the worker doesn't start, or claims nothing until it is right."""
+    """A setting is missing or wrong. The worker doesn't start, or claims no jobs until the setting is right."""

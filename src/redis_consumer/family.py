@@ -1,4 +1,4 @@
-"""How does a job fan out into children, and get back what they gave? One script each, see ``lua/family.lua``."""
+"""Divides a job into child jobs and reads their results, with one script for each step; see ``lua/family.lua``."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from redis_consumer.queue import JobQueue
 from redis_consumer.scripts import flat, script_call
 from redis_consumer.text import in_utf8
 
-#: Field of a parent with the method that goes on once its children have ended.
+#: Field of a parent with the method that continues the job when its children have ended.
 NEXT_PHASE = "next_phase"
 #: Children that one command writes or reads.
 CHUNK = 100
-#: Seconds that the hash of a child lasts at most, should its parent never see its end.
+#: Seconds after which the hash of a child expires at the latest, if its parent never sees its end.
 CHILD_LIFE_S = 30 * 24 * 3600
-#: Bytes of the contract's field with the keys of all children; without it where there are more.
+#: Largest size of the contract's field with the keys of all children, in bytes. A larger field is left out.
 MAX_LIST_BYTES = 1 << 16
 _MAX_NAME = 200
-#: The contract joins keys by commas.
+#: The contract joins keys with commas.
 _UNFIT = re.compile(r"[,\s\x00-\x1f\x7f]")
 
 
 def child_key(parent: Job, queue: str, name: str, index: int) -> str:
-    """Key of a child (contract, section 1.1): the same one in each run of the parent's phase.
+    """Make the key of a child (contract, section 1.1). It is the same in each run of the parent's phase.
 
     >>> child_key(Job("zip:a.zip:1"), "predict", "plate/HeLa.png", 0)
     'predict:plate/HeLa.png:4aa1e93cbb6aeef23b30e006e94de56a'
 
     Args:
         parent: the running job.
-        queue: list that the child is pushed to.
-        name: name by which the scientist knows the child's input.
+        queue: list to which the child is pushed.
+        name: name of the child's input, for users.
         index: number of the child within the phase.
     """
     text = f"{parent.id}\0{parent.get(NEXT_PHASE)}\0{index}"
@@ -47,8 +47,8 @@ def child_key(parent: Job, queue: str, name: str, index: int) -> str:
 class Family:
     """The children of one running job.
 
-    All methods raise `LeaseLost` where the job isn't ours any more and `JobCancelled` where nobody wants it, or its
-    own parent, any more.
+    All methods raise `LeaseLost` if this worker no longer holds the job, and `JobCancelled` if the job or its own
+    parent was cancelled.
 
     Args:
         queue: the parent's queue.
@@ -61,7 +61,7 @@ class Family:
         self._staged = 0
 
     def stage(self, children: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Write hashes of children, which aren't in their queues yet; those of an earlier run go first.
+        """Write hashes of children that aren't in their queues yet. Those of an earlier run are removed first.
 
         Args:
             children: key and fields of each, in order; see `child_key`.
@@ -75,12 +75,12 @@ class Family:
         self._staged += len(children)
 
     def fan_out(self, then: str, fields: Mapping[str, Any], *, share: int = 100) -> None:
-        """Put what was staged into its queues, and let the parent wait for it; the claim ends.
+        """Push the staged children into their queues and let the parent wait for them. This ends the claim.
 
         Args:
-            then: method that goes on with the parent once all children have ended; at once where there are none.
-            fields: what to write to the parent.
-            share: percent of the parent's progress that the children stand for.
+            then: method that continues the parent when all children have ended; at once if there are none.
+            fields: fields to write to the parent.
+            share: percentage of the parent's progress that the children make up.
         """
         self._wait(str(self._staged), then, fields, share)
 
@@ -99,7 +99,7 @@ class Family:
         self._check(queue.run(call))
 
     def children(self) -> Iterator[Job]:
-        """Give all children in order, read some at a time; without fields those whose hash is gone."""
+        """Give all children in order, read in batches. A child whose hash is gone has no fields."""
         for start in range(0, 1 << 31, CHUNK):
             arguments = [str(start), str(CHUNK)]
             rows = self.queue.run(script_call("children", [self.parent.id], arguments))

@@ -1,4 +1,4 @@
-"""The fields of a job's hash as typed values (contract, section 1.3)."""
+"""Reads the fields of a job's hash as typed values (contract, section 1.3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis_consumer.text import decimal, quoted, whole
 
 T = TypeVar("T")
 
-#: What a producer writes for every job, filled in or not.
+#: Fields that a producer writes for every job, filled in or empty.
 EMPTY_FIELDS = {
     "model_name": "",
     "model_version": "",
@@ -29,15 +29,15 @@ EMPTY_FIELDS = {
     "dimension_order": "",
 }
 
-#: What the field ``dimension_order`` may say. The first of X and Y is the rows of the array, whichever it is called:
-#: producers write both and mean the same.
+#: Values of the field ``dimension_order``. The first of X and Y is the row axis of the array, whichever it is:
+#: producers use both orders with the same meaning.
 DIMENSION_ORDERS = ("XY", "BXY", "CXY", "XYB", "XYC", "BXYC", "CXYB")
 
-#: Archives of images that can be read, in words.
+#: Kinds of archives that can be read, for messages.
 READABLE_ARCHIVES = "zip, tar or tar.gz"
 _OTHER_ARCHIVES = (".7z", ".rar", ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".zst", ".tzst", ".lz4", ".lzma", ".tar.z")
 _TAR_MAGIC_AT = 257
-#: Bytes of a file that tell its kind.
+#: First bytes of a file that are needed to detect its kind.
 PACKED_HEAD_BYTES = _TAR_MAGIC_AT + 5
 _PACKED = (
     (b"\xfd7zXZ\0", "xz"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "rar"), (b"BZh", "bzip2"),
@@ -47,7 +47,7 @@ _PACKED = (
 #: Fields that a producer may write besides those of `EMPTY_FIELDS`.
 _GIVEN_FIELDS = ("input_file_name", "original_name", "field_size", "outputs")
 
-#: Fields that tell of a job's own life (contract, section 1.3), not of what is to be done with its input.
+#: Fields that record a job's progress (contract, section 1.3). They don't control how its input is processed.
 OWN_FIELDS = frozenset(
     {
         "input_file_name", "original_name", "url", "status", "progress", "reason", "last_error", "timed_out",
@@ -58,16 +58,16 @@ OWN_FIELDS = frozenset(
     }
 )  # fmt: skip
 
-#: Channels that a job may name: each is copied.
+#: Most channels that a job can name. Each of them is copied.
 MOST_CHANNELS = 64
 
-#: How alike two names are of which one is a slip of the other, from 0 to 1; and fields that are looked at.
+#: Similarity, from 0 to 1, above which a name counts as a misspelling of another; most fields that are checked.
 _NEAR, _MOST = 0.8, 100
 
-# A folder's name takes no more, on disks and in buckets.
+# Limit of a folder's name, on disks and in buckets.
 _LONGEST_NAME_BYTES = 255
 
-# What a model server may call a version.
+# Form of a model server's version label.
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 # TensorFlow Serving counts versions in 64 bits.
@@ -75,7 +75,7 @@ _HIGHEST_VERSION = 2**63 - 1
 
 
 class JobStatus(str, Enum):
-    """Where a job is on its way. Neighbours know ``new``, ``done`` and ``failed``; the others they only show."""
+    """The progress of a job. Other programs use ``new``, ``done`` and ``failed``, and only display the others."""
 
     NEW = "new"
     STARTED = "started"
@@ -96,12 +96,12 @@ FINAL_STATUSES = frozenset({JobStatus.DONE.value, JobStatus.FAILED.value})
 
 @dataclass(frozen=True)
 class ModelId:
-    """Name and version of a model, as it is found below ``models/`` in the bucket.
+    """Name and version of a model, as in the folder ``models/`` of the bucket.
 
     Attributes:
         name: folder name of the model.
         version: 1 or more; 0 means the latest that the model server has.
-        label: what a model server calls the version, e.g. ``stable``, in place of the number; empty for none.
+        label: the model server's name of the version, e.g. ``stable``, instead of the number; empty for none.
     """
 
     name: str
@@ -123,7 +123,7 @@ class ModelId:
 
     @classmethod
     def of(cls, name: str, version: str | int | None) -> ModelId:
-        """Build a model id from the texts of a job; an empty version, one below 1 or ``latest`` means the latest."""
+        """Make a model id from the texts of a job. An empty version, one below 1 or ``latest`` means the latest."""
         _check_name(name)
         text = str(version or 0).strip()
         if _LABEL.fullmatch(text):
@@ -132,7 +132,7 @@ class ModelId:
 
     @classmethod
     def numbered(cls, name: str, version: str | int | None) -> ModelId:
-        """Build a model id like `of`, but of a number only, as older methods promise (contract, section 6)."""
+        """Make a model id like `of`, but only from a number, as older methods do (contract, section 6)."""
         _check_name(name)
         try:
             number = whole(str(version or 0))
@@ -153,7 +153,7 @@ class ModelId:
 
 
 def packed_as(head: bytes) -> str:
-    """Name the kind of archive or compressed file that the first bytes of a file are of, empty for none.
+    """Detect the kind of archive or compressed file from the first bytes of a file; empty if it isn't one.
 
     >>> packed_as(b"7z\\xbc\\xaf\\x27\\x1c")
     '7z'
@@ -164,20 +164,20 @@ def packed_as(head: bytes) -> str:
 
 
 def unreadable_archive(name: str) -> str:
-    """Say which archives can be read, for a name that ends as another kind of archive does; empty for all others."""
+    """Make the message for a name with the suffix of an archive that can't be read; empty for all other names."""
     is_other = name.lower().endswith(_OTHER_ARCHIVES)
     return f"{name}: archives of this kind can't be read; pack it as {READABLE_ARCHIVES}" if is_other else ""
 
 
 def misspelt_fields(fields: Iterable[str], options: Iterable[str] = ()) -> dict[str, str]:
-    """Find fields that no worker knows, but whose names are near to that of a field that a producer may write.
+    """Find unknown fields whose names are similar to a field that a producer can write.
 
     >>> misspelt_fields(["modelname", "scale", "my_own"])
     {'modelname': 'model_name'}
 
     Args:
         fields: names of the fields of a job.
-        options: names of fields that the job's consumer takes besides.
+        options: names of further fields that the job's consumer reads.
     """
     given = {*EMPTY_FIELDS, *_GIVEN_FIELDS, *options}
     strange = [name for name in fields if name not in given | OWN_FIELDS and not name.endswith("_time")]
@@ -186,12 +186,12 @@ def misspelt_fields(fields: Iterable[str], options: Iterable[str] = ()) -> dict[
 
 
 def unknown_field(name: str, near: str) -> str:
-    """Say that a field is unknown, and which one may be meant."""
+    """Make the message for an unknown field, with the field that may be meant."""
     return f"field {quoted(name)} is unknown; did you mean {near}?"
 
 
 def is_version(text: str) -> bool:
-    """Whether a text names a version of a model: a number, ``latest`` or another label."""
+    """Say whether a text is a version of a model: a number, ``latest`` or another label."""
     return (text.isascii() and text.isdecimal()) or _LABEL.fullmatch(text) is not None
 
 
@@ -207,9 +207,9 @@ def _check_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One unit of work: the key of its hash and what the hash held when the job was claimed.
+    """One unit of work: the key of its hash, and the fields of the hash when the job was claimed.
 
-    Properties raise `InvalidJob`, which names the field, the value seen and the value wanted.
+    Properties raise `InvalidJob`, which names the field, its value and the values that are allowed.
 
     Attributes:
         id: the key of the hash in Redis.
@@ -225,17 +225,17 @@ class Job:
         object.__setattr__(self, "fields", MappingProxyType(dict(self.fields)))
 
     def get(self, name: str, default: str = "") -> str:
-        """Text of a field, `default` where it is absent."""
+        """Give the text of a field, or `default` if the job doesn't have it."""
         return self.fields.get(name, default)
 
     @property
     def status(self) -> str:
-        """Where the job is on its way, see `JobStatus`."""
+        """The status of the job, see `JobStatus`."""
         return self.get("status")
 
     @property
     def is_final(self) -> bool:
-        """Whether the job has its result or its reason already."""
+        """Whether the job has already ended, with a result or a reason."""
         return self.status in FINAL_STATUSES
 
     @property
@@ -248,18 +248,18 @@ class Job:
 
     @property
     def original_name(self) -> str:
-        """Name by which the scientist knows the input; the key's last part where the job has none."""
+        """Name of the input for users. If the job has none, the last part of the key."""
         return self.get("original_name") or self.input_file_name.rsplit("/", 1)[-1]
 
     @property
     def model(self) -> ModelId | None:
-        """The model asked for, None where ``model_name`` is empty."""
+        """The model that the job names; None if ``model_name`` is empty."""
         name = self.get("model_name").strip()
         return ModelId.of(name, self.get("model_version").strip()) if name else None
 
     @property
     def scale(self) -> float | None:
-        """Factor by which the image is resized before the model sees it, None where it is to be detected."""
+        """Factor by which the image is resized before prediction; None if it is to be detected."""
         scale = self._number("scale", decimal, None, "a number above 0, e.g. 0.5")
         if scale is not None and scale <= 0:
             raise self._invalid("scale", "a number above 0, e.g. 0.5")
@@ -267,7 +267,7 @@ class Job:
 
     @property
     def label(self) -> int | None:
-        """Kind of image (index into the model choices), None where it is to be detected.
+        """Kind of image (index into the model choices); None if it is to be detected.
 
         ``99`` is what older tracking consumers write for "none" (contract, section 9).
         """
@@ -276,7 +276,7 @@ class Job:
 
     @property
     def cuts(self) -> int:
-        """Into how many pieces a side is cut, 0 for as many as the model wants."""
+        """Number of pieces into which a side is cut; 0 for the number that the model needs."""
         cuts = self._number("cuts", whole, 0, "a whole number, 0 for automatic")
         return max(cuts or 0, 0)
 
@@ -290,14 +290,14 @@ class Job:
 
     @property
     def total_jobs(self) -> int:
-        """Children of a job that was divided, 0 for one that wasn't."""
+        """Number of children of a divided job; 0 for other jobs."""
         return self._number("total_jobs", whole, 0, "a whole number") or 0
 
     @property
     def channels(self) -> tuple[int | None, ...] | None:
-        """Index of the image's channel for each role of the model, None where a role has none.
+        """Index of the image's channel for each role of the model; None for a role without a channel.
 
-        ``"0,"`` gives ``(0, None)``. None as a whole where the field is absent or empty.
+        ``"0,"`` gives ``(0, None)``. If the field is absent or empty, the property is None.
         """
         text = self.get("channels").strip()
         if not text:
@@ -316,7 +316,7 @@ class Job:
 
     @property
     def dimension_order(self) -> str:
-        """Axes of the image in upper case, one of `DIMENSION_ORDERS`; empty for those of the file."""
+        """Axes of the image in upper case, one of `DIMENSION_ORDERS`; empty to use those of the file."""
         order = self.get("dimension_order").strip().upper()
         if order and order.replace("YX", "XY") not in DIMENSION_ORDERS:
             raise self._invalid("dimension_order", f"one of {' '.join(DIMENSION_ORDERS)}, or empty")
@@ -350,12 +350,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Leftover:
-    """A run whose objects may be removed.
+    """A run whose objects can be removed.
 
     Attributes:
-        job: the job with the number of that run.
-        visible: ``output_file_name`` of the run that counts, empty for none.
-        record: ``provenance_file_name`` of that run, empty for none.
+        job: the job, with the attempt of that run.
+        visible: ``output_file_name`` of the visible result; empty for none.
+        record: ``provenance_file_name`` of the visible result; empty for none.
     """
 
     job: Job

@@ -1,6 +1,6 @@
 """Formats the log lines of a worker.
 
-Lines to read, or one JSON object a line; within a job every line names the job, whoever logs it.
+Lines are readable text, or one JSON object each. Within a job, every line names the job, including lines of libraries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MASK = "********"
 #: Characters of a traceback in a log line.
 MAX_EXCEPTION = 20_000
 
-#: Libraries that tell more than anybody wants to know.
+#: Libraries whose logs below warning are left out.
 NOISY = (
     "PIL",
     "asyncio",
@@ -49,13 +49,13 @@ _in_addresses = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 def job_context(
     *, job_id: str, attempt: int | None = None, queue: str | None = None, consumer: str | None = None
 ) -> Iterator[None]:
-    """Let each line that is logged within carry the job.
+    """Add the job to each line that is logged within the block.
 
     Args:
         job_id: the job's key in Redis.
-        attempt: which run of the job it is, from 1; left out where None.
-        queue: the job's queue; left out where None.
-        consumer: name of the class that runs it; left out where None.
+        attempt: the run of the job, from 1; left out if None.
+        queue: the job's queue; left out if None.
+        consumer: name of the class that runs it; left out if None.
     """
     fields = {"job_id": job_id, "attempt": attempt, "queue": queue, "consumer": consumer}
     token = enter_job({**_job.get(), **{name: value for name, value in fields.items() if value is not None}})
@@ -66,19 +66,19 @@ def job_context(
 
 
 def enter_job(fields: dict[str, Any]) -> Token[dict[str, Any]]:
-    """Let each line that is logged from now on carry these fields alone, until `leave_job`; costs next to nothing."""
+    """Add only these fields to each line from now on, until `leave_job`. This takes almost no time."""
     return _job.set(fields)
 
 
 def leave_job(token: Token[dict[str, Any]]) -> None:
-    """Let lines carry what they did before."""
+    """Restore the fields that lines had before."""
     _job.reset(token)
 
 
 def initialize_logger(
     level: str | int = "INFO", fmt: str = "text", *, secrets: Iterable[str] = (), stream: TextIO | None = None
 ) -> None:
-    """Send all logs of the process to one place, in one form. May be called again: the last call holds.
+    """Send all logs of the process to one place, in one form. If it is called again, the last call applies.
 
     Args:
         level: least severity that is logged, by name (any case) or number. Libraries that talk much
@@ -149,7 +149,7 @@ def _text_line(record: logging.LogRecord, exception: str, secrets: tuple[str, ..
     job = f" [{cut(str(job_id))}{f' attempt {attempt}' if attempt else ''}]" if job_id else ""
     message = cut(mask_secrets(record.getMessage(), secrets), MAX_TEXT)
     line = f"{_moment(record)} {record.levelname:<7} {record.name}{mask_secrets(job, secrets)}: {message}"
-    # Indented, what follows a line break in a file name can't pass for a line of ours.
+    # Indented, so that text after a line break in a file name can't look like a separate log line.
     return "\n    ".join((f"{line}\n{exception}" if exception else line).splitlines())
 
 
@@ -168,7 +168,7 @@ def _json_line(record: logging.LogRecord, exception: str, secrets: tuple[str, ..
 
 
 def _plain(value: Any, secrets: tuple[str, ...], most: int = MAX_LINE) -> Any:
-    """A value as JSON can hold it, with secrets masked and texts cut however deep they lie."""
+    """Convert a value for JSON. Secrets are masked and long texts are cut at any depth."""
     if isinstance(value, Mapping):
         return {cut(mask_secrets(str(name), secrets)): _plain(item, secrets, most) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

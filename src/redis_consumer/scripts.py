@@ -21,17 +21,17 @@ _WITH_FAMILY = frozenset({"cancel", "children", "claim", "complete", "fan_out", 
 
 
 def script_call(name: str, keys: list[str], arguments: list[str]) -> Call:
-    """One run of a script of ``lua/``."""
+    """Give one run of a script of ``lua/``."""
     return Call(_script(name), keys, arguments)
 
 
 def flat(fields: Mapping[str, str]) -> list[str]:
-    """Names and texts in turn, as a script takes them."""
+    """Give names and texts in turn, as scripts take them."""
     return [text for pair in fields.items() for text in pair]
 
 
 def text_of(value: object) -> str:
-    """A value as Redis holds it; None is empty."""
+    """Give a value as Redis stores it; None is empty."""
     if value is None:
         return ""
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
@@ -45,10 +45,10 @@ def _script(name: str) -> Script:
 
 
 class Script:
-    """A Lua script, sent by its digest; with its text where the server hasn't seen it yet (restart, failover).
+    """A Lua script. It is sent by its digest, or with its text if the server doesn't know it (restart, failover).
 
     Args:
-        paths: the script's file, after those of functions that it calls.
+        paths: the files of the functions that it calls, and then the script's file.
     """
 
     def __init__(self, *paths: Path) -> None:
@@ -56,7 +56,7 @@ class Script:
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, client: Any, keys: list[str], arguments: list[str]) -> Any:
-        """Run it on a `RedisClient` or any client of redis-py."""
+        """Run it with a `RedisClient` or any client of redis-py."""
         if isinstance(client, RedisClient):
             return run_together(client, [Call(self, keys, arguments)])[0]
         given = [len(keys), *keys, *arguments]
@@ -77,7 +77,7 @@ class Call:
 
     @property
     def by_digest(self) -> list[Any]:
-        """The command for a server that has seen the script."""
+        """The command for a server that knows the script."""
         return ["EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.arguments]
 
     @property
@@ -87,16 +87,16 @@ class Call:
 
 
 def run_together(client: RedisClient, calls: list[Call], *commands: Sequence[Any]) -> list[Any]:
-    """Run scripts and other commands, one after the other, in one round trip; give all replies.
+    """Run scripts and other commands in order, in one round trip, and give all replies.
 
     Args:
-        client: whose connection to use.
-        calls: the scripts; they must bear to be repeated.
-        commands: what follows them.
+        client: the client whose connection is used.
+        calls: the scripts. It must be safe to run each of them twice.
+        commands: commands that follow the scripts.
     """
     with _wrong_types_in_words([key for call in calls for key in call.keys]):
         replies = client.batch(*(call.by_digest for call in calls), *commands)
-        # Only these again, and what follows: a claim that is repeated takes a second job.
+        # Repeat only these, and the commands that follow: a claim that is repeated takes a second job.
         forgotten = [index for index in range(len(calls)) if isinstance(replies[index], exceptions.NoScriptError)]
         if forgotten:
             texts = [calls[index].by_text for index in forgotten]

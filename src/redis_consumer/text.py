@@ -1,6 +1,6 @@
-"""Makes texts of others safe to pass on, and reads numbers and URLs from them.
+"""Makes texts of users safe to show, and reads numbers and URLs from them.
 
-What a producer wrote is echoed in reasons, log lines, tables and messages. Each of these places shortens it by `cut`.
+Reasons, log lines, tables and messages quote texts of producers. Each of these places shortens them with `cut`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _URL_IN_PATH = re.compile(
 
 
 def in_utf8(text: str) -> str:
-    r"""Write ``?`` for each character that isn't UTF-8, as a name in a folder, a bucket or an archive may have them.
+    r"""Replace each character that isn't UTF-8 by ``?``. Names in folders, buckets and archives can contain them.
 
     >>> in_utf8("plate \udcff.tif")
     'plate ?.tif'
@@ -46,7 +46,7 @@ def in_utf8(text: str) -> str:
 
 
 def cut(text: str, most: int = MAX_LINE) -> str:
-    """Shorten a long text in its middle, since its end often says what to do.
+    """Shorten a long text in its middle, because its end often says what to do.
 
     >>> cut("x" * 5000, 50)
     'xxxxxxxxxx… 4,980 characters left out …xxxxxxxxxx'
@@ -62,7 +62,7 @@ def cut(text: str, most: int = MAX_LINE) -> str:
 
 
 def without_paths(text: str) -> str:
-    """Leave of each absolute path in a text its last part: users get no paths of the machine. URLs stay.
+    """Replace each absolute path in a text by its last part, so that users see no paths of the machine. URLs stay.
 
     >>> without_paths("cannot open /tmp/job/cells.tif, see https://example.org/help")
     'cannot open cells.tif, see https://example.org/help'
@@ -71,7 +71,7 @@ def without_paths(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Quote a value in a message; of a long one, its beginning.
+    """Quote a value for a message. Only the beginning of a long value is quoted.
 
     >>> quoted("twice")
     "'twice'"
@@ -82,8 +82,8 @@ def quoted(text: str) -> str:
 def cell(text: str) -> str:
     """Make a text safe as a cell of a table for spreadsheets: shortened, on one line, and no formula.
 
-    A spreadsheet takes a cell for a formula by its first character, also behind spaces and in full width. An apostrophe
-    before it prevents that. A number stays as it is.
+    A spreadsheet detects a formula by the first character of a cell, also after spaces and in full width. An apostrophe
+    before it prevents this. Numbers are unchanged.
 
     >>> cell("=1+1"), cell("-0.5"), cell("a\\tb")
     ("'=1+1", '-0.5', 'a?b')
@@ -94,7 +94,7 @@ def cell(text: str) -> str:
 
 
 def whole(text: str) -> int:
-    """Read a whole number: ASCII digits, a sign before them perhaps.
+    """Read a whole number: ASCII digits with an optional sign.
 
     >>> whole("-12")
     -12
@@ -108,7 +108,7 @@ def whole(text: str) -> int:
 
 
 def decimal(text: str) -> float:
-    """Read a number: ASCII digits with a point, a sign or an exponent perhaps.
+    """Read a number: ASCII digits with an optional point, sign or exponent.
 
     >>> decimal("0.5"), decimal("1e-3")
     (0.5, 0.001)

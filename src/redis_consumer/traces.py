@@ -1,7 +1,7 @@
-"""Where does the time of a job go, seen together with what its producer and its children do? Spans, by OpenTelemetry.
+"""Sends OpenTelemetry spans for the runs and stages of jobs.
 
-The library is an extra, and loaded by `start` only. Its own variables, such as ``OTEL_SERVICE_NAME``,
-``OTEL_EXPORTER_OTLP_HEADERS`` and ``OTEL_TRACES_SAMPLER``, are read by it.
+The library is an extra. Only `start` imports it. It reads its own variables, such as ``OTEL_SERVICE_NAME``,
+``OTEL_EXPORTER_OTLP_HEADERS`` and ``OTEL_TRACES_SAMPLER``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _tracer: Any = None
 
 
 def start(endpoint: str, worker: str) -> None:
-    """Send the spans of this process, in a thread of its own; after a fork, in each process anew.
+    """Send the spans of this process in a separate thread. Call it again in each process after a fork.
 
     Args:
-        endpoint: base URL of a collector that takes OTLP by HTTP, e.g. ``http://collector:4318``.
+        endpoint: base URL of a collector that accepts OTLP over HTTP, e.g. ``http://collector:4318``.
         worker: name of the worker.
 
     Raises:
@@ -68,7 +68,7 @@ def stop(timeout_s: float = FLUSH_S) -> None:
 
 
 def is_on() -> bool:
-    """Whether somebody wants spans."""
+    """Say whether spans are sent."""
     return _tracer is not None
 
 
@@ -109,7 +109,7 @@ class RunSpans:
         self._stage = None
 
     def end(self, status: str) -> None:
-        """End the run with what became of it."""
+        """End the run with its outcome."""
         from opentelemetry.context import detach
         from opentelemetry.trace import StatusCode
 

@@ -1,7 +1,7 @@
-"""What is counted, and how do the counts come out? The doorway of this room; it holds no logic.
+"""Collects the metrics of a worker and of its queues. This module only re-exports names.
 
-A metric is one line to count by, such as ``metrics.SWEPT.add("predict")``. Where nobody asked for metrics, it does
-nothing, and takes no time worth speaking of.
+To count, call a metric, such as ``metrics.SWEPT.add("predict")``. If metrics are off, this does nothing and takes
+almost no time.
 """
 
 from redis_consumer.metrics import queues, worker

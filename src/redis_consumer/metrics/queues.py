@@ -1,4 +1,4 @@
-"""What is told of queues, whatever workers do: read from Redis by whoever exports it."""
+"""Defines the metrics of queues, which the exporter reads from Redis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from redis_consumer.metrics.recording import Counter, Gauge, Metric
 from redis_consumer.text import in_utf8
 
-UP = Gauge("redis_consumer_up", "Whether Redis answered: 1, or 0, and then nothing is told of queues")
+UP = Gauge("redis_consumer_up", "1 if Redis responds; 0 if not, and then there are no metrics of queues")
 JOBS = Gauge(
     "redis_consumer_queue_jobs",
     "Jobs that are waiting in the queue, running (with workers of any software), or dead letters",
@@ -16,25 +16,25 @@ JOBS = Gauge(
 )
 UNFINISHED = Gauge(
     "redis_consumer_queue_unfinished_jobs",
-    "Jobs that wait, run, or wait for their children: as long as there are any, workers are needed",
+    "Jobs that wait, run, or wait for their children. Workers are needed while there are any",
     ("queue",),
 )
 OLDEST = Gauge(
     "redis_consumer_queue_oldest_waiting_seconds",
-    "Seconds since the job that waits longest was submitted; 0 for an empty queue",
+    "Seconds since the oldest waiting job was submitted; 0 for an empty queue",
     ("queue",),
 )
 WORKERS = Gauge(
-    "redis_consumer_queue_workers", "Workers that are alive: that have renewed their registration in time", ("queue",)
+    "redis_consumer_queue_workers", "Workers that are alive: they have renewed their registration in time", ("queue",)
 )
 ENDED = Counter(
     "redis_consumer_queue_ended_total",
     "Jobs that ended: done, failed (also cancelled), or dead: failed, and listed as a dead letter",
     ("queue", "status"),
 )
-ATTEMPTS = Counter("redis_consumer_queue_attempts_total", "Runs of jobs that ended, in whatever way", ("queue",))
+ATTEMPTS = Counter("redis_consumer_queue_attempts_total", "Runs of jobs that ended, for any reason", ("queue",))
 SWEPT = Counter(
-    "redis_consumer_queue_swept_total", "Jobs whose worker was gone and that came back to the queue", ("queue",)
+    "redis_consumer_queue_swept_total", "Jobs that returned to the queue because their worker disappeared", ("queue",)
 )
 MEMORY = Gauge(
     "redis_consumer_redis_memory_bytes",
@@ -47,7 +47,7 @@ ALL: tuple[Metric, ...] = (UP, JOBS, UNFINISHED, OLDEST, WORKERS, ENDED, ATTEMPT
 
 
 def text_of_queues(figures: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> bytes:
-    """Figures as Prometheus reads them.
+    """Give values in the format of Prometheus.
 
     Args:
         figures: for each metric its numbers by the values of its labels.

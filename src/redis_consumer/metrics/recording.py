@@ -1,7 +1,7 @@
-"""How does a process count so that its counts outlive it, and are told together with those of the others?
+"""Keeps the counts of a worker's processes in files, and serves them together.
 
-prometheus-client keeps them in files that all processes of a worker have in memory: what a slot has counted stays
-when it is killed, and the slot after it goes on from there. The library is loaded by `start` only.
+prometheus-client keeps the counts in memory-mapped files. When a slot is killed, its counts stay, and the next slot
+continues with them. Only `start` imports the library.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ logger = logging.getLogger(__name__)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: Where prometheus-client looks for the folder, also for metrics of a plug-in's own.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-#: Room for some thousand counts. It is taken at once: a full disk would kill whoever writes into a hole of a file.
+#: Space for several thousand counts. It is allocated at once, because a write into a hole of a file on a full disk
+#: kills the process.
 FILE_BYTES = 1 << 18
-#: Values of labels that one metric tells apart. Some come from jobs, such as names of models, of which there is no end.
+#: Values of labels that one metric distinguishes. Some come from jobs, such as names of models, without any limit.
 MAX_CHILDREN = 100
 OTHER = "other"
 KINDS = ("counter", "histogram", "gauge_max")
@@ -34,19 +35,19 @@ _writer = ""
 _found: tuple[Any, str | None] | None = None
 #: Whether a count was lost, which is said once.
 _is_failing = False
-#: Two children of the same values would each count for themselves, and only one be told.
+#: Two children with the same values would count separately, and only one would be served.
 _making = threading.Lock()
 #: Those that have files open.
 _in_use: list[Metric] = []
 
 
 class Metric:
-    """What is counted under one name.
+    """Base of all metrics.
 
     Args:
         name: as Prometheus has it.
-        meaning: what it tells, for people.
-        labels: names of what it is told apart by.
+        meaning: its description, for users.
+        labels: names of its labels.
     """
 
     kind: ClassVar[str]
@@ -130,8 +131,8 @@ class Histogram(Metric):
 
     Args:
         name: as Prometheus has it.
-        meaning: what it tells, for people.
-        labels: names of what it is told apart by.
+        meaning: its description, for users.
+        labels: names of its labels.
         buckets: upper bounds in seconds, ascending.
     """
 

@@ -1,4 +1,4 @@
-"""What does a worker count?"""
+"""Defines the metrics of a worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEATH_CAUSES = ("signal", "exit", "job_timeout", "stall_timeout", "stop")
 
 INFO = Gauge(
     "redis_consumer_info",
-    "Always 1; which version runs which consumer on which queue",
+    "Always 1; the labels give version, consumer and queue of each slot",
     ("version", "queue", "consumer"),
 )
 JOBS = Counter(
@@ -38,7 +38,9 @@ STAGE_SECONDS = Histogram(
 )
 ATTEMPTS = Counter("redis_consumer_attempts_total", "Runs of jobs that began", ("queue",))
 SWEPT = Counter(
-    "redis_consumer_swept_total", "Jobs whose worker was gone and which this one returned to their queue", ("queue",)
+    "redis_consumer_swept_total",
+    "Jobs that this worker returned to their queue because their worker disappeared",
+    ("queue",),
 )
 SLOT_DEATHS = Counter(
     "redis_consumer_slot_deaths_total", f"Slots that ended before their time: {', '.join(DEATH_CAUSES)}", ("cause",)

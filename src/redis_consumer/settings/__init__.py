@@ -1,8 +1,8 @@
-"""Holds what the operator has decided.
+"""Holds the settings of the process.
 
 `load_settings` reads all sources into one frozen `Settings`. The older upper-case names of this module
 (``settings.QUEUE``, ``settings.MODEL_CHOICES``) are read from settings that are loaded once, at the first use;
-a name that somebody assigns (``settings.QUEUE = "track"``) wins from then on, in `get` and in `current`.
+a value that is assigned (``settings.QUEUE = "track"``) overrides them from then on, in `get` and in `current`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _in_use: list[Settings] = []
 
 
 def use(settings: Settings | None) -> None:
-    """Make these the settings that `current`, `get` and the upper-case names give; None: load anew when next asked."""
+    """Set the settings that `current`, `get` and the upper-case names give; None: load them again at the next use."""
     _in_use[:] = [] if settings is None else [settings]
 
 
@@ -66,7 +66,7 @@ def current() -> Settings:
 
 @contextmanager
 def read_anew() -> Iterator[None]:
-    """Within the block, let settings be loaded anew when first asked for; afterwards they are what they were."""
+    """Load the settings again at their first use within the block, and restore the former ones afterwards."""
     before = _in_use[:]
     use(None)
     try:
@@ -90,12 +90,12 @@ def glanced_at() -> Iterator[None]:
 
 
 def is_setting(name: str) -> bool:
-    """Whether there is a setting of this name, in upper or lower case."""
+    """Say whether a setting has this name, in upper or lower case."""
     return name.lower() in Settings.model_fields
 
 
 def get(name: str) -> Any:
-    """Give the value of an upper-case name: what was assigned to it, else what the settings say.
+    """Give the value of an upper-case name: the assigned value, or else the value of the setting.
 
     Secrets come as plain text, models as ``name:version``.
 
@@ -158,7 +158,7 @@ _TABLES: dict[str, Callable[[], Any]] = {
 
 
 class _Choices(dict[int, str]):
-    """A table by label that follows the settings; what a script puts into it is kept from then on."""
+    """A table by label that follows the settings. Entries that a script adds are kept."""
 
     def __init__(self, name: str, settings: Sequence[str]) -> None:
         super().__init__(enumerate(map(get, settings)))

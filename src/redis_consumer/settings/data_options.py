@@ -1,4 +1,4 @@
-"""Which settings say where the images are, and how large they may be?"""
+"""Defines the settings of the bucket and the limits of images and archives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BucketOptions(BaseModel):
 
     storage_bucket: BucketUrl = Field(
         default="s3://default-bucket",
-        description="Bucket: s3://, gs://, az://, file:/// or memory://; wins over CLOUD_PROVIDER and its buckets",
+        description="Bucket: s3://, gs://, az://, file:/// or memory://; overrides CLOUD_PROVIDER and its buckets",
     )
     max_download_bytes: Size = Field(default=16 << 30, description="Bytes that an object may have to be downloaded")
     storage_max_backoff: Timeout = Field(

@@ -1,4 +1,4 @@
-"""Says which values each kind of setting takes."""
+"""Defines the values that each kind of setting accepts."""
 
 from __future__ import annotations
 

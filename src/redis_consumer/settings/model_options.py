@@ -1,4 +1,4 @@
-"""Which settings say where models run, and which one is for what?"""
+"""Defines the settings of model servers and of the models for each kind of image."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class ServerOptions(BaseModel):
         default="", description="Models that each slot loads, or asks the model server for, before its first job"
     )
     model_server_ca: str = Field(
-        default="", description="PEM file of the authorities that vouch for the model server; empty: well-known ones"
+        default="",
+        description="PEM file of the authorities that sign the model server's certificate; empty: well-known ones",
     )
     model_server_headers: Secret = Field(
         default=None, description="Headers of each call of the model server, name=value,name=value; empty for none"

@@ -1,6 +1,6 @@
-"""Which settings are there?
+"""Defines all settings.
 
-Each field is the environment variable of the same name in upper case (contract, section 7, and ours besides).
+Each field is the environment variable of the same name in upper case. Section 7 of the contract lists the older ones.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MASK = "********"
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting as people see it.
+    """One setting, as it is shown to users.
 
     Attributes:
         name: the environment variable.
-        value: what holds now, a mask where it is a secret that is given.
-        source: where the value came from.
-        description: what it means, its unit and what 0 means.
+        value: the current value; masked if it is a secret that is set.
+        source: the source of the value.
+        description: its meaning, its unit and the meaning of 0.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Setting:
 
 
 class Settings(
-    # In this order from the last to the first they are listed.
+    # They are listed in the reverse of this order.
     LogOptions,
     SpotOptions,
     TrackingOptions,
@@ -78,7 +78,7 @@ class Settings(
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments only, so that building a value never depends on the machine."""
+        """Read arguments only, so that the values never depend on the machine."""
         return (init_settings,)
 
     @model_validator(mode="before")
@@ -119,7 +119,7 @@ class Settings(
         return self.is_given("STORAGE_BUCKET") and not set(self.source("STORAGE_BUCKET").split(", ")) <= older
 
     def is_given(self, name: str) -> bool:
-        """Whether somebody set this variable, rather than leave it at its default."""
+        """Say whether this variable is set, and not left at its default."""
         return self.source(name) != "default"
 
     def source(self, name: str) -> str:
@@ -140,7 +140,7 @@ class Settings(
 
 
 def allowed_values(name: str) -> str | None:
-    """Say in words what a variable may be, None where the words of pydantic serve."""
+    """Describe the values that a variable accepts; None if pydantic's own message is used."""
     field = Settings.model_fields[name.lower()]
     for mark in field.metadata:
         if isinstance(mark, Allowed):

@@ -13,7 +13,7 @@ DEFAULT_PORT = 6379
 
 @dataclass(frozen=True)
 class RedisUrl:
-    """What a URL of Redis says.
+    """The parts of a URL of Redis.
 
     Attributes:
         host: name or address; for a socket its path, which begins with ``/``.
@@ -50,7 +50,7 @@ def parse_redis_url(text: str) -> RedisUrl:
     '/run/redis.sock'
 
     Raises:
-        ValueError: it is none, or has parts that mean nothing here.
+        ValueError: it isn't a URL of Redis, or has parts that aren't supported.
     """
     parts = urlsplit(text)
     username, password = unquote(parts.username or ""), unquote(parts.password or "")
@@ -71,7 +71,7 @@ def parse_redis_url(text: str) -> RedisUrl:
 
 
 def redis_values(given: object) -> dict[str, object]:
-    """The settings that a value of ``REDIS_URL`` stands for; none where it is missing or wrong."""
+    """Give the settings that a value of ``REDIS_URL`` sets; none if it is missing or wrong."""
     text = given.get_secret_value() if isinstance(given, SecretStr) else given
     try:
         return parse_redis_url(text).values if isinstance(text, str) else {}

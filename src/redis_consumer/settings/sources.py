@@ -1,8 +1,9 @@
-"""Where do the values of settings come from?
+"""Reads the values of settings from all sources.
 
-Highest first: the caller's own (the command line), the environment, ``.env``, ``settings.ini``, a TOML file
-(``redis-consumer.toml`` or the one that ``REDIS_CONSUMER_CONFIG`` names), the default. The files lie in the
-working directory. An empty value is no value: the kiosk's charts set variables to the empty string.
+From the highest priority to the lowest, these are the caller's own values (the command line), the environment,
+``.env``, ``settings.ini``, a TOML file (``redis-consumer.toml`` or the one that ``REDIS_CONSUMER_CONFIG`` names), and
+the default. The files are in the working directory. An empty value counts as not set, because the kiosk's charts set
+variables to the empty string.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from redis_consumer.text import cut
 CONFIG_VARIABLE = "REDIS_CONSUMER_CONFIG"
 OLDER_NAMES = {"STORAGE_BUCKET": ("CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET"), "LOG_LEVEL": ("DEBUG",)}
 
-#: How alike two names are of which one is a slip of the other, from 0 to 1; names of the kiosk's other programs.
+#: Similarity, from 0 to 1, above which a name counts as a misspelling of another; names of the kiosk's other programs.
 _NEAR = 0.88
 _OF_OTHERS = frozenset({"QUEUES", "MIN_PODS", "MAX_PODS"})
 
@@ -41,7 +42,7 @@ def load_settings(**overrides: object) -> Settings:
     """Read all sources and check every value.
 
     Args:
-        overrides: values that win over all sources, by field or variable name; None counts as not given.
+        overrides: values that override all sources, by field or variable name; None counts as not given.
 
     Raises:
         SettingsError: names every wrong value: what was seen, where it came from, what is allowed.
@@ -101,13 +102,13 @@ def read_variables(names: Iterable[str]) -> dict[str, Variable]:
 
 
 def misspelt_variables(options: Iterable[str] = ()) -> list[str]:
-    """Find variables of the environment, ``.env`` and ``settings.ini`` that look like a slip of one that is known.
+    """Find variables of the environment, ``.env`` and ``settings.ini`` that look like a misspelling of a known one.
 
     Args:
         options: variables of a consumer's options, which are known too.
 
     Returns:
-        For each a sentence that names it, where it stands, and the one that may be meant.
+        For each a sentence with its name, its source, and the name that may be meant.
     """
     known = {*_names(), *options, *(older for names in OLDER_NAMES.values() for older in names), CONFIG_VARIABLE}
     in_dot_env, parser = frozenset[str](), configparser.ConfigParser()
@@ -140,7 +141,7 @@ def _dot_env(model: type[BaseSettings], names: set[str]) -> Mapping[str, Any]:
         source = DotEnvSettingsSource(
             model, env_file=".env", env_file_encoding="utf-8", case_sensitive=True, env_ignore_empty=True
         )
-        # What else stands in the file is for other programs.
+        # Other names in the file are for other programs.
         return {name: text for name, text in source().items() if name in names}
 
     return _read(Path(".env"), read)
@@ -163,7 +164,7 @@ def _toml_file() -> Layer:
         raise SettingsError(f"{CONFIG_VARIABLE} = {named!r} (environment): there is no such file; give an existing one")
     values = _read(path, lambda: TomlConfigSettingsSource(Settings, toml_file=path).toml_data)
     layer = {name.upper(): value for name, value in values.items()}
-    # The file is ours alone, so a name we don't know is a slip of the pen.
+    # Only this package reads the file, so an unknown name is a mistake.
     unknown = sorted(layer.keys() - _names())
     if unknown:
         near = difflib.get_close_matches(unknown[0], _names(), n=1)
@@ -176,7 +177,7 @@ def _read(path: Path, read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any
     try:
         return read() if path.is_file() else {}
     except (OSError, ValueError, configparser.Error) as error:
-        raise SettingsError(f"{path.name}: can't be read: {error}; mend or remove the file") from error
+        raise SettingsError(f"{path.name}: can't be read: {error}; fix or remove the file") from error
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> str:

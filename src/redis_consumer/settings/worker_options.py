@@ -1,4 +1,4 @@
-"""Which settings say how a worker takes its jobs, where Redis is, and what is logged?"""
+"""Defines the settings of workers, Redis, logs and traces."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class QueueOptions(BaseModel):
         default_factory=_host_name,
         description="Name of this worker; in a pod the pod's name. Unset: host and process id",
     )
-    interval: Timeout = Field(default=10.0, description="Former pause between two looks at child jobs; not used")
+    interval: Timeout = Field(default=10.0, description="Former pause between two checks of child jobs; not used")
     empty_queue_timeout: Seconds = Field(
         default=5.0,
         description="Seconds that `Consumer.consume()` waits for a job, in scripts that call it; workers don't read it",
@@ -65,7 +65,7 @@ class QueueOptions(BaseModel):
     )
     model_cache: str = Field(
         default="",
-        description="Folder for downloaded models, of one bucket alone; empty: one of this worker that ends with it",
+        description="Folder for downloaded models of one bucket; empty: a folder that is removed when the worker ends",
     )
     concurrency: Size = Field(
         default=1, description="Slots of a worker for each of its queues: processes that each run one job at a time"
@@ -93,10 +93,11 @@ class QueueOptions(BaseModel):
         default=0, description="MB of memory above which a slot is replaced after its job; 0 for any"
     )
     lease_timeout: Timeout = Field(
-        default=10.0, description="Seconds after which the jobs of a worker that went silent are run elsewhere"
+        default=10.0,
+        description="Seconds after which another worker can run the jobs of a worker that stopped renewing",
     )
     renew_interval: Timeout = Field(default=3.0, description="Seconds between two renewals of the leases of a worker")
-    sweep_interval: Timeout = Field(default=5.0, description="Seconds between two looks for jobs of dead workers")
+    sweep_interval: Timeout = Field(default=5.0, description="Seconds between two sweeps for jobs of dead workers")
 
 
 class RedisOptions(BaseModel):

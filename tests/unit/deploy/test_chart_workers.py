@@ -148,8 +148,8 @@ def test_notes_name_workers_and_queues(chart: Chart) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"consumers": [{"name": "a"}, {"name": "a"}]}, "cells-redis-consumer-a is the name of another"),
-        ({"consumers": [{"name": "exporter"}]}, "cells-redis-consumer-exporter is the name of another"),
+        ({"consumers": [{"name": "a"}, {"name": "a"}]}, "cells-redis-consumer-a is also the name of another"),
+        ({"consumers": [{"name": "exporter"}]}, "cells-redis-consumer-exporter is also the name of another"),
         ({"serve": ["image=predict"], "queue": "predict"}, "leave type and queue empty"),
         ({"hpa": {"enabled": True}, "keda": {"enabled": True}}, "enable one"),
         (
@@ -158,9 +158,9 @@ def test_notes_name_workers_and_queues(chart: Chart) -> None:
                 "secrets": {"A": "1"},
                 "consumers": [{"name": "b", "fullnameOverride": "x", "secrets": {"B": "2"}}],
             },
-            "x: its Secret would be called x-secrets, as another one is",
+            "x: its Secret would have the name x-secrets, which another Secret has",
         ),
-        ({"networkPolicy": {"enabled": True}, "secrets": {"REDIS_PORT": "abc"}}, "REDIS_PORT=abc is no port"),
+        ({"networkPolicy": {"enabled": True}, "secrets": {"REDIS_PORT": "abc"}}, "REDIS_PORT=abc is not a port"),
         ({"serve": ["predict"]}, "/serve/0"),
         ({"consumers": [{"type": "image"}]}, "missing property 'name'"),
     ],

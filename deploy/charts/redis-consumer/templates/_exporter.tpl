@@ -1,6 +1,6 @@
-{{/* Is there an exporter, and what is it told? */}}
+{{/* Decides whether there is an exporter, and sets its image and variables. */}}
 
-{{/* Whether the release has one: asked for, or what KEDA asks. */}}
+{{/* Whether the release has an exporter: it is enabled, or KEDA needs it. */}}
 {{- define "redis-consumer.hasExporter" -}}
 {{- $needed := .Values.exporter.enabled -}}
 {{- range include "redis-consumer.workers" . | fromJsonArray -}}
@@ -9,7 +9,7 @@
 {{- if $needed }}true{{ end -}}
 {{- end -}}
 
-{{/* Its image in JSON. Where the top names none, that of the first worker has the command too. */}}
+{{/* Its image in JSON. If the top of the values names none, the first worker's image is used, which also has the command. */}}
 {{- define "redis-consumer.exporterImage" -}}
 {{- $image := deepCopy .Values.image -}}
 {{- if eq $image.repository "kiosk-redis-consumer" -}}

@@ -1,4 +1,4 @@
-{{/* Which metrics tell how many workers there should be? */}}
+{{/* Sets the metrics that decide the number of workers. */}}
 
 {{/* The kiosk's own metric of each queue, in JSON: an Object that belongs to a Namespace of its name. */}}
 {{- define "redis-consumer.keyRatios" -}}
@@ -13,7 +13,7 @@
 {{- toJson $metrics -}}
 {{- end -}}
 
-{{/* One metric as autoscaling/v2 writes it, which is how v2beta2 wrote it; v2beta1 had other words. */}}
+{{/* One metric in the form of autoscaling/v2. v2beta2 has the same form; v2beta1 has another one. */}}
 {{- define "redis-consumer.metric" -}}
 {{- $key := untitle .type -}}
 {{- $source := get . $key | default dict -}}
@@ -23,7 +23,7 @@
 {{- toYaml (dict "type" .type $key $source) -}}
 {{- end -}}
 
-{{/* The source of a metric of v2beta1, in the words of v2 and in JSON. */}}
+{{/* The source of a metric of v2beta1, in the form of v2 and in JSON. */}}
 {{- define "redis-consumer.source" -}}
 {{- $source := dict -}}
 {{- if .metricName -}}

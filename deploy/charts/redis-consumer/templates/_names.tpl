@@ -1,4 +1,4 @@
-{{/* What are things called? */}}
+{{/* Makes the names and labels of the release's objects. */}}
 
 {{- define "redis-consumer.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
@@ -15,7 +15,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* (prefix, name) in 63 letters: the prefix is cut, since names differ at their end. */}}
+{{/* (prefix, name) in at most 63 characters. The prefix is cut, because names differ at their end. */}}
 {{- define "redis-consumer.longName" -}}
 {{- $name := index . 1 -}}
 {{- printf "%s-%s" (index . 0 | trunc (int (sub 62 (len $name))) | trimSuffix "-") $name -}}
@@ -29,7 +29,7 @@
 {{- default (ternary (include "redis-consumer.fullname" .) "" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end -}}
 
-{{/* Labels that all pods of the release have, and no other. */}}
+{{/* Labels of all pods of the release, and of no other pods. */}}
 {{- define "redis-consumer.selector" -}}
 app.kubernetes.io/name: {{ include "redis-consumer.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -54,7 +54,7 @@ redis-consumer/worker: {{ (index . 1).fullname | quote }}
 app.kubernetes.io/component: exporter
 {{- end -}}
 
-{{/* The digest is that of a repository's tag: (image, own). Where `own` gives one of them, the image has it no longer. */}}
+{{/* The image without its digest if `own` sets a repository or tag, because the digest belongs to these: (image, own). */}}
 {{- define "redis-consumer.dropDigest" -}}
 {{- $own := index . 1 | default dict -}}
 {{- if or $own.repository $own.tag -}}
@@ -72,7 +72,7 @@ app.kubernetes.io/component: exporter
 {{- end -}}
 {{- end -}}
 
-{{/* Fails where Services can't be called as the release is. */}}
+{{/* Fails if a Service can't have the release's name. */}}
 {{- define "redis-consumer.checkService" -}}
 {{- $fullname := include "redis-consumer.fullname" . -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $fullname) -}}

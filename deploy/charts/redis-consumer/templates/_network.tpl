@@ -1,4 +1,4 @@
-{{/* Who may talk to whom? */}}
+{{/* Makes the rules of the NetworkPolicy. */}}
 
 {{/* A rule for TCP: ("from" or "to", peers, ports). */}}
 {{- define "redis-consumer.rule" -}}

@@ -9,7 +9,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
-    {{- /* Pods are renewed where what they read at the start changes. */}}
+    {{- /* Pods are replaced when something that they read at their start changes. */}}
     checksum/secrets: {{ list $root.Values.secrets $worker.ownSecrets $worker.code | toJson | sha256sum }}
     {{- with $worker.podAnnotations }}
     {{- toYaml . | nindent 4 }}
@@ -109,7 +109,7 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* Who a pod of the release is to the cluster. */}}
+{{/* The service account of a pod of the release. */}}
 {{- define "redis-consumer.account" -}}
 {{- with include "redis-consumer.serviceAccount" . -}}
 serviceAccountName: {{ . | quote }}
@@ -123,7 +123,7 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* Where a pod may run: of a worker, or of the exporter. */}}
+{{/* Where a pod of a worker or of the exporter can run. */}}
 {{- define "redis-consumer.placement" -}}
 {{- range $key := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" }}
 {{- with get $ $key }}

@@ -1,7 +1,7 @@
-{{/* Which workers are there, and what are they told? */}}
+{{/* Lists the workers of the release, with their variables, Secrets and queues. */}}
 
-{{/* Lays the second map over the first: maps are merged, other values replace, null removes. Sprig's own merge
-     takes neither false nor 0 nor "" for a value. */}}
+{{/* Merges the second map into the first: maps are merged, other values replace, null removes. Sprig's own merge
+     ignores false, 0 and "". */}}
 {{- define "redis-consumer.overlay" -}}
 {{- $base := index . 0 -}}
 {{- range $key, $value := index . 1 -}}
@@ -15,7 +15,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* All workers as JSON: their values, with `fullname`, `ownSecrets`, `takesShared` (whether the release's Secret too),
+{{/* All workers as JSON: their values, with `fullname`, `ownSecrets`, `takesShared` (whether it uses the release's Secret),
      `variables`, `known` (those and the secrets, trimmed) and `queues`. */}}
 {{- define "redis-consumer.workers" -}}
 {{- $root := . -}}
@@ -37,7 +37,7 @@
 {{- $_ := set $worker "queues" (include "redis-consumer.queues" $worker | fromJsonArray) -}}
 {{- include "redis-consumer.check" $worker -}}
 {{- if has $worker.fullname $names -}}
-{{- fail (printf "consumers: %s is the name of another one, or of the exporter; give each a name of its own" $worker.fullname) -}}
+{{- fail (printf "consumers: %s is also the name of another entry or of the exporter; give each a different name" $worker.fullname) -}}
 {{- end -}}
 {{- $names = append $names $worker.fullname -}}
 {{- $workers = append $workers $worker -}}
@@ -47,13 +47,13 @@
 
 {{- define "redis-consumer.check" -}}
 {{- if and .hpa.enabled .keda.enabled -}}
-{{- fail (printf "%s: hpa and keda both say how many workers there are; enable one" .fullname) -}}
+{{- fail (printf "%s: hpa and keda both set the number of workers; enable one" .fullname) -}}
 {{- end -}}
 {{- if and .serve (or .type .queue) -}}
-{{- fail (printf "%s: serve names consumers and queues itself; leave type and queue empty" .fullname) -}}
+{{- fail (printf "%s: serve already names consumers and queues; leave type and queue empty" .fullname) -}}
 {{- end -}}
 {{- if and (or .probes.enabled .serviceMonitor.enabled) (regexMatch "^(127\\.|localhost:|\\[::1\\])" (.known.HEALTH_ADDRESS | default "" | lower)) -}}
-{{- fail (printf "%s: at HEALTH_ADDRESS=%s no probe reaches the worker; use 0.0.0.0, or disable probes and serviceMonitor" .fullname .known.HEALTH_ADDRESS) -}}
+{{- fail (printf "%s: with HEALTH_ADDRESS=%s no probe reaches the worker; use 0.0.0.0, or disable probes and serviceMonitor" .fullname .known.HEALTH_ADDRESS) -}}
 {{- end -}}
 {{- $budget := .podDisruptionBudget -}}
 {{- if and $budget.enabled (kindIs "invalid" $budget.minAvailable) (kindIs "invalid" $budget.maxUnavailable) -}}
@@ -61,8 +61,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Values that count, as text, in JSON: empty ones, 0 and false are left out, so that the default applies. JSON has
-     numbers of one kind only, whether they come from a file, the command line or a parent chart. */}}
+{{/* Values that are set, as text, in JSON. Empty values, 0 and false are left out, so that the default applies. JSON has
+     only one type of numbers, whether they come from a file, the command line or a parent chart. */}}
 {{- define "redis-consumer.given" -}}
 {{- $given := dict -}}
 {{- range $name, $value := . | toJson | fromJson -}}
@@ -74,8 +74,8 @@
 {{- toJson $given -}}
 {{- end -}}
 
-{{/* Which Secrets a worker takes: (root, worker, entry). A Secret can't take a key out of another one: where the entry
-     does, the worker has all of its secrets in one of its own. */}}
+{{/* The Secrets of a worker: (root, worker, entry). A Secret can't remove a key of another Secret. If the entry removes one,
+     the worker has its own Secret with all of its secrets. */}}
 {{- define "redis-consumer.secrets" -}}
 {{- $worker := index . 1 -}}
 {{- $shared := include "redis-consumer.given" (index . 0).Values.secrets | fromJson -}}
@@ -98,7 +98,7 @@
 {{- $_ := set $variables "HEALTH_ADDRESS" (printf "0.0.0.0:%v" $worker.probes.port) -}}
 {{- end -}}
 {{- include "redis-consumer.overlay" (list $variables (include "redis-consumer.told" $worker | fromJson)) -}}
-{{- /* A container's own variables hide those of a Secret, but an entry's secret is nearer than the `env` at the top. */ -}}
+{{- /* A container's own variables override those of a Secret, but an entry's secret must override the `env` at the top. */ -}}
 {{- $told := include "redis-consumer.told" $entry | fromJson -}}
 {{- range $name, $_ := include "redis-consumer.given" $entry.secrets | fromJson -}}
 {{- if not (hasKey $told $name) -}}
@@ -111,7 +111,7 @@
 {{- toJson $variables -}}
 {{- end -}}
 
-{{/* What a map of values tells in `env`, `type` and `queue`, as variables in JSON. */}}
+{{/* The variables that `env`, `type` and `queue` of a map of values set, in JSON. */}}
 {{- define "redis-consumer.told" -}}
 {{- $told := include "redis-consumer.given" .env | fromJson -}}
 {{- $named := include "redis-consumer.given" (dict "CONSUMER_TYPE" .type "QUEUE" .queue) | fromJson -}}
@@ -125,12 +125,12 @@
 {{- $port = regexFind ":[0-9]+(/[0-9]*)?$" .REDIS_URL | trimPrefix ":" | splitList "/" | first | default "6379" -}}
 {{- end -}}
 {{- if not (regexMatch "^[0-9]+$" $port) -}}
-{{- fail (printf "REDIS_PORT=%s is no port; give a number" $port) -}}
+{{- fail (printf "REDIS_PORT=%s is not a port; give a number" $port) -}}
 {{- end -}}
 {{- $port -}}
 {{- end -}}
 
-{{/* What the chart can know of a pod's settings, trimmed and in JSON: (secrets, variables). */}}
+{{/* The settings of a pod that the chart can read, trimmed and in JSON: (secrets, variables). */}}
 {{- define "redis-consumer.known" -}}
 {{- $known := include "redis-consumer.given" (index . 0) | fromJson -}}
 {{- include "redis-consumer.overlay" (list $known (index . 1)) -}}
@@ -165,7 +165,7 @@ env:
 {{- end }}
 {{- end -}}
 
-{{/* Seconds between SIGTERM and SIGKILL: the grace period of jobs, five until a slot is killed, five more. */}}
+{{/* Seconds between SIGTERM and SIGKILL: the grace period of jobs, five seconds until a slot is killed, and five more. */}}
 {{- define "redis-consumer.terminationGracePeriod" -}}
 {{- .terminationGracePeriodSeconds | default (add 10 (ceil (.known.GRACE_PERIOD | default "25" | float64))) | int -}}
 {{- end -}}
