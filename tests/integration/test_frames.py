@@ -226,11 +226,11 @@ def test_peak_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> 
     assert grown < 12 * frames.GROUP_BYTES // 2
 
 
-@pytest.mark.parametrize(("limit_mb", "status"), [("1", "failed"), ("2", "done")])
+@pytest.mark.parametrize(("limit_mb", "status"), [("1", "failed"), ("3", "done")])
 def test_a_job_over_max_job_mb_fails_before_a_pixel_is_read(
     limit_mb: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tifffile.imwrite(tmp_path / "image.tif", np.zeros((192, 192), np.uint16))  # 12 times 0.147 MB
+    tifffile.imwrite(tmp_path / "image.tif", np.zeros((192, 192), np.uint16))  # 12 times 0.147 MB, and what is sent
     monkeypatch.setenv("MAX_JOB_MB", limit_mb)
     if status == "failed":
         monkeypatch.setattr("redis_consumer.images.reading.OpenedImage.read", lambda _: pytest.fail("pixels were read"))

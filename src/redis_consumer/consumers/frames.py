@@ -63,16 +63,15 @@ class Frames:
         Raises:
             InvalidImage: it needs more.
         """
-        needed = HELD_TIMES * held + call + self.kept_bytes
-        if needed > limit:
-            height, width, channels = self.shape[1:]
-            raise InvalidImage(
-                f"{self.name}: needs about {needed / 1e6:.0f} MB of memory, allowed are {limit / 1e6:.0f} MB "
-                f"(MAX_JOB_MB). These are {HELD_TIMES} x {held / 1e6:.1f} MB for frames of {height} x {width} px with "
-                f"{channels} channel(s), {call / 1e6:.0f} MB for a call of the model, {self.kept_bytes / 1e6:.0f} MB "
-                "for a stack that is held whole; crop the image, name fewer channels in field channels, or give the "
-                "worker more memory or fewer slots"
-            )
+        height, width, channels = self.shape[1:]
+        check_needed(
+            self.name,
+            HELD_TIMES * held + call + self.kept_bytes,
+            limit,
+            f"{HELD_TIMES} x {held / 1e6:.1f} MB for frames of {height} x {width} px with {channels} channel(s), "
+            f"{call / 1e6:.0f} MB for a call of the model, {self.kept_bytes / 1e6:.0f} MB for a stack that is held "
+            "whole",
+        )
 
     def groups(self, size: int = 0) -> list[range]:
         """Divide the frames.
@@ -87,6 +86,26 @@ class Frames:
     def parts(self) -> Iterator[Array]:
         """All frames, group by group."""
         return (self.read(group.start, group.stop) for group in self.groups())
+
+
+def check_needed(name: str, needed: int, limit: int, why: str) -> None:
+    """Refuse an input that needs more memory than a job may, before its pixels are read.
+
+    Args:
+        name: the scientist's name of the file.
+        needed: bytes that the job would hold.
+        limit: bytes that it may hold.
+        why: what takes them, in words.
+
+    Raises:
+        InvalidImage: it needs more.
+    """
+    if needed > limit:
+        raise InvalidImage(
+            f"{name}: needs about {needed / 1e6:.0f} MB of memory, allowed are {limit / 1e6:.0f} MB (MAX_JOB_MB). "
+            f"These are {why}; crop the image, name fewer channels in field channels, or give the worker more memory "
+            "or fewer slots"
+        )
 
 
 def frames_for(shape: tuple[int, int, int], planned: Planned | None = None) -> int:

@@ -12,6 +12,8 @@ import numpy as np
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.predict import with_batch
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
+from redis_consumer.consumers.tiling import Tiling
+from redis_consumer.job import ModelId
 
 #: Methods by which consumers of 2020 run a job's functions, and which their subclasses replace.
 OLDER_METHODS = ("_get_processing_function", "preprocess", "postprocess", "process")
@@ -26,6 +28,22 @@ class FunctionConsumer(TensorFlowServingConsumer):
             name in self.__dict__ or not getattr(type(self), name).__module__.startswith("redis_consumer.")
             for name in methods
         )
+
+    def call_bytes_of(self, model: ModelId, shape: tuple[int, int, int, int]) -> int:
+        """Bytes that one call of a model takes: as measured, else as its metadata let expect.
+
+        Args:
+            model: which one.
+            shape: (B, Y, X, C) of the images for it.
+        """
+        if str(model) in self.call_bytes:
+            return self.call_bytes[str(model)]
+        if self._has_own_client or self._has_own("predict", "process_big_image"):
+            # The model server isn't asked: it may not know the model.
+            card = self.models.card(model)
+            return Tiling(model, card=card.tile if card else None).estimated_call_bytes(shape, is_in_process=False)
+        is_in_process = hasattr(self.model_server, "release")
+        return self._tiling(model).estimated_call_bytes(shape, is_in_process=is_in_process)
 
     def _run_planned(
         self, process_type: str, names: Sequence[str], data: Any, options: Mapping[str, Mapping[str, Any]]

@@ -195,7 +195,9 @@ class ImageFileConsumer(FunctionConsumer):
             if tiling is None or len(tiling.sides) == 2:
                 with _naming(job, plan.model):
                     groups = groups_of(frames, scaled_yx, tiling, is_cut=job.cuts > 0)
-        call = self.call_bytes.get(str(plan.model), 0)
+        pieces_yx = (side // max(job.cuts, 1) + (job.field_size if job.cuts else 0) for side in scaled_yx)
+        height, width = map(min, pieces_yx, scaled_yx)
+        call = self.call_bytes_of(plan.model, (len(groups[0]), height, width, frames.shape[3]))
         frames.check_memory(largest_bytes(frames, scaled_yx, groups), call, defaults.max_job_bytes())
         return Work(plan, scale, groups)
 

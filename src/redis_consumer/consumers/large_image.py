@@ -8,6 +8,7 @@ fiftieth), then the files of the result, then their zip.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -18,6 +19,7 @@ import numpy as np
 
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.block_results import BlockResults
+from redis_consumer.consumers.frames import HELD_TIMES, Frames, check_needed
 from redis_consumer.consumers.input_image import channels_of
 from redis_consumer.consumers.results import result_stem, shown_name
 from redis_consumer.images.ome_zarr import is_ome_zarr
@@ -27,7 +29,7 @@ from redis_consumer.images.scratch import TILE_PX, TileScratch
 from redis_consumer.job import MOST_CHANNELS, Job, JobStatus
 from redis_consumer.processing.blocks import Block, BlockGrid, plan_blocks
 from redis_consumer.processing.resize import resize_image
-from redis_consumer.processing.whole_image import Change, Sampler, fit
+from redis_consumer.processing.whole_image import MAX_SAMPLE_PX, Change, Sampler, fit
 
 if TYPE_CHECKING:
     from redis_consumer.consumers.stages import Plan, Stages
@@ -40,6 +42,11 @@ Options = Mapping[str, Mapping[str, Any]]
 BLOCK_PX = 2048
 #: What a block sees of its neighbours at the model's pixel size: cells up to this diameter are seen whole by both.
 OVERLAP_PX = 128
+#: A block with its overlap takes at most so many bytes as float32: with many channels it has fewer pixels, until it is
+#: as large as its overlaps.
+BLOCK_BYTES = 64 << 20
+#: A sample of the image takes at most so many bytes; with up to three channels it has `MAX_SAMPLE_PX`.
+_SAMPLE_BYTES = 3 * 4 * MAX_SAMPLE_PX
 #: A plane of more pixels is a mistake in its header.
 MAX_PLANE_PX = 1 << 34
 #: Sides of tiles in a TIFF are multiples of this.
@@ -51,12 +58,17 @@ _STATISTICS, _SEGMENTATION = 8, 90
 class Segmenter(Protocol):
     """What is needed of `ImageFileConsumer`."""
 
-    def _plan(self, job: Job, image: Array) -> Plan: ...
+    def _plan(self, job: Job, image: Array | Frames) -> Plan: ...
+
+    def _has_own(self, *methods: str) -> bool: ...
 
     def _restore(self, result: Array, shape_yx: tuple[int, int]) -> Array: ...
 
-    def get_image_scale(self, scale: float | str | None, image: Array, redis_hash: str) -> float:
+    def get_image_scale(self, scale: float | str | None, image: Array | Frames, redis_hash: str) -> float:
         """See `TensorFlowServingConsumer`."""
+
+    def call_bytes_of(self, model: ModelId, shape: tuple[int, int, int, int]) -> int:
+        """See `FunctionConsumer`."""
 
     def predict_each(self, images: Iterable[Array], model: ModelId) -> Generator[list[Array], None, None]:
         """See `TensorFlowServingConsumer`."""
@@ -84,11 +96,14 @@ class LargeImage:
         self._consumer = consumer
         self._image = image
         limits = (int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH")))
-        # Detection looks at the middle: as much as may be in memory.
-        middle = image.read(0, _middle(image.shape[1:3], limits))
+        look = _looked_at(image, limits)
+        # What a plug-in replaces is given an array.
+        middle = look.all() if consumer._has_own("detect_label", "detect_scale", "get_image_scale") else look
         self._plan: Plan = consumer._plan(job, middle)
         self._scale = consumer.get_image_scale(job.scale, middle, job.id)
-        self._grid, self.tile_px = _layout(image.shape[1:3], min(BLOCK_PX, *limits), self._scale)
+        self._grid, self.tile_px = _layout(image.shape[1:], min(BLOCK_PX, *limits), self._scale)
+        self._sample_px = min(MAX_SAMPLE_PX, _SAMPLE_BYTES // (4 * image.shape[3]))
+        self._check_memory()
 
     def fit(self) -> list[Change]:
         """Take the numbers of the functions before the model from each whole frame, at the file's pixel size."""
@@ -96,7 +111,7 @@ class LargeImage:
         self._consumer.note_functions("pre", self._plan.preprocess, self._plan.options)
         changes = []
         for frame in range(frames):
-            sampler = Sampler((height, width, channels))
+            sampler = Sampler((height, width, channels), self._sample_px)
             for block in self._grid:
                 sampler.add(block.core, self._image.read(frame, block.core))
                 self._report(0, _STATISTICS, frame, block)
@@ -122,6 +137,22 @@ class LargeImage:
             path = stem.with_name(f"{stem.name}_feature_{index}.{'zarr' if is_zarr else 'tif'}")
             files += write_ome_zarr(shown, path) if is_zarr else write_tiled_tiff(shown, path)
         return files
+
+    def _check_memory(self) -> None:
+        """Refuse an image of which even a block needs more than a job may, before its pixels are read."""
+        _, height, width, channels = self._image.shape
+        block_yx = max((block.shape_yx for block in self._grid), key=math.prod)
+        scaled_yx = tuple(max(1, round(side * self._scale)) for side in block_yx)
+        pixels = max(math.prod(block_yx), math.prod(scaled_yx))
+        held = 4 * channels * max(pixels, min(self._sample_px, height * width))
+        call = self._consumer.call_bytes_of(self._plan.model, (1, scaled_yx[0], scaled_yx[1], channels))
+        check_needed(
+            self._image.name,
+            HELD_TIMES * held + call,
+            defaults.max_job_bytes(),
+            f"{HELD_TIMES} x {held / 1e6:.1f} MB for a block with {channels} channel(s), {call / 1e6:.0f} MB for a "
+            "call of the model",
+        )
 
     def _prepare(self, frame: int, block: Block, change: Change) -> Array:
         part: Array = self._image.read(frame, block.region)
@@ -195,12 +226,29 @@ def run_large_image(consumer: Segmenter, job: Job, stages: Stages, path: Path, f
             return large.write(planes, stem, is_zarr=is_ome_zarr(path))
 
 
-def _layout(shape_yx: tuple[int, int], block_px: int, scale: float) -> tuple[BlockGrid, int]:
+def _layout(shape: tuple[int, int, int], block_px: int, scale: float) -> tuple[BlockGrid, int]:
     """The blocks of an image, in its own pixels, and the tiles that its result is written in."""
     # Where the image is made smaller, a block of the model's size would be a hundred times as large in the file.
     core_px, overlap_px = max(int(block_px / max(scale, 0.5)), _TILE_UNIT_PX), int(np.ceil(OVERLAP_PX / scale))
+    height, width, channels = shape
+    largest_px = int(math.isqrt(BLOCK_BYTES // (4 * channels)) / max(scale, 1.0)) - 2 * overlap_px
+    core_px = min(core_px, max(largest_px, 2 * overlap_px, _TILE_UNIT_PX))
     tile_px = min(TILE_PX, core_px // _TILE_UNIT_PX * _TILE_UNIT_PX)
-    return plan_blocks(shape_yx, core_px, overlap_px, tile_px), tile_px
+    return plan_blocks((height, width), core_px, overlap_px, tile_px), tile_px
+
+
+def _looked_at(image: RegionImage, limits_yx: tuple[int, int]) -> Frames:
+    """What detection looks at: the middle, as much as may be in memory; read only where something is detected."""
+    region = _middle(image.shape[1:3], limits_yx)
+    height, width = (side.stop - side.start for side in region)
+    middle = 4 * height * width * image.shape[3]
+
+    def read(start: int, stop: int) -> Array:
+        why = f"3 x {middle / 1e6:.1f} MB for the middle of the image, at which detection looks"
+        check_needed(image.name, 3 * middle, defaults.max_job_bytes(), why)
+        return image.read(0, region)[start:stop]
+
+    return Frames((1, height, width, image.shape[3]), read, image.name)
 
 
 def _middle(shape_yx: tuple[int, int], limits_yx: tuple[int, int]) -> tuple[slice, slice]:

@@ -13,7 +13,7 @@ import numpy as np
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer, Outcome
 from redis_consumer.consumers.predict import ModelClient, keep_predictions, model_of, request_of, stacked, with_batch
-from redis_consumer.consumers.tiling import Tiling, tiling_of
+from redis_consumer.consumers.tiling import Tiling, measured_call, tiling_of
 from redis_consumer.errors import ConsumerError
 from redis_consumer.job import Job, ModelId
 
@@ -97,16 +97,11 @@ class ModelConsumer(Consumer):
 
     def _measure_call(self, model: ModelId) -> None:
         """Make a call of a model that runs in this process, to know what calls take."""
-        from redis_consumer.serving.memory import peak_bytes, resident_bytes
-
         shape = self._tiling(model).call_shape()
         if shape is None or not hasattr(self.model_server, "release"):
             return
         self.rest()
-        held, peak = resident_bytes(), peak_bytes()
         self._ask_server(model, np.zeros(shape, np.float32), self._note_retry)
-        reached = peak_bytes()
-        self.call_bytes[str(model)] = max(resident_bytes(), reached if reached > peak else 0) - held
         self.logger.info("Model %s: one call takes %d MB", model, self.call_bytes[str(model)] / 1e6)
         self.rest()
 
@@ -380,7 +375,14 @@ class ModelConsumer(Consumer):
         return reply if isinstance(reply, list) else [reply]
 
     def _ask_server(self, model: ModelId, batch: Array, on_retry: OnRetry) -> list[Array]:
-        return keep_predictions(ModelClient(self.model_server, model, on_retry=on_retry).predict([{"data": batch}]))
+        def ask() -> list[Array]:
+            return keep_predictions(ModelClient(self.model_server, model, on_retry=on_retry).predict([{"data": batch}]))
+
+        if str(model) in self.call_bytes or not hasattr(self.model_server, "release"):
+            return ask()
+        outputs, grown = measured_call(ask, self._tiling(model), batch)
+        self.call_bytes[str(model)] = grown
+        return outputs
 
     def _note_retry(self, count: int, code: str) -> None:
         self.logger.warning("Model server: try %d failed with %s", count, code)

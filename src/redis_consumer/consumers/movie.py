@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from redis_consumer import wanted
 from redis_consumer.consumers import defaults
+from redis_consumer.consumers.frames import HELD_TIMES, check_needed, frames_for
 from redis_consumer.consumers.results import shown_name
 from redis_consumer.errors import InvalidImage
 from redis_consumer.job import Job
@@ -57,7 +59,7 @@ def open_movies(job: Job, path: Path, folder: Path) -> Iterator[list[Movie]]:
         folder: for what is unpacked.
 
     Raises:
-        InvalidImage: no movie, damaged, or larger than the settings allow.
+        InvalidImage: no movie, damaged, larger than the settings allow, or in need of more memory than a job may.
         UnsafeArchive: an archive that must not be unpacked.
     """
     name = shown_name(job.original_name)
@@ -86,6 +88,7 @@ def _tiff_movie(job: Job, path: Path, name: str, channel: int) -> Iterator[Movie
             order = "BXY" if image.shape[0] == 1 and image.shape[3] > 1 else ""
     with open_regions(path, dimension_order=order, **options) as image:
         frames, height, width, _ = image.shape
+        _check_memory(name, (frames, height, width))
         everything = (slice(0, height), slice(0, width))
         yield Movie((frames, height, width), lambda number: image.read(number, everything)[0, ..., 0])
 
@@ -127,9 +130,13 @@ def _why_no_frame(name: str) -> str:
 
 
 def _read_frame(path: Path, channel: int) -> Array:
-    from redis_consumer.images import read_image, select_channels, to_batch
+    from redis_consumer.images import ImageLimits, batch_shape, open_image, select_channels, to_batch
 
-    batch = to_batch(read_image(path, name=path.name))
+    with open_image(path, limits=ImageLimits(), name=path.name) as opened:
+        count, height, width, _ = batch_shape(opened.source.shape, opened.source.axes, "", path.name)
+        # The file's pixels, and all channels as float32 twice.
+        _check_memory(path.name, (count, height, width), 3 * 4 * prod(opened.source.shape))
+        batch = to_batch(opened.read())
     if len(batch) != 1:
         raise InvalidImage(f"{path.name}: holds {len(batch)} frames; pack one frame a file, or upload a TIFF by itself")
     frame: Array = select_channels(batch, [channel], path.name)[0, ..., 0]
@@ -140,8 +147,12 @@ def _track_file_movies(path: Path, name: str, channel: int, suffix: str) -> list
     from redis_consumer.images import check_frames
     from redis_consumer.tracking.track_file import read_track_file
 
+    def check_memory(held: int, shape: tuple[int, ...]) -> None:
+        if len(shape) in (4, 5) and all(shape):
+            _check_memory(name, (shape[-4], shape[-3], shape[-2]), held)
+
     movies = []
-    file = wanted.wait_for(lambda: read_track_file(path, name=f"{Path(name).stem}{suffix}"))
+    file = wanted.wait_for(lambda: read_track_file(path, name=f"{Path(name).stem}{suffix}", check_memory=check_memory))
     for raw, labels in file.movies():
         if channel >= raw.shape[-1]:
             raise InvalidImage(f"{name}: has {raw.shape[-1]} channels, none is {channel}; correct the field channels")
@@ -152,6 +163,25 @@ def _track_file_movies(path: Path, name: str, channel: int, suffix: str) -> list
 
 def _array_movie(raw: Array, labels: Array) -> Movie:
     return Movie(raw.shape, lambda number: raw[number].astype(np.float32), lambda number: labels[number])
+
+
+def _check_memory(name: str, shape: tuple[int, int, int], kept: int = 0) -> None:
+    """Refuse a movie that needs more memory than a job may, before its pixels are read.
+
+    Args:
+        name: the scientist's name of the file.
+        shape: (T, Y, X).
+        kept: bytes that are held besides the frames that are worked on at once.
+    """
+    frames, height, width = shape
+    held = 4 * height * width * min(frames, frames_for((height, width, 1)))
+    check_needed(
+        name,
+        HELD_TIMES * held + kept,
+        defaults.max_job_bytes(),
+        f"{HELD_TIMES} x {held / 1e6:.1f} MB for frames of {height} x {width} px, {kept / 1e6:.0f} MB for what is read "
+        "at once",
+    )
 
 
 def _checked(movie: Movie, name: str) -> Movie:

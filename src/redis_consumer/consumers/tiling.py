@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from redis_consumer.serving.base import Array, ModelServer, ModelSpec, OnRetry, TensorSpec
 
 
+#: Numbers that the layers of a network hold for one pixel at once, where nobody has measured it.
+LAYER_NUMBERS = 64
+
+
 @dataclass(frozen=True)
 class Tiling:
     """How one model takes images.
@@ -120,6 +124,30 @@ class Tiling:
         batch = self.batch_size(tile, np.broadcast_to(np.zeros((), np.float32), (1, *item)))
         return (batch, *item) if self.has_channels else (batch, *tile)
 
+    def estimated_call_bytes(self, shape: tuple[int, int, int, int], *, is_in_process: bool) -> int:
+        """Bytes that one call takes, by what the model's metadata say of its inputs and outputs.
+
+        Args:
+            shape: (B, Y, X, C) of the images.
+            is_in_process: whether what lies between inputs and outputs is held here, too.
+        """
+        sides = shape[:-1][-len(self.sides) :]
+        along = [self._along(axis, side) for axis, side in enumerate(sides)]
+        tile = tuple(side for side, _ in along)
+        item = (*tile, shape[-1])
+        steps = (
+            math.ceil(max(side - 2 * overlap, 1) / max(tile - 2 * overlap, 1))
+            for side, (tile, overlap) in zip(sides, along, strict=True)
+        )
+        tiles = math.prod(shape[: -1 - len(sides)]) * math.prod(steps)
+        batch = self.batch_size(tile, np.broadcast_to(np.zeros((), np.float32), (1, *item)))
+        numbers = LAYER_NUMBERS if is_in_process else 0
+        return (
+            min(batch, self.items or tiles)
+            * math.prod(tile)
+            * (2 * (4 * shape[-1] + max(self.pixel_bytes, 4)) + 4 * numbers)
+        )
+
     def run(
         self,
         images: Iterable[Planned],
@@ -199,6 +227,25 @@ class Tiling:
                 "name those to use in field channels, e.g. 0",
                 model=str(self.model),
             )
+
+
+def measured_call(ask: Callable[[], list[Array]], tiling: Tiling, batch: Array) -> tuple[list[Array], int]:
+    """Make a call of a model that runs in this process, and say what the largest usual one takes.
+
+    Args:
+        ask: makes the call.
+        tiling: how the model takes images.
+        batch: what is sent.
+
+    Returns:
+        The outputs; and bytes, never less than inputs and outputs take.
+    """
+    from redis_consumer.serving.memory import grown_by
+
+    outputs, grown = grown_by(ask)
+    least = batch.nbytes + sum(np.asarray(output).nbytes for output in outputs)
+    shape = tiling.call_shape()
+    return outputs, round(max(grown, least) * max(1.0, math.prod(shape) / batch.size if shape else 1.0))
 
 
 def tiling_of(server: ModelServer, models: ModelStore, model: ModelId, *, on_retry: OnRetry | None = None) -> Tiling:

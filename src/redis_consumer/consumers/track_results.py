@@ -16,6 +16,7 @@ from redis_consumer.job import Job
 from redis_consumer.text import quoted
 
 if TYPE_CHECKING:
+    from redis_consumer.images.scratch import FrameScratch
     from redis_consumer.serving.base import Array
     from redis_consumer.tracking.tracks import Tracking
 
@@ -27,14 +28,14 @@ class TrackResult:
     Attributes:
         movie: the images.
         tracking: its tracks.
-        labels: (T, Y, X) uint32, the label of its track in each pixel; may be a memory map.
+        labels: (T, Y, X) uint32, the label of its track in each pixel.
         shifts_px: for each frame, rows and columns by which the scene has moved since the one before.
         steps: told of each frame that is written.
     """
 
     movie: Movie
     tracking: Tracking
-    labels: Array
+    labels: FrameScratch
     shifts_px: list[tuple[int, int]]
     steps: Steps
 

@@ -21,6 +21,7 @@ from redis_consumer.consumers.steps import Steps
 from redis_consumer.consumers.track_results import TrackResult, wanted_outputs, write_tracks
 from redis_consumer.errors import PermanentError
 from redis_consumer.family import NEXT_PHASE
+from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.job import Job, JobStatus, ModelId
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
 
     def _segmentation(self, job: Job, movie: Movie, folder: Path, steps: Steps) -> Frames:
         """The label images that the workers made, kept in a file."""
-        labels: Array = np.lib.format.open_memmap(folder / "labels.npy", "w+", np.uint32, shape=movie.shape)
+        labels = FrameScratch(folder / "labels", movie.shape)
         children = self.child_jobs()
         for frames in stacks(movie.shape):
             child = next(children, Job(""))  # none where somebody deleted what was known of them
@@ -110,9 +111,9 @@ class TrackingConsumer(TensorFlowServingConsumer):
                     f"segmented: {reason_of_child(child)}",
                     job_id=job.id,
                 )
-            labels[frames.start : frames.stop] = self._labels_of(child, (len(frames), *movie.shape[1:]))
+            labels.append(self._labels_of(child, (len(frames), *movie.shape[1:])))
             steps.take(len(frames))
-        return lambda number: labels[number]
+        return labels.read
 
     def _labels_of(self, child: Job, shape: tuple[int, ...]) -> Array:
         """The label images in a child's result: one stack, or one file a frame as older workers write them."""
@@ -146,7 +147,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         for number, movie in enumerate(movies):
             place = results if len(movies) == 1 else results / f"movie_{number}"
             labels = movie.labels or self._segmentation(job, movie, folder, steps)
-            result = self._track(job, movie, steps.reading(labels), folder / f"tracked_{number}.npy", steps)
+            result = self._track(job, movie, steps.reading(labels), folder / f"tracked_{number}", steps)
             files += write_tracks(result, place, job)
         stages.begin(JobStatus.SAVING_RESULTS, ended="prediction_time", predict_retries=stages.retries)
         key, url = self._upload_zip(zip_files(files, results, name=self._next_zip_name()))
@@ -163,9 +164,9 @@ class TrackingConsumer(TensorFlowServingConsumer):
         else:
             names = {spec.name for spec in self.model_server.metadata(model, on_retry=self._note_retry).inputs}
             tracking = link_by_model(model, names, self._ask_model, movie, labels)
-        tracked: Array = np.lib.format.open_memmap(scratch, "w+", np.uint32, shape=movie.shape)
+        tracked = FrameScratch(scratch, movie.shape)
         for number in range(len(movie)):
-            tracked[number] = tracking.relabel(number, labels(number))
+            tracked.append(tracking.relabel(number, labels(number)))
         return TrackResult(movie, tracking, tracked, shifts, steps)
 
     def _link(self, movie: Movie, labels: Frames, shifts: Sequence[tuple[int, int]]) -> Tracking:

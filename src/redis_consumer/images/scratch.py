@@ -1,7 +1,8 @@
-"""Where do the tiles of a result wait until its last block is done?"""
+"""Files in which tiles and frames of a result wait until all of it is done."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,3 +71,36 @@ class TileScratch:
         self._file.seek(offset)
         pixels: Array = np.frombuffer(imagecodecs.zstd_decode(self._file.read(count)), dtype)
         return pixels.reshape(shape_yx)
+
+
+class FrameScratch:
+    """Label images of a movie in one local file, of which one is in memory at a time.
+
+    The pages of a memory map would count as memory of the process until the disk has taken them.
+
+    Args:
+        path: of the file; nothing is there yet.
+        shape: (T, Y, X) of all.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self._path = path
+
+    def append(self, frames: Array) -> None:
+        """Write the next frames, (Y, X) or (t, Y, X), as uint32.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        with self._path.open("ab") as file:
+            file.write(np.ascontiguousarray(frames, np.uint32).data)
+
+    def read(self, number: int) -> Array:
+        """Read a frame that was written, (Y, X)."""
+        _, height, width = self.shape
+        count = height * width
+        return np.fromfile(self._path, np.uint32, count, offset=4 * count * number).reshape(height, width)
+
+    def __iter__(self) -> Iterator[Array]:
+        return map(self.read, range(self.shape[0]))

@@ -26,6 +26,8 @@ Change = Callable[[Array, Region], Floats]
 
 #: Largest number of pixels of a plane in a sample. With this number, the error of a percentile is 0.001 percentiles.
 MAX_SAMPLE_PX = 1 << 22
+#: Numbers that are changed at once.
+_STRIP_NUMBERS = 1 << 20
 
 
 class Sampler:
@@ -119,7 +121,7 @@ def fit(
 def _fit_normalize(sample: _Sample) -> Change:
     planes = sample.pixels.astype(np.float64)
     mean, spread = (np.asarray(take(planes, axis=(0, 1, 2)), np.float64) for take in (np.mean, np.std))
-    return lambda part, _: np.asarray((part - mean) / (spread + EPSILON), np.float32)
+    return _in_strips(lambda part: (part - mean) / (spread + EPSILON))
 
 
 def _fit_percentile_normalize(sample: _Sample, low: float = 1.0, high: float = 99.8) -> Change:
@@ -131,7 +133,7 @@ def _fit_percentile_normalize(sample: _Sample, low: float = 1.0, high: float = 9
     bottom = np.where(is_flat, pixels.min(axis=(0, 1, 2)), bottom)
     top = np.where(is_flat, pixels.max(axis=(0, 1, 2)), top)
     width = np.where(top == bottom, np.inf, top - bottom)
-    return lambda part, _: np.asarray(np.clip((part - bottom) / width, 0, 1), np.float32)
+    return _in_strips(lambda part: np.clip((part - bottom) / width, 0, 1))
 
 
 def _fit_percentile_threshold(sample: _Sample, percentile: float = 99.9) -> Change:
@@ -140,7 +142,7 @@ def _fit_percentile_threshold(sample: _Sample, percentile: float = 99.9) -> Chan
         plane = sample.pixels[..., channel]
         values = plane[plane != 0].astype(np.float64)
         caps.append(np.percentile(values, percentile) if values.size else np.inf)
-    return lambda part, _: np.minimum(part, np.asarray(caps), dtype=np.float64).astype(np.float32)
+    return _in_strips(lambda part: np.minimum(part, np.asarray(caps), dtype=np.float64))
 
 
 def _fit_equalization(sample: _Sample, kernel_size: int | None = None) -> Change:
@@ -149,9 +151,27 @@ def _fit_equalization(sample: _Sample, kernel_size: int | None = None) -> Change
         fit_equalization(sample.pixels[0, ..., channel], sample.shape_yx, kernel_px)
         for channel in range(sample.pixels.shape[-1])
     ]
-    return lambda part, region: np.stack(
-        [one.apply(part[0, ..., channel], region) for channel, one in enumerate(fitted)], axis=-1
-    )[np.newaxis]
+
+    def change(part: Array, region: Region) -> Floats:
+        result = np.empty(part.shape, np.float32)
+        for channel, one in enumerate(fitted):
+            result[0, ..., channel] = one.apply(part[0, ..., channel], region)
+        return result
+
+    return change
+
+
+def _in_strips(change: Callable[[Array], Array]) -> Change:
+    """A change that looks at each pixel alone: some rows at a time, since it makes arrays of float64."""
+
+    def apply(part: Array, _: Region) -> Floats:
+        result = np.empty(part.shape, np.float32)
+        rows = max(1, _STRIP_NUMBERS // max(1, part.shape[2] * part.shape[3]))
+        for start in range(0, part.shape[1], rows):
+            result[:, start : start + rows] = change(part[:, start : start + rows])
+        return result
+
+    return apply
 
 
 #: For each function of `redis_consumer.processing.normalization` the function that prepares it from a sample.

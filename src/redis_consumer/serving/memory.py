@@ -7,10 +7,13 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from redis_consumer.serving import cgroups
+
+T = TypeVar("T")
 
 _FILES = ("memory.max", "memory.limit_in_bytes")
 
@@ -38,6 +41,17 @@ def resident_bytes() -> int:
 def peak_bytes() -> int:
     """Bytes of memory that this process has held at most so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def grown_by(call: Callable[[], T]) -> tuple[T, int]:
+    """Make a call; give its result and by how many bytes the memory of this process has grown in it.
+
+    Memory that was free within the process before isn't seen, so it may be less than what the call took.
+    """
+    held, peak = resident_bytes(), peak_bytes()
+    result = call()
+    reached = peak_bytes()
+    return result, max(resident_bytes(), reached if reached > peak else 0) - held
 
 
 def return_freed() -> None:

@@ -10,7 +10,7 @@ import gzip
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -30,6 +30,7 @@ DEFAULT_MAX_BYTES = 2 << 30
 ARRAYS = ("raw.npy", "tracked.npy")
 #: Largest size of an extended header of the archive, and of the header of an array.
 _MAX_HEADER_BYTES = 1 << 20
+_READ_BYTES = 1 << 20
 _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE
 )  # fmt: skip
@@ -56,13 +57,21 @@ class TrackFile:
             yield raw, labels[..., 0]
 
 
-def read_track_file(path: Path, *, name: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> TrackFile:
+def read_track_file(
+    path: Path,
+    *,
+    name: str | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    check_memory: Callable[[int, tuple[int, ...]], None] | None = None,
+) -> TrackFile:
     """Read images and labels of a ``.trk`` or ``.trks`` file. Nothing is written to disk, and no pickle is loaded.
 
     Args:
         path: the local file.
         name: the user's name for the file, for messages and for its suffix; None for the name of `path`.
         max_bytes: largest unpacked size.
+        check_memory: called before each array is read, with the bytes that will be held and the array's shape; it may
+            raise InvalidImage.
 
     Raises:
         InvalidImage: the file is not a track file, is damaged, lacks an array, or has arrays that don't fit together.
@@ -75,7 +84,7 @@ def read_track_file(path: Path, *, name: str | None = None, max_bytes: int = DEF
     arrays: dict[str, Array] = {}
     with path.open("rb") as file:
         try:
-            for member, array in _arrays(file, name, max_bytes):
+            for member, array in _arrays(file, name, max_bytes, check_memory):
                 if member in arrays:
                     raise InvalidImage(f"{name}: contains {member} twice; write the file again")
                 arrays[member] = array
@@ -163,26 +172,46 @@ class _Frames:
         return bytes(taken)
 
 
-def _arrays(file: BinaryIO, name: str, max_bytes: int) -> Iterator[tuple[str, Array]]:
+def _arrays(
+    file: BinaryIO, name: str, max_bytes: int, check_memory: Callable[[int, tuple[int, ...]], None] | None
+) -> Iterator[tuple[str, Array]]:
     """Yield the arrays of a tar archive with the last part of their names. Other members are skipped."""
     is_zipped = file.read(2) == _GZIP
     file.seek(0)
+    held = 0
+
+    def check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        nonlocal held
+        # Numbers that are not unsigned are converted to labels of 4 bytes.
+        held += prod(shape) * (dtype.itemsize if dtype.kind == "u" else dtype.itemsize + 4)
+        if check_memory is not None:
+            check_memory(held, shape)
+
     stream: Any = _Limited(cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if is_zipped else file, name, max_bytes)
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Entry) as archive:
         for entry in archive:
             member = entry.name.rpartition("/")[2]
             if member in ARRAYS and entry.isreg() and not entry.issparse():
-                yield member, _read_array(cast("IO[bytes]", archive.extractfile(entry)), entry.size)
+                yield member, _read_array(cast("IO[bytes]", archive.extractfile(entry)), entry.size, check)
 
 
-def _read_array(content: IO[bytes], size: int) -> Array:
+def _read_array(content: IO[bytes], size: int, check: Callable[[tuple[int, ...], np.dtype[Any]], None]) -> Array:
     """Read an NPY file. Check its header against its size first, because memory is allocated by the header."""
     form, head = np.lib.format, cast("IO[bytes]", _Head(content))
     is_first = form.read_magic(head) == (1, 0)
     shape, is_fortran, dtype = (form.read_array_header_1_0 if is_first else form.read_array_header_2_0)(head)
     if dtype.hasobject or dtype.itemsize * prod(shape) > size:
         raise ValueError("a pickle, or cut off")
-    array = np.frombuffer(content.read(dtype.itemsize * prod(shape)), dtype)
+    check(shape, dtype)
+    array = np.empty(prod(shape), dtype)
+    left = memoryview(cast("Any", array.view(np.uint8)))
+    # Read at once, the bytes would be held twice.
+    while left:
+        part = content.read(min(len(left), _READ_BYTES))
+        if not part:
+            raise ValueError("cut off")
+        left[: len(part)] = part
+        left = left[len(part) :]
     return array.reshape(shape, order="F" if is_fortran else "C")
 
 
@@ -238,8 +267,17 @@ def _checked(file: TrackFile, name: str) -> TrackFile:
             f"{name}: {raw.dtype} and {labels.dtype} pixels aren't real numbers; write integers or floats"
         )
     if labels.dtype.kind not in "u":
-        whole = labels.astype(np.int64)
-        if (whole != labels).any() or whole.min() < 0 or whole.max() > np.iinfo(np.uint32).max:
-            raise InvalidImage(f"{name}: tracked.npy has values that are not labels; write whole numbers of 0 or more")
-        labels = whole.astype(np.uint32)
+        labels = _whole_numbers(labels, name)
     return TrackFile(raw, labels)
+
+
+def _whole_numbers(labels: Array, name: str) -> Array:
+    """Convert labels frame by frame."""
+    result = np.empty(labels.shape, np.uint32)
+    for place in np.ndindex(labels.shape[:-3]):
+        frame = labels[place]
+        whole = frame.astype(np.int64)
+        if (whole != frame).any() or whole.min() < 0 or whole.max() > np.iinfo(np.uint32).max:
+            raise InvalidImage(f"{name}: tracked.npy has values that are not labels; write whole numbers of 0 or more")
+        result[place] = whole
+    return result

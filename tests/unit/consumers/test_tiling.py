@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from redis_consumer import settings
-from redis_consumer.consumers.tiling import Tiling
+from redis_consumer.consumers.tiling import Tiling, measured_call
 from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.job import ModelId
 from redis_consumer.models.card import Tile as CardTile
@@ -47,6 +47,32 @@ def test_tiles_are_as_the_model_fixes_else_as_its_card_says_else_the_image(
 ) -> None:
     plan = tiling.planned(image(*shape)).plan
     assert (plan.tile, len(plan)) == (tile, count)
+
+
+@pytest.mark.parametrize(
+    ("tiling", "shape", "pixels"),
+    [
+        (Tiling(MODEL), (2, 100, 90, 3), 2 * 100 * 90),
+        (Tiling(MODEL, card=CARD, pixel_bytes=20), (1, 64, 64, 3), 64 * 64),
+        (Tiling(MODEL, card=CARD, pixel_bytes=20), (1, 6400, 6400, 3), 64 * 64 * 64),
+        (Tiling(MODEL, (8, 32, 32), items=2), (20, 32, 32, 3), 2 * 8 * 32 * 32),
+    ],
+    ids=["whole", "one tile", "a full call", "volumes"],
+)
+def test_a_call_that_nobody_has_measured_is_estimated(
+    tiling: Tiling, shape: tuple[int, int, int, int], pixels: int
+) -> None:
+    outputs = tiling.pixel_bytes or 4
+    assert tiling.estimated_call_bytes(shape, is_in_process=False) == pixels * 2 * (4 * 3 + outputs)
+    assert tiling.estimated_call_bytes(shape, is_in_process=True) == pixels * (2 * (4 * 3 + outputs) + 4 * 64)
+
+
+def test_a_measured_call_counts_at_least_what_goes_in_and_out_and_a_full_batch() -> None:
+    tiling = Tiling(MODEL, card=CARD, channels=1)
+    batch = image(2, 64, 64, 1)
+    outputs, counted = measured_call(lambda: [batch], tiling, batch)
+    assert outputs[0] is batch
+    assert counted >= 64 // 2 * 2 * batch.nbytes
 
 
 def test_planes_are_the_depth_of_one_volume() -> None:

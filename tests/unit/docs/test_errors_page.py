@@ -15,6 +15,7 @@ import tifffile
 
 from redis_consumer import errors
 from redis_consumer.consumers import ImageFileConsumer
+from redis_consumer.consumers.frames import check_needed
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.images import ImageLimits, read_image, select_channels
 from redis_consumer.job import Job, ModelId
@@ -79,6 +80,7 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "NaN pixels": lambda: read(np.full((8, 8), np.nan), "cells.npy"),
     "too large": lambda: read(picture(8, 4096), "cells.png"),
     "too many frames": lambda: read(np.zeros((61, 8, 8, 1), np.uint8), "cells.npy"),
+    "more memory than a job may need": lambda: check_needed("cells.tif", 2 * 10**9, 10**9, "frames"),
     "too much field": lambda: plan_cuts((64, 64), 1, 16_001),
     "a prediction with NaN": lambda: answer(1, 8, 8, 1, value=np.nan),
     "an output that differs from the metadata": lambda: answer(1, 8, 8, 2),
