@@ -167,6 +167,11 @@ def test_a_user_of_redis_who_may_not_look_gets_the_queues_all_the_same(cli: Comm
         ("raise SystemExit('no licence')", "SystemExit: no licence"),
         ("return None", "gives None"),
         ("return registry.get_consumer_class(consumer_type)", "gives <class"),
+        ("return redis_consumer.consumers.Consumer(**kwargs)", "has no method _consume(self, redis_hash)"),
+        (
+            "return type('Mine', (redis_consumer.consumers.Consumer,), {'_consume': lambda self: 'done'})(**kwargs)",
+            "its _consume takes (self)",
+        ),
     ],
 )
 def test_a_script_whose_get_consumer_fails_ends_with_code_2(cli: CommandLine, body: str, problem: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.options import ConsumerOptions, check_names
@@ -27,23 +28,37 @@ def check_class(found: object, path: str) -> type[Consumer]:
     """
     if not (isinstance(found, type) and issubclass(found, Consumer)):
         raise SettingsError(f"{path} is no subclass of redis_consumer.consumers.Consumer; derive it from that class")
-    if found._consume is Consumer._consume:
-        raise SettingsError(f"{path} has no method _consume(self, redis_hash); add it, or take another base class")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise SettingsError(f"{path} is abstract: it lacks {missing}; add what is missing, or name a class that has it")
-    for name, arguments in _METHODS.items():
-        if _is_ours(found, name):
-            _check_method(found, name, arguments, path)
     if not _takes(found, **dict.fromkeys(ARGUMENTS, "")):
         raise SettingsError(
             f"{path} can't be made: its constructor must take the arguments {', '.join(ARGUMENTS)}; "
             "pass on what it doesn't know by **kwargs"
         )
+    check_members(found, path)
+    return found
+
+
+def check_members(found: type[Consumer], path: str, own: Collection[str] = ()) -> None:
+    """Refuse a class whose jobs would all fail, whoever makes its instances.
+
+    Args:
+        found: the class.
+        path: where it was found, for messages.
+        own: methods that an instance has of its own, in place of those of the class.
+
+    Raises:
+        SettingsError: no `_consume`, signatures that don't fit, or options whose names mean something else.
+    """
+    if found._consume is Consumer._consume and "_consume" not in own:
+        raise SettingsError(f"{path} has no method _consume(self, redis_hash); add it, or take another base class")
+    for name, arguments in _METHODS.items():
+        if name not in own and _is_ours(found, name):
+            _check_method(found, name, arguments, path)
     if not (isinstance(found.Options, type) and issubclass(found.Options, ConsumerOptions)):
         raise SettingsError(f"{path}: its Options is no subclass of redis_consumer.consumers.ConsumerOptions")
     check_names(found.Options, path)
-    return found
 
 
 def _is_ours(found: type[Consumer], name: str) -> bool:

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from redis_consumer.consumers.base import Consumer
-from redis_consumer.consumers.fitness import check_class
+from redis_consumer.consumers.fitness import check_class, check_members
 from redis_consumer.errors import ConsumerError, SettingsError
 
 ENTRY_POINT_GROUP = "redis_consumer.consumers"
@@ -123,6 +123,7 @@ def make_by_script(get_consumer: Callable[..., Consumer], consumer_type: str, **
             f"get_consumer gives {consumer!r:.50} for CONSUMER_TYPE={consumer_type}; it must return a Consumer, whose "
             "constructor calls super().__init__ with its arguments"
         )
+    check_members(type(consumer), f"get_consumer: {_place(type(consumer))}", vars(consumer))
     return consumer
 
 
