@@ -43,6 +43,26 @@ def test_redis_that_forgets_is_a_warning(doctor: Any) -> None:
     assert "appendonly yes" in findings["redis persistence"]["text"]
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "said"),
+    [
+        (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"], "its memory is full"),
+        (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"], "it is a replica"),
+    ],
+)
+def test_a_redis_that_refuses_writes(doctor: Any, redis_db: Any, begin: list[str], end: list[str], said: str) -> None:
+    redis_db.config_set("maxmemory-policy", "noeviction")
+    redis_db.execute_command(*begin)
+    try:
+        code, findings = doctor()
+    finally:
+        redis_db.execute_command(*end)
+    assert code != 0
+    assert findings["redis"]["outcome"] == "ok"
+    assert findings["redis writes"]["outcome"] == "unavailable"
+    assert said in findings["redis writes"]["text"]
+
+
 def test_absent_redis(doctor: Any) -> None:
     code, findings = doctor("--redis", f"127.0.0.1:{free_port()}")
     assert code == 3

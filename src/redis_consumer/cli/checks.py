@@ -59,6 +59,7 @@ def run_checks(settings: Settings, *, is_writing: bool = False) -> Iterator[Find
         yield Finding("redis address", WARNING, twice)
     if redis.outcome in (OK, WARNING):
         yield _look("redis rights", lambda: _rights(client, settings))
+        yield _look("redis writes", lambda: (OK, _takes_writes(client)))
         yield _look("redis persistence", lambda: _persistence(client))
     bucket = connect.open_bucket()
     yield _look("bucket", lambda: (OK, bucket.check()))
@@ -152,6 +153,13 @@ def _asks_models(settings: Settings) -> bool:
         return issubclass(get_consumer_class(settings.consumer_type), ModelConsumer)
     except ConsumerError:
         return True
+
+
+def _takes_writes(client: Any) -> str:
+    from redis_consumer.redis import PROBE_KEY
+
+    client.zadd(PROBE_KEY, {"": 0}, xx=True)
+    return "they are accepted"
 
 
 def _persistence(client: Any) -> tuple[str, str]:
