@@ -251,6 +251,13 @@ ATTACKS: dict[str, Attack] = {
     "OME steps of no length": Attack(
         _described(ome("SizeZ=2", extra=_modulo("0", "1", "0")), 2), "OME-XML.* ModuloAlongZ"
     ),
+    "OME sides": Attack(_described(ome("SizeX=100000000 SizeY=100000000")), "OME-XML.* SizeX 100000000 .* 256 pixels"),
+    "OME sides of a directory that has two widths": Attack(
+        _tiff_file(
+            tiff([*plane(text=text(ome("SizeX=60000 SizeY=60000"))), (256, 4, 1, 1 << 31)], pixels=bytes(256)),
+        ),
+        "OME-XML.* SizeX 60000 .* 256 pixels",
+    ),
     "OME samples": Attack(
         _described(ome("", f'<Channel SamplesPerPixel="{HUGE}"/><TiffData/>')),
         "OME-XML.* SamplesPerPixel is '2000000000'",

@@ -8,8 +8,10 @@ names, however often: a small file whose directories overlap, or share one long 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +36,9 @@ MAX_STACK_ENTRIES = 1_000_000
 
 #: Types of the places of directories, as struct has them.
 _OFFSETS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
+#: Types of a width or a height, in the same way, and their tags.
+_WHOLE = {1: "B", 3: "H", **_OFFSETS}
+_SIDES = (256, 257)
 #: Tags that tell how the pixels of a directory are laid out.
 _LAYOUT = frozenset({256, 257, 258, 259, 262, 266, 277, 278, 284, 317, 322, 323, 338, 339, 347, 530, 32997, 32998})
 _DESCRIPTION, _SUBDIRECTORIES, _STACK_ENTRIES, _STACK_PLANES = 270, 330, 33628, 33629
@@ -64,10 +69,12 @@ class Chain:
     Attributes:
         directories: how many there are, those below others counted as often as they are named.
         descriptions: the different texts of the tag ImageDescription, by their place in the file.
+        least_px: pixels of the smallest one in the chain itself, at least 1.
     """
 
     directories: int = 0
     descriptions: dict[int, bytes] = field(default_factory=dict)
+    least_px: int = 0
 
 
 def read_chain(path: Path, name: str) -> Chain:
@@ -119,6 +126,8 @@ class _Walk:
     def run(self) -> Chain:
         first_place = self._layout.first + self._layout.offset.size
         for tags in self._main():
+            sides = (min((self._number(tag) for tag in tags if tag.code == code), default=0) for code in _SIDES)
+            self._chain.least_px = min(self._chain.least_px or sys.maxsize, max(prod(sides), 1))
             for offset in self._look(tags):
                 if offset >= first_place and self._look(self._directory(offset)[0]):
                     raise InvalidImage(
@@ -188,6 +197,11 @@ class _Walk:
         if tag.kind not in _BYTES_AND_TEXT:
             self._numbers += tag.count
             self._check("numbers in tags", self._numbers, MAX_NUMBERS)
+
+    def _number(self, tag: _Tag) -> int:
+        kind = _WHOLE.get(tag.kind)
+        number: int = struct.unpack_from(self._layout.order + kind, self._bytes(tag))[0] if kind and tag.count else 0
+        return number
 
     def _bytes(self, tag: _Tag) -> bytes:
         self._file.seek(tag.place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from math import isfinite
+from math import isfinite, prod
 from xml.etree import ElementTree
 
 from redis_consumer.errors import InvalidImage
@@ -12,6 +12,8 @@ from redis_consumer.images.tiff_chain import Chain
 
 #: Planes that metadata may name for each directory of the file: an acquisition that was stopped lacks the last ones.
 MAX_PLANES_A_DIRECTORY = 16
+#: How many times the pixels of the smallest directory the images of OME-XML may be, all together.
+MAX_PLACES = 1 << 22
 #: Bytes of OME-XML, and of any other description; real ones have a few hundred a plane.
 MAX_XML_BYTES = 32 << 20
 MAX_TEXT_BYTES = 4 << 20
@@ -41,7 +43,7 @@ def check_metadata(chain: Chain, name: str) -> None:
         if is_xml:
             _check_xml(text, name)
         if text.endswith("OME>"):
-            _Ome(chain.directories, name).check(text)
+            _Ome(chain, name).check(text)
         elif text.startswith("{") and '"shape":' in text:
             _check_shape(_json_shape(text, name), name)
         elif text.startswith("shape="):
@@ -91,11 +93,12 @@ def _check_shape(shape: object, name: str) -> None:
 class _Ome:
     """Checks OME-XML against the number of directories of its file."""
 
-    def __init__(self, directories: int, name: str) -> None:
-        self._directories = directories
-        self._most = MAX_PLANES_A_DIRECTORY * directories
+    def __init__(self, chain: Chain, name: str) -> None:
+        self._directories = chain.directories
+        self._least_px = max(chain.least_px, 1)
+        self._most = MAX_PLANES_A_DIRECTORY * chain.directories
         self._name = name
-        self._planes = 0
+        self._planes = self._places = 0
 
     def check(self, text: str) -> None:
         try:
@@ -116,13 +119,20 @@ class _Ome:
         order = pixels.get("DimensionOrder", "")
         if not order.startswith("XY") or sorted(order) != list("CTXYZ"):
             raise self._wrong(f"DimensionOrder is {order[:_SHOWN]!r}", "allowed are XY and an order of C, T and Z")
-        for axis in "XY":
-            self._number(pixels, f"Size{axis}", 0, MAX_SIDE)
+        width, height = (self._number(pixels, f"Size{axis}", 0, MAX_SIDE) for axis in "XY")
         sizes = {f"Size{axis}": self._number(pixels, f"Size{axis}", 0, MAX_SIDE) for axis in "ZCT"}
         samples = self._samples(pixels)
         largest = max(sizes, key=lambda field: sizes[field])
         planes = sizes["SizeZ"] * sizes["SizeC"] * sizes["SizeT"] // samples
         self._add(planes, f"{largest} {sizes[largest]} makes {planes} planes")
+        # tifffile makes a list of as many directories of the smallest size as would hold the image.
+        self._places += prod((width, height, *sizes.values())) // self._least_px
+        if self._places > MAX_PLACES:
+            raise self._wrong(
+                f"SizeX {width} and SizeY {height} make it {self._places} times as large as a directory of the file, "
+                f"which has {self._least_px} pixels",
+                f"allowed are {MAX_PLACES} times",
+            )
         for data in pixels:
             if str(data.tag).endswith("TiffData"):
                 self._check_data(data)
