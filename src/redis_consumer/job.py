@@ -60,6 +60,8 @@ OWN_FIELDS = frozenset(
 
 #: Most channels that a job can name. Each of them is copied.
 MOST_CHANNELS = 64
+#: Functions that a job may name before the model, and after it: each goes through all pixels.
+MOST_FUNCTIONS = 64
 
 #: Similarity, from 0 to 1, above which a name counts as a misspelling of another; most fields that are checked.
 _NEAR, _MOST = 0.8, 100
@@ -333,7 +335,14 @@ class Job:
         return self._names("postprocess_function")
 
     def _names(self, name: str) -> tuple[str, ...]:
-        return tuple(part.strip() for part in self.get(name).split(",") if part.strip())
+        names = tuple(part.strip() for part in self.get(name).split(",") if part.strip())
+        if len(names) > MOST_FUNCTIONS:
+            raise InvalidJob(
+                f"field {name}: names {len(names)} functions, allowed are {MOST_FUNCTIONS}; give each once, "
+                "or register a function that does all of it",
+                job_id=self.id,
+            )
+        return names
 
     def _number(self, name: str, read: Callable[[str], T], default: T | None, wanted: str) -> T | None:
         text = self.get(name).strip()

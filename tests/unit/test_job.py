@@ -126,3 +126,14 @@ def test_any_text_gives_a_value_or_our_own_error(fields: dict[str, str]) -> None
     for name in ("scale", "label", "cuts", "channels", "model"):
         with contextlib.suppress(InvalidJob):
             getattr(values, name)
+
+
+@pytest.mark.parametrize("name", ["preprocess_function", "postprocess_function"])
+def test_functions_named_over_and_over_are_refused(name: str) -> None:
+    def read(count: int) -> int:
+        job = Job("predict:1", {name: "normalize," * count})
+        return len(job.preprocess_functions) + len(job.postprocess_functions)
+
+    assert read(64) == 64
+    with pytest.raises(InvalidJob, match=f"field {name}: names 65 functions, allowed are 64; "):
+        read(65)
