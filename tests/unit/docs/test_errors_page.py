@@ -87,6 +87,7 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "a label for onnx": lambda: ModelStore(None).find(ModelId("Nuclei", label="stable")),
     "too large for a function": lambda: fit(["own"], Sampler((4096, 4096, 1)), {}),
     "too many channels named": lambda: Job("j", {"channels": ",".join("0" * 65)}).channels,
+    "too many functions named": lambda: Job("j", {"preprocess_function": "normalize," * 65}).preprocess_functions,
     "metadata that name more planes than the file has": lambda: read(
         attacks.described(attacks.ome("SizeT=2000000000"))
     ),
