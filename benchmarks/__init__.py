@@ -1,1 +1,1 @@
-"""Figures of speed and memory, each beside a reference measured in the same run: ``python -m benchmarks``."""
+"""Measures speed and memory, each beside a reference measured in the same run: ``python -m benchmarks``."""

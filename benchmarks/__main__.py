@@ -1,4 +1,4 @@
-"""Which benchmark is run, and how its figures are shown."""
+"""Runs a benchmark by its name and prints its figures."""
 
 from __future__ import annotations
 

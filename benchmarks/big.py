@@ -1,4 +1,4 @@
-"""How long one large image takes, how much memory, and how busy it keeps the model server."""
+"""Measures one large image: how long it takes, its memory, and how busy it keeps the model server."""
 
 from __future__ import annotations
 

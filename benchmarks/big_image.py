@@ -1,4 +1,4 @@
-"""Images of any size with a known number of discs, written without being in memory."""
+"""Writes images of any size with a known number of discs, without holding them in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a queue loses jobs or shows two results while all that can die dies: the ledger says."""
+"""Checks with a ledger that a queue loses no job and shows no second result while every part of it is killed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Producer:
     unconfirmed: set[str] = field(default_factory=set)
 
     def submit(self, until_s: float) -> None:
-        """Submit what is due; again at the next call where Redis is away."""
+        """Submit what is due; try again at the next call if Redis is unavailable."""
         while self.left and self.left[-1].at_s <= until_s:
             submission = self.left[-1]
             try:
@@ -124,7 +124,7 @@ def measure(
     is_sentinel: bool = False,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Run jobs under a seeded schedule of faults, and count what became of them.
+    """Run jobs under a seeded schedule of faults, and count their outcomes.
 
     Args:
         jobs: how many.
@@ -160,7 +160,7 @@ def measure(
 
 
 def _run(scene: Scene, jobs: list[Submission], faults: list[Fault]) -> tuple[Producer, Injector]:
-    """Submit, break, mend and look, until every job has its result or the time is up."""
+    """Submit jobs, cause and end faults, and look, until every job has its result or the time is up."""
     _await_workers(scene)
     producer, injector = Producer(scene, jobs), Injector(scene, faults)
     started, deadline = time.monotonic(), None
@@ -188,7 +188,7 @@ def _await_workers(scene: Scene, timeout_s: float = 60.0) -> None:
 def _residue(scene: Scene) -> list[str]:
     """What is left in lists and leases some time after the last result."""
     deadline = time.monotonic() + EMPTY_S
-    left = ["Redis is away"]
+    left = ["Redis is unavailable"]
     while left and time.monotonic() < deadline:
         scene.look()
         with contextlib.suppress(redis.RedisError):

@@ -1,4 +1,4 @@
-"""Do archives and movies lose a part, or show two results, while workers and Redis are killed in each phase?"""
+"""Checks that archives and movies stay whole while workers and Redis are killed in each phase."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class ArchiveChaos:
 
     @property
     def client(self) -> Any:
-        """A plain client; it raises where Redis is away."""
+        """A plain client; it raises where Redis is unavailable."""
         self._client = self._client or self.redis.connect()
         return self._client
 

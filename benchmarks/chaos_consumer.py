@@ -1,4 +1,4 @@
-"""The consumer that the chaos harness kills: small in pixels, real in all that crosses a process border."""
+"""The consumer that the chaos harness kills: small images, but real processes and real connections."""
 
 from __future__ import annotations
 

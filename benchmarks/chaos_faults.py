@@ -1,4 +1,4 @@
-"""How each fault is done, and mended."""
+"""Causes each fault and ends it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 #: A kill waits for its stage at most so long, then takes what runs, and then is given up.
 PATIENCE_S, STOP_PATIENCE_S, GIVE_UP_S = 1.5, 6.0, 8.0
-#: Share of stopped workers that go on although nobody has finished their job; the others wait for that, with a limit.
+#: Share of stopped workers that continue although nobody has finished their job; the others wait, with a limit.
 SOON, WINNER_S = 0.3, 13.0
-#: The attempt up to which a run is killed: what is killed in its last one is failed, as promised.
+#: The attempt up to which a run is killed: a job that is killed in its last one fails, as documented.
 LAST_KILLED = 3
 #: Seconds for which the replica lags before its master dies.
 LAG_S = 1.0
@@ -43,7 +43,7 @@ class Due:
 
 
 class Injector:
-    """Does the faults of a schedule when they are due, and mends what it broke.
+    """Causes the faults of a schedule when they are due, and repairs what it broke.
 
     Args:
         scene: what can be broken.
@@ -68,7 +68,7 @@ class Injector:
 
     @property
     def is_over(self) -> bool:
-        """Whether all is done and mended."""
+        """Whether all faults are done and repaired."""
         return not self._due
 
     def tick(self) -> None:
@@ -215,7 +215,7 @@ class Injector:
         return True
 
     def _resume(self, worker: Worker, job: str, deadline: float) -> bool:
-        """Let it go on, mostly not before somebody else has finished its job."""
+        """Let it continue, in most cases only after another worker has finished its job."""
         if job not in self.scene.watcher.seen.results and time.monotonic() < deadline:
             return False
         worker.send(signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Which jobs with children does chaos send, and what is the right result of each?"""
+"""Defines the jobs with children that chaos sends, and the right result of each."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Movies:
         return "-tracking-frame-" in key
 
     def is_right(self, archive: zipfile.ZipFile, fields: Mapping[str, str]) -> bool:  # noqa: ARG002 - as for all kinds
-        """Whether each pixel has the label of its cell, and the lineage tells of all tracks and divisions."""
+        """Whether each pixel has the label of its cell, and the lineage lists all tracks and divisions."""
         from tifffile import imread
 
         tracking, expected = self._expected

@@ -1,4 +1,4 @@
-"""What happened to each job, told by everybody in one file that no Redis can lose."""
+"""Records what happened to each job in one file, which is lost with no Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does `redis-consumer metrics` tell of a run? Scraped as Prometheus does, to be compared with the ledger."""
+"""Scrapes `redis-consumer metrics` as Prometheus does, to compare its figures with the ledger."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def scraped(settings: Mapping[str, str], queue: str, folder: Path) -> dict[str, 
         one.labels["status"]: int(one.value) for one in samples if (one.name, one.labels.get("queue")) == (ENDED, queue)
     }
     if not ended:
-        raise RuntimeError(f"the exporter tells nothing of the queue: {text}")
+        raise RuntimeError(f"the exporter has no metrics of the queue: {text}")
     return ended
 
 

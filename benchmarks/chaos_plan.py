@@ -1,4 +1,4 @@
-"""Which faults come when, by a seed."""
+"""Plans which faults come when, from a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that takes part in a chaos run, started together and ended together."""
+"""Starts and ends all processes of a chaos run."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Scene:
         return None
 
     def look(self) -> bool:
-        """See how the jobs stand; False where Redis is away."""
+        """Read the state of the jobs; False if Redis is unavailable."""
         self.watcher.listen(self.reader.new())
         if time.monotonic() < self._disturbed_until:
             self.watcher.disturb(kinds=("slot",))

@@ -1,4 +1,4 @@
-"""What the chaos harness breaks: Redis, a proxy before it, a model server, a bucket and workers, each a process."""
+"""The processes that the chaos harness breaks: Redis, its proxy, a model server, a bucket and workers."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Redis(Process):
         self.launch([embedded.find_redis_server(), str(config), "--sentinel"])
 
     def connect(self) -> Any:
-        """A plain client on a single connection; it raises where the server is away."""
+        """A plain client on a single connection; it raises where the server is unavailable."""
         # redis-py's own retries would hold up all other faults.
         never = Retry(NoBackoff(), 0)
         return redis.Redis(

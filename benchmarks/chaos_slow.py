@@ -1,4 +1,4 @@
-"""Consumers of archives, movies and images that take their time in each phase, so that a kill finds them there."""
+"""Consumers of archives, movies and images that are slow in each phase, so that kills hit every phase."""
 
 from __future__ import annotations
 

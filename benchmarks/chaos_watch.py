@@ -1,4 +1,4 @@
-"""What the outside sees of the jobs while the chaos goes on: results, second results, and how soon jobs come back."""
+"""Observes jobs from outside during chaos: results, second results, and how soon jobs come back."""
 
 from __future__ import annotations
 
@@ -131,11 +131,11 @@ class Watcher:
             stranded.started_at = stranded.started_at or note["at"]
 
     def look(self, client: Any) -> None:
-        """See how all jobs stand. Raises redis-py's errors where Redis is away."""
+        """Read the state of all jobs. Raises redis-py's errors if Redis is unavailable."""
         if not self.jobs:
             return
         began, before = time.monotonic(), self._looked_at
-        self._looked_at = began  # also where Redis is away, which is noted elsewhere
+        self._looked_at = began  # also where Redis is unavailable, which is noted elsewhere
         states, waiting, holders = client.eval(_LOOK, 2, self.queue, f"redis-consumer:holders:{self.queue}", *self.jobs)
         now = time.monotonic()
         self._looked_at = now

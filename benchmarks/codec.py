@@ -1,4 +1,4 @@
-"""What does it cost to make a request of an array, and arrays of a reply?"""
+"""Measures the time to encode an array as a request and to decode the arrays of a reply."""
 
 from __future__ import annotations
 

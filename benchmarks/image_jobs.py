@@ -1,4 +1,4 @@
-"""How does a benchmark run many jobs with one image through a real worker and a real model server?"""
+"""Runs many jobs with one image through a real worker and a real model server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many jobs with an image one slot does in a second where the model server answers at once."""
+"""Measures how many image jobs a second one slot does with a model server that answers at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that one slot takes for a plane, for a stack of frames and for many channels, and what it keeps afterwards."""
+"""Measures the memory of one slot for a plane, a stack of frames and many channels, and what it keeps afterwards."""
 
 from __future__ import annotations
 

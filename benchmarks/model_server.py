@@ -1,4 +1,4 @@
-"""How a benchmark runs a model server of its own: a real one in another process, which tells how busy it was."""
+"""Runs a model server for a benchmark: a real one in another process, which reports how busy it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do nuclei that move, divide, touch, leave and appear look like? Movies made up by rule, with known truth.
+"""Makes movies of nuclei that move, divide, touch, leave and appear, by rule, with known truth.
 
 Nothing of the linker is used here. A movie is made in two steps: where each cell is in each frame (`simulate`), and
 what a frame looks like, its true labels and its image, drawn when asked for (`Movie.labels`, `Movie.image`). Sizes
@@ -33,7 +33,7 @@ class Scene:
         side_px: of its square frames.
         diameter_px: of a cell that has just been born, on average.
         step: standard deviation of a cell's movement along an axis from frame to frame, in diameters.
-        persistence: share of a step that goes on in the next frame, 0 for a random walk.
+        persistence: share of a step that continues in the next frame, 0 for a random walk.
         cycle: frames from birth to division, on average.
         arrivals: cells that come in over the border in each frame, on average.
         drift_px: standard deviation of the stage's movement along an axis from frame to frame.
@@ -160,7 +160,7 @@ def simulate(scene: Scene) -> Movie:
 
 
 def shuffled(labels: npt.NDArray[Any], seed: int) -> npt.NDArray[Any]:
-    """The same regions with labels that tell nothing from frame to frame, as a segmentation gives them."""
+    """The same regions with labels that are unrelated from frame to frame, as a segmentation gives them."""
     order = np.random.default_rng(seed).permutation(int(labels.max())) + 1
     mixed: npt.NDArray[Any] = np.concatenate([[0], order]).astype(labels.dtype)[labels]
     return mixed

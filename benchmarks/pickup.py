@@ -1,4 +1,4 @@
-"""How soon after its arrival a job starts on an idle worker."""
+"""Measures how soon after its arrival a job starts on an idle worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many jobs a second the queue takes through, beside other queues and beside what Python and Redis allow."""
+"""Measures jobs a second through the queue, beside other queues and the limit of Python and Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A consumer whose jobs are nothing but their way through the queue."""
+"""A consumer whose jobs do nothing, so that only the queue's work is measured."""
 
 from redis_consumer.consumers.base import Consumer
 

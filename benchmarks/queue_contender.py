@@ -1,4 +1,4 @@
-"""What does a queue need to take part in the comparison? Its commands, and where Redis shows its completed jobs."""
+"""Describes a queue in the comparison: its commands, and where Redis shows its completed jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Contender:
         worker: command line of the worker.
         progress: makes the count of completed jobs, once all jobs are in the queue.
         push: command line that fills the queue, but for the number of jobs; empty for the kiosk's own hashes and list.
-        settings: what was chosen for it, in words.
+        settings: what was chosen for it, as text.
         environment: variables of its processes besides ``REDIS_URL``.
     """
 

@@ -1,9 +1,9 @@
-"""How fast can one Python process be at most? A bare loop of two scripts, with redis-py and hiredis.
+"""The fastest that one Python process can be: a bare loop of two scripts, with redis-py and hiredis.
 
 ``python -m benchmarks.queue_floor QUEUE LIST`` works on the jobs of a queue until it is ended. The scripts do what a
 lease and a fence need and no more: the claim moves a key, counts the attempt, notes the lease and reads the job; the
-completion checks the attempt, writes the status and ends the claim. Nothing is logged, checked, tried again, or told
-to a supervisor.
+completion checks the attempt, writes the status and ends the claim. Nothing is logged,
+checked, retried or reported to a supervisor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which jobs and workers are ours in the comparison of queues, and which is the floor below them?"""
+"""Defines our jobs and workers in the comparison of queues, and the bare loop that is its limit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which other queues are ours compared with, at which settings?
+"""Lists the other queues of the comparison, with their settings.
 
-Each runs in an environment of its own below ``.tools/peers``, since they want different versions of redis-py and
-since dramatiq's licence (LGPL) must not reach ours; ``make peers`` makes them from ``uv.lock``. Settings are the best
+Each runs in its own environment below ``.tools/peers``: they need different versions of redis-py, and dramatiq's
+licence (LGPL) must not apply to our code. ``make peers`` makes them from ``uv.lock``. Settings are the best
 of those tried on two cores (jobs/s, side by side, on a machine with other work):
 
 ========  ====================================================================================================
@@ -15,7 +15,7 @@ arq       10 jobs at once: 1,060; 50: 1,300; 200: 1,320. It starts no more than 
           poll more often than by default (0.5 s)
 ========  ====================================================================================================
 
-taskiq and dramatiq start a process a core by default or advice; ``…_1`` is one process of theirs.
+By default or by their advice, taskiq and dramatiq start a process for each core. ``…_1`` is one process.
 """
 
 from __future__ import annotations

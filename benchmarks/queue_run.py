@@ -1,4 +1,4 @@
-"""How fast does one contender empty a queue, and how often does ours wait for Redis?"""
+"""Measures how fast one contender empties a queue, and how often our worker waits for Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often does a worker wait for Redis? A relay between the two counts it."""
+"""Counts how often a worker waits for Redis, with a relay between the two."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Counter:
 
     Args:
         target: port to forward to.
-        mark: text that tells the trips that are counted apart, such as the digest of a script.
+        mark: text that identifies the trips that are counted separately, such as the digest of a script.
     """
 
     def __init__(self, target: int, mark: str = "") -> None:

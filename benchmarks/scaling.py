@@ -1,4 +1,4 @@
-"""How do workers scale, from one to a thousand? Simulated with what jobs take here, checked against real workers."""
+"""Simulates fleets of one to a thousand workers from job times measured here, checked against real workers."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _row(scenario: Scenario, costs: Costs, seed: int, tell: Tell) -> dict[str, A
 
 @contextmanager
 def _progress() -> Iterator[Tell]:
-    """A line on the standard error that tells what is done, and how far it is."""
+    """A line on the standard error that shows the current step and its progress."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("")

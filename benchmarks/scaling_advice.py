@@ -1,4 +1,4 @@
-"""Where is the bottleneck of a fleet, which one comes next, and which settings does that ask for?"""
+"""Finds the bottleneck of a fleet and the next one, and advises settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When do images come? Patterns of arrivals, in seconds, in order."""
+"""Patterns of arrivals of images, in seconds, in order."""
 
 from __future__ import annotations
 

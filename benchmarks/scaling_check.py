@@ -1,4 +1,4 @@
-"""How far is the simulation from real workers on this machine?"""
+"""Compares the simulation with real workers on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does one image cost at each place that it comes by?"""
+"""Lists what one image costs at each station that it visits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How does simulated time pass, and who waits for whom? Events in order, and the stations that work visits.
+"""Simulates time: runs events in order and lets work wait at the stations that it visits.
 
-A process is a generator that yields a station and what it wants of it, and goes on when it has got that::
+A process is a generator that yields a station and the amount that it needs, and continues once it has got that::
 
     def job():
         yield disk, 0.01
@@ -108,14 +108,14 @@ class Pause:
         self.busy_s = 0.0
 
     def enter(self, step: Step, wanted: float) -> None:
-        """Let a process go on after that many seconds."""
+        """Let a process continue after that many seconds."""
         self.busy_s += wanted
         self._simulation.at(self._simulation.now + wanted, step)
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """What becomes of cores that several processes want, beside an even part for each.
+    """How cores that several processes want are shared, besides an even part for each.
 
     Attributes:
         misplaced: 0 where each process finds a core that is free; 1 where it gets any core, free or not, at random, and
@@ -230,7 +230,7 @@ class Together:
         self._simulation = simulation
 
     def enter(self, step: Step, wanted: Iterable[Process]) -> None:
-        """Start processes; go on when the last one has ended."""
+        """Start processes; continue when the last one has ended."""
         processes = list(wanted)
         left = len(processes)
 

@@ -1,4 +1,4 @@
-"""How do many images go through a fleet of workers? The way of each, from the queue to its end, in simulated time."""
+"""Simulates images on their way through a fleet of workers, from the queue to their end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.scaling_parts import Autoscaler, Fleet
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of all images.
+    """The outcome of all images.
 
     Attributes:
         images_per_s: from the first arrival to the last end.

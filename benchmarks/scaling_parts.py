@@ -1,4 +1,4 @@
-"""Which parts does a fleet have, and what do they allow?"""
+"""Describes the parts of a fleet and their capacities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do jobs take on this machine, and how fast do real workers do them?"""
+"""Measures job times on this machine, and how fast real workers do them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def watch(group: ImageWorker, server: ModelServer, image: Plane, jobs: int) -> S
         RuntimeError: a job failed, or took too long.
     """
     for path in _results(group):
-        path.unlink()  # of whoever ran jobs before
+        path.unlink()  # of earlier runs
     server.activity()
     before, machine_s, began = group.work(), _machine_s(), time.perf_counter()
     run = group.run(image, jobs)

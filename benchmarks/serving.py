@@ -1,4 +1,4 @@
-"""How busy does one worker keep a model server with many small images?"""
+"""Measures how busy one worker keeps a model server with many small images."""
 
 from __future__ import annotations
 

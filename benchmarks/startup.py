@@ -1,4 +1,4 @@
-"""How long a worker takes until it can claim, and what it weighs while idle."""
+"""Measures how long a worker takes until it can claim a job, and its memory while idle."""
 
 from __future__ import annotations
 

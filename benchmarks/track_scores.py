@@ -1,8 +1,8 @@
-"""How well do found tracks agree with the true ones?
+"""Scores how well found tracks agree with the true ones.
 
 Measures of the field, on graphs of cells (a node is a label in a frame, an edge leads to the same cell or a daughter in
 a later frame): F1 of edges, F1 of divisions, and TRA of the Cell Tracking Challenge (Matula et al. 2015, PLoS ONE
-10:e0144959). `benchmarks.traccuracy_scores` asks a known library the same.
+10:e0144959). `benchmarks.peers.traccuracy` computes the same with a known library.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Labels = npt.NDArray[Any]
 Node = tuple[int, int]
 Edge = tuple[Node, Node]
 
-#: What it takes to mend a graph, by Matula et al.: split, add, remove a node; remove, add an edge, change its kind.
+#: Costs of correcting a graph, by Matula et al.: split, add, remove a node; remove, add an edge, change its kind.
 WEIGHTS = {"split": 5.0, "add_node": 10.0, "remove_node": 1.0, "remove_edge": 1.0, "add_edge": 1.5, "change_edge": 1.0}
 
 
@@ -141,7 +141,7 @@ def _unknown(seen: Graph, back: Mapping[Node, Node]) -> set[Any]:
 
 
 def _tra(true: Graph, seen: Graph, shared: Mapping[Node, int], edges: set[Edge], births: set[Edge]) -> float:
-    """One minus the cost of mending the found graph by the cost of making the true one of nothing."""
+    """One minus the cost of correcting the found graph, divided by the cost of making the true one from nothing."""
     found, wanted = edges | births, true.edges | true.births
     cost = (
         WEIGHTS["split"] * sum(count - 1 for count in shared.values())

@@ -1,4 +1,4 @@
-"""What does the shipped model see in the images of a movie?"""
+"""Segments the images of a movie with the shipped model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast and how well are cells linked in movies whose truth is known?"""
+"""Measures how fast and how well cells are linked in movies whose truth is known."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Labels = npt.NDArray[Any]
 
 #: 500 cells in 200 frames.
 LARGE = Scene(cells=500, frames=200, side_px=1024, arrivals=1.0, cycle=150.0, seed=3)
-#: By name: what the scores are told of. Steps are in diameters a frame.
+#: The scenes that are scored, by name. Steps are in diameters a frame.
 SCENES = {
     "slow": Scene(step=0.08, seed=11),
     "moderate": Scene(step=0.15, seed=12),
@@ -97,7 +97,7 @@ def measure() -> dict[str, Any]:
 
 
 def _true_labels(movie: Movie, *, is_shuffled: bool = True) -> Iterator[Labels]:
-    """True label images; shuffled, their labels tell nothing, as those of a segmentation."""
+    """True label images; shuffled, their labels are unrelated, as those of a segmentation."""
     for number in range(movie.scene.frames):
         labels = movie.labels(number)
         yield shuffled(labels, number) if is_shuffled else labels

@@ -1,4 +1,4 @@
-"""How a benchmark runs a worker of its own: a real process on an empty Redis and a local bucket."""
+"""Runs a worker for a benchmark: a real process with an empty Redis and a local bucket."""
 
 from __future__ import annotations
 

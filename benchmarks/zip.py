@@ -1,4 +1,4 @@
-"""How fast does an archive of many small images go through one worker, and what does it cost Redis and memory?"""
+"""Measures the time, Redis traffic and memory of an archive of many small images on one worker."""
 
 from __future__ import annotations
 

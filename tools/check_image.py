@@ -1,4 +1,4 @@
-"""Whether the container image is built and does a whole job as a cluster runs it; exits 1 where it doesn't.
+"""Checks that the container image builds and does a whole job as in a cluster. Exits 1 if it doesn't.
 
 The image runs as its own user, on a root file system that can't be written, with a Redis of this machine beside it.
 """

@@ -1,4 +1,4 @@
-"""Whether every package of the environment may be used commercially and without copyleft; exits 1 where one may not."""
+"""Checks that every installed package allows commercial use and has no copyleft licence. Exits 1 if one doesn't."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether each test of a fault fails once the mechanism that it shows is switched off; exits 1 where one doesn't.
+"""Checks that each test of a fault fails once the mechanism that it tests is switched off. Exits 1 if one doesn't.
 
 The table is ``mechanisms.toml``. For each entry a copy of the tree is changed by the entry's edits, the named tests run
 there, and every one of them has to fail. A test that any change would break shows nothing, so all of them have to pass
@@ -61,7 +61,7 @@ class Mechanism:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one entry.
+    """The result of one entry.
 
     Attributes:
         name: of the entry, as are `row` and `what`.

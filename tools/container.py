@@ -1,4 +1,4 @@
-"""How is an image built and run where there is no container engine, and no registry to be reached?
+"""Builds an image and runs it without a container engine and without a registry.
 
 Buildah builds it on a base that debootstrap made. It runs in a mount namespace of its own with a root file system that
 can't be written, as a cluster with ``readOnlyRootFilesystem`` runs it; it shares the network with this machine. Both
@@ -75,7 +75,7 @@ class Container:
         return int(_run(["du", "--bytes", "--summarize", "--one-file-system", str(self.root / below)]).split()[0])
 
     def start(self, command: Sequence[str], variables: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-        """Start a command as the image's user; whoever starts it ends it."""
+        """Start a command as the image's user; the caller ends it."""
         with log.open("wb") as output:
             return subprocess.Popen(self.words(command, variables), stdout=output, stderr=subprocess.STDOUT)
 

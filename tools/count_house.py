@@ -1,4 +1,4 @@
-"""Counts what a reader of the source has to hold in mind, and what one job executes.
+"""Counts what a reader of the source has to remember, and what one job executes.
 
 Run ``python -m tools.count_house`` at the root of the repository; ``--json`` prints one JSON object.
 """

@@ -1,4 +1,4 @@
-"""How are the message classes in `serving/_pb` made from their .proto files?
+"""Generates the message classes in `serving/_pb` from their .proto files.
 
 Run ``make protos`` after a .proto file has changed, and commit what it writes. The target starts this script in a
 throw-away environment::

@@ -1,4 +1,4 @@
-"""How do tests run in a changed copy of the tree, so that each process takes the copy and none outlives the run?"""
+"""Runs tests in a changed copy of the tree. Every process uses the copy, and none outlives the run."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Tree:
         self.root = folder / "tree"
         self._report = folder / "report.xml"
         self._log = folder / "pytest.log"
-        # Whoever owns the folder: the copy may be made by another user, as in CI.
+        # Any owner of the folder: the copy may be made by another user, as in CI.
         listed = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
         for name in filter(None, names):

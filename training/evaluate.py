@@ -1,4 +1,4 @@
-"""How good is the shipped model? Scores on synthetic images never trained on, and a picture of a real one.
+"""Scores the shipped model on synthetic images never trained on, and draws its outlines on a real one.
 
 Run from the repository's root: ``PYTHONPATH=src python -m training.evaluate --help``.
 """
@@ -97,7 +97,7 @@ def draw(raw: npt.NDArray[np.uint8], labels: Labels, path: Path) -> None:
 
 
 def measure_speed(model: Model) -> float:
-    """Tell the milliseconds of one 512 x 512 image on one thread, best of five."""
+    """Give the milliseconds of one 512 x 512 image on one thread, best of five."""
     image = np.zeros((1, 512, 512, 1), np.float32)
     times = []
     for _ in range(5):

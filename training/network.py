@@ -1,4 +1,4 @@
-"""A small U-Net with two answers for each pixel."""
+"""A small U-Net with two outputs for each pixel."""
 
 from __future__ import annotations
 

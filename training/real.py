@@ -1,4 +1,4 @@
-"""Real images with true masks, held-out parts, and the crops that training draws from them.
+"""Reads real images with true masks, and draws held-out parts and crops for training.
 
 A folder holds ``index.json`` (for each image ``id``, ``kind``, ``h``, ``w`` and ``median_diameter`` in pixels),
 ``images/ID.png`` and ``labels/ID.png`` (16 bit, 0 is background).

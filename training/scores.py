@@ -1,4 +1,4 @@
-"""How well do two label images agree?"""
+"""Measures how well two label images agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Labels = npt.NDArray[np.int32]
 
 
 def overlaps(truth: Labels, found: Labels) -> npt.NDArray[np.float64]:
-    """Tell the intersection over union of each true label with each found one.
+    """Give the intersection over union of each true label with each found one.
 
     Args:
         truth: (Y, X), 0 is background.

@@ -1,4 +1,4 @@
-"""What do nuclei look like under a fluorescence microscope? Images made up by rule, with their true labels.
+"""Makes images of nuclei as under a fluorescence microscope, by rule, with their true labels.
 
 An image is drawn in three steps: where nuclei lie (`_scatter`), how bright each pixel of them is (`_shade`),
 and what optics and camera make of it (`_photograph`). All sizes are in pixels.
@@ -69,7 +69,7 @@ def make_sample(rng: np.random.Generator, side: int = 224, *, has_debris: bool =
 
 
 def make_targets(labels: Labels) -> tuple[Floats, Floats]:
-    """Tell the network's two answers for a label image.
+    """Give the network's two outputs for a label image.
 
     Returns:
         Distance to the label's edge divided by its largest value in the label, and foreground, both
@@ -79,7 +79,7 @@ def make_targets(labels: Labels) -> tuple[Floats, Floats]:
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None:
             continue
-        # The image border is no edge: nuclei go on beyond it.
+        # The image border is no edge: nuclei continue beyond it.
         padding = [(int(s.start > 0), int(s.stop < side)) for s, side in zip(box, labels.shape, strict=True)]
         region = np.pad(labels[box] == label, padding)
         distance = ndimage.distance_transform_edt(region)
@@ -206,7 +206,7 @@ def _photograph(rng: np.random.Generator, light: Floats, diameter: float) -> Flo
     shape = light.shape
     blur = np.exp(rng.uniform(np.log(0.4), np.log(min(4.0, 0.09 * diameter + 0.6))))
     seen = ndimage.gaussian_filter(light, blur)
-    # Glare: much near by, a little far away, so only over-exposed nuclei show a wide halo.
+    # Glare: much near by, a little at a distance, so only over-exposed nuclei show a wide halo.
     near = ndimage.gaussian_filter(light, diameter * rng.uniform(0.15, 0.5), truncate=3.0)
     far = ndimage.gaussian_filter(light, diameter * rng.uniform(0.5, 1.0), truncate=2.5)
     seen = seen + rng.uniform(0, 0.3) * near + rng.uniform(0, 0.08) * far

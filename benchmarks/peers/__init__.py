@@ -1,1 +1,1 @@
-"""The queues that ours is compared with: each module runs in the environment of its own library."""
+"""The queues that ours is compared with. Each module runs in the environment of its own library."""

@@ -1,4 +1,4 @@
-"""The no-op job of arq; run as a module, pushes jobs."""
+"""The no-op job of arq. Run as a module, it pushes jobs."""
 
 import asyncio
 import os

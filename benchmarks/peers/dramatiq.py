@@ -1,4 +1,4 @@
-"""The no-op job of dramatiq; run as a module, pushes jobs."""
+"""The no-op job of dramatiq. Run as a module, it pushes jobs."""
 
 import os
 import sys

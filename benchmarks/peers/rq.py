@@ -1,4 +1,4 @@
-"""The no-op job of rq; run as a module, pushes jobs."""
+"""The no-op job of rq. Run as a module, it pushes jobs."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The no-op job of saq; run as a module, pushes jobs."""
+"""The no-op job of saq. Run as a module, it pushes jobs."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The no-op job of taskiq; run as a module, pushes jobs."""
+"""The no-op job of taskiq. Run as a module, it pushes jobs."""
 
 import asyncio
 import os

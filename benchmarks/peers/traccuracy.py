@@ -1,4 +1,4 @@
-"""What does traccuracy (BSD licence) say of tracks that are written as the Cell Tracking Challenge has them?
+"""Scores tracks in the format of the Cell Tracking Challenge with traccuracy (BSD licence).
 
 Run as ``python -m benchmarks.peers.traccuracy TRUTH FOUND`` in the library's own environment.
 """

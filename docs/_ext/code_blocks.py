@@ -1,4 +1,4 @@
-"""Which blocks of code do the pages show, and who checks each?
+"""Lists the code blocks of the pages, and what checks each.
 
 A block is run or parsed by its language. A comment in the line above it says otherwise, as here in reStructuredText, or
 as ``<!-- … -->`` in Markdown::

@@ -1,4 +1,4 @@
-"""What can be asked for at the command line? ``.. command-help:: run`` lists a command's options as ``--help`` does."""
+"""The directive ``.. command-help:: run`` lists a command's options as ``--help`` does."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Where do references to the kiosk's documentation lead? To its site, by a list of names that lies beside our pages.
+"""Links references to the kiosk's documentation to its site, from a list of names beside our pages.
 
-Sphinx reads such lists in a format of its own, usually from the other site. This one is written from
+Sphinx reads such lists in its own format, usually from the other site. This one is written from
 ``kiosk-objects.txt`` at each build, so that the build works offline.
 """
 

@@ -1,4 +1,4 @@
-"""What is measured, and what alarms? Written from the code and from the file of alert rules, so that it can't go stale.
+"""Lists metrics and alerts from the code and the file of alert rules, so that the pages stay up to date.
 
 ``.. metrics-table:: worker`` and ``.. metrics-table:: queues`` list metrics, ``.. alert-rules::`` the alerts.
 """

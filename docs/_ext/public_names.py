@@ -1,4 +1,4 @@
-"""Which page does a name lead to? The one that documents the object, by whichever path it is reached.
+"""Links each name to the page that documents the object, by whichever path it is named.
 
 Classes are written in small files and offered under shorter, public paths (``redis_consumer.consumers.Consumer``). In
 annotations and docstrings they occur by either path, or by their last part alone.

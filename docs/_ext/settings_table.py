@@ -1,7 +1,7 @@
-"""Which settings are there? ``.. settings-table::`` lists them as the package itself describes them.
+"""The directive ``.. settings-table::`` lists settings as the package itself describes them.
 
-With names behind it (``.. settings-table:: QUEUE REDIS_HOST``) it lists only those. A setting that the code gets is in
-the documentation without anybody's doing. ``.. kiosk-variables::`` does the same for lines such as
+With names after it (``.. settings-table:: QUEUE REDIS_HOST``) it lists only those. A new setting of the code appears in
+the documentation by itself. ``.. kiosk-variables::`` does the same for lines such as
 ``QUEUE: what changed since the kiosk``.
 """
 
@@ -20,7 +20,7 @@ from sphinx.util.nodes import nested_parse_with_titles
 from redis_consumer.settings import Settings
 from redis_consumer.settings.options import allowed_values
 
-# Defaults that are worked out from other settings or from the machine, in words.
+# Descriptions of defaults that are computed from other settings or from the machine.
 DEPENDENT = {
     "HOSTNAME": "host and process id",
     "MIN_SCALE": "1 / MAX_SCALE",
@@ -47,7 +47,7 @@ class SettingsTable(Directive):
 
 
 class KioskVariables(Directive):
-    """The directive; each line of its content names settings and tells what changed about them."""
+    """The directive; each line of its content names settings and says what changed about them."""
 
     has_content = True
 

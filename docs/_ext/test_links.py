@@ -1,6 +1,6 @@
-"""Which test shows it? ``:test:`integration/test_queue.py::test_one_sweep_at_a_time``` links to one in ``tests/``.
+"""The role ``:test:`integration/test_queue.py::test_one_sweep_at_a_time``` links to a test in ``tests/``.
 
-The name is shown as the sentence that it is. A name that no test has is a warning, which stops the build.
+The name is shown as a sentence. A name that no test has is a warning, which stops the build.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which blocks of code does no test run? ``.. unrun-blocks::`` lists them; below each, its page says why."""
+"""The directive ``.. unrun-blocks::`` lists the code blocks that no test runs. Their pages give the reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where is an image sharp? A first consumer."""
+"""A first consumer: measures where an image is sharp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A consumer that cuts a large image into quarters, lets others segment them, and counts the objects of all."""
+"""A consumer that cuts a large image into quarters, lets other workers segment them, and counts all objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where does a model see what it looks for? A consumer of our own that answers with the model's raw predictions.
+"""A consumer that returns the raw predictions of its model.
 
 Run it from this folder: ``CONSUMER_TYPE=my_consumer:MyConsumer QUEUE=raw redis-consumer run``.
 """
@@ -19,7 +19,7 @@ class MyConsumer(TensorFlowServingConsumer):
     """Sends the image of a job to the model that the job names, and uploads what the model answers."""
 
     def _consume(self, redis_hash: str) -> str:
-        # Everything that the producer wrote; Job reads it as typed values and complains in words.
+        # Everything that the producer wrote. Job reads it as typed values, with readable errors.
         job = Job(redis_hash, self.redis.hgetall(redis_hash))
         self.update_key(redis_hash, {"status": "started"})
 

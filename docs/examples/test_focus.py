@@ -1,4 +1,4 @@
-"""Does the first consumer do what it says?"""
+"""Tests the first consumer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds nuclei and whole cells in one image, each by a model of its own."""
+"""Finds nuclei and whole cells in one image, with one model for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do several threads of one slot each run jobs?"""
+"""Runs several threads in one slot, each with its own jobs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LEAVE_S = 2.0
 class Crew:
     """Runs several workers, each in a thread of its own, for consumers that mostly wait.
 
-    Signals do as with one `Worker`; but no thread can be interrupted in the middle of its job. So what still runs
-    when the grace period is over is given back, and the thread ends with the process: its late writes are fenced.
+    Signals work as with one `Worker`, but no thread can be interrupted in the middle of its job. A job that still runs
+    when the grace period has ended is given back. Its thread ends with the process, and its late writes are fenced.
 
     Args:
         workers: one for each thread.

@@ -1,4 +1,4 @@
-"""Checks that this process can work at all: that it can write temporary files and open files."""
+"""Checks that this process can write temporary files and open files."""
 
 from __future__ import annotations
 

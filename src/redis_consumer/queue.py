@@ -1,4 +1,4 @@
-"""Who has which job: every state change of a job in Redis, one script each (``lua/``).
+"""Changes the state of jobs in Redis, each change by one script (``lua/``).
 
 The lists and hashes are those of the contract (sections 1.1 to 1.4), so that foreign producers, workers, the
 janitor and the autoscaler see what they always saw. Our own keys besides them: `redis_consumer.keys`.
@@ -86,12 +86,12 @@ class JobQueue:
         self.child_expire_s = child_expire_s
         self.result_ttl_s = result_ttl_s
         self.processing = f"processing-{self.name}:{worker}"
-        #: Whether the settling of a job also takes the next one, where the caller says that it is over with it.
+        #: Whether the settling of a job also takes the next one, where the caller says that it is done with it.
         self.is_chained = False
         kinds = ("leases", "holders", "attempts", "given-back", "dead", "leftovers", "cancelled", "forgiven")
         self._claim_keys = [self.name, self.processing, *own_keys(self.name, *kinds, "processing")]
         self._claim_limits = [self.worker, _ms(lease_s), str(max_attempts), _ms(LEFTOVER_S), str(result_ttl_s)]
-        #: Whether the last sweep found leases of which it can't say whether they are over; see `sweep`.
+        #: Whether the last sweep found leases of which it can't say whether they have ended; see `sweep`.
         self.has_doubts = False
         self._seems_empty = False
         self._claimed: list[Any] | None = None
@@ -128,7 +128,7 @@ class JobQueue:
             self._seems_empty = False  # or a Redis that comes back empty wouldn't know our list, see claim.lua
             job_id = self.redis.blmove(self.name, self.processing, wait_s, src="RIGHT", dest="LEFT")
             if job_id == "":
-                self.redis.lrem(self.processing, 1, "")  # somebody pushed it; it is nobody's key
+                self.redis.lrem(self.processing, 1, "")  # pushed by other software; no job has this key
             if not job_id:
                 return None
         reply, self._claimed = self._claimed or self.run(self._claim_of(job_id)), None
@@ -198,7 +198,7 @@ class JobQueue:
             fields: what to write.
             is_success: whether it has its result; one that was cancelled hasn't, and must fail.
             is_dead: whether to list it among the dead letters, which can be retried.
-            is_last: whether the caller is over with the job: with `is_chained`, the next one is taken in the same
+            is_last: whether the caller is done with the job: with `is_chained`, the next one is taken in the same
                 round trip, and `claim` gives it.
 
         Raises:
@@ -264,7 +264,7 @@ class JobQueue:
         return code
 
     def note_recovery(self) -> None:
-        """Say that what was away answers this worker again."""
+        """Note that a service that was unavailable responds to this worker again."""
         self.redis.incr(self.key("recovered"))
 
     def renew(self, jobs: Iterable[Job] = ()) -> list[str]:
@@ -291,7 +291,7 @@ class JobQueue:
     def sweep(self, *, every_s: float = SWEEP_S) -> list[str]:
         """Return jobs whose lease ran out, and entries that have none, to the queue; say which.
 
-        Parents learn of children that ended without a word: by a worker that knows no families, or by expiry.
+        Parents learn of children that ended unreported: by a worker that doesn't support child jobs, or by expiry.
         Where the clock may have been set, workers get time to renew: `has_doubts` tells that `doubt_s` later more may
         come back. For `every_s` seconds no other sweep of this queue does anything.
         """
@@ -347,7 +347,7 @@ class JobQueue:
         return False
 
     def dead_letters(self, limit: int = -1) -> list[str]:
-        """Keys of the jobs that failed by no fault of their input, the latest first."""
+        """Keys of the jobs that failed for a reason other than their input, the latest first."""
         return [str(job_id) for job_id in self.redis.lrange(self.key("dead"), 0, limit if limit < 0 else limit - 1)]
 
     def retry(self, job_id: str) -> bool:

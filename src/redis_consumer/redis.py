@@ -1,4 +1,4 @@
-"""Sends commands to Redis, found directly or by Sentinel, and retries them during an outage; knows no jobs."""
+"""Sends commands to Redis, found directly or by Sentinel, and retries them during an outage."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class RedisClient:
         port: its port; a socket has none.
         backoff: first pause between tries, in seconds; pauses double up to 5 s.
         password: in place of the one of `access`.
-        access: user, TLS and the like. Where it is left out, those of the settings for the server that they name, and
+        access: user, TLS and similar. Where it is left out, those of the settings for the server that they name, and
             none for others.
         deadline_s: seconds to wait for an absent Redis, None for ever.
 
@@ -127,12 +127,12 @@ class RedisClient:
     def _get_redis_client(cls, host: str, port: int, password: str | None = None, **options: Any) -> redis.Redis:
         """Make the plain client of one server; tests and plug-ins replace it."""
         place: dict[str, Any] = {"unix_socket_path": host} if host.startswith("/") else {"host": host, "port": port}
-        # redis-py's own retries would hide how long Redis is away, and would repeat moves.
+        # redis-py's own retries would hide how long Redis is unavailable, and would repeat moves.
         return redis.Redis(
             **place,
             password=password,
             decode_responses=True,
-            # Keys and names come from strangers; what isn't UTF-8 survives the way there and back.
+            # Keys and names come from other software; what isn't UTF-8 is read and written unchanged.
             encoding_errors="surrogateescape",
             retry=Retry(NoBackoff(), 0),
             socket_timeout=SOCKET_TIMEOUT_S,
@@ -219,7 +219,7 @@ class RedisClient:
         return client
 
     def batch(self, *commands: Sequence[Any]) -> list[Any]:
-        """Send commands together and give their replies as Redis gives them; all again where it was away.
+        """Send commands together and give their replies as Redis gives them; send all again if it was unavailable.
 
         They go over a connection of this thread alone, past redis-py's own way for a command, which takes longer
         than Redis takes for a script.

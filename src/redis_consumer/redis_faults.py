@@ -1,4 +1,4 @@
-"""Tells outages of Redis from wrong commands: what was refused, what ends the outage, and what to do about it."""
+"""Separates outages of Redis from wrong commands: what was refused, what ends the outage, and what to do about it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Outage:
         command: the one that was refused.
         since: when it began, by the monotonic clock.
         seen_at: when the latest command failed.
-        is_logged: whether somebody was told.
+        is_logged: whether it has been logged.
     """
 
     fault: Fault

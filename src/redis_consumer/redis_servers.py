@@ -1,4 +1,4 @@
-"""Finds the server that takes our commands: at an address, or by the Sentinel there. Redis Cluster is refused."""
+"""Finds the Redis server that takes commands: at an address, or by Sentinel. Redis Cluster is refused."""
 
 from __future__ import annotations
 
@@ -129,15 +129,17 @@ def master_of(sentinel: Any, name: str) -> tuple[str, int]:
     """Ask a Sentinel for the host and port of the master of a name, or of the only one.
 
     Raises:
-        WrongServer: it knows no such master, or several.
+        WrongServer: it has no such master, or several.
     """
     masters = sentinel.sentinel_masters()
     found = dict(masters) if isinstance(masters, dict) else {each["name"]: each for each in masters}
     known = ", ".join(sorted(found)) or "none"
     if name and name not in found:
-        raise WrongServer(f"the Sentinel knows no master {name!r}, only {known}; set REDIS_MASTER_NAME to one of them")
+        raise WrongServer(
+            f"the Sentinel doesn't know the master {name!r}, only {known}; set REDIS_MASTER_NAME to one of them"
+        )
     if not found:
-        raise exceptions.ConnectionError("the Sentinel knows no master")
+        raise exceptions.ConnectionError("the Sentinel has no master")
     if len(found) > 1 and not name:
         raise WrongServer(f"the Sentinel knows several masters: {known}; set REDIS_MASTER_NAME to one of them")
     master = found[name] if name else next(iter(found.values()))

@@ -1,7 +1,7 @@
-"""Lets long work stop soon after nobody wants its job any more: downloads, unpacking, decoding.
+"""Stops long work soon after its job is no longer wanted: downloads, unpacking, decoding.
 
-The thread that runs a job says by `asking` whom to ask. Code far below calls `check` between two parts of its work, or
-`wait_for` around a call that may take long. Elsewhere, and in other threads, both do nothing.
+The thread that runs a job sets with `asking` what is asked. Code that it calls runs `check` between two parts of its
+work, or `wait_for` around a call that may take long. Elsewhere, and in other threads, both do nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def asking(question: Callable[[], None]) -> Iterator[None]:
 
 
 def check() -> None:
-    """Go on only if the work is wanted.
+    """Continue only if the work is wanted.
 
     Raises:
         ConsumerError: what the question of `asking` raises.

@@ -1,4 +1,4 @@
-"""The loop of one slot: claim a job, let the consumer run and settle it, mind signals and outages."""
+"""Runs the loop of one slot: claims a job, lets the consumer run it, settles it, handles signals and outages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Supervised(Protocol):
 
 
 class Worker:
-    """Runs one consumer until it is told to stop. Whoever runs it renews the lease of the job that it reports.
+    """Runs one consumer until it has to stop. Its caller renews the lease of the job that it reports.
 
     SIGTERM and SIGINT stop the claiming; a running job may finish within the grace period and is given back as the
     next in line otherwise. A second signal gives it back at once.
@@ -113,7 +113,7 @@ class Worker:
         return 0
 
     def serve(self) -> None:
-        """Claim and run jobs until `stop` is called, or the queue is empty in a burst; minds no signals."""
+        """Claim and run jobs until `stop` is called, or the queue is empty in a burst; handle no signals."""
         self.consumer.on_update = lambda: self.supervisor.report(self.consumer.job)
         self.consumer.job_queue.is_chained = True
         announce(self.consumer.job_queue.name, type(self.consumer).__name__)

@@ -243,7 +243,7 @@ def test_a_sentinel_of_several_masters_asks_for_a_name(tmp_path: Path) -> None:
             client_of("").ping()
         for name, server in (("mymaster", first), ("other", second)):
             assert f"master 127.0.0.1:{server.port}" in client_of(name).describe()
-        with pytest.raises(SettingsError, match="knows no master 'gone', only mymaster, other"):
+        with pytest.raises(SettingsError, match="doesn't know the master 'gone', only mymaster, other"):
             client_of("gone").ping()
 
 

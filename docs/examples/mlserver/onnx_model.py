@@ -1,4 +1,4 @@
-"""How does MLServer run an ONNX model? It runs in MLServer's environment and uses nothing of this package."""
+"""Runs an ONNX model in MLServer. Used in MLServer's environment, which needs nothing of this package."""
 
 from __future__ import annotations
 

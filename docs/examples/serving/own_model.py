@@ -1,4 +1,4 @@
-"""What does a model of one's own look like as ONNX? Writes one that tells the foreground of images from the background.
+"""Writes an ONNX model that separates the foreground of images from the background.
 
 Run it with the folder of the new version: ``python own_model.py models/Foreground/1``.
 """

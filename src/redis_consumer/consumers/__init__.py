@@ -1,4 +1,4 @@
-"""The consumers by the names that the documentation promises; each loads when first asked for."""
+"""Gives the consumers by the names in the documentation. Each is loaded at its first use."""
 
 from __future__ import annotations
 

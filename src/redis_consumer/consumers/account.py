@@ -1,4 +1,4 @@
-"""What is told of one run of a job: metrics, spans and the context of its log lines, opened and closed here."""
+"""Reports each run of a job: its metrics, its spans and the context of its log lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis_consumer.text import cut, in_utf8
 
 #: What a status must look like to count as a stage: ``predicting``, not ``retry-predicting - 1 - UNAVAILABLE``.
 _STAGE = re.compile(r"[a-z]{1,20}(-[a-z]{1,20}){0,3}")
-#: Stages that are told apart; a plug-in that makes up ever new ones must not make up ever new metrics.
+#: Stages with metrics of their own. A plug-in that invents new ones without end must not create metrics without end.
 MAX_STAGES = 30
 
 #: How a run ended, as a user would say; what isn't listed is said as it is.
@@ -25,7 +25,7 @@ _stages: set[str] = set()
 
 
 class Account:
-    """Tells of the runs of one consumer, one at a time.
+    """Reports the runs of one consumer, one at a time.
 
     Args:
         queue: where jobs are taken from.
@@ -41,7 +41,7 @@ class Account:
         self._spans: traces.RunSpans | None = None
 
     def of(self, job: Job) -> Account:
-        """Tell of a run for as long as the ``with`` block lasts."""
+        """Report a run for as long as the ``with`` block lasts."""
         self._job = job
         return self
 
@@ -61,7 +61,7 @@ class Account:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end_stage()
-        # Without a word, Redis was away at its end, and another run follows; or a plug-in ends the slot.
+        # Without a status, Redis was unavailable at its end, and another run follows; or a plug-in ends the slot.
         status = self._status or ("lost" if error is None or isinstance(error, ConsumerError) else "crashed")
         if self._spans is not None:
             self._spans.end(status)
@@ -71,7 +71,7 @@ class Account:
         leave_job(self._log_token)
 
     def begin_stage(self, status: str) -> None:
-        """Note that the job has this status now: a stage begins, the one before is over."""
+        """Note that the job has this status now: a stage begins, and the one before has ended."""
         if not self._is_open or status == self._stage or not _STAGE.fullmatch(status):
             return
         self._end_stage()

@@ -1,4 +1,4 @@
-"""What becomes of that which a consumer found in an image: files of its result, and fields of its job."""
+"""Turns what a consumer found in an image into files of the result and fields of the job."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_analysis(found: Analysis, folder: Path, original_name: str) -> tuple[l
     Raises:
         ValueError: a name can't be one of a file, or is that of a field that workers write; two files would have the
             same name, or there are none; an array has no image plane, or integers that float32 can't tell apart.
-        TypeError: there are no names, or a value is none of these.
+        TypeError: there are no names, or a value has another type.
     """
     if not isinstance(found, Mapping):
         kind = type(found).__name__

@@ -1,4 +1,4 @@
-"""How one job goes from its claim to its end: the class that every consumer, built-in or plug-in, extends."""
+"""Runs one job from its claim to its end: the base class of all consumers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Consumer(RunningJob):
     def consume(self) -> None:
         """Take one job and run it to its end; wait up to ``EMPTY_QUEUE_TIMEOUT`` seconds for one.
 
-        For scripts that loop on it themselves. `Worker` does more: it minds signals and outages.
+        For scripts that loop on it themselves. `Worker` does more: it handles signals and outages.
         """
         self.purge_processing_queue()
         try:
@@ -123,7 +123,7 @@ class Consumer(RunningJob):
                 self.job_queue.leave(job)
             return Outcome.LOST
         except (RetryableError, SettingsError) as error:
-            # A wrong setting, such as a key that was changed, is no fault of the job: every other would fail as well.
+            # A wrong setting, such as a key that was changed, isn't caused by the job: every other would fail as well.
             self.logger.warning("Gave back job %s: %s", job.id, describe(error))
             return self._give_back(job, error=describe(error))
         except OutOfResources as error:
@@ -216,7 +216,7 @@ class Consumer(RunningJob):
     def _handle_error(self, err: Exception, redis_hash: str) -> None:
         """Write a job's failure: a readable ``reason``, whose last line is ``ErrorType: what is wrong``.
 
-        A job that failed by a bug is listed among the dead letters as well, to be retried once that is mended.
+        A job that failed by a bug is listed among the dead letters as well, to be retried once that is fixed.
         """
         self._error = err
         self._account.note_error(err)
@@ -255,7 +255,7 @@ class Consumer(RunningJob):
         """Raise where Redis or the bucket doesn't answer now; a worker that gave a job back waits for it.
 
         Raises:
-            ConsumerError: which one it is, in words.
+            ConsumerError: which one it is.
         """
         self.redis.ping()
         if hasattr(self.storage, "check"):

@@ -1,4 +1,4 @@
-"""How do the results of blocks become the planes of one result?"""
+"""Joins the results of blocks into the planes of one result."""
 
 from __future__ import annotations
 

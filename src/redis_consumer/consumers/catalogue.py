@@ -1,4 +1,4 @@
-"""Which consumers are there, where do they come from, and what do they do?"""
+"""Lists the consumers, with their origin and a description."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def describe(consumer_type: str) -> Listed:
     """Describe one consumer.
 
     Raises:
-        SettingsError: there is none of this name or path, or no worker can run it.
+        SettingsError: no consumer has this name or path, or no worker can run it.
     """
     return _described(consumer_type, get_consumer_class(consumer_type))
 

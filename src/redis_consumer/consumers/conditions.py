@@ -1,4 +1,4 @@
-"""Under which conditions is a result made: by which software, libraries, settings and functions?"""
+"""Records under which software, libraries, settings and functions a result is made."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LIBRARIES = (
     "numpy", "scipy", "scikit-image", "tifffile", "imagecodecs", "pillow", "tensorstore", "onnxruntime", "grpcio",
     "protobuf",
 )  # fmt: skip
-#: Settings that can decide a pixel. Whoever can read a result can read its record: no addresses, no secrets. Limits
-#: that only protect a machine aren't among them: a stranger's record must not lift those of whoever runs it again.
+#: Settings that can decide a pixel. Everyone who can read a result can read its record: no addresses, no secrets.
+#: Limits that only protect a machine aren't among them: the record of another user must not lift those of a rerun.
 SETTINGS = (
     "TF_TENSOR_NAME", "TF_MAX_BATCH_SIZE", "TF_MIN_MODEL_SIZE", "MAX_CALL_BYTES",
     "NUCLEAR_MODEL", "CYTOPLASM_MODEL", "PHASE_MODEL",

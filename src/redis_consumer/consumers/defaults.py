@@ -1,4 +1,4 @@
-"""Which parts a consumer gets that was built by the contract's constructor alone: those that the settings name.
+"""Gives a consumer that was built by the contract's constructor alone the parts that the settings name.
 
 The one place below the command line that reads settings, always at the time of the call, so that users may assign
 to ``settings.NAME``.

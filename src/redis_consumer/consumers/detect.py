@@ -1,4 +1,4 @@
-"""Which scale and kind an image has, from the answers of the detection models (contract, section 5.2)."""
+"""Detects the scale and kind of an image with the detection models (contract, section 5.2)."""
 
 from __future__ import annotations
 

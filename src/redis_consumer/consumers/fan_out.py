@@ -1,4 +1,4 @@
-"""How does a consumer divide a job into children, and go on once they have ended?"""
+"""Divides a job into children, and continues it once they have ended."""
 
 from __future__ import annotations
 

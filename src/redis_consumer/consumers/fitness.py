@@ -1,4 +1,4 @@
-"""Is a class one that a worker can run, and if not, why not?"""
+"""Checks that a worker can run a class, and says why if not."""
 
 from __future__ import annotations
 

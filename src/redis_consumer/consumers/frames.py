@@ -1,4 +1,4 @@
-"""The frames of one image, read and processed in groups, so that memory doesn't grow with their number."""
+"""Reads and processes the frames of one image in groups, so that memory doesn't grow with their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are several uploads or downloads under way at once, while their results come in order?"""
+"""Runs several uploads or downloads at once and gives their results in order."""
 
 from __future__ import annotations
 

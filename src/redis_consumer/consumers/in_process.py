@@ -1,4 +1,4 @@
-"""How does a job run in this process alone: no Redis, no queue, no other worker?"""
+"""Runs a job in this process alone, without Redis, queue or other workers."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class DeskQueue(JobQueue):
         """There is nobody to give a job back to.
 
         Raises:
-            RetryableError: what is away, in words.
+            RetryableError: a service is unavailable; the text names it.
         """
         raise RetryableError(error or f"job {job.id}: was put back; it can't end here", job_id=job.id)
 
@@ -127,7 +127,7 @@ class DeskFamily(Family):
         return map(self.queue.redis.job, self._desk()[self.parent.id])
 
     def _lay(self, keys: list[str]) -> None:
-        """Let children follow those of this phase; those of an earlier one are over."""
+        """Let children follow those of this phase; those of an earlier one have ended."""
         before = self._desk()[self.parent.id] if self._staged else []
         self._desk()[self.parent.id] = [*before, *keys]
         self._staged += len(keys)
@@ -157,7 +157,7 @@ def run_to_its_end(job: Job, desk: Desk, consumer_for: Callable[[Job], Consumer]
 
     Raises:
         PermanentError: children have children more than `MOST_LEVELS` deep.
-        RetryableError: something outside is away.
+        RetryableError: an external service is unavailable.
         SettingsError: a setting is wrong.
     """
     return _run(job, desk, consumer_for, MOST_LEVELS)

@@ -1,4 +1,4 @@
-"""What becomes of an image that is larger than memory: read, segmented and written part by part.
+"""Reads, segments and writes an image that is larger than memory, part by part.
 
 Memory is bounded by the blocks that are worked on at once, whatever the size of the image. On disk, below the job's
 folder, lie the input, the tiles of the result (at most 4 bytes a pixel and channel; label images take about a
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Options = Mapping[str, Mapping[str, Any]]
 
-#: Side of a block at the model's pixel size; its post-processing takes some 100 bytes a pixel.
+#: Side of a block at the model's pixel size; its post-processing takes about 100 bytes a pixel.
 BLOCK_PX = 2048
 #: What a block sees of its neighbours at the model's pixel size: cells up to this diameter are seen whole by both.
 OVERLAP_PX = 128

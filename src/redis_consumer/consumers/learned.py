@@ -1,6 +1,6 @@
-"""How likely are two cells the same, by the model that ``TRACKING_MODEL`` names (contract, section 5.7)?
+"""Estimates how likely two cells are the same, with the model in ``TRACKING_MODEL`` (contract, section 5.7).
 
-There are two kinds of such models, which their own metadata tell apart: one that takes eight inputs of a pair of cells,
+There are two kinds of such models, which their metadata distinguish: one that takes eight inputs of a pair of cells,
 and one that takes embeddings, which a second model (``NEIGHBORHOOD_ENCODER``) makes of all cells of a frame.
 """
 
@@ -34,7 +34,7 @@ _ENCODED_FRAMES = 64
 def linking_model(job: Job) -> ModelId | None:
     """The model that links cells; None where nobody has set one: then they are linked without.
 
-    It is never looked whether a model is served: that one is away for a while must not change results.
+    It doesn't check that a model is served: results must not change while a model is unavailable.
     """
     setting = next((name for name in ("CALIBAN_MODEL", "TRACKING_MODEL") if defaults.is_given(name)), None)
     if setting is None:

@@ -330,7 +330,7 @@ class ModelConsumer(Consumer):
                 found = {"version_served": identity.version, "sha256": identity.sha256, "digest_of": identity.digest_of}
             card = self.models.card(model)
         except ConsumerError as error:
-            # Its message may hold an address; whoever can read a result can read its record.
+            # Its message may hold an address; everyone who can read a result can read its record.
             unknown = {"digest_of": f"unknown: {type(error).__name__}"} if found["sha256"] is None else {}
             return {**found, "card": None, **unknown}
         return {**found, "card": None if card is None else _as_data(card)}

@@ -1,4 +1,4 @@
-"""Where do the frames of a movie come from: a TIFF, a zip of frames, or a track file?"""
+"""Reads the frames of a movie from a TIFF, a zip of frames or a track file."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Option:
 
     Attributes:
         name: which is also the job's field where `is_per_job`.
-        kind: what values it takes, in words.
+        kind: description of the values that it takes.
         default: text of its default, None where it must be given.
         variable: the environment variable.
         description: what it means.
@@ -201,7 +201,7 @@ def options_for(options: type[Options], variables: Mapping[str, str], job: Job) 
 
 
 def as_texts(options: ConsumerOptions) -> dict[str, str]:
-    """Values of options as a job's fields would give them; without secrets, and those that are None."""
+    """Values of options as a job's fields would give them; without secrets and without unset ones."""
     kind = type(options)
     values = {name: getattr(options, name) for name in kind.model_fields if not is_secret(kind, name)}
     return {name: as_text(value) for name, value in values.items() if value is not None}
@@ -270,7 +270,7 @@ def _is_inside(kind: Any) -> bool:
 
 
 def _kind(info: FieldInfo) -> str:
-    """Say in words what values a field takes, e.g. ``int, at least 0``."""
+    """Describe the values that a field takes, e.g. ``int, at least 0``."""
     kind = _given(info)
     choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
     if isinstance(kind, type) and issubclass(kind, Enum):

@@ -1,4 +1,4 @@
-"""How a consumer asks a model server: by which names, and what it keeps of the answer."""
+"""Sends a consumer's calls to its model server, and chooses the outputs that are kept."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ModelClient:
 def request_of(client: Any, model_name: str, batch: Array) -> list[dict[str, Any]]:
     """What `ModelClient.predict` gets for one batch of images (contract, section 4.3).
 
-    A plug-in's own client is told the input's name and type by the settings; ours asks the model server for them.
+    A plug-in's own client gets the input's name and type from the settings; ours asks the model server for them.
     """
     if isinstance(client, ModelClient):
         return [{"in_tensor_name": None, "in_tensor_dtype": None, "data": batch}]

@@ -1,4 +1,4 @@
-"""How did a result come about? Written down for each one, as a small object beside its zip."""
+"""Writes how a result was made into a small object beside its zip."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ FORMAT = 1
 FIELD = "provenance_file_name"
 #: Field of a divided job: digest, bytes and key of its input, which its second phase doesn't download again.
 INPUT_FIELD = "input_digest"
-#: Children that a record lists; of more it tells the number.
+#: Children that a record lists; of more it gives the number.
 MOST_CHILDREN = 10_000
-#: Files of results that a record lists; of more it tells the number. With the longest names it has 60 MB then.
+#: Files of results that a record lists; of more it gives the number. With the longest names it has 60 MB then.
 MOST_FILES = 20_000
 _RESULT_FIELD = "output_file_name"
 #: Fields that a run finds out and writes to its job.
@@ -83,7 +83,7 @@ class Provenance:
         transfers.note(self._notes.transfers)
 
     def end(self) -> None:
-        """The job is over; nothing more is noted."""
+        """Note that the job has ended; nothing more is recorded."""
         self._notes = None
         transfers.note(None)
 
@@ -197,7 +197,7 @@ class Provenance:
         }
 
     def _job(self, job: Job) -> dict[str, Any]:
-        """A job and its fields, but those that tell of its life, secrets, and links: they may hold a signature."""
+        """A job and its fields, without fields of its progress, secrets, and links: they may hold a signature."""
         kind = self._consumer.Options
         shown = {name: text for name, text in inherited(job).items() if not is_secret(kind, name)}
         fields = {**shown, "original_name": job.get("original_name")}

@@ -16,7 +16,7 @@ def describe(error: BaseException) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Text for the job's ``reason``: one line for errors in words, else the traceback without machine paths."""
+    """Text for the job's ``reason``: one line for expected errors, else the traceback without machine paths."""
     if isinstance(error, ConsumerError):
         return describe(error)
     lines = [

@@ -1,4 +1,4 @@
-"""Which class a consumer type names: built in, an entry point of a package, or an import path."""
+"""Finds the class of a consumer type: built in, an entry point of a package, or an import path."""
 
 from __future__ import annotations
 

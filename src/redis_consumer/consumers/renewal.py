@@ -1,4 +1,4 @@
-"""How a lease lasts as long as its job where no supervisor renews it: in scripts that run consumers by themselves."""
+"""Renews the lease of a job where no supervisor does: in scripts that run consumers by themselves."""
 
 from __future__ import annotations
 

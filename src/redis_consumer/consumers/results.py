@@ -1,4 +1,4 @@
-"""Names the files of a result: after the scientist's own name, and safely so."""
+"""Names the files of a result after the user's own file name, with unsafe characters replaced."""
 
 from __future__ import annotations
 

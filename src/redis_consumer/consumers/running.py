@@ -1,4 +1,4 @@
-"""What may be done with the job that runs: write its fields, tell its progress, divide it into children."""
+"""Gives access to the running job: write its fields, report its progress, divide it into children."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class RunningJob:
                 self.on_update()
 
     def report_progress(self, done: int, total: int) -> None:
-        """Write how much of the running job is done, in percent; at most once a second, so it may be told often.
+        """Write how much of the running job is done, in percent; at most once a second, so it can be called often.
 
         What is shown never falls in one run.
 
@@ -157,7 +157,7 @@ class RunningJob:
         self._look({"progress": self._percent})
 
     def check_wanted(self) -> None:
-        """Go on only if the running job is wanted and ours still; asks once a second at most, so call it often.
+        """Continue only if the running job is still wanted and ours; asks once a second at most, so call it often.
 
         Raises:
             JobCancelled, LeaseLost: as `update_key`.

@@ -1,4 +1,4 @@
-"""What a consumer that asks a model server adds to `Consumer`: download, detect, predict, save, upload."""
+"""The steps of a consumer with a model server: download, detect, predict, save, upload."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class TensorFlowServingConsumer(ModelConsumer):
 
     @property
     def _has_own_metadata(self) -> bool:
-        """Whether a plug-in has replaced what tells the inputs of a model; the model server may not know the model."""
+        """Whether a plug-in describes its model's inputs itself; the model server may not know the model."""
         names = ("get_model_metadata", "_get_predict_client")
         own = (name in self.__dict__ for name in names)
         return any(own) or any(

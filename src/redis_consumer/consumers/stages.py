@@ -1,4 +1,4 @@
-"""Holds what is to be done with an image, and writes how far it is."""
+"""Holds the steps to be done with an image, and writes its progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far is a job on its way through the frames of its movies, and is it wanted still?"""
+"""Reports the progress of a job through the frames of its movies, and stops it once it is cancelled."""
 
 from __future__ import annotations
 

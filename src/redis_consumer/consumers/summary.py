@@ -1,4 +1,4 @@
-"""Writes what became of the children of a job: a table for scientists, and fields for the neighbours."""
+"""Writes the outcome of a job's children: a table for scientists, and fields for other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a consumer's image go through a model: in which tiles, how many in a call, how many calls at once?"""
+"""Sends a consumer's image through a model: in which tiles, how many in a call, how many calls at once."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class Tiling:
 
         Args:
             images: taken in other threads than the caller's, one at a time.
-            ask: makes one call, in other threads; its second argument is to be told of retries.
+            ask: makes one call, in other threads; its second argument is called before each retry.
             on_retry: called in the caller's thread.
             on_tiles: called in the caller's thread, see `redis_consumer.processing.tiled.run_each`.
 

@@ -1,4 +1,4 @@
-"""Which files does the result of a movie hold? The contract's two always, others where the job asks for them."""
+"""Chooses the files in the result of a movie: always the contract's two, others if the job asks for them."""
 
 from __future__ import annotations
 

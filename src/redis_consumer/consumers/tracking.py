@@ -1,4 +1,4 @@
-"""What becomes of a movie: its frames are segmented by other workers, then cells are linked, and tracks uploaded."""
+"""Processes a movie: other workers segment its frames, then its cells are linked and the tracks uploaded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PASSES = 4
 
 
 class TrackingConsumer(TensorFlowServingConsumer):
-    """Follows the cells of a movie (TIFF, a zip of frames, or .trk with labels) and tells which ones divide.
+    """Follows the cells of a movie (TIFF, a zip of frames, or .trk with labels) and says which ones divide.
 
     Contract, sections 5.1 and 5.7. Frames go in stacks to ``SEGMENTATION_QUEUE``; meanwhile no worker is held. Cells
     are linked without a model, unless ``TRACKING_MODEL`` is set.

@@ -1,4 +1,4 @@
-"""What becomes of an archive of images: a child job for each, and one result zip of all of theirs."""
+"""Processes an archive of images: one child job for each, and one zip of all their results."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class ZipFileConsumer(Consumer):
 
     @second_phase
     def gather(self, redis_hash: str) -> str:
-        """Merge the results of the children into one zip, with a table of what became of each."""
+        """Merge the results of the children into one zip, with a table of the outcome of each."""
         from redis_consumer.archives import ResultZip
 
         started = time.monotonic()

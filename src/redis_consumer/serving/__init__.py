@@ -1,4 +1,4 @@
-"""Where do pixels become predictions?"""
+"""Opens the model server that a URL names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of several model servers gets the next call?"""
+"""Chooses the model server for each call: least loaded first, failed ones rest."""
 
 from __future__ import annotations
 

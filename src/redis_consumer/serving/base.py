@@ -1,4 +1,4 @@
-"""What a model server is: names, shapes and predictions, whoever serves them."""
+"""Defines what every model server offers: names, shapes and predictions."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class ModelServer(Protocol):
         """
 
     def check(self) -> str:
-        """Ask the server for a sign of life, once, and say in words what answered.
+        """Check once that the server responds, and describe what responds.
 
         Raises:
             ModelServerUnavailable: it gives none.

@@ -1,4 +1,4 @@
-"""How many items go into one call, and how do the answers come together again?"""
+"""Divides items into calls of a model, and joins the answers."""
 
 from __future__ import annotations
 

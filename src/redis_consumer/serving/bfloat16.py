@@ -1,4 +1,4 @@
-"""How do float32 numbers become bfloat16, which numpy lacks, and back?"""
+"""Converts float32 numbers to bfloat16, which numpy lacks, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do many pieces become one large message by one copy of each?"""
+"""Joins many pieces into one large message, with one copy of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which control groups limit this process? (of the kernel's both versions)"""
+"""Finds the control groups that limit this process (cgroup v1 and v2)."""
 
 from __future__ import annotations
 

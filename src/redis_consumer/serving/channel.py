@@ -1,4 +1,4 @@
-"""How does a call reach a model server over gRPC, and come back?"""
+"""Calls a model server over gRPC, with retries and several servers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CallLimits:
 
 
 class Channel:
-    """Connections to one or more like model servers, made at the first call and kept; safe to share by threads.
+    """Connections to one or more equivalent model servers, made at the first call and kept; threads can share them.
 
     Every call must be one that may be run twice.
 
@@ -57,7 +57,7 @@ class Channel:
         kind: what should answer there, e.g. ``TensorFlow Serving``.
         options: how to connect.
         limits: how long and how often.
-        texts: what that kind of server says in a text of its own, in lower case, and what it means.
+        texts: error texts of that kind of server, in lower case, and their meaning.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Channel:
             ModelNotFound: the server has no such model.
             ModelMismatch: the server refuses the request.
             ModelServerUnavailable: no answer after all retries, or an answer that no retry would change.
-            SettingsError: the server's certificate isn't vouched for, or the authorities can't be read.
+            SettingsError: the server's certificate isn't trusted, or the authorities' file can't be read.
         """
         import grpc
 
@@ -127,7 +127,7 @@ class Channel:
         return {target: call.code().name for target, call in calls.items()}
 
     def check(self, method: str, request: bytes, *, alive: Collection[str], advice: str) -> str:
-        """Call a method once on each server, within a few seconds, and say in words which ones answer.
+        """Call a method once on each server, within a few seconds, and describe which ones answer.
 
         Args:
             method: as for `call`.
@@ -191,7 +191,7 @@ class Channel:
             return reply
 
     def _count_failure(self, error: grpc.RpcError, model: str) -> None:
-        # Jobs may name models that nobody has; these mustn't become ever new metrics.
+        # Jobs may name models that don't exist; these must not create new metrics without end.
         is_known = self._fault(error).error is not ModelNotFound
         metrics.MODEL_SERVER_ERRORS.add(model if is_known else "unknown", faults.code(error))
 

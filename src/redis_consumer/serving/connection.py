@@ -1,4 +1,4 @@
-"""How is one gRPC connection made?"""
+"""Makes one gRPC connection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ConnectionOptions:
 
     Attributes:
         is_encrypted: whether TLS is spoken.
-        ca_path: PEM file of the authorities that vouch for the server; None for the well-known ones.
+        ca_path: PEM file of the authorities that signed the server's certificate; None for the system's.
         headers: sent with each call, e.g. a token; names in lower case.
         compression: of requests, and asked of replies. Pixels hardly shrink, and gzip takes 20 times what it saves on
             a fast network.

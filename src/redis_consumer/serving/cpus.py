@@ -1,4 +1,4 @@
-"""How many CPUs may this process use?"""
+"""Counts the CPUs that this process may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose fault is it that a call of a model server failed? (contract, section 4.2)"""
+"""Classifies failed calls of a model server: the job's fault or the server's (contract, section 4.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where are the fields of a protobuf message, without parsing what is in them?
+"""Finds the fields of a protobuf message without parsing their content.
 
 So that large values are read in place, and messages without a definition of their own can be walked through.
 """

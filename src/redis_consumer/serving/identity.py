@@ -1,4 +1,4 @@
-"""Which model was it that answered?"""
+"""Identifies the model that answered."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FILE, METADATA = "model file", "metadata"
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What tells a model from others.
+    """Identifies one version of a model.
 
     Attributes:
-        version: the number of the version that answers, None where the server doesn't tell.
+        version: the number of the version that answers, None where the server doesn't say.
         sha256: digest of what `digest_of` says.
         digest_of: `FILE`, or `METADATA`: names, types and shapes of the model's tensors, which other weights may share.
     """

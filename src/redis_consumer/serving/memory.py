@@ -1,4 +1,4 @@
-"""Says how much memory this process may use and holds, and returns what it has freed."""
+"""Measures the memory that this process may use and holds, and returns what it has freed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do arrays become an Open Inference Protocol request, and its reply arrays?"""
+"""Converts arrays to an Open Inference Protocol request, and its reply to arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are models run inside this process, without a server?"""
+"""Runs models inside this process, without a server."""
 
 from __future__ import annotations
 

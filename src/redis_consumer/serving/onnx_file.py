@@ -1,4 +1,4 @@
-"""What is in an ONNX file, and which other files does it refer to?
+"""Reads what an ONNX file holds, and which other files it refers to.
 
 An ONNX file may say that a tensor's values lie in another file, by a path. A model is input from outside, so a path
 that leads out of the model's folder must not be followed. The file is read field by field here, because the ``onnx``

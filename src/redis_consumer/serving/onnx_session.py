@@ -1,4 +1,4 @@
-"""How is an ONNX file made ready to run: on which device, with how many threads and how much memory?"""
+"""Makes an ONNX file ready to run: chooses the device, the threads and the memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are models asked that a server of the Open Inference Protocol v2 holds: Triton, OpenVINO, MLServer, KServe?"""
+"""Calls models on a server of the Open Inference Protocol v2: Triton, OpenVINO, MLServer, KServe."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class OpenInferenceServer:
         return check_outputs(None if known is None else known.spec, infer_reply(reply), model)
 
     def check(self) -> str:
-        """Ask each server once, within a few seconds, whether an Open Inference server answers, and say so in words.
+        """Check once that each server answers as an Open Inference server, in a few seconds, and describe the result.
 
         Raises:
             ModelServerUnavailable: none does.

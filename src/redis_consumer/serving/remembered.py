@@ -1,4 +1,4 @@
-"""What was said a moment ago, and is still believed?"""
+"""A cache whose entries expire."""
 
 from __future__ import annotations
 

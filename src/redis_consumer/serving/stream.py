@@ -1,4 +1,4 @@
-"""How are several calls of a model server under way at once, with results in order and an end at any moment?"""
+"""Runs several calls of a model server at once. Results come in order, and the stream can end at any moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does an array become a tensor on TensorFlow's wire, and back? (contract, section 4.1)"""
+"""Converts an array to a tensor in TensorFlow's wire format, and back (contract, section 4.1)."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _shape(tensor: TensorProto, kind: WireType, name: str) -> tuple[int, ...]:
         )
     if math.prod(shape) * kind.array.itemsize > MAX_TENSOR_BYTES:
         raise ModelMismatch(
-            f"tensor {name!r}: shape {list(shape)} is over {MAX_TENSOR_BYTES} bytes; use smaller batches"
+            f"tensor {name!r}: shape {list(shape)} is larger than {MAX_TENSOR_BYTES} bytes; use smaller batches"
         )
     return shape
 

@@ -1,4 +1,4 @@
-"""How does a prediction become the bytes of a request, and the bytes of a reply arrays?
+"""Converts a prediction to the bytes of a request, and the bytes of a reply to arrays.
 
 By hand around the arrays' own memory: protobuf would copy the pixels at each layer. What isn't pixels, and whatever
 comes in an unusual form, is left to protobuf.
@@ -93,7 +93,7 @@ def predict_outputs(reply: bytes) -> dict[str, Array]:
         outputs[name] = from_tensor(tensor, name=name, content=content)
         # Few bytes may stand for many elements.
         if sum(output.nbytes for output in outputs.values()) > MAX_TENSOR_BYTES:
-            raise ModelMismatch(f"the outputs are over {MAX_TENSOR_BYTES} bytes together; use smaller batches")
+            raise ModelMismatch(f"the outputs exceed {MAX_TENSOR_BYTES} bytes together; use smaller batches")
     return outputs
 
 

@@ -1,4 +1,4 @@
-"""What do TensorFlow Serving's metadata say about a model? (contract, sections 4.1 and 4.4)"""
+"""Reads a model's metadata from TensorFlow Serving (contract, sections 4.1 and 4.4)."""
 
 from __future__ import annotations
 

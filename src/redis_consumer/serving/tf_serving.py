@@ -1,4 +1,4 @@
-"""How are models asked that TensorFlow Serving holds?"""
+"""Calls models on TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TFServingServer:
     """A `ModelServer` that speaks TensorFlow Serving's gRPC over kept, lazily made connections.
 
     Args:
-        address: ``host:port``; several of them, divided by commas, are like servers that share the calls.
+        address: ``host:port``; several of them, divided by commas, are equivalent servers that share the calls.
         timeout_s: seconds allowed for one try of a prediction; in proportion more for requests above 16 MiB.
         backoff_s: pause before the first retry in seconds; it doubles with each further one, with jitter.
         max_retries: how often a call is repeated at most.
@@ -127,7 +127,7 @@ class TFServingServer:
         return check_outputs(None if known is None else known.spec, predict_outputs(reply), model)
 
     def check(self) -> str:
-        """Ask each server once, within a few seconds, whether TensorFlow Serving answers, and say so in words.
+        """Check once that each server answers as TensorFlow Serving, within a few seconds, and describe the result.
 
         Raises:
             ModelServerUnavailable: none does.

@@ -1,4 +1,4 @@
-"""How is a protobuf message taken apart into whole fields, if it has few?
+"""Splits a protobuf message into whole fields, if it has few.
 
 So that large ones are set apart and protobuf parses the rest.
 """

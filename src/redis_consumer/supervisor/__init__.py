@@ -1,4 +1,4 @@
-"""What keeps the slots of a worker alive and honest? The doorway of this room; it holds no logic."""
+"""Keeps the slots of a worker running. This module only exports names."""
 
 from redis_consumer.supervisor.limits import Limits
 from redis_consumer.supervisor.loop import Supervisor

@@ -1,4 +1,4 @@
-"""What does a slot do at the moment? Told in memory that it shares with its supervisor, at no cost for either."""
+"""Shows what a slot does at the moment, in memory that it shares with its supervisor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis_consumer.job import Job
 
-#: Bytes of a job's key that are told; pages that nobody writes to cost nothing.
+#: Bytes of a job's key that are shown; memory pages that are never written cost nothing.
 MAX_KEY_BYTES = 60_000
 #: Whether the slot takes jobs, and the name of the class that runs them.
 _READY = struct.Struct("<Q256p")

@@ -23,7 +23,7 @@ class BreakOff:
 
     @contextlib.contextmanager
     def allowed(self, *, by: float) -> Iterator[None]:
-        """Let the block be broken off; what follows it goes on as if it had ended.
+        """Let the block be broken off; the code after it continues as if it had ended.
 
         Args:
             by: when there is something else to do in any case, by the monotonic clock; in the past for nothing.

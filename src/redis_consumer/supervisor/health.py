@@ -1,4 +1,4 @@
-"""Answers probes and Prometheus: whether the worker lives, whether it takes jobs, and what it has counted."""
+"""Answers health probes and Prometheus: whether the worker runs, whether it takes jobs, and its counters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def health_pages(state: Callable[[], dict[str, Any]], counts: Path) -> Mapping[s
 
 
 def state_of(boards: Sequence[Board], fault: str) -> dict[str, Any]:
-    """What probes are told of the slots.
+    """Describe the slots for probes.
 
     Args:
         boards: one for each slot.

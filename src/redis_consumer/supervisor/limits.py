@@ -1,4 +1,4 @@
-"""What may a slot and its job take, and which of it has a run passed?"""
+"""Finds the limit that a slot or its job has exceeded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Limits:
         return None
 
     def overrun(self, run: Run, now: float) -> tuple[str, str] | None:
-        """Say which limit a run has passed by this moment, for metrics and in words; None for none."""
+        """Say which limit a run has passed by this moment, for metrics and as text; None for none."""
         if now - run.started > self.job_timeout_s:
             return "job_timeout", f"its job ran for more than JOB_TIMEOUT={self.job_timeout_s:g} s"
         if self.stall_timeout_s and now - run.progressed > self.stall_timeout_s:

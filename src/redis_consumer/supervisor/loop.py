@@ -1,7 +1,7 @@
-"""Keeps the slots of a worker alive and honest: renewal, deadlines, signals, sweep; loads nothing heavy.
+"""Keeps the slots of a worker running: renewal, deadlines, signals, sweep. Loads nothing large.
 
-The supervisor forks one process a slot and talks to none of the outer world but Redis. So native code that holds a
-slot's interpreter stalls no lease, and a crash costs one job's attempt, not the worker.
+The supervisor forks one process for each slot and connects to Redis alone. So native code that holds a
+slot's interpreter delays no renewal of a lease, and a crash costs one attempt of one job, not the worker.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Supervisor:
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         previous_wake = signal.set_wakeup_fd(wake_write)
-        # Closed by the kernel when this process ends in whatever way: the slots see it.
+        # Closed by the kernel whenever this process ends, for any reason: the slots see it.
         self._life_read, self._life_write = os.pipe()
         # Closed by us once the worker is registered: the slots may claim.
         self._start_read, self._start_write = os.pipe()
@@ -205,7 +205,7 @@ class Supervisor:
         return all(presence.is_heard for presence in self._presences)
 
     def _state(self) -> dict[str, Any]:
-        """What probes are told."""
+        """Give the state that probes read."""
         shown = state_of([slot.board for slot in self.slots.values()], self._folders.fault)
         return {
             "live": time.monotonic() - self._alive_at < DEAD_AFTER_S,
@@ -240,7 +240,7 @@ class Supervisor:
             number = self._free_number()
             pid = os.fork()
         except OSError as error:
-            # A full disk, or too many processes: the other slots go on.
+            # A full disk, or too many processes: the other slots continue.
             logger.error("Can't start a slot (%s); trying again", error)
             if folder is not None:
                 self._folders.remove(folder)
@@ -351,7 +351,7 @@ class Supervisor:
                     break
             self._check_memory(slot)
         if self._kill_at is not None and now > self._kill_at:
-            self._kill_all("its grace period is over")
+            self._kill_all("its grace period has ended")
 
     def _check_memory(self, slot: Slot) -> None:
         """Let a slot that has grown too large claim no more and end, so that a fresh one follows."""

@@ -196,7 +196,7 @@ class Pages:
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
                     raise
-                # It would be asked again at once, without end. The answer tells what is wrong with this machine.
+                # It would be asked again at once, without end. The answer says what is wrong with this machine.
                 self._use_reserve()
                 for oldest in self._connections[:1]:
                     self._end(oldest)
@@ -255,7 +255,7 @@ class Pages:
             sent = connection.socket.send(connection.unsent)
             connection.unsent = connection.unsent[sent:]
             if not connection.unsent:
-                # Whoever still sends would lose the answer to a reset, if the rest were left unread.
+                # A client that still sends would lose the answer to a reset if the rest were left unread.
                 connection.socket.shutdown(socket.SHUT_WR)
                 self._selector.modify(connection.socket, selectors.EVENT_READ, lambda: self._drop(connection))
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What does a worker tell Redis of itself? That it lives, what it runs; and it looks after the jobs of the dead."""
+"""Registers a worker in Redis, reports what it runs, and returns the jobs of dead workers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Presence:
             self._renew(jobs)
             self._renew_at = time.monotonic() + self._renew_s
         if now >= self._sweep_at:
-            # Half: or the lock of one's own last sweep would refuse the next one.
+            # Half: otherwise the lock of this worker's last sweep would refuse the next one.
             quietly(self._sweep)
             pause_s = self._sweep_s * random.uniform(0.8, 1.2)
             # A little later, or the doubts would be too young still.
@@ -108,7 +108,7 @@ class Presence:
         attempts = {job.id: job.attempt for job in jobs}
         with contextlib.suppress(RedisUnavailable):
             for job_id in self.queue.renew(jobs):
-                # Its results are fenced; it may as well have been settled a moment ago.
+                # Its results are fenced; it can also have been settled a moment ago.
                 with job_context(job_id=job_id, attempt=attempts.get(job_id), queue=self.queue.name):
                     logger.debug("Job %s isn't ours any more", job_id)
             self._heard_at = time.monotonic()

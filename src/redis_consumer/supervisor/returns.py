@@ -1,4 +1,4 @@
-"""Returns the jobs of slots that died, again and again where Redis is unavailable at that moment."""
+"""Returns the jobs of slots that died, and tries again while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Returns:
             self._left.append(returned)
             self._again_at = time.monotonic() + AGAIN_S
         job, consumer = returned.job, returned.consumer
-        # Last: a log on a slow disk holds up nobody's job.
+        # Last: a log on a slow disk must not delay a job.
         with job_context(job_id=job.id, attempt=job.attempt, queue=returned.queue.name, consumer=consumer):
             logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, returned.cause)
 

@@ -1,4 +1,4 @@
-"""What is one slot of a worker: a forked process, its line to the supervisor, and how both end."""
+"""One slot of a worker: a forked process, its pipe to the supervisor, and how both end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Slot:
 
     Attributes:
         pid: the process.
-        board: where it tells what it does.
+        board: where it reports what it does.
         folder: of its temporary files.
         started: when.
         service: number of the queue that it serves, among those of the worker.
@@ -30,7 +30,7 @@ class Slot:
         killed_for: why it is ended, empty where it isn't.
         cause: the same for metrics.
         guilty: thread whose job it is ended for, None where none is to blame.
-        is_leaving: whether it was told to take no more jobs.
+        is_leaving: whether it was ordered to take no more jobs.
     """
 
     pid: int
@@ -49,7 +49,7 @@ class Link:
     """A thread's side of the line to its supervisor.
 
     Args:
-        board: where to tell what the thread does.
+        board: where to report what the thread does.
         start: ends when the slot may claim.
         folder: that all slots of the worker share, for what each would else make for itself.
         service: number of the queue that the slot serves, among those of the worker.
@@ -68,16 +68,16 @@ class Link:
         return Link(self._board, self._start, self.folder, self.service, thread)
 
     def wait_for_start(self, consumer: str) -> None:
-        """Tell the name of the class that runs the jobs, and wait until the worker is registered."""
+        """Report the name of the class that runs the jobs, and wait until the worker is registered."""
         self._board.set_ready(consumer)
         os.read(self._start, 1)
 
     def report(self, job: Job | None) -> None:
-        """Tell which job runs, None for none; told again with the same one, it made progress."""
+        """Report which job runs, None for none; the same one again means that it made progress."""
         self._board.note(self._thread, job)
 
     def pause(self, reason: str) -> None:
-        """Tell why the thread takes no jobs for now, empty once it takes them again."""
+        """Report why the thread takes no jobs for now, empty once it takes them again."""
         self._board.set_pause(self._thread, reason)
 
 
@@ -94,7 +94,7 @@ def kill_group(pid: int) -> None:
 
 
 def cause_of(code: int, killed_for: str) -> str:
-    """Say in words why a slot ended."""
+    """Describe why a slot ended."""
     if killed_for:
         return killed_for
     if code < 0:
@@ -126,7 +126,7 @@ def _adopts_orphans() -> bool:
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory of a process in MB; 0 where the system doesn't tell by /proc."""
+    """Resident memory of a process in MB; 0 where the system has no /proc."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:
@@ -146,7 +146,7 @@ def share_pools() -> None:
 
 
 def die_with_parent(life: int) -> None:
-    """End this process when the supervisor ends in whatever way, even while native code holds the interpreter."""
+    """End this process when the supervisor ends for any reason, even while native code holds the interpreter."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
