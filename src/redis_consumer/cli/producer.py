@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Ends of archives' names. The web server knows the first one only.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+#: Ends of names of two parts, by which workers know archives too.
+_DOUBLE_SUFFIXES = (".tar.gz", ".zarr.zip")
 #: Milliseconds for which replicas may take to confirm a job.
 CONFIRM_MS = 1000
 
@@ -95,5 +97,10 @@ def push_job(
 
 
 def upload_key(path: Path) -> str:
-    """Give the object key of a file: its content's digest, so that the same file is stored once."""
-    return f"uploads/{file_digest(path, 'md5')}{in_utf8(path.suffix.lower())}"
+    """Give the object key of a file: its content's digest, so that the same file is stored once.
+
+    It ends as the file's name does, since workers know archives by that.
+    """
+    name = path.name.lower()
+    suffix = next((each for each in _DOUBLE_SUFFIXES if name.endswith(each)), path.suffix.lower())
+    return f"uploads/{file_digest(path, 'md5')}{in_utf8(suffix)}"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from redis_consumer.cli.producer import upload_key
+from redis_consumer.consumers.zip_file import ARCHIVES
 
 
 def test_key_is_the_digest_with_the_extension(tmp_path: Path) -> None:
@@ -18,3 +21,12 @@ def test_file_without_extension(tmp_path: Path) -> None:
     path = tmp_path / "cells"
     path.write_bytes(b"")
     assert upload_key(path) == f"uploads/{hashlib.md5(b'').hexdigest()}"
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".zarr.zip", ".zip", ".tgz"])
+def test_the_key_of_an_archive_is_one_that_workers_take(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"Plate.1{suffix.upper()}"
+    path.write_bytes(b"")
+    key = upload_key(path)
+    assert key == f"uploads/{hashlib.md5(b'').hexdigest()}{suffix}"
+    assert key.endswith(ARCHIVES)
