@@ -1,4 +1,4 @@
-"""Turns files into images, and arrays into files. The doorway of this room; it holds no logic."""
+"""Reads images from files, and writes arrays to files. This module only re-exports names."""
 
 from redis_consumer.images.axes import batch_shape, check_indices, select_channels, to_batch
 from redis_consumer.images.image import Image, ImageLimits, check_frames

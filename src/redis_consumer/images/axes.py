@@ -1,4 +1,4 @@
-"""How do the axes of an image become (batch, y, x, channel)?"""
+"""Orders the axes of an image as (batch, y, x, channel)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def to_batch(image: Image, dimension_order: str = "") -> Batch:
 
     Args:
         image: any axes with one Y and one X.
-        dimension_order: the job's field, which overrules the axes of the file; empty for the file's own.
+        dimension_order: the job's field, which overrides the axes of the file; empty for the file's own.
             An image of one plane fits every order.
 
     Returns:
@@ -47,7 +47,7 @@ def to_batch(image: Image, dimension_order: str = "") -> Batch:
 
 
 def batch_shape(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> tuple[int, int, int, int]:
-    """Say what `to_batch` makes of an image, before anything is copied.
+    """Give the shape that `to_batch` makes of an image, before anything is copied.
 
     Args:
         shape: of the image's array.
@@ -94,7 +94,7 @@ def check_indices(indices: Sequence[int], count: int, name: str) -> None:
 
 
 def _groups(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> tuple[list[int], ...]:
-    """Numbers of the axes that become batch, rows, columns and channels."""
+    """Give the indices of the axes that become batch, rows, columns and channels."""
     order = dimension_order.strip().upper()
     letters = _overruled(len(shape), axes, order, name) if order else axes
     batch = [axis for axis, letter in enumerate(letters) if letter not in "YXCS"]

@@ -1,6 +1,6 @@
-"""How large is a compressed tile by its own header?
+"""Reads the size of a compressed tile from its own header.
 
-The decoders of JPEG and JPEG 2000 make room for what the data say, whatever the file around them says.
+Decoders of JPEG and JPEG 2000 allocate memory for this size, whatever size the file around the tile gives.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ OWN_SIDES = frozenset({6, 7, 33003, 33005, 34712})
 
 
 def check_segment(data: bytes, most: int, index: int) -> None:
-    """Refuse a tile or strip of a TIFF that becomes more samples than the file says.
+    """Refuse a tile or strip of a TIFF that has more samples than the file says.
 
     Args:
         data: JPEG or JPEG 2000, see `OWN_SIDES`.
-        most: samples that the file says.
+        most: number of samples that the file says.
         index: number of the segment, for messages.
 
     Raises:
-        ValueError: it becomes more.
+        ValueError: it has more samples.
         struct.error: it is cut off.
     """
     if scans(data) > MAX_SCANS:
@@ -44,7 +44,7 @@ def scans(data: bytes) -> int:
 
 
 def decoded_samples(data: bytes) -> int:
-    """Samples that a JPEG or a JPEG 2000 becomes, 0 where its header isn't found.
+    """Give the number of samples of a JPEG or JPEG 2000, 0 if its header isn't found.
 
     Raises:
         struct.error: it is cut off.

@@ -1,4 +1,4 @@
-"""What is an image here: pixels with axes and pixel size, and how large may it be?"""
+"""Defines an image (pixels with axes and pixel size) and the limits of its size."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Array = npt.NDArray[Any]
 
 #: 60 frames (the contract's MAX_IMAGE_FRAMES) of 2048 x 2048 float32 pixels take 0.94 GiB.
 DEFAULT_MAX_BYTES = 1 << 30
-#: What the pixels of a file may take in any case, and how many times its stored bytes above that: blank images shrink a
-#: thousand times, images of cells hardly ten times.
+#: Size of pixels that is always allowed, and above it the largest ratio to the stored bytes. Compression makes blank
+#: images a thousand times smaller, and images of cells hardly ten times.
 SMALL_BYTES = 256 << 20
 MAX_RATIO = 200
 
@@ -85,7 +85,7 @@ class Source:
 
 
 def check_source(source: Source, limits: ImageLimits, name: str) -> None:
-    """Refuse what a header already shows to be no image, or one that is too large.
+    """Refuse a header that isn't of an image, or whose image is too large.
 
     Raises:
         InvalidImage: axes, dtype or size are not acceptable; the message starts with `name`.
@@ -113,7 +113,7 @@ def check_source(source: Source, limits: ImageLimits, name: str) -> None:
 
 
 def _check_ratio(source: Source, size: int, name: str) -> None:
-    """Refuse a file of few bytes that stands for many pixels: to go through them would take hours."""
+    """Refuse a file of few bytes with very many pixels. Processing them would take hours."""
     if source.stored_bytes is not None and size > max(SMALL_BYTES, MAX_RATIO * source.stored_bytes):
         raise InvalidImage(
             f"{name}: its pixels (shape {_shape_text(source.shape)}) take {size / 2**20:.0f} MiB, but only "

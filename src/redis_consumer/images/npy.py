@@ -1,4 +1,4 @@
-"""What does an NPY file hold?"""
+"""Reads NPY files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def open_npy(path: Path, name: str) -> Iterator[Source]:
     """Read the header of an NPY file; pixels are copied from a memory map, pickles are never loaded.
 
     Raises:
-        InvalidImage: the rank is none of 2, 3, 4.
+        InvalidImage: the rank isn't 2, 3 or 4.
         Exception: whatever numpy raises for a damaged file.
     """
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What does an OME-Zarr hold (versions 0.1 to 0.5; a folder, or a zip archive of one)?"""
+"""Reads OME-Zarr images of versions 0.1 to 0.5, from a folder or a zip archive of one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MAX_END_BYTES = (1 << 16) + 22 + 20 + 56
 
 @dataclass(frozen=True)
 class _Root:
-    """Where the group lies: a folder, or a folder within a zip archive."""
+    """The place of a group: a folder, or a folder in a zip archive."""
 
     path: Path
     inside: str | None
@@ -87,7 +87,7 @@ class _Root:
                     yield member.compress_size, member.file_size, head
 
     def store(self, folder: str) -> dict[str, Any]:
-        """How TensorStore calls a folder of the root."""
+        """Give TensorStore's name of a folder below the root."""
         file = {"driver": "file", "path": str(self.path)}
         if self.inside is None:
             return {**file, "path": f"{self.path}/{folder}/"}
@@ -100,7 +100,7 @@ def _head(source: IO[bytes], count: int) -> bytes:
 
 
 def is_ome_zarr(path: Path) -> bool:
-    """Whether a folder, or a zip archive, holds a Zarr group at its root or in the only folder at its root."""
+    """Say whether a folder or a zip archive has a Zarr group at its root, or in the only folder at its root."""
     return _find_root(path) is not None
 
 
@@ -200,7 +200,7 @@ def _image_of(root: _Root, name: str) -> tuple[str, Mapping[str, Any]]:
         raise InvalidImage(f"{name}: is a plate of many images; upload each as an OME-Zarr of its own")
     if "multiscales" in attributes:
         return "", attributes
-    # As bioformats2raw writes it: numbered images below a group of their own.
+    # The layout of bioformats2raw: numbered images below a separate group.
     if _attributes(root, "1/"):
         raise InvalidImage(f"{name}: holds several images; upload each as an OME-Zarr of its own")
     first = _attributes(root, "0/")
@@ -269,8 +269,8 @@ def _check_files(root: _Root, folder: str, chunks: int, blosc_bytes: int | None,
         root: where the files lie.
         folder: of the array.
         chunks: how many the array has.
-        blosc_bytes: what a chunk takes, where it is packed by Blosc. The other codecs are told how much they may
-            decode; this one believes its header.
+        blosc_bytes: size of a chunk that is compressed with Blosc. Other codecs get a limit for their output; Blosc
+            decodes as much as its header says.
         name: the scientist's name of the OME-Zarr, for messages.
     """
     count = total = 0

@@ -1,4 +1,4 @@
-"""What does a picture file of everyday use (PNG, JPEG, BMP, GIF, PGM, …) hold?"""
+"""Reads common picture files (PNG, JPEG, BMP, GIF, PGM, …)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
 
 
 def _check_start(path: Path, kind: str, name: str) -> None:
-    """Refuse what a reader would go through byte by byte, or again and again, before its sides are known."""
+    """Refuse a header that a reader would parse byte by byte, or repeatedly, before it knows the image's size."""
     with path.open("rb") as file:
         if kind == "PGM or PPM":
             words = _COMMENT.sub(b" ", file.read(_MAX_TEXT_HEADER_BYTES)).split()
@@ -99,7 +99,7 @@ def _check_start(path: Path, kind: str, name: str) -> None:
 
 
 def _check_length(size: int, pixel_bytes: int, name: str) -> None:
-    """Refuse a file that is far longer than its pixels: readers go through what is beside them as well."""
+    """Refuse a file that is much larger than its pixels, because readers also parse its other content."""
     most = _SMALL_BYTES + 2 * pixel_bytes
     if size > most:
         raise InvalidImage(
@@ -127,7 +127,7 @@ def _decode(picture: ImageFile, mode: str) -> Array:
 
 
 def _is_deep_colour(picture: ImageFile) -> bool:
-    """Whether this is a PNG of several 16-bit samples a pixel, which Pillow would cut to 8 bits."""
+    """Say whether this is a PNG with several 16-bit samples per pixel, which Pillow would reduce to 8 bits."""
     return picture.format == "PNG" and picture.mode != "I;16" and any("16B" in str(tile[3]) for tile in picture.tile)
 
 

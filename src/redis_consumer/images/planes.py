@@ -1,4 +1,4 @@
-"""How is a part of an image read without the rest?"""
+"""Reads a part of an image without the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a file become an Image, whatever it holds?"""
+"""Reads an image file of any supported format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from redis_consumer.job import PACKED_HEAD_BYTES, READABLE_ARCHIVES, packed_as
 if TYPE_CHECKING:
     import os
 
-#: First bytes of a file and the format that they announce; suffixes are only hints and not asked.
+#: First bytes of each format. The format is detected from them; suffixes aren't used.
 MAGIC = (
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
@@ -39,14 +39,14 @@ MAGIC = (
 )
 FORMATS = "TIFF, PNG, JPEG, JPEG 2000, BMP, GIF, PGM, PPM or NPY"
 
-#: What functions of old consumers read had no limit of height and width; memory stays bounded.
+#: The functions of old consumers had no limits of height and width. Memory is still limited.
 NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None)
 
 
 def read_image(path: str | os.PathLike[str], *, limits: ImageLimits | None = None, name: str | None = None) -> Image:
     """Read an image file of any supported format.
 
-    The format is known by content. TIFF gives axes and pixel size from its metadata (plain, ImageJ, OME);
+    The format is detected from the content. TIFF gives axes and pixel size from its metadata (plain, ImageJ, OME);
     pictures are YX (grey) or YXS (colour); NPY of rank 2, 3, 4 is YX, YXC, BYXC.
 
     Args:
@@ -103,7 +103,7 @@ def read_as_stored(filepath: str | os.PathLike[str]) -> Array:
 
 
 def decode_image(path: str | os.PathLike[str]) -> Array:
-    """Read an image file that was written by ourselves: of any size, with pixels of any value.
+    """Read an image file that this package wrote, of any size and with any pixel values.
 
     Raises:
         InvalidImage: damaged, cut off, empty or not an image.
@@ -192,8 +192,8 @@ def _opened(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Ite
 
 @contextmanager
 def _readable(kind: str, name: str) -> Iterator[None]:
-    """Turn whatever readers raise for damaged files into one sentence."""
-    # Readers of damaged files raise nearly anything (KeyError, struct.error, RecursionError, errors of
+    """Convert every error of readers for damaged files to one sentence."""
+    # For damaged files, readers raise many kinds of errors (KeyError, struct.error, RecursionError, errors of
     # codecs), and their texts hold machine paths; so every error becomes one sentence, cause chained.
     # Their warnings say less than our checks do, and must not become errors where a user wants that.
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""How are the planes of a result written that are larger than memory?"""
+"""Writes the planes of a result that is larger than memory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TiledPlane:
 def write_tiled_tiff(plane: TiledPlane, path: Path) -> list[Path]:
     """Write a plane as the contract's float32 TIFF, with Deflate tiles, a BigTIFF where it may exceed 4 GiB.
 
-    Memory is that of a few tiles.
+    This needs the memory of a few tiles.
 
     Args:
         plane: what to write.
@@ -59,7 +59,7 @@ def write_tiled_tiff(plane: TiledPlane, path: Path) -> list[Path]:
         The file.
 
     Raises:
-        PermanentError: float32 can't tell its labels apart (contract, section 5.1).
+        PermanentError: float32 can't distinguish its labels (contract, section 5.1).
         OSError: it can't be written.
     """
     from tifffile import imwrite
@@ -97,7 +97,7 @@ def _full_tile(plane: TiledPlane, place: tuple[int, int, int]) -> Array:
 def write_ome_zarr(plane: TiledPlane, folder: Path) -> list[Path]:
     """Write a plane as an OME-Zarr 0.4 of one resolution, in the plane's own dtype.
 
-    Version 0.4 because every reader of newer versions knows it too.
+    It is version 0.4, because readers of newer versions can read it too.
 
     Args:
         plane: what to write.

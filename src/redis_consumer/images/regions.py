@@ -1,4 +1,4 @@
-"""How is an image read that is larger than memory?"""
+"""Reads an image that is larger than memory, part by part."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None, max_bytes=sys.max
 
 @dataclass(frozen=True)
 class RegionImage:
-    """An opened image of which parts are read.
+    """An open image whose parts are read.
 
     Attributes:
         shape: (B, Y, X, C) of the whole image, with the channels that were chosen.
@@ -111,9 +111,9 @@ def open_regions(
 
 
 def is_large(path: Path, limits: ImageLimits) -> bool:
-    """Whether an image is of a format that is read by region, and too large by `limits` to be read at once.
+    """Say whether an image has a format that can be read in parts, and is too large by `limits` to be read at once.
 
-    An OME-Zarr always counts as large; a damaged file never does: what `read_image` says of it is what counts.
+    An OME-Zarr always counts as large. A damaged file never does, so that `read_image` reports what is wrong with it.
     """
     kind = _kind(path)
     if kind is None or kind not in _HEADERS:
@@ -192,7 +192,7 @@ def _region_image(
 
 @contextmanager
 def _in_words(name: str) -> Iterator[None]:
-    """As `read_image` does: what readers raise for damaged files becomes one sentence, without machine paths."""
+    """Convert readers' errors for damaged files to one sentence without paths of the machine, as `read_image` does."""
     try:
         yield
     except (ConsumerError, FileNotFoundError, MemoryError):

@@ -20,9 +20,9 @@ Key = tuple[int, int, int, int]
 
 
 class TileScratch:
-    """Tiles in one local file, compressed; each is written once and may be read as often as needed.
+    """Compressed tiles in one local file. Each tile is written once and can be read several times.
 
-    The file takes at most the bytes of all tiles; label images about a fiftieth of that.
+    The file is at most as large as all tiles together. For label images it is about a fiftieth of that.
 
     Args:
         path: of the file; it is removed at the end.
@@ -64,7 +64,7 @@ class TileScratch:
                 self._file.write(data)
 
     def read(self, key: Key, shape_yx: tuple[int, int], dtype: np.dtype[Any]) -> Array:
-        """Give a tile back; shape and dtype are those it was written with."""
+        """Read a tile, with the shape and dtype with which it was written."""
         import imagecodecs
 
         offset, count = self._places[key]

@@ -1,4 +1,4 @@
-"""What does a TIFF file hold, plain or by ImageJ, OME and others?"""
+"""Reads TIFF files: plain ones, and those of ImageJ, OME and others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from redis_consumer.images.tiff_metadata import MAX_PLANES_A_DIRECTORY, check_me
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
-#: Codes of the compressions that are read. Their decoders are told how many bytes they may write, or
+#: Codes of the compressions that are read. Their decoders get a limit of bytes to write, or
 #: (JPEG) write what a header of 16-bit sides says.
 COMPRESSIONS = {
     1: "none",
@@ -92,10 +92,10 @@ def open_tiff(path: Path, name: str) -> Iterator[Source]:
 
 
 def open_library(path: Path) -> TiffFile:
-    """Open a TIFF file by tifffile, so that it reads no other file and no metadata of its own that wasn't checked."""
+    """Open a TIFF file with tifffile, so that it reads no other files and no metadata that weren't checked."""
     from tifffile import TiffFile
 
-    # An OME file may name other files as parts of itself; only this one is ours to read.
+    # An OME file can name other files as its parts. Only this file is read.
     flags: dict[str, Any] = {f"is_{kind}": False for kind in _PLAIN}
     return TiffFile(path, _multifile=False, **flags)
 
@@ -155,7 +155,7 @@ def _only_series(tif: TiffFile, name: str) -> TiffPageSeries:
 
 
 def _check_complete(tif: TiffFile, series: TiffPageSeries, name: str) -> None:
-    # tifffile fills what lies behind the end of a file with zeros, silently.
+    # tifffile silently fills pixels behind the end of a file with zeros.
     file_bytes = tif.filehandle.size
     if series.dataoffset is not None:
         complete = series.dataoffset + series.nbytes <= file_bytes
@@ -175,7 +175,7 @@ def _is_complete(page: TiffPage | TiffFrame, keyframe: TiffPage, file_bytes: int
 
 
 def _stored_bytes(tif: TiffFile, series: TiffPageSeries) -> int:
-    """Bytes of the file that become pixels; those that stand for several tiles or strips count once."""
+    """Give the number of bytes in the file that hold pixels. Bytes that several tiles or strips share count once."""
     if series.dataoffset is not None:
         return int(series.nbytes)
     segments: dict[int, int] = {}
@@ -220,7 +220,7 @@ def _resolution_size(page: TiffPage, tag: str, unit_um: float) -> float | None:
 
 
 def _square(x_um: float | None, y_um: float | None) -> float | None:
-    """The side of a pixel, None where sides are unknown, impossible or differ by over 1 %."""
+    """Give the side of a pixel; None if the sides are unknown, impossible or differ by more than 1 %."""
     if x_um is None or y_um is None or not 0 < x_um < float("inf") or abs(x_um - y_um) > 0.01 * x_um:
         return None
     return x_um

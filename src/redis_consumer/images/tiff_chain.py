@@ -1,8 +1,8 @@
-"""Walks the directories of a TIFF file before a library does.
+"""Checks the directories of a TIFF file before tifffile reads them.
 
-tifffile drops directories and tags that lie behind the end of a file and reads the rest: a file cut off in transfer
-would silently lose frames, or the axes that its last bytes name. And it reads every directory and value that a file
-names, however often: a small file whose directories overlap, or share one long value, would fill the memory.
+tifffile ignores directories and tags behind the end of a file and reads the rest. A file that was cut off in transfer
+would silently lose frames or axes. tifffile also reads every directory and value as often as the file names them. A
+small file whose directories overlap, or share one long value, would fill the memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _OFFSETS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 #: Types of a width or a height, in the same way, and their tags.
 _WHOLE = {1: "B", 3: "H", **_OFFSETS}
 _SIDES = (256, 257)
-#: Tags that tell how the pixels of a directory are laid out.
+#: Tags that describe the layout of a directory's pixels.
 _LAYOUT = frozenset({256, 257, 258, 259, 262, 266, 277, 278, 284, 317, 322, 323, 338, 339, 347, 530, 32997, 32998})
 _DESCRIPTION, _SUBDIRECTORIES, _STACK_ENTRIES, _STACK_PLANES = 270, 330, 33628, 33629
 
@@ -112,7 +112,7 @@ class _Tag:
 
 
 class _Walk:
-    """One walk through the directories of a file; it counts what a library would read."""
+    """Goes through the directories of a file and counts what a library would read."""
 
     def __init__(self, file: BinaryIO, size: int, name: str) -> None:
         self._file = file

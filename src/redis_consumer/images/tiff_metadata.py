@@ -1,4 +1,4 @@
-"""Checks the numbers in the metadata of a TIFF file against the file, before a library builds anything from them."""
+"""Compares the numbers in the metadata of a TIFF file with the file, before a library uses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tiles or strips of a TIFF file hold a region, and what is in them?"""
+"""Reads a region of a TIFF file from the tiles or strips that contain it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
--- End a job that nobody wants any more: from waiting to failed; a running one stops at its next step. The children
--- of one that waits for them follow: each sees it at its claim, or at its next step.
+-- Cancel a job: from waiting to failed. A running job stops at its next step. If the job waits for children, they are
+-- cancelled too: each child notices it at its claim or at its next step.
 --
 -- KEYS  1 queue   2 holders   3 cancelled   4 hash of the job   5 attempts   6 given back   7 forgiven
--- ARGV  1 now (ISO 8601)   2 who asked   3 reason   4 seconds that hashes of its children last still
---       5 seconds that its own hash does; 0 for ever
+-- ARGV  1 now (ISO 8601)   2 who asked   3 reason   4 seconds after which hashes of its children expire
+--       5 seconds after which its own hash expires; 0 for never
 -- Returns "cancelled", "stopping" (it runs), "final" (it has its result already) or "gone".
--- Atomic because a job that is claimed between look and removal would run on.
+-- Atomic because a job that is claimed between check and removal would continue to run.
 
 expect("list", KEYS[1])
 expect("set", KEYS[3])

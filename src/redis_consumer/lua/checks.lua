@@ -1,6 +1,6 @@
 -- Functions that are sent before every script. Redis doesn't undo the writes of a script that fails. So each script
 -- checks its keys before its first write, reads numbers so that no text is an error, and writes long lists in parts.
--- The claim of a job ends last: a script that fails in a way that nobody thought of leaves the job claimed.
+-- The claim of a job ends last. If a script fails unexpectedly, the job stays claimed.
 
 if redis.replicate_commands then redis.replicate_commands() end
 
@@ -13,7 +13,7 @@ local function kind_of(key)
   return redis.call("TYPE", key).ok
 end
 
--- End the script where a key exists and is of another kind.
+-- End the script if a key exists and has another type.
 local function expect(kind, ...)
   for _, key in ipairs({...}) do
     local found = kind_of(key)
@@ -23,22 +23,22 @@ local function expect(kind, ...)
   end
 end
 
--- The first write of a script that has to work while memory is full: Redis refuses only the first one.
+-- The first write of a script that must work while memory is full: Redis refuses only the first one.
 local function begin_though_full()
   redis.call("UNLINK", "redis-consumer:nothing")
 end
 
--- A whole number; 0 for any other text, and for none.
+-- A whole number; 0 for any other text, and for a missing one.
 local function number_of(text)
   return text and #text <= 13 and string.match(text, "^%-?%d+$") and tonumber(text) or 0
 end
 
--- A field of a hash; false where it, or the hash, is missing.
+-- A field of a hash; false if the field or the hash is missing.
 local function text_in(key, field)
   return kind_of(key) == "hash" and redis.call("HGET", key, field)
 end
 
--- Like HINCRBY, but a text that is no number counts as 0.
+-- Like HINCRBY, but a text that isn't a number counts as 0.
 local function add_to(key, field, amount)
   local sum = number_of(redis.call("HGET", key, field)) + amount
   redis.call("HSET", key, field, sum)
@@ -47,9 +47,9 @@ end
 
 -- The largest hash that is read whole, and the longest text that is read of any other.
 local most_fields, most_bytes, most_short = 50000, 16777216, 4096
--- Bytes of a key that a job may have: a supervisor renews the leases of no others.
+-- Largest size of a job's key in bytes. A supervisor doesn't renew the leases of larger keys.
 local most_key = 60000
--- What is read of a hash that is too large, as far as it is short.
+-- Fields that are read of a hash that is too large, if they are short.
 local told_fields = {"status", "reason", "progress", "original_name", "input_file_name", "output_file_name",
   "output_url", "provenance_file_name", "objects", "total_time", "created_at", "updated_at", "updated_by"}
 
@@ -62,7 +62,7 @@ local function size_of(key)
   return fields, bytes
 end
 
--- A field of a hash; false where it is missing, or too long for what it is to hold.
+-- A field of a hash; false if it is missing or too long for its purpose.
 local function short_in(key, field)
   return redis.call("HSTRLEN", key, field) <= most_short and redis.call("HGET", key, field)
 end

@@ -1,9 +1,9 @@
--- Give some children of a parent with what their hashes hold.
+-- Give some children of a parent, with the fields of their hashes.
 --
 -- KEYS  1 hash of the parent
 -- ARGV  1 index of the first one   2 how many
--- Returns {{key, field, value, …}, …}; only the key for one whose hash is gone. Of a hash that is too large, or all of
---   which would make the reply too large, only some fields: others than our workers write children, too.
+-- Returns {{key, field, value, …}, …}; only the key of a child whose hash is gone. Of a hash that is too large, or that
+--   would make the reply too large, only some fields are given, because other software writes children too.
 -- Atomic only to be one round trip.
 
 expect("list", children_of .. KEYS[1])

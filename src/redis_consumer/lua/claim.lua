@@ -1,17 +1,17 @@
--- Take the job that waits longest, and open it: from waiting to claimed.
+-- Claim the oldest waiting job: from waiting to claimed.
 --
 -- KEYS  1 queue   2 processing list   3 leases   4 holders   5 attempts   6 given back   7 dead letters
 --       8 leftovers   9 cancelled   10 forgiven   11 processing lists
--- ARGV  1 key of a job that a blocking move has put into the list already, "" to move one
+-- ARGV  1 key of a job that a blocking move has already put into the list, "" to move one
 --       2 now (ISO 8601)   3 name of the worker   4 lease in ms   5 attempts allowed
---       6 ms after which what attempts left is removed   7 seconds that hashes of ended jobs last; 0 for ever
+--       6 ms after which objects of attempts are removed   7 seconds after which hashes of ended jobs expire; 0 for never
 -- Returns {"claimed", attempt, key, field, value, …}, {"empty"}; or, with the key dropped from the list,
 --   {"gone", key} (no such hash), {"no hash", key, type}, {"final", key, status} (a duplicate of a job that has its
 --   result), {"held", key, holder} (a duplicate of a running job), {"dead", key, attempts} (no attempt is left),
 --   {"waits", key} (for its children), {"unwanted", key} (its parent was cancelled, or is gone: it ends as failed) or
 --   {"too large", key, why} (its hash, or the key: it ends as failed).
--- Atomic because two workers that look at a job and then take it would both run it; and a job that expires between
--- look and write would come back to life as a hash with two fields.
+-- Atomic because two workers that check a job and then take it would both run it, and a job that expires between check
+-- and write would reappear as a hash with two fields.
 
 expect("list", KEYS[1], KEYS[2], KEYS[7])
 expect("zset", KEYS[3], KEYS[8])
@@ -24,18 +24,18 @@ local job = ARGV[1]
 if job == "" then
   job = redis.call("LMOVE", queue, processing, "RIGHT", "LEFT")
   if not job then
-    -- A blocking move follows: the sweep has to know the list, should the worker die right behind it.
+    -- A blocking move follows. The sweep must know the list, in case the worker dies directly after the move.
     redis.call("SADD", KEYS[11], processing)
     return {"empty"}
   end
 end
 
--- From here on the key is in the list: whatever fails, a sweep returns it.
+-- From here on the key is in the list. If anything fails, a sweep returns it.
 local list = string.match(redis.call("HGET", holders, job) or "", "^%d+ (.+)$")
 if list and (kind_of(list) == "list" or kind_of(list) == "none") then
   local deadline = redis.call("ZSCORE", leases, job)
   if deadline and tonumber(deadline) > now then
-    -- The janitor, or a careless producer, pushed a job that runs: its key belongs into its holder's list.
+    -- The janitor or a producer pushed a running job again. Its key belongs into its holder's list.
     redis.call("LREM", processing, 1, job)
     if not redis.call("LPOS", list, job) then
       redis.call("LPUSH", list, job)
@@ -74,7 +74,7 @@ if status == "done" or status == "failed" then
   if parent then
     kin.tell_end(job, status == "done")
   end
-  if phase then -- ended by a worker that knows no families, before its second phase
+  if phase then -- ended by a worker without support for families, before its second phase
     kin.forget_family(job, kept_s)
   end
   return drop("final", job, status)
@@ -89,7 +89,7 @@ if parent and kin.is_unwanted(job) then
   return drop("unwanted", job)
 end
 if phase and redis.call("HGET", family_of .. job, "state") == "waiting" then
-  -- Its attempts stay: they go on in its next phase.
+  -- Its attempts are kept: their numbers continue in its next phase.
   redis.call("LREM", processing, 1, job)
   return {"waits", job}
 end
@@ -112,7 +112,7 @@ if excess then
   return drop("too large", job, excess)
 end
 
--- Never the same number twice: a late run of an earlier one mustn't pass for this one.
+-- No number is used twice, so that a late run of an earlier attempt can't be taken for this one.
 local attempt = add_to(KEYS[5], job, 1)
 local runs = attempt - 1 - number_of(redis.call("HGET", KEYS[10], job))
 if runs >= tonumber(ARGV[5]) then
@@ -133,7 +133,7 @@ if runs >= tonumber(ARGV[5]) then
     redis.call("ZADD", KEYS[8], now + ARGV[6], earlier .. " " .. job)
   end
   drop()
-  redis.call("HSET", KEYS[5], job, attempt) -- a retry goes on counting from here
+  redis.call("HSET", KEYS[5], job, attempt) -- a retry continues to count from here
   return {"dead", job, runs}
 end
 if tonumber(ARGV[7]) > 0 and not parent then

@@ -4,14 +4,14 @@
 --       8 dead letters   9 completed   10 rates   11 leftovers   12 queue   13 forgiven
 -- ARGV  1 holder ("<attempt> <processing list>")
 --       2 "done"; "failed"; or "dead", failed and listed among the dead letters
---       3 now (ISO 8601, the value of updated_at below)   4 ms after which what attempts without a result left is removed
---       5 seconds that hashes of its children last still   6 seconds that its own hash does; 0 for ever
+--       3 now (ISO 8601, the value of updated_at below)   4 ms after which objects of attempts without a result are removed
+--       5 seconds after which hashes of its children expire   6 seconds after which its own hash expires; 0 for never
 --       7… field, value, …
--- Returns 1, also when this very call has been carried out before and its reply was lost; 0 where the job isn't
---   ours any more or its hash is gone: no field is written; 2 where somebody cancelled it, or its parent, before it was
---   done: it is still ours, to be settled as failed.
--- Atomic because the result must become visible together with the end of the claim: one without the other would
--- run the job again, or lose it; and a parent must learn of its child's end exactly once.
+-- Returns 1, also if the same call was already carried out and its reply was lost; 0 if this worker no longer holds the
+--   job or its hash is gone: no field is written; 2 if the job or its parent was cancelled before it was done: this
+--   worker still holds it, and settles it as failed.
+-- Atomic because the result must become visible together with the end of the claim. Only one of them would run the job
+-- again, or lose it. A parent must also count its child's end exactly once.
 
 expect("list", KEYS[1], KEYS[8], KEYS[12])
 expect("hash", KEYS[2], KEYS[6], KEYS[7], KEYS[10], KEYS[13], totals_of .. KEYS[12])
@@ -38,7 +38,7 @@ end
 begin_though_full()
 local function end_claim()
   redis.call("HDEL", KEYS[7], job)
-  if ARGV[2] ~= "dead" then -- a retry goes on counting
+  if ARGV[2] ~= "dead" then -- a retry continues to count
     redis.call("HDEL", KEYS[6], job)
     redis.call("HDEL", KEYS[13], job)
   end
@@ -46,8 +46,8 @@ local function end_claim()
   redis.call("ZREM", KEYS[5], job)
   redis.call("HDEL", KEYS[2], job)
 end
--- A stranger that took the key out of our list runs it: only its run counts. One that a janitor has put back into the
--- queue, and nobody has taken since, still is ours.
+-- If other software took the key out of the list, only its run counts. If a janitor put the key back into the queue and
+-- no worker has taken it since, this worker still holds the job.
 local list = redis.call("LPOS", KEYS[1], job) and KEYS[1] or redis.call("LPOS", KEYS[12], job) and KEYS[12]
 if not list then
   redis.call("SREM", KEYS[3], job)

@@ -1,24 +1,24 @@
--- How a parent job and its children know of each other: functions that are sent before the scripts that need them.
--- They are made only where a script asks for them, since most jobs have no family.
+-- Functions for parents and children. They are sent before the scripts that need them, and are defined only if a script
+-- calls them, because most jobs have no family.
 --
--- A child's hash names its parent in the field `parent`. That counts only while the parent's set of open children has
--- it: strangers copy fields. Keys of our own, each followed by the parent's key:
---   family    hash: state ("waiting" for its children, or "gathering" what they gave), queue of the parent, holder
+-- A child's hash names its parent in the field `parent`. The field counts only while the parent's set of open
+-- children contains the child, because other software copies fields. Own keys, each followed by the parent's key:
+--   family    hash: state ("waiting" for its children, or "gathering" their results), queue of the parent, holder
 --             (who fanned out), total, done, failed, percent (sum of the children's progress), share (percent of the
 --             parent's progress that they stand for), cursor of the sweep, cancelled
 --   children  list: the children in order
 --   open      set: those that haven't ended
 --   staged    list: children that aren't in their queues yet
--- And `waiting`, followed by a queue: zset of its parents that wait, by the moment (ms) of the last look at them.
+-- And `waiting`, followed by a queue: zset of its waiting parents, by the time (ms) of their last check.
 
 local family_of, children_of = "redis-consumer:family:", "redis-consumer:children:"
 local open_of, staged_of = "redis-consumer:open:", "redis-consumer:staged:"
 local waiting_in = "redis-consumer:waiting:"
 -- And `totals`, followed by a queue: hash of counts for metrics, see `redis_consumer.keys`.
 local totals_of = "redis-consumer:totals:"
--- How deep families may be nested; a loop that a stranger wrote ends here.
+-- Greatest depth of nested families. It also ends a loop that other software wrote.
 local deepest = 8
--- Seconds for which what nobody is going to need is kept all the same.
+-- Seconds for which keys that aren't needed any more are kept.
 local kept_s = 259200
 
 local function families()
@@ -29,8 +29,8 @@ local function families()
     return is_child and parent
   end
 
-  -- To be called before the first write, so that nothing below fails half way: what strangers wrote over a family's own
-  -- keys goes, and the queue that a parent is pushed to has to be one.
+  -- To be called before the first write, so that no later write fails. Keys of a family that other software overwrote are
+  -- removed, and the queue of the parent must be a list.
   local function prepare(job, depth)
     for key, kind in pairs({[family_of .. job] = "hash", [children_of .. job] = "list", [open_of .. job] = "set",
         [staged_of .. job] = "list"}) do
@@ -55,8 +55,8 @@ local function families()
     return percent and percent > 0 and math.floor(math.min(percent, 100)) or 0
   end
 
-  -- A child got on by so many percent: its parent shows the mean of its children, never less than before, and is a
-  -- child itself perhaps.
+  -- The progress of a child grew by some percent. The parent shows the mean of its children, never less than before. The
+  -- parent can be a child itself.
   local function add_progress(parent, gain, depth)
     local total, share = unpack(redis.call("HMGET", family_of .. parent, "total", "share"))
     total, share = number_of(total), share and number_of(share) or 100
@@ -83,7 +83,7 @@ local function families()
     end
   end
 
-  -- Give up what a run of a first phase has prepared and not put into queues.
+  -- Remove children that a run of a first phase has prepared but not pushed.
   local function forget_staged(job)
     local list = staged_of .. job
     for start = 0, redis.call("LLEN", list) - 1, page do
@@ -92,7 +92,7 @@ local function families()
     redis.call("UNLINK", list)
   end
 
-  -- A parent is over: its children's hashes last for so many seconds still.
+  -- A parent has ended: its children's hashes expire after some seconds.
   local function forget_family(job, expire_s)
     local list = children_of .. job
     for start = 0, redis.call("LLEN", list) - 1, page do
@@ -103,14 +103,14 @@ local function families()
     redis.call("UNLINK", family_of .. job, list, open_of .. job)
   end
 
-  -- Let what is told of a family lapse by itself.
+  -- Let the keys of a family expire.
   local function keep_family(job)
     for _, kind in ipairs({family_of, children_of, open_of}) do
       redis.call("EXPIRE", kind .. job, kept_s)
     end
   end
 
-  -- Nobody wants the children any more: each one sees it at its claim, or at its next step.
+  -- Cancel the children: each one notices it at its claim or at its next step.
   local function disown_children(job, queue)
     if queue then
       redis.call("ZREM", waiting_in .. queue, job)
@@ -128,7 +128,7 @@ local function families()
       or is_unwanted(parent, (depth or 0) + 1)
   end
 
-  -- The last child has ended: the parent is the next one in its queue.
+  -- The last child has ended: the parent goes to the front of its queue.
   local function fan_in(parent)
     local state, queue, cancelled = unpack(redis.call("HMGET", family_of .. parent, "state", "queue", "cancelled"))
     if state ~= "waiting" or not queue then
@@ -136,7 +136,7 @@ local function families()
     end
     redis.call("ZREM", waiting_in .. queue, parent)
     local status = text_in(parent, "status")
-    -- One that has its result got it from a worker that knows no families.
+    -- If it has a result, a worker without support for families wrote it.
     if cancelled or not status or status == "done" or status == "failed" then
       forget_family(parent, kept_s)
       return
@@ -145,7 +145,7 @@ local function families()
     redis.call("RPUSH", queue, parent)
   end
 
-  -- A child has ended, in whatever way. It counts once: only as long as the set has it.
+  -- A child has ended, for any reason. It counts once: only while the set contains it.
   local function end_child(parent, child, is_done)
     if redis.call("SREM", open_of .. parent, child) == 0 then
       return

@@ -1,15 +1,15 @@
--- Put the children of a running job into their queues, and let the job wait for them: from claimed to waiting for
+-- Push the children of a running job into their queues, and let the job wait for them: from claimed to waiting for
 -- children.
 --
 -- KEYS  1 processing list   2 holders   3 cancelled   4 hash of the parent   5 leases   6 given back   7 queue
 --       8 forgiven
 -- ARGV  1 holder ("<attempt> <processing list>")
---       2 how many children are staged; -1 to take those of the field `children`, which an older worker has pushed
---       3 bytes that the field `children` may have; without it where it would have more
---       4 seconds that hashes of children of an earlier phase last
---       5 percent of the parent's progress that its children stand for   6… field, value, …
--- Returns 1, also when this very call has been carried out before and its reply was lost; 0 where the job isn't ours
---   any more; 2 where it was cancelled; 3 where staged children are missing, as after a failover.
+--       2 number of staged children; -1 to use those of the field `children`, which an older worker has pushed
+--       3 largest size of the field `children` in bytes; a larger field is left out
+--       4 seconds after which hashes of children of an earlier phase expire
+--       5 percentage of the parent's progress that its children make up   6… field, value, …
+-- Returns 1, also if the same call was already carried out and its reply was lost; 0 if this worker no longer holds the
+--   job; 2 if it was cancelled; 3 if staged children are missing, as after a failover.
 -- Atomic because a worker that dies in between would leave children without a parent that waits for them, or
 -- push them twice.
 
@@ -35,7 +35,7 @@ local is_adoption = ARGV[2] == "-1"
 if not is_adoption and redis.call("LLEN", staged_of .. job) ~= tonumber(ARGV[2]) then
   return 3
 end
--- As at any end of a claim: a stranger that took the key out of our list runs the job.
+-- As at any end of a claim: if other software took the key out of the list, it runs the job.
 local list = redis.call("LPOS", KEYS[1], job) and KEYS[1] or redis.call("LPOS", KEYS[7], job) and KEYS[7]
 if not list then
   return 0
@@ -47,7 +47,7 @@ for start = 0, is_adoption and -1 or tonumber(ARGV[2]) - 1, page do
 end
 
 begin_though_full()
--- The next phase has all attempts again; their numbers go on.
+-- The next phase has a new set of attempts. Their numbers continue.
 redis.call("HSET", KEYS[8], job, string.match(ARGV[1], "^%d+"))
 add_to(totals_of .. KEYS[7], "divided", 1)
 

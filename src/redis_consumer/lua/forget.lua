@@ -1,9 +1,9 @@
--- Remove the hash of a job that has ended, and what is noted of it: from done or failed to gone.
+-- Remove the hash of an ended job and all data about it: from done or failed to gone.
 --
 -- KEYS  1 hash of the job   2 dead letters   3 attempts   4 given back   5 forgiven   6 holders
--- ARGV  1 its updated_at, as it was seen
--- Returns 1, or 0 where the job has changed since then: nothing is removed.
--- Atomic because a job that is retried between look and removal would be lost.
+-- ARGV  1 its updated_at, as the caller read it
+-- Returns 1, or 0 if the job has changed since then: nothing is removed.
+-- Atomic because a job that is retried between check and removal would be lost.
 
 expect("list", KEYS[2])
 expect("hash", KEYS[3], KEYS[4], KEYS[5], KEYS[6])

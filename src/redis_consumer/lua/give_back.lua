@@ -3,12 +3,12 @@
 -- KEYS  1 processing list   2 holders   3 hash of the job   4 leases   5 attempts   6 given back   7 completed   8 queue
 --       9 recovered   10 forgiven   11 totals   12 workers
 -- ARGV  1 holder ("<attempt> <processing list>")
---       2 "next" (taken again at once), "crashed" (likewise, but the attempt counts) or "last" (end of the line,
---       after an outage)
---       3 how often an outage may be blamed while other jobs succeed   4 what went wrong, "" for nothing
---       5 name of the worker where the job ran out of time, else ""
--- Returns 1; 0 where the job isn't ours any more: nothing is pushed; 2 where it has run out of time often enough: it is
---   still ours, to be settled as failed.
+--       2 "next" (to the front), "crashed" (to the front, and the attempt counts) or "last" (to the back, after an
+--       outage)
+--       3 outages that aren't counted while other jobs succeed   4 the error, "" for none
+--       5 name of the worker if the job exceeded its time, else ""
+-- Returns 1; 0 if this worker no longer holds the job: nothing is pushed; 2 if it exceeded its time too often: this
+--   worker still holds it, and settles it as failed.
 -- Atomic because a worker that dies between the two steps would lose the job or leave it twice.
 
 expect("list", KEYS[1], KEYS[8])
@@ -28,7 +28,7 @@ if not redis.call("LPOS", KEYS[1], job) then
   end_claim()
   return 0
 end
--- The second time is one too many, unless the cause may be this very worker and another one can try.
+-- The job fails the second time, unless this worker may be the cause and another one can run it.
 if ARGV[5] ~= "" and kind_of(job) == "hash" then
   local count, worker = string.match(text_in(job, "timed_out") or "", "^(%d+) (.+)$")
   count = number_of(count) + 1
@@ -43,8 +43,8 @@ if ARGV[5] ~= "" and kind_of(job) == "hash" then
 end
 local is_counted = ARGV[2] == "crashed"
 if ARGV[2] == "last" then
-  -- A job whose outages fall between successes of others may be their cause: its attempts count from then on.
-  -- Once two did, it is enough that what was away came back in between: the others may all be done by then.
+  -- If other jobs succeed between the outages of a job, it may be their cause. Its attempts count from then on. After two
+  -- such outages, it is enough that the service responded in between, because all other jobs may be done by then.
   local completed = number_of(redis.call("GET", KEYS[7]))
   local recovered = number_of(redis.call("GET", KEYS[9]))
   local before = redis.call("HGET", KEYS[6], job) or ""

@@ -1,9 +1,9 @@
--- Give runs whose objects may be removed: their jobs have ended by another run, or are gone.
+-- Give runs whose objects can be removed, because their jobs ended with another run or are gone.
 --
 -- KEYS  1 leftovers
--- ARGV  1 runs at most   2 ms after which one that isn't removed is given again
+-- ARGV  1 most runs   2 ms after which a run that isn't removed is given again
 -- Returns {attempt, key of the job, its output_file_name or "", its provenance_file_name or "", …}.
--- Atomic because two workers that look at once would do the same work; a worker that dies over it loses none.
+-- Atomic because two workers at the same time would do the same work. If a worker dies, no run is lost.
 
 expect("zset", KEYS[1])
 local now = now_ms()

@@ -1,7 +1,7 @@
--- Give what a hash holds, to show it.
+-- Give the fields of a hash, to show them.
 --
 -- KEYS  1 hash
--- Returns {field, value, …}: all of them, or some where the hash is too large; none where it is gone, or no hash.
--- Atomic because the hash might grow between a look at its size and the reading.
+-- Returns {field, value, …}: all fields, or some if the hash is too large; none if it is gone or isn't a hash.
+-- Atomic because the hash could grow between the check of its size and the reading.
 
 return kind_of(KEYS[1]) == "hash" and fields_within(KEYS[1], most_bytes) or {}

@@ -1,9 +1,9 @@
--- Say that a worker lives: from absent to registered.
+-- Register a worker: from absent to registered.
 --
 -- KEYS  1 workers   2 processing lists   3 processing list   4 registrations   5 orphans
 -- ARGV  1 name of the worker   2 registration in ms   3 token of this process
--- Returns 0, or the ms after which to ask again, since another worker of this name is registered still: it isn't ours.
--- Atomic because two workers that look and then register would both go on under one name.
+-- Returns 0, or the ms after which to try again, because another worker with this name is still registered.
+-- Atomic because two workers that check and then register would both use one name.
 
 expect("zset", KEYS[1])
 expect("set", KEYS[2])
@@ -13,7 +13,7 @@ local now = now_ms()
 local deadline = redis.call("ZSCORE", KEYS[1], ARGV[1]) or "0"
 local until_ms = tonumber(deadline)
 local registration = redis.call("HGET", KEYS[4], ARGV[1])
--- By its token a worker knows its own registration, whose reply was lost.
+-- The token identifies the worker's own registration, if its reply was lost.
 if until_ms > now and string.match(registration or "", "^%S*") ~= ARGV[3] then
   local length = length_of(registration, ARGV[2])
   if until_ms <= now + length then

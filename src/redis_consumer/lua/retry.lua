@@ -1,8 +1,8 @@
--- Give a dead letter another life: from failed to waiting, with all its attempts.
+-- Return a dead letter to its queue: from failed to waiting, with a new set of attempts.
 --
 -- KEYS  1 dead letters   2 queue   3 hash of the job   4 attempts   5 given back   6 forgiven
 -- ARGV  1 now (ISO 8601)   2 who asked
--- Returns 1, or 0 where the job is no dead letter, or its hash is gone: then it is only taken off the list.
+-- Returns 1, or 0 if the job isn't a dead letter or its hash is gone: then it is only removed from the list.
 -- Atomic because a job that is on the list and in the queue would be retried twice.
 
 expect("list", KEYS[1], KEYS[2])
@@ -30,7 +30,7 @@ end
 if parent then
   local state, cancelled = text_in(family_of .. parent, "state"), text_in(family_of .. parent, "cancelled")
   if state == "waiting" and not cancelled then
-    -- Its parent waits for others still: it counts as open again.
+    -- Its parent still waits for other children: this child counts as open again.
     redis.call("SADD", open_of .. parent, job)
     add_to(family_of .. parent, "failed", -1)
     kin.add_progress(parent, kin.percent_of(text_in(job, "progress")) - 100)
@@ -39,7 +39,7 @@ if parent then
   end
 end
 if redis.call("EXISTS", family_of .. job) == 1 then
-  -- It goes on where it failed, with what its children gave.
+  -- It continues where it failed, with the results of its children.
   for _, kind in ipairs({family_of, children_of, open_of}) do
     redis.call("PERSIST", kind .. job)
   end

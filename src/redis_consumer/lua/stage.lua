@@ -1,12 +1,12 @@
 -- Write the hashes of some children of a running job, which aren't in their queues yet: claimed stays claimed.
 --
 -- KEYS  1 holders   2 cancelled   3 hash of the parent
--- ARGV  1 holder ("<attempt> <processing list>")   2 how many children are staged already
---       3 seconds that a child's hash lasts at most
+-- ARGV  1 holder ("<attempt> <processing list>")   2 number of children that are already staged
+--       3 seconds after which a child's hash expires at the latest
 --       4… of each child: key, number of texts that follow, field, value, …
--- Returns 1, also when this very call has been carried out before; 0 where the job isn't ours any more; 2 where it was
---   cancelled; 3 where children that were staged before are missing, as after a failover.
--- Atomic because a run that has lost the job would write over the children of the one that has it.
+-- Returns 1, also if the same call was already carried out; 0 if this worker no longer holds the job; 2 if it was
+--   cancelled; 3 if children that were staged before are missing, as after a failover.
+-- Atomic because a run that has lost the job would overwrite the children of the current run.
 
 expect("hash", KEYS[1])
 expect("set", KEYS[2])

@@ -1,26 +1,26 @@
--- Return jobs that nobody holds any more to their queue: from claimed to waiting. And tell parents of children that
--- ended without a word: by a worker that knows no families, or by expiry.
+-- Return jobs whose lease ran out to their queue: from claimed to waiting. Also count children that ended without notice:
+-- a worker without support for families ran them, or they expired.
 --
 -- KEYS  1 queue   2 leases   3 holders   4 processing lists   5 orphans   6 lock   7 workers
 --       8 registrations   9 rates   10 attempts   11 given back
---       12 forgiven   13 dead letters   14 parents that wait for children   15 moment of the last sweep
+--       12 forgiven   13 dead letters   14 parents that wait for children   15 time of the last sweep
 -- ARGV  1 ms for which no other sweep may run   2 ms after which an entry without a lease counts as stranded
 --       3 jobs at most   4 prefix of processing lists, up to the worker's name
---       5 first minute (ISO 8601) whose number of completed jobs is kept   6 children to look at, at most
---       7 lease in ms, where a worker hasn't told its own   8 seconds that hashes of ended jobs last; 0 for ever
+--       5 first minute (ISO 8601) whose number of completed jobs is kept   6 most children to check
+--       7 lease in ms, for workers that haven't registered one   8 seconds until hashes of ended jobs expire; 0: never
 -- Returns {leases in doubt, job, list that it was in, attempt that ran ("" where none is known), …} of those returned,
---   or {-1} where another sweep ran just now.
--- A lease ends at a moment of the server's clock, which may be set. So a lease is in doubt that lies further in the future
--- than it is long (the clock was set back), and one that is over where the last sweep was long ago (it was set forward, or
--- Redis was away). It is void once it has been seen unchanged for longer than workers take to renew.
--- Atomic because a lease that is renewed between look and move would leave a job running and waiting at once.
+--   or {-1} if another sweep has just run.
+-- A lease ends at a time of the server's clock, which can be changed. A lease is in doubt if it ends later than its full
+-- length from now (the clock was set back). It is also in doubt if it ran out and the last sweep was long ago (the clock was
+-- set forward, or Redis was unavailable). It is void if it stays unchanged for longer than workers need to renew it.
+-- Atomic because a lease that is renewed between check and move would leave a job running and waiting at the same time.
 
 expect("list", KEYS[1], KEYS[13])
 expect("zset", KEYS[2], KEYS[7], KEYS[14])
 expect("hash", KEYS[3], KEYS[5], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], totals_of .. KEYS[1])
 expect("set", KEYS[4])
 expect("string", KEYS[6], KEYS[15])
--- A lock that holds for longer than it was set for is one from before the clock was set back.
+-- A lock that lasts longer than its full length was set before the clock was set back.
 if redis.call("PTTL", KEYS[6]) > tonumber(ARGV[1]) then
   redis.call("UNLINK", KEYS[6])
 end
@@ -34,7 +34,7 @@ redis.call("SET", KEYS[15], now)
 local returned, seen = {0}, {}
 
 local function give_back(list, job, how, attempt)
-  -- A list that a stranger has written over has lost its jobs.
+  -- If other software overwrote a list, its jobs are lost.
   local is_lost = kind_of(list) ~= "list" and kind_of(list) ~= "none"
   if is_lost or redis.call("LREM", list, 1, job) > 0 then
     redis.call("RPUSH", KEYS[1], job)
@@ -50,7 +50,7 @@ local function note(name, mark)
   seen[#seen + 1] = mark
 end
 
--- Return those jobs of a part of the leases whose lease is over or void.
+-- Return the jobs of a part of the leases that have ended or are void.
 local function sweep_leases(first, last_ms, is_doubtful)
   local found = redis.call("ZRANGEBYSCORE", KEYS[2], first, last_ms, "WITHSCORES", "LIMIT", 0, ARGV[3])
   for index = 1, #found, 2 do
@@ -75,7 +75,7 @@ end
 sweep_leases("-inf", now, function() return is_late end)
 sweep_leases("(" .. now + ARGV[7], "+inf", function(deadline, length) return deadline > now + length end)
 
--- A worker that died between move and lease, or that knows no leases, leaves an entry without one.
+-- A worker that died between move and lease, or that doesn't use leases, leaves an entry without a lease.
 for _, list in ipairs(redis.call("SMEMBERS", KEYS[4])) do
   local entries = kind_of(list) == "list" and redis.call("LRANGE", list, 0, ARGV[3]) or {}
   for _, job in ipairs(entries) do
@@ -113,10 +113,10 @@ end
 redis.call("DEL", KEYS[5])
 write("HSET", KEYS[5], seen)
 
--- Those that were looked at longest ago first; of a large family some at a time.
+-- Those whose last check is oldest come first. Large families are checked in batches.
 local kin, left = families(), tonumber(ARGV[6])
 for _, parent in ipairs(redis.call("ZRANGEBYSCORE", KEYS[14], "(" .. now, "+inf", "LIMIT", 0, page)) do
-  redis.call("ZADD", KEYS[14], now, parent) -- looked at before the clock was set back
+  redis.call("ZADD", KEYS[14], now, parent) -- checked before the clock was set back
 end
 for _, parent in ipairs(redis.call("ZRANGE", KEYS[14], 0, page)) do
   if left <= 0 then
@@ -126,10 +126,10 @@ for _, parent in ipairs(redis.call("ZRANGE", KEYS[14], 0, page)) do
   local family = family_of .. parent
   redis.call("ZADD", KEYS[14], now, parent)
   if not pcall(kin.prepare, parent) then
-    -- Its queue, or that of its own parent, is none at the moment; the other families can do without.
+    -- Its queue, or the queue of its own parent, isn't a list at the moment. Other families aren't affected.
     left = left - 1
   elseif not redis.call("HGET", family, "state") then
-    -- Somebody deleted what we knew, and children may have counted since; a worker finds out what is left of it.
+    -- The family's keys were deleted, and children may have ended since. A worker finds out what is left.
     redis.call("ZREM", KEYS[14], parent)
     redis.call("RPUSH", KEYS[1], parent)
   elseif kind_of(parent) ~= "hash" then
@@ -155,7 +155,7 @@ for _, minute in ipairs(redis.call("HKEYS", KEYS[9])) do
     redis.call("HDEL", KEYS[9], minute)
   end
 end
--- A stranger that ends a job which we ran before knows nothing of these; a few each time, they don't pile up. Dead
+-- Other software that ends a job doesn't remove these keys. A few are removed in each sweep, so they don't accumulate. Dead
 -- letters keep theirs.
 for _, job in ipairs(redis.call("HRANDFIELD", KEYS[10], 5) or {}) do
   local kind = kind_of(job)

@@ -3,9 +3,9 @@
 -- KEYS  1 processing list   2 holders   3 cancelled   4 hash of the job   5 leases   6 attempts   7 given back
 --       8 queue   9 forgiven
 -- ARGV  1 holder ("<attempt> <processing list>")   2… field, value, …
--- Returns 1; 0 where the job isn't ours any more, or its hash is gone, which ends the claim; 2 where it, or its
---   parent, was cancelled: nothing is written.
--- Atomic because a job that is taken from us between check and write would show a stranger's progress.
+-- Returns 1; 0 if this worker no longer holds the job, or its hash is gone, which ends the claim; 2 if the job or its
+--   parent was cancelled: nothing is written.
+-- Atomic because a job that another worker takes between check and write would show the progress of the wrong run.
 
 expect("list", KEYS[1], KEYS[8])
 expect("hash", KEYS[2], KEYS[6], KEYS[7], KEYS[9])
@@ -20,14 +20,14 @@ if kin then
   kin.prepare(job)
 end
 if not redis.call("LPOS", KEYS[1], job) then
-  -- A janitor has put it back: as long as nobody has taken it, it still is ours.
+  -- A janitor has put it back. This worker still holds it until another one takes it.
   if redis.call("LREM", KEYS[8], 1, job) == 0 then
     return 0
   end
   redis.call("LPUSH", KEYS[1], job)
 end
 if kind_of(job) ~= "hash" then
-  -- Left in the list, it would look to the autoscaler like a busy worker for ever.
+  -- If it stayed in the list, the autoscaler would count a busy worker for ever.
   redis.call("LREM", KEYS[1], 1, job)
   redis.call("ZREM", KEYS[5], job)
   redis.call("SREM", KEYS[3], job)

@@ -1,4 +1,4 @@
-"""Where objects come from and go to: the bucket, by download, upload and link (contract, section 3)."""
+"""Downloads objects from the bucket, uploads objects to it, and makes links to them (contract, section 3)."""
 
 from __future__ import annotations
 

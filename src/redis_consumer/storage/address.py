@@ -1,4 +1,4 @@
-"""Which bucket does a URL name?"""
+"""Reads the URL of a bucket."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _ALLOWED = "s3://bucket, gs://bucket, az://container (each with or without /pref
 
 @dataclass(frozen=True)
 class BucketAddress:
-    """A bucket and the part of it that is ours.
+    """A bucket and the part of it that the worker uses.
 
     Attributes:
         scheme: one of `SCHEMES`.
         bucket: name of the bucket or container; the absolute path of the folder for ``file``.
-        prefix: what all our keys begin with in the bucket, no slash at its ends; empty for none.
+        prefix: first part of all keys in the bucket, without a slash at its ends; empty for none.
     """
 
     scheme: str
@@ -31,8 +31,7 @@ class BucketAddress:
     def parse(cls, url: str) -> BucketAddress:
         """Read a bucket's URL.
 
-        Scheme and bucket names may be written in capitals, as the contract has it; folders and prefixes stay
-        as they are.
+        Scheme and bucket names can be in upper case, as in the contract. Folders and prefixes are case-sensitive.
 
         >>> BucketAddress.parse("S3://Images/plate-1/")
         BucketAddress(scheme='s3', bucket='images', prefix='plate-1')
@@ -40,7 +39,7 @@ class BucketAddress:
         '/data/my bucket'
 
         Raises:
-            SettingsError: it is no URL of a bucket; the message lists what is.
+            SettingsError: it isn't a URL of a bucket. The message lists the forms that are accepted.
         """
         parts = urlsplit(url.strip())
         if parts.scheme not in SCHEMES:
@@ -68,7 +67,7 @@ class BucketAddress:
 
     @property
     def label(self) -> str:
-        """The bucket's URL as scientists may read it in a job's reason; without the path of a local folder."""
+        """The bucket's URL for a job's reason, without the path of a local folder."""
         return "the local folder" if self.scheme == "file" else f"bucket {self.url}"
 
     @property
@@ -79,5 +78,5 @@ class BucketAddress:
         return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
 
     def full_key(self, key: str) -> str:
-        """What the store itself calls an object of ours."""
+        """Give the store's own key of an object."""
         return f"{self.prefix}/{key}" if self.prefix else key

@@ -1,4 +1,4 @@
-"""What can be done with the objects of a bucket?"""
+"""Reads, writes, lists and deletes the objects of a bucket."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Field of a job whose value is downloaded; messages name it.
+# Field of a job whose value is downloaded. Messages name it.
 _INPUT_FIELD = "field input_file_name"
 
 # Each costs a request and a file; an image of 40,000 x 40,000 pixels in chunks of 256 has 25,000.
@@ -37,10 +37,10 @@ _MOST_OBJECTS = 200_000
 class Storage:
     """A bucket: S3, GCS, Azure, a local folder, or memory. Contract, sections 3 and 6.
 
-    Connections are opened on first use and kept. One object may be used from several threads, but not in a process
-    forked after its first use. All methods raise `StorageUnavailable` where the store doesn't answer after bounded
-    retries, `SettingsError` where bucket or credentials are wrong, `PermanentError` where they don't suffice and
-    `InvalidJob` for a key that would leave the bucket.
+    Connections are opened at the first use and kept. Several threads can use one object, but not a process that was
+    forked after its first use. All methods raise `StorageUnavailable` if the store doesn't respond after the retries,
+    `SettingsError` if the bucket or the credentials are wrong, `PermanentError` if the credentials don't suffice, and
+    `InvalidJob` for a key that leads out of the bucket.
 
     >>> storage = Storage("memory://")
     >>> storage.write_bytes("uploads/a.txt", b"hello")
@@ -82,7 +82,7 @@ class Storage:
         return self._links.bucket_url
 
     def key_of(self, key_or_url: str) -> str:
-        """Key of an object that is named by it or by one of its URLs.
+        """Give the key of an object from its key or one of its URLs.
 
         Raises:
             InvalidJob: it isn't one of this bucket.
@@ -94,7 +94,7 @@ class Storage:
         return self._stores.reader()
 
     def get_download_path(self, filepath: str, download_dir: str | os.PathLike[str] | None = None) -> str:
-        """Local path to which `download` writes an object; its folders are made.
+        """Give the local path to which `download` writes an object, and make its folders.
 
         Args:
             filepath: key or URL of the object.
@@ -114,7 +114,7 @@ class Storage:
     def download(self, filepath: str, download_dir: str | os.PathLike[str] | None = None) -> str:
         """Download an object and give its local path.
 
-        The path is `download_dir` and the key without its first part. The file appears only once it is complete.
+        The path is `download_dir` and the key without its first part. The file appears only when it is complete.
 
         Args:
             filepath: key of the object, or one of its URLs.
@@ -142,7 +142,7 @@ class Storage:
 
         Raises:
             ObjectNotFound: there are none.
-            InvalidJob: as `download`; the limit holds for all of them together. Or there are too many.
+            InvalidJob: as `download`, with one limit for all of them together; or there are too many objects.
         """
         import obstore
 
@@ -257,7 +257,7 @@ class Storage:
         return transfer.start(self._stores.reader(), self._address, key, max_bytes).read()
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object of this key. A missing bucket can't be told from a missing object here."""
+        """Say whether an object exists. A missing bucket looks like a missing object here."""
         import obstore
 
         key = self._links.key_of(key)
@@ -269,7 +269,7 @@ class Storage:
         return True
 
     def size(self, key: str) -> int | None:
-        """Bytes of an object, None where there is none."""
+        """Give the size of an object in bytes, None if there is no such object."""
         import obstore
 
         key = self._links.key_of(key)
@@ -280,7 +280,7 @@ class Storage:
             return None
 
     def list_keys(self, prefix: str) -> Iterator[str]:
-        """Keys of all objects below a folder, read a page at a time."""
+        """Give the keys of all objects below a folder, read page by page."""
         import obstore
 
         folder = check_key(prefix.strip("/"))
@@ -293,7 +293,7 @@ class Storage:
             yield from (str(entry["path"]) for entry in page)
 
     def delete(self, key: str) -> None:
-        """Delete an object; nothing happens where there is none."""
+        """Delete an object, if it exists."""
         import obstore
 
         key = check_key(key)
@@ -301,7 +301,7 @@ class Storage:
             obstore.delete(self._stores.writer(), key)
 
     def list_folders(self, prefix: str) -> list[str]:
-        """Names of the folders right below `prefix`, sorted; none where there is no such prefix.
+        """Give the sorted names of the folders directly below `prefix`; none if the prefix doesn't exist.
 
         Args:
             prefix: a folder such as ``models``; empty for the whole bucket.
@@ -314,10 +314,10 @@ class Storage:
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found["common_prefixes"])
 
     def get_public_url(self, key: str) -> str:
-        """Link to an object: plain, or signed and expiring, as ``result_urls`` has it.
+        """Give a link to an object: plain, or signed and expiring, as ``result_urls`` says.
 
-        A local folder and memory know no signatures; their links are plain. A signed link ends with the object's name,
-        behind ``#``, which no store is sent: the kiosk's client saves a result under what follows the last slash.
+        A local folder and memory have no signatures, so their links are plain. A signed link ends with ``#`` and the
+        object's name. This part isn't sent to the store. The kiosk's client uses it as the name of the result's file.
         """
         import obstore
 
@@ -330,20 +330,20 @@ class Storage:
         return f"{signed}#/{quote(posixpath.basename(key))}"
 
     def prepare(self) -> None:
-        """Find what is wrong with the settings before the first job, without asking the store; see `check` for that.
+        """Check the settings before the first job, without a request to the store. `check` sends a request.
 
-        A local folder exists and may be written, a file of credentials can be read, keys have their form.
+        A local folder must exist and be writable, a file of credentials readable, and keys well-formed.
 
         Raises:
-            SettingsError: which one isn't so, and what to do.
+            SettingsError: one of these is wrong. The message says which, and what to do.
         """
         self._stores.prepare()
 
     def check(self) -> str:
-        """Ask the bucket for a sign of life, one try, and say in words what answered. Nothing is written.
+        """Send one request to the bucket and describe what responded. Nothing is written.
 
         Raises:
-            ConsumerError: it gives none; the message says what to fix.
+            ConsumerError: it doesn't respond. The message says what to fix.
         """
         import obstore
 

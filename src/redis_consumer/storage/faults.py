@@ -1,4 +1,4 @@
-"""What does an error of obstore, or of the local disk, mean for the worker?"""
+"""Converts errors of obstore and of the local disk to the package's errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RIGHTS = {
     "file": "to read and write the folder",
 }
 
-# Errors of the disk that are the job's own fault: its key can't be a file here.
+# Errors of the disk that the job causes: its key can't be a file here.
 _BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ})
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -57,7 +57,7 @@ def _rule(pattern: str, error: type[ConsumerError], words: str) -> _Rule:
     return _Rule(re.compile(pattern), error, words)
 
 
-# The first match wins, so the more special stand above. Status and code are what `_facts` makes of the message.
+# The first match is used, so special cases come first. Status and code are what `_facts` makes of the message.
 _RULES = (
     _rule(
         r"code=(NoSuchBucket|ContainerNotFound|InvalidBucketName)\b|type=FileNotFoundError verb=(upload|list)\b",
@@ -116,7 +116,7 @@ _NO_ANSWER = (
 
 @contextmanager
 def as_ours(address: BucketAddress, verb: str, key: str = "") -> Iterator[None]:
-    """Turn obstore's errors inside the block into ours, cause chained.
+    """Convert obstore's errors inside the block to the package's errors, with the cause chained.
 
     Args:
         address: the bucket.
@@ -125,7 +125,7 @@ def as_ours(address: BucketAddress, verb: str, key: str = "") -> Iterator[None]:
 
     Raises:
         ObjectNotFound: there is no such object.
-        StorageUnavailable: the store doesn't answer, or not for now.
+        StorageUnavailable: the store doesn't respond, or temporarily refuses requests.
         PermanentError: this object may not be read or written.
         SettingsError: bucket, region or credentials are wrong, for every job.
         InvalidJob: the key can't be the name of an object.
@@ -140,7 +140,7 @@ def as_ours(address: BucketAddress, verb: str, key: str = "") -> Iterator[None]:
 
 
 def refuses_access_rules(error: BaseException) -> bool:
-    """Whether GCS refused an upload for the access rule it asked for: the bucket alone says who may read there."""
+    """Say whether GCS refused an upload because of its access rule: only the bucket decides who can read."""
     text = str(error.__cause__ or error).lower()
     return "uniform bucket-level access" in text or "public access prevention" in text
 
@@ -165,9 +165,9 @@ def _translate(error: Exception, address: BucketAddress, verb: str, key: str) ->
 
 
 def _facts(error: Exception, address: BucketAddress, verb: str, key: str) -> str:
-    """What the rules are matched against: kind, verb, status and code, then the text without the user's key.
+    """Give the text for the rules: kind, verb, status and code, and then the message without the user's key.
 
-    The key has to go, or its text could choose the rule.
+    The key is removed, because its text could otherwise match a rule.
     """
     text = str(error).partition("\n\nDebug source:")[0]
     for shown in (address.full_key(key), key) if key else ():
@@ -187,11 +187,11 @@ def _no_answer(text: str) -> str:
 
 @contextmanager
 def local_disk(path: str | os.PathLike[str], *, is_ours: bool = False) -> Iterator[None]:
-    """Turn errors of the local disk inside the block into ours, cause chained.
+    """Convert errors of the local disk inside the block to the package's errors, with the cause chained.
 
     Args:
         path: what is being written.
-        is_ours: whether the name was chosen by us or the settings, so that no job can be blamed for it.
+        is_ours: whether the package or the settings chose the name, and not the job.
 
     Raises:
         InvalidJob: the job's key can't be a path here.
@@ -224,7 +224,7 @@ def local_disk(path: str | os.PathLike[str], *, is_ours: bool = False) -> Iterat
 
 
 def check_room(path: str | os.PathLike[str], size: int, what: str) -> None:
-    """Refuse a temporary file that its disk has no room for, before the first byte is written.
+    """Refuse a temporary file that doesn't fit on its disk, before the first byte is written.
 
     Args:
         path: where it is to be written.

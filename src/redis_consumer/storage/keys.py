@@ -1,4 +1,4 @@
-"""What may an object key be, and which local path does it get?"""
+"""Checks object keys, and gives their local paths."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONTENT_TYPES = {
 
 
 def check_key(key: str, what: str = "object key") -> str:
-    """Give the key without one leading slash, if it can't leave its bucket or folder.
+    """Check that a key can't lead out of its bucket or folder, and give it without a leading slash.
 
     Args:
         key: name of an object, its parts joined by ``/``.
@@ -72,7 +72,7 @@ def _size_problem(key: str, parts: list[str]) -> str | None:
 
 
 def local_path(key: str, download_dir: str | os.PathLike[str]) -> str:
-    """Path below `download_dir` for an object: the key without its first part (contract, section 3).
+    """Give the path below `download_dir` for an object: the key without its first part (contract, section 3).
 
     >>> local_path("uploads/a/b.tif", "/tmp/job")
     '/tmp/job/a/b.tif'
@@ -84,7 +84,7 @@ def local_path(key: str, download_dir: str | os.PathLike[str]) -> str:
 
 
 def output_key(filepath: str | os.PathLike[str], subdir: str | None = None) -> str:
-    """Key under which a local file is uploaded (contract, section 3).
+    """Give the key under which a local file is uploaded (contract, section 3).
 
     >>> output_key("/tmp/job/result.zip", "/plate/1")
     'output/plate/1/result.zip'
@@ -95,7 +95,7 @@ def output_key(filepath: str | os.PathLike[str], subdir: str | None = None) -> s
 
 
 def content_type(key: str) -> str:
-    """Media type of an object by the end of its key; that of plain bytes where it isn't known."""
+    """Give the media type of an object by the suffix of its key; if it isn't known, that of plain bytes."""
     ending = os.path.splitext(key)[1].lower()
     return _CONTENT_TYPES.get(ending) or mimetypes.guess_type("x" + ending)[0] or "application/octet-stream"
 

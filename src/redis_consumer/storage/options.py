@@ -1,4 +1,4 @@
-"""How a bucket may be opened: credentials, links, patience and limits, checked once."""
+"""Defines the options of a bucket: credentials, links, retries and limits. They are checked once."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LONGEST_RETRY_S = 290.0
 
 @dataclass(frozen=True, kw_only=True)
 class StorageOptions:
-    """Everything about a bucket besides its URL; texts that are empty or ``specify_me`` count as None.
+    """All options of a bucket except its URL. Empty texts and ``specify_me`` count as None.
 
-    Without credentials the machine's own are asked for: a role of the pod or instance (S3), workload identity
-    or application default credentials (GCS), a managed identity (Azure). Off such a machine, give them. Keys that
-    stand in the environment under the cloud's own names are taken too.
+    Without credentials, the machine's own are used: a role of the pod or instance (S3), workload identity or
+    application default credentials (GCS), a managed identity (Azure). On any other machine, give credentials. Keys in
+    the environment under the cloud's own names are used too.
 
     Attributes:
         region: region of an S3 bucket.
@@ -34,8 +34,8 @@ class StorageOptions:
         service_account: path of a JSON file with the credentials for GCS. ``gcs_base_url`` in it is followed.
         account_name: storage account for Azure.
         account_key: key of that account, base64.
-        result_urls: ``public`` gives plain links, which work if the bucket lets everybody read;
-            ``signed`` gives links that carry a right to read and expire.
+        result_urls: ``public`` gives plain links, which work if the bucket allows public reads;
+            ``signed`` gives links that include the right to read, and expire.
         signed_url_expire_s: seconds for which a signed link holds, a week at most.
         public_read: whether uploads to GCS ask for the access rule ``public-read``. A bucket with uniform access
             refuses that; the upload is then repeated without.
@@ -80,7 +80,7 @@ class StorageOptions:
 
     @property
     def is_signed(self) -> bool:
-        """Whether links carry a right to read and expire."""
+        """Whether links include the right to read, and expire."""
         return self.result_urls == "signed"
 
     def _check_credentials(self) -> None:
@@ -88,7 +88,7 @@ class StorageOptions:
             missing = "AWS_ACCESS_KEY_ID" if self.access_key_id is None else "AWS_SECRET_ACCESS_KEY"
             raise SettingsError(f"{missing}: missing while its other half is set; set both, or none")
         if self.endpoint and "@" in self.endpoint:
-            # Not shown: what stands there may be a password. It would become part of every link as well.
+            # The value isn't shown, because it may be a password. It would also become part of every link.
             raise SettingsError(
                 "AWS_ENDPOINT_URL: holds a name or password before '@'; give the keys as AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY"

@@ -1,4 +1,4 @@
-"""How does a run read from a bucket without writing anything into it?"""
+"""Reads from a bucket, and writes to a local folder instead of the bucket."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from redis_consumer.storage.bucket import Storage
 
 
 class Overlay:
-    """A bucket to read from, and a folder that takes what is written; what it took is read from there.
+    """A bucket for reading and a folder for writing. Objects that were written are read from the folder.
 
     It has the methods of a `Storage`.
 
     Args:
-        bucket: the bucket; nothing in it is changed.
+        bucket: the bucket. Nothing in it is changed.
         folder: an empty local folder.
     """
 

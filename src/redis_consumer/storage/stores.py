@@ -1,4 +1,4 @@
-"""How are the connections to a bucket opened and kept?"""
+"""Opens and keeps the connections to a bucket."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_REQUEST = timedelta(hours=1)
 _SHORTEST_BACKOFF_S = 0.001
 _LONGEST_BACKOFF_S = 3600.0
 
-# obstore's threads don't survive a fork, and a call in the child would then wait for ever.
+# obstore's threads don't survive a fork, so a call in the child process would wait for ever.
 _used_in_pid: int | None = None
 
 
@@ -43,17 +43,17 @@ class Stores:
         self._asks_public_read = address.scheme == "gs" and options.public_read and not options.is_signed
 
     def reader(self) -> ObjectStore:
-        """Connection for all but uploads."""
+        """Connection for everything except uploads."""
         return self._get("read", self.options.retry_s, None)
 
     def writer(self) -> ObjectStore:
-        """Connection for uploads, which asks GCS to let everybody read what is uploaded."""
+        """Connection for uploads, which asks GCS for public read access to them."""
         if not self._asks_public_read:
             return self.reader()
         return self._get("write", self.options.retry_s, {"x-goog-acl": "public-read"})
 
     def prober(self) -> ObjectStore:
-        """Connection for a sign of life: one try."""
+        """Connection for checks, without retries."""
         if self.address.scheme in {"file", "memory"}:
             return self.reader()
         return self._get("probe", 0.0, None)
@@ -63,7 +63,7 @@ class Stores:
         self._asks_public_read = False
 
     def links(self) -> Links:
-        """The URLs of the bucket, as its server and account have it."""
+        """The URLs of the bucket, for its server and account."""
         endpoint = self.options.endpoint if self.address.scheme == "s3" else None
         if self.address.scheme == "gs" and self.options.service_account:
             endpoint = _read_service_account(self.options.service_account).get("gcs_base_url")
@@ -74,7 +74,7 @@ class Stores:
         return Links(self.address, endpoint.rstrip("/") if endpoint else None, self.options.account_name)
 
     def prepare(self) -> None:
-        """Open a connection and drop it: whatever is wrong without asking the store shows now."""
+        """Open a connection and drop it. This finds every error that needs no request to the store."""
         self.links()
         open_store(self.address, self.options, 0)
         if self.address.scheme == "file":
@@ -123,10 +123,10 @@ def open_store(
 
 
 def check_writable(address: BucketAddress) -> None:
-    """Raise where this user can't write into a bucket that is a local folder.
+    """Check that this user can write to a bucket that is a local folder.
 
     Raises:
-        SettingsError: so it is.
+        SettingsError: the user can't.
     """
     if not os.access(address.bucket, os.W_OK | os.X_OK):
         raise SettingsError(f"bucket {address.url}: this user can't write there; allow it, or name another folder")

@@ -1,4 +1,4 @@
-"""How do bytes get from the bucket to the disk and back, whole or not at all?"""
+"""Downloads and uploads single objects. An incomplete object never appears."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PARTS_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Incoming:
-    """An object whose size is known and allowed, and whose body is still to come."""
+    """An object whose size is known and allowed, and whose content isn't read yet."""
 
     store: ObjectStore
     address: BucketAddress
@@ -38,7 +38,7 @@ class Incoming:
 
     @property
     def size(self) -> int:
-        """Bytes that will come."""
+        """The size of the object in bytes."""
         return self.result.meta["size"]
 
     def read(self) -> bytes:
@@ -49,13 +49,13 @@ class Incoming:
         return content
 
     def save(self, path: str, digest: Any = None) -> None:
-        """Stream the object to a file that appears only once it is complete.
+        """Stream the object to a file that appears only when it is complete.
 
         Args:
             path: of the file.
             digest: of `hashlib`, told of each byte on its way; None for none.
 
-        The store's ETag isn't compared: it is the MD5 of the bytes only for some uploads, and nothing tells which.
+        The store's ETag isn't compared: it is the MD5 of the bytes only for some uploads, and these can't be recognised.
         That no byte is missing is checked by the size, that none is wrong by TLS.
         """
         check_room(path, self.size, f"object {self.key} in {self.address.label}")
@@ -121,7 +121,7 @@ def start(store: ObjectStore, address: BucketAddress, key: str, max_bytes: int |
 
 
 def _check_inside(address: BucketAddress, key: str) -> None:
-    """Refuse a symbolic link out of the folder: who may put one there could read what only the worker may."""
+    """Refuse a symbolic link that leads out of the folder. Otherwise, users could read every file of the worker."""
     root = os.path.realpath(address.bucket)
     if not Path(os.path.realpath(os.path.join(root, key))).is_relative_to(root):
         raise InvalidJob(
@@ -143,7 +143,7 @@ def from_disk(store: ObjectStore, address: BucketAddress, key: str, path: str) -
 def put(
     store: ObjectStore, address: BucketAddress, key: str, source: Path | bytes, part_bytes: int = _PART_BYTES
 ) -> None:
-    """Write an object, its media type told by the end of its key."""
+    """Write an object. Its media type is given by the suffix of its key."""
     import obstore
 
     # A folder on disk has no place for a media type.

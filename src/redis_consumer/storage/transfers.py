@@ -1,4 +1,4 @@
-"""Which objects does a run download and upload, and what was in them?"""
+"""Records the objects that a run downloads and uploads, with their digests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Objects that are listed for one run; of more only their number is known.
+#: Most objects that are listed for one run. Further ones are only counted.
 MOST_LISTED = 100
 
 
@@ -29,13 +29,13 @@ class Moved:
 
 @dataclass(slots=True)
 class Transfers:
-    """What one run has moved, in this order. Other threads than the run's own aren't listened to.
+    """The objects that one run has transferred, in order. Only the run's own thread is recorded.
 
     Attributes:
         downloads: the first `MOST_LISTED` of them.
         uploads: the same.
-        left_out: how many more there were.
-        not_wanted: keys of objects that nobody wants to know of.
+        left_out: number of further objects.
+        not_wanted: keys of objects that aren't recorded.
     """
 
     downloads: list[Moved] = field(default_factory=list)
@@ -61,12 +61,12 @@ def note(transfers: Transfers | None) -> None:
 
 
 def noted() -> Transfers | None:
-    """Where downloads and uploads are to be noted, None where nobody wants to know."""
+    """Give the record of downloads and uploads; None if they aren't recorded."""
     return _noted.get()
 
 
 def new_digest(key: str) -> Any:
-    """A digest for an object that is to be noted, None where it isn't."""
+    """Give a digest for an object that is recorded; None for any other."""
     transfers = noted()
     return None if transfers is None or key in transfers.not_wanted else hashlib.sha256()
 
