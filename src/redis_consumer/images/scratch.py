@@ -1,4 +1,4 @@
-"""Files in which tiles and frames of a result wait until all of it is done."""
+"""Keeps tiles and frames of a result in temporary files until the result is complete."""
 
 from __future__ import annotations
 

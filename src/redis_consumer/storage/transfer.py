@@ -55,7 +55,7 @@ class Incoming:
             path: of the file.
             digest: of `hashlib`, told of each byte on its way; None for none.
 
-        The store's ETag isn't compared: it is the MD5 of the bytes only for some uploads, and these can't be recognised.
+        The store's ETag isn't compared: it is the MD5 of the bytes only for some uploads.
         That no byte is missing is checked by the size, that none is wrong by TLS.
         """
         check_room(path, self.size, f"object {self.key} in {self.address.label}")
