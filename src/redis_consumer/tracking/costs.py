@@ -16,12 +16,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from redis_consumer.errors import InvalidImage
 from redis_consumer.tracking.assignment import Pairs
 from redis_consumer.tracking.regions import Frame, Regions, overlaps
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
+#: Pairs of regions of two frames that are compared. 40,000 cells in a frame of 2048 x 2048 px have about 3 million.
+MAX_PAIRS = 4_000_000
 #: Two regions with a higher cost aren't linked: 4.9 standard deviations of distance, or 4.2 without any overlap.
 LINK_LIMIT = 12.0
 #: Cost of a track that begins. A gap or a division with a higher cost isn't used for it.
@@ -55,15 +58,25 @@ GAP_COST = 1.0
 
 
 def candidates(before: Regions, after: Regions, max_distance_px: float) -> Pairs:
-    """Return the pairs of regions whose centroids are near. Their cost is the distance in pixels."""
+    """Return the pairs of regions whose centroids are near. Their cost is the distance in pixels.
+
+    Raises:
+        InvalidImage: there are more than `MAX_PAIRS`.
+    """
     from scipy.spatial import cKDTree
 
     if not (len(before) and len(after)):
         none = np.zeros(0, np.intp)
         return Pairs(none, none, np.zeros(0))
-    near = cKDTree(before.centroids_px).sparse_distance_matrix(
-        cKDTree(after.centroids_px), max_distance_px, output_type="ndarray"
-    )
+    first, second = cKDTree(before.centroids_px), cKDTree(after.centroids_px)
+    count = int(first.count_neighbors(second, max_distance_px))
+    if count > MAX_PAIRS:
+        raise InvalidImage(
+            f"two successive frames hold {len(before)} and {len(after)} objects, of which {count} pairs are nearer "
+            f"than {max_distance_px:g} px (MAX_DISTANCE), allowed are {MAX_PAIRS} pairs; "
+            "check the segmentation, or ask for a smaller distance"
+        )
+    near = first.sparse_distance_matrix(second, max_distance_px, output_type="ndarray")
     return Pairs(near["i"].astype(np.intp), near["j"].astype(np.intp), near["v"])
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from redis_consumer.errors import InvalidImage
 from redis_consumer.tracking.lineage import check
 from redis_consumer.tracking.linking import Linker, LinkOptions, link_movie
 from redis_consumer.tracking.tracks import Tracking
@@ -152,3 +153,11 @@ def test_whatever_the_frames_every_region_has_one_track_and_the_lineage_holds(fr
             seen.setdefault(label, []).append(number)
     assert {track.label: list(track.frames) for track in tracking.tracks} == seen
     assert list(seen) == sorted(seen) or set(seen) == set(range(1, len(seen) + 1))
+
+
+def test_frames_of_objects_without_end_are_refused_before_they_are_compared() -> None:
+    linker = Linker()
+    pixels = np.arange(1, 256 * 256 + 1).reshape(256, 256)
+    linker.add(pixels)
+    with pytest.raises(InvalidImage, match="hold 65536 and 65536 objects, .* allowed are 4000000 pairs; "):
+        linker.add(pixels)
