@@ -276,6 +276,7 @@ def test_models_are_loaded_before_the_first_job_where_the_settings_say_so(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(consumer.model_server, "metadata", lambda model: asked.append(str(model)))
+    monkeypatch.setattr(consumer, "_measure_call", lambda _: None)  # it needs real metadata
     consumer.warm_up()
     assert asked == []
     settings.use(settings.Settings(warm_up="Nuclear:1, Other:2"))

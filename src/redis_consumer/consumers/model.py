@@ -97,8 +97,8 @@ class ModelConsumer(Consumer):
 
     def _measure_call(self, model: ModelId) -> None:
         """Make a call of a model that runs in this process, to know what calls take."""
-        shape = self._tiling(model).call_shape()
-        if shape is None or not hasattr(self.model_server, "release"):
+        shape = self._tiling(model).call_shape() if hasattr(self.model_server, "release") else None
+        if shape is None:
             return
         self.rest()
         self._ask_server(model, np.zeros(shape, np.float32), self._note_retry)

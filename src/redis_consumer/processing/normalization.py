@@ -63,16 +63,15 @@ def histogram_normalization(image: Array, kernel_size: int | None = None) -> Flo
     def equalize(plane: Array) -> Array:
         from skimage.exposure import equalize_adapthist
 
-        low, high = plane.min(), plane.max()
-        if low == high:
-            return np.zeros_like(plane)
+        if plane.min() == plane.max():
+            return np.zeros(plane.shape)
         kernel = kernel_size or [max(side // CLAHE_KERNEL_FRACTION, 1) for side in plane.shape]
-        stretched = _stretch(plane, low, high)
         return np.asarray(
-            equalize_adapthist(stretched, kernel_size=kernel, clip_limit=CLAHE_CLIP_LIMIT, nbins=CLAHE_BINS)
+            equalize_adapthist(_as_uint16(plane), kernel_size=kernel, clip_limit=CLAHE_CLIP_LIMIT, nbins=CLAHE_BINS)
         )
 
-    return _each_plane(image, equalize)
+    # Nobody holds a plane as float64 while it is equalised: that takes four times its bytes by itself.
+    return _each_plane(image, equalize, np.asarray)
 
 
 def percentile_normalize(image: Array, low: float = 1.0, high: float = 99.8) -> Floats:
@@ -132,17 +131,31 @@ def percentile_threshold(image: Array, percentile: float = 99.9) -> Floats:
     return _each_plane(image, cap)
 
 
+def _as_uint16(plane: Array) -> npt.NDArray[np.uint16]:
+    """Stretch a plane to the whole range."""
+    from skimage.util import img_as_uint
+
+    wide = plane.astype(np.float64)
+    return np.asarray(img_as_uint(_stretch(wide, wide.min(), wide.max())), np.uint16)
+
+
 def _stretch(plane: Array, low: float, high: float) -> Array:
     return np.clip((plane - low) / (high - low), 0, 1)
 
 
-def _each_plane(image: Array, change: Callable[[Array], Array]) -> Floats:
-    """Apply a function to each (Y, X) plane as float64. A plane without pixels doesn't change."""
+def _as_float64(plane: Array) -> Array:
+    return plane.astype(np.float64)
+
+
+def _each_plane(
+    image: Array, change: Callable[[Array], Array], prepare: Callable[[Array], Array] = _as_float64
+) -> Floats:
+    """Apply a function to each (Y, X) plane, by default as float64. A plane without pixels doesn't change."""
     if image.ndim != 4:
         raise ValueError(f"image has the shape {image.shape}; wanted (B, Y, X, C)")
     result = np.empty(image.shape, np.float32)
     if image.size:
         for b, c in np.ndindex(image.shape[0], image.shape[3]):
             # Sums over millions of float32 pixels lose digits, and extreme values overflow.
-            result[b, :, :, c] = change(image[b, :, :, c].astype(np.float64))
+            result[b, :, :, c] = change(prepare(image[b, :, :, c]))
     return result
