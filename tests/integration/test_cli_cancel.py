@@ -45,7 +45,7 @@ def test_running_job_stops_at_its_next_step(cancel: Any, queue: JobQueue, redis_
     job = claimed(queue)
     result = cancel(job.id)
     assert result.exit_code == 0
-    assert "stops it at its next step" in result.stdout
+    assert "stops it at the next step" in result.stdout
     with pytest.raises(JobCancelled):
         queue.update(job, {"progress": 50})
 
@@ -55,7 +55,7 @@ def test_job_that_has_ended(cancel: Any, redis_db: Any, status: str) -> None:
     job_id = submit(redis_db, status=status)
     result = cancel(job_id)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "has ended already" in result.stderr
+    assert "has already ended" in result.stderr
     assert redis_db.hget(job_id, "status") == status
 
 
@@ -70,7 +70,7 @@ def test_key_that_is_no_job(cancel: Any, redis_db: Any) -> None:
     redis_db.lpush("predict:list", "x")
     result = cancel("predict:list")
     assert result.exit_code == 1
-    assert "holds no job" in result.stderr
+    assert "does not hold a job" in result.stderr
 
 
 def test_several_jobs_as_data(cancel: Any, redis_db: Any) -> None:

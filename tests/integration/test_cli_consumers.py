@@ -88,7 +88,7 @@ def test_the_help_of_run_shows_the_options(monkeypatch: pytest.MonkeyPatch, argu
 
 def test_the_help_of_run_says_why_it_shows_none() -> None:
     assert "Options" not in invoke("run", "--help").stdout.replace("Options ─", "")
-    assert "no options of its own" in invoke("run", "-c", "zip", "--help").stdout
+    assert "has no options" in invoke("run", "-c", "zip", "--help").stdout
     assert "No module named" in invoke("run", "-c", "not_there:X", "--help").stderr
 
 

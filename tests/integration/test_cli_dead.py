@@ -72,7 +72,7 @@ def test_list_of_none(dead: Any) -> None:
 def test_job_whose_hash_is_gone_is_listed(dead: Any, queue: JobQueue, redis_db: Any) -> None:
     redis_db.delete(give_up(redis_db, queue))
     [listed] = json.loads(dead("list", "--json").stdout)
-    assert "its hash is gone" in listed["reason"]
+    assert "its hash was deleted" in listed["reason"]
     assert listed["age_s"] is None
 
 
@@ -92,7 +92,7 @@ def test_show_as_data(dead: Any, queue: JobQueue, redis_db: Any) -> None:
 def test_show_of_a_job_that_is_no_dead_letter(dead: Any, redis_db: Any) -> None:
     result = dead("show", submit(redis_db))
     assert result.exit_code == 1
-    assert "no dead letter of queue predict" in result.stderr
+    assert "not a dead letter of queue predict" in result.stderr
 
 
 def test_retry_brings_a_job_back(dead: Any, queue: JobQueue, redis_db: Any) -> None:
@@ -115,7 +115,7 @@ def test_retry_of_all_takes_off_what_is_gone(dead: Any, queue: JobQueue, redis_d
     redis_db.delete(give_up(redis_db, queue))
     result = dead("retry", "--all")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "its hash is gone" in result.stderr
+    assert "its hash no longer exists" in result.stderr
     assert queue.dead_letters() == []
 
 

@@ -42,7 +42,7 @@ def test_a_worker_without_redis_lives_but_is_not_ready(tmp_path: Path, monkeypat
 def test_no_worker_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     result = ask(monkeypatch, f"127.0.0.1:{free_port()}")
     assert result.exit_code == 1
-    assert "no worker answers there" in result.stderr
+    assert "no worker responds there" in result.stderr
 
 
 def test_without_an_address_it_says_which_setting_is_missing() -> None:

@@ -86,7 +86,7 @@ def test_a_finished_job_gives_identical_labels_and_nothing_is_touched(site: Site
     assert result.exit_code == 0, result.output
     assert f"identical: {JOB}" in result.stdout
     assert f"a_feature_0.tif: identical, {before['objects']} objects" in result.stdout
-    assert "Everything that is recorded is the same now." in result.stdout
+    assert "All recorded conditions are the same now." in result.stdout
     assert (site.db.hgetall(JOB), sorted(site.db.keys()), objects(site)) == (before, keys, there)
 
 
@@ -151,17 +151,17 @@ def test_a_changed_input_is_noticed_before_any_work(site: Site, reproduce: Repro
     site.storage.upload_file(tmp_path / "other.tif", IMAGE)
     result = reproduce(JOB)
     assert result.exit_code == 2
-    assert f"can't reproduce: input {IMAGE}: has changed since: its SHA-256 is" in result.stderr
+    assert f"cannot reproduce: input {IMAGE}: has changed: its SHA-256 is" in result.stderr
     assert "predicting" not in result.stderr
 
 
 @pytest.mark.parametrize(
     ("spoil", "arguments", "words"),
     [
-        (lambda site: site.storage.delete(IMAGE), [], f"input {IMAGE}: is gone from the bucket"),
+        (lambda site: site.storage.delete(IMAGE), [], f"input {IMAGE}: not found in the bucket"),
         (lambda site: None, ["--model", f"{MODEL}:9"], "fails now: ModelNotFound: model NuclearSegmentation:9"),
-        (lambda site: site.db.delete(JOB), [], f"{JOB}: there is no such job, or it has expired; name its record"),
-        (lambda site: site.db.delete(JOB) and site.db.set(JOB, "a text"), [], f"{JOB}: there is no such job"),
+        (lambda site: site.db.delete(JOB), [], f"{JOB}: no such job, or it has expired; name its record"),
+        (lambda site: site.db.delete(JOB) and site.db.set(JOB, "a text"), [], f"{JOB}: no such job"),
         (lambda site: site.db.hdel(JOB, "provenance_file_name"), [], f"{JOB}: has no provenance record"),
         (lambda site: site.db.hset(JOB, "status", "predicting"), [], f"{JOB}: is predicting; wait for its result"),
     ],
@@ -187,7 +187,7 @@ def test_a_record_serves_where_hash_and_result_are_gone(site: Site, reproduce: R
         assert found(reproduce(name, "--json"), 0)["note"] == ""
     site.storage.delete(result)
     data = found(reproduce(key, "--json"), 0)
-    assert "the recorded result is gone; its files' checksums were compared" in data["note"]
+    assert "the recorded result no longer exists; the checksums of its files were compared" in data["note"]
 
 
 def test_a_result_that_was_changed_is_told(site: Site, reproduce: Reproduce, tmp_path: Path) -> None:

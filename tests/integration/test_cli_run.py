@@ -56,7 +56,7 @@ def test_archives_of_other_kinds_go_to_the_queue_of_archives(cli: CommandLine, n
     [
         (["--serve", "predict"], "--serve 'predict': must be TYPE=QUEUE, e.g. image=predict"),
         (["--serve", "image="], "must be TYPE=QUEUE"),
-        (["--serve", "zip=a-zip", "--serve", "image=A-Zip"], "--serve: names one queue twice"),
+        (["--serve", "zip=a-zip", "--serve", "image=A-Zip"], "--serve: a queue is named twice"),
         (["--serve", "zip=plates"], "ZipFileConsumer: serves queue 'plates-zip', not 'plates'; run it with --serve"),
         (["--serve", "no-such=x"], 'Invalid `consumer_type`: "no-such"'),
     ],

@@ -81,7 +81,7 @@ def test_running_job_with_its_attempt(status: Any, queue: JobQueue, redis_db: re
     job_id = submit(redis_db)
     claimed(queue)
     text = status(job_id).stdout
-    assert "taken by a worker" in text
+    assert "claimed by a worker" in text
     assert "attempt 1 on pod-1" in text
     found = json.loads(status(job_id, "--json").stdout)
     assert (found["position"], found["attempt"]) == (None, 1)
@@ -90,7 +90,7 @@ def test_running_job_with_its_attempt(status: Any, queue: JobQueue, redis_db: re
 def test_new_job_that_is_in_another_queue(status: Any, redis_db: redis.Redis) -> None:
     job_id = submit(redis_db)
     redis_db.rename("predict", "other")
-    assert "not in queue predict; where it waits in another one" in status(job_id).stdout
+    assert "not in queue predict; if it waits in another queue" in status(job_id).stdout
     assert "1 of 1 in queue other" in status(job_id, "--queue", "Other").stdout
 
 

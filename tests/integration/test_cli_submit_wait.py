@@ -209,7 +209,7 @@ def test_a_result_that_cannot_be_downloaded_is_one_row(cli: CommandLine, redis_d
     finish(redis_db, jobs["b.tif"], output_file_name="output/b.zip", output_url="file:///b.zip")
     (bad, good), errors = rows_of(process)
     assert (bad["status"], bad["result"], bad["output_file_name"]) == ("done", None, "output/gone.zip")
-    assert "the result can't be downloaded: ObjectNotFound" in bad["reason"]
+    assert "the result cannot be downloaded: ObjectNotFound" in bad["reason"]
     assert (cli.folder / good["result"]).read_bytes() == b"PK"
     assert process.returncode == 1, errors
 

@@ -70,7 +70,7 @@ def test_running_job_stays(sweep: Any, queue: JobQueue, redis_db: Any) -> None:
     claimed(queue)
     result = sweep()
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "No job to return" in result.stderr
+    assert "No jobs to return" in result.stderr
 
 
 def test_entry_without_lease_is_noted_then_returned(sweep: Any, queue: JobQueue, redis_db: Any) -> None:
@@ -79,7 +79,7 @@ def test_entry_without_lease_is_noted_then_returned(sweep: Any, queue: JobQueue,
     redis_db.lmove("predict", queue.processing, "RIGHT", "LEFT")
     first = sweep()
     assert first.stdout == ""
-    assert "1 job without a lease noted; sweep again in 5 s" in first.stderr
+    assert "1 job without a lease; sweep again in 5 s" in first.stderr
     name = f"{queue.processing} {job_id}"
     seen_ms = int(redis_db.hget(queue.key("orphans"), name))
     redis_db.hset(queue.key("orphans"), name, seen_ms - round(1000 * ORPHAN_S))

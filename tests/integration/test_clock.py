@@ -159,7 +159,7 @@ def test_the_command_waits_for_living_workers(redis_server: RedisServer, redis_d
     redis_db.zadd(LEASES, {job.id: 1})
     result = CliRunner().invoke(app, ["sweep", "--redis", f"127.0.0.1:{redis_server.port}"])
     assert (result.exit_code, result.stdout) == (0, f"{job.id}\n")
-    assert "renews its leases meanwhile" in result.stderr
+    assert "to renew their leases" in result.stderr
 
 
 @pytest.mark.parametrize("is_same_name", [True, False])

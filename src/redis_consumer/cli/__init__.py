@@ -1,6 +1,7 @@
-"""What can a person ask for at the command line?
+"""The command line.
 
-One file a group of commands; each imports what it needs when it runs, so that ``--help`` and ``run`` start fast.
+Each command has its own file. A command imports what it needs only when it runs, so that ``--help`` and ``run`` start
+fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which queue does a command act on, and under whose name?"""
+"""Opens the queue that a command changes, and names this machine as the one that made the change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def open_queue(client: Any, name: str) -> JobQueue:
-    """Open a queue to change jobs in it; ``updated_by`` says that a person on this machine did it."""
+    """Open a queue to change jobs in it. ``updated_by`` of each job then names the command line of this machine."""
     from redis_consumer import settings
     from redis_consumer.queue import JobQueue
 

@@ -1,4 +1,4 @@
-"""Which commands are there?"""
+"""Lists all commands, in the groups in which the help shows them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,26 @@ from redis_consumer.cli import (
 )
 from redis_consumer.cli.output import exit_codes, notes
 
+#: Commands by the panel of the help that shows them; the most used ones are first.
+PANELS = {
+    "Images": ("submit", "status", "cancel", "reproduce", "demo"),
+    "Workers": ("run", "doctor", "settings", "health"),
+    "Queues": ("queues", "dead", "sweep", "prune", "metrics"),
+    "Authors": ("new-consumer", "consumers"),
+}
+
 
 class _Commands(TyperGroup):
+    def __init__(self, **arguments: Any) -> None:
+        """Sort the commands into their panels."""
+        super().__init__(**arguments)
+        for panel, names in PANELS.items():
+            for name in names:
+                self.commands[name] = command = self.commands.pop(name)
+                command.rich_help_panel = panel  # type: ignore[attr-defined]
+
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; the one place where our errors become exit codes."""
+        """Run a command, and turn our errors into exit codes."""
         with exit_codes():
             return super().invoke(ctx)
 
@@ -59,7 +75,7 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Turn microscopy images in a bucket into label images, at the scale of a Redis queue."""
+    """Segment microscopy images with workers that take jobs from a Redis queue."""
 
 
 for module in (

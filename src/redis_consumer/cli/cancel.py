@@ -1,4 +1,4 @@
-"""``redis-consumer cancel``: how is a job stopped that nobody wants any more?"""
+"""``redis-consumer cancel``: stops jobs that are no longer wanted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from redis_consumer.cli.output import EXIT_FAILED, notes, printable, say, write_
 
 WORDS = {
     "cancelled": "cancelled; it was not running",
-    "stopping": "runs; its worker stops it at its next step",
-    "final": "has ended already; `redis-consumer status JOB` shows how",
-    "gone": "there is no such job, or it has expired",
-    "no job": "the key holds no job",
+    "stopping": "running; its worker stops it at the next step",
+    "final": "has already ended; `redis-consumer status JOB` shows its result",
+    "gone": "no such job, or it has expired",
+    "no job": "this key does not hold a job",
 }
 DONE = ("cancelled", "stopping")
 
@@ -26,14 +26,15 @@ def register(app: typer.Typer) -> None:
 
 
 def cancel(
-    jobs: Annotated[list[str], typer.Argument(help="Keys of jobs, as submit prints them.", metavar="JOB")],
+    jobs: Annotated[list[str], typer.Argument(help="Keys of jobs, as printed by submit.", metavar="JOB")],
     queue: options.JobQueue = None,
     redis: options.Redis = None,
     json: options.Json = False,
 ) -> None:
-    """Cancel jobs: one that waits is taken out of its queue, one that runs stops at its next step.
+    """Cancel waiting or running jobs.
 
-    Both end as failed. Exit code 1 where a job has ended already or is unknown.
+    A waiting job is removed from its queue. A running job stops at its next step.
+    Both end as failed. The exit code is 1 if a job has already ended or is unknown.
     """
     from redis_consumer.cli import connect
     from redis_consumer.cli.queue_state import queue_of

@@ -1,4 +1,4 @@
-"""Is everything there that a worker needs, and what is to be done where it isn't?"""
+"""Checks everything that a worker needs, and says how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 OK, WARNING, FAILED, UNAVAILABLE = "ok", "warning", "failed", "unavailable"
 
-#: Moves such as BLMOVE came with it.
+#: The first version with BLMOVE.
 OLDEST_REDIS = (6, 2)
 
 
@@ -26,8 +26,8 @@ class Finding:
 
     Attributes:
         name: what was looked at.
-        outcome: `OK`; `WARNING`: works, but look at it; `FAILED`: wrong; `UNAVAILABLE`: doesn't answer.
-        text: what was seen and, where something is wrong, what to do.
+        outcome: `OK`; `WARNING`: works, but needs attention; `FAILED`: wrong; `UNAVAILABLE`: does not respond.
+        text: what was found and, if something is wrong, what to do.
     """
 
     name: str
@@ -39,16 +39,16 @@ Check = Callable[[], "tuple[str, str]"]
 
 
 def run_checks(settings: Settings, *, is_writing: bool = False) -> Iterator[Finding]:
-    """Look at everything, one finding a time, as it comes.
+    """Run all checks and yield each finding as soon as it is known.
 
     Args:
         settings: as loaded and in use.
-        is_writing: also write a small object into the bucket.
+        is_writing: also write a small object to the bucket.
     """
     from redis_consumer.cli import connect
 
     given = sum(setting.source != "default" for setting in settings.describe())
-    yield Finding("settings", OK, f"{given} given, the others at their defaults")
+    yield Finding("settings", OK, f"{given} set, all others have their defaults")
     for problem in settings_module.misspelt_variables(_option_variables(settings)):
         yield Finding("settings", WARNING, f"{problem} Rename it, or remove it.")
     yield _look("consumer", lambda: (OK, _consumer(settings)))
@@ -108,7 +108,7 @@ def _consumer(settings: Settings) -> str:
 def _option_variables(settings: Settings) -> list[str]:
     from redis_consumer.consumers.registry import get_consumer_class
 
-    with suppress(ConsumerError):  # a class that can't be found is reported elsewhere
+    with suppress(ConsumerError):  # a missing class is reported elsewhere
         return [name.upper() for name in get_consumer_class(settings.consumer_type).Options.model_fields]
     return []
 
@@ -145,7 +145,7 @@ def _rights(client: Any, settings: Settings) -> tuple[str, str]:
 
 
 def _asks_models(settings: Settings) -> bool:
-    """Whether jobs may use the models that settings name; a class that can't be found is told of elsewhere."""
+    """Whether jobs may use the models that settings name; a missing class is reported elsewhere."""
     from redis_consumer.consumers.model import ModelConsumer
     from redis_consumer.consumers.registry import get_consumer_class
 

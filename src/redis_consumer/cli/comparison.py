@@ -1,4 +1,4 @@
-"""Are two results the same, and if not, how much do they differ?"""
+"""Compares two results file by file, and label images pixel by pixel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from redis_consumer.errors import InvalidImage
 
 Array = npt.NDArray[Any]
 
-#: Files whose bytes hold times or such: they tell nothing about pixels.
+#: Files that contain times, or a different encoding of the same data. They are not compared.
 _NOT_COMPARED = ("summary.csv", ".gif", ".trk", ".trks")
-#: Images of more pixels are told apart by their checksums alone.
+#: Larger images are compared only by checksum.
 MOST_PX = 1 << 28
-#: Beyond this no float tells a whole number from the next one: what is larger is no label.
+#: Above this, a float cannot represent every whole number, so larger values are not labels.
 _HIGHEST_LABEL = 1 << 53
 
 
@@ -31,13 +31,13 @@ class FileDifference:
     """How one file of two results compares.
 
     Attributes:
-        name: within the zip.
-        is_identical: whether each byte, or each pixel, is the same.
-        note: why no pixels were counted, empty where they were or all are the same.
-        pixels: that differ, None where they weren't counted.
-        total: pixels of the image.
-        largest: the largest difference of two pixels that are numbers.
-        objects: labels before and now, None for an image that holds no labels.
+        name: the name in the zip.
+        is_identical: whether all bytes, or all pixels, are the same.
+        note: why pixels were not counted; empty if they were, or if nothing differs.
+        pixels: number of pixels that differ, None if they were not counted.
+        total: number of pixels in the image.
+        largest: the largest difference between two pixels that are numbers.
+        objects: number of labels before and now, None for an image without labels.
     """
 
     name: str
@@ -49,7 +49,7 @@ class FileDifference:
     objects: tuple[int, int] | None = None
 
     def in_words(self) -> str:
-        """One line for people."""
+        """Describe the difference in one line."""
         if self.is_identical:
             return f"{self.name}: identical" + (f", {self.objects[1]} objects" if self.objects else "")
         if self.pixels is None:
@@ -60,12 +60,12 @@ class FileDifference:
         return f"{words}, by {self.largest:g} at most"
 
     def as_data(self) -> dict[str, Any]:
-        """The same for scripts."""
+        """Give the difference as data for scripts."""
         return asdict(self)
 
 
 def compare_zips(before: Path, after: Path) -> list[FileDifference]:
-    """Compare the files of two result zips, sound ones, but those that hold times."""
+    """Compare the files of two valid result zips, except files that contain times."""
     with zipfile.ZipFile(before) as old, zipfile.ZipFile(after) as new:
         sums = [{entry.filename: (entry.file_size, entry.CRC) for entry in each.infolist()} for each in (old, new)]
         names = _compared(sums)
@@ -75,18 +75,18 @@ def compare_zips(before: Path, after: Path) -> list[FileDifference]:
 def compare_sums(
     recorded: Sequence[Mapping[str, Any]], after: Path, *, is_complete: bool = True
 ) -> list[FileDifference]:
-    """Compare a result zip with what a record says of the files of one that is gone.
+    """Compare a result zip with the checksums that a record lists for a deleted result.
 
     Args:
         recorded: ``name``, ``bytes`` and ``crc32`` of each file.
         after: the new zip.
-        is_complete: whether all files are recorded; else those that aren't tell nothing.
+        is_complete: whether the record lists all files. If not, unlisted files are not compared.
     """
     with zipfile.ZipFile(after) as archive:
         new = {entry.filename: (entry.file_size, f"{entry.CRC:08x}") for entry in archive.infolist()}
     old = {each["name"]: (each["bytes"], each["crc32"]) for each in recorded}
     new = new if is_complete else {name: sums for name, sums in new.items() if name in old}
-    note = "differs by its checksum; the recorded result is gone, so pixels can't be counted"
+    note = "the checksum differs; the recorded result was deleted, so pixels cannot be counted"
     return [
         FileDifference(
             name, is_identical=old.get(name) == new.get(name), note="" if old.get(name) == new.get(name) else note
@@ -104,19 +104,19 @@ def _compare_file(
     name: str, old: zipfile.ZipFile, new: zipfile.ZipFile, sums: Sequence[Mapping[str, tuple[int, int]]]
 ) -> FileDifference:
     if any(name not in each for each in sums):
-        return FileDifference(name, is_identical=False, note="is new" if name not in sums[0] else "is missing now")
+        return FileDifference(name, is_identical=False, note="new file" if name not in sums[0] else "missing now")
     if name.lower().endswith(".tif") and max(each[name][0] for each in sums) <= MOST_PX * 4:
         with contextlib.suppress(InvalidImage):
             return compare_images(name, read_member(old, name), read_member(new, name))
     is_same = sums[0][name] == sums[1][name]
-    return FileDifference(name, is_identical=is_same, note="" if is_same else "differs by its checksum")
+    return FileDifference(name, is_identical=is_same, note="" if is_same else "the checksum differs")
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> Array:
     """Read a TIFF of a result zip, of any shape.
 
     Raises:
-        InvalidImage: it is none, damaged, or unpacks to more than `MOST_PX` pixels, or to some that are no numbers.
+        InvalidImage: not an image, damaged, more than `MOST_PX` pixels, or pixels that are not numbers.
     """
     import tifffile
 
@@ -124,19 +124,19 @@ def read_member(archive: zipfile.ZipFile, name: str) -> Array:
     try:
         with tifffile.TiffFile(content) as file:
             if file.series[0].size > MOST_PX or file.series[0].dtype.kind not in "biuf":
-                raise InvalidImage(f"{name}: can't be compared pixel by pixel")
+                raise InvalidImage(f"{name}: cannot be compared pixel by pixel")
             array: Array = file.asarray()
     except InvalidImage:
         raise
     except Exception as error:  # TiffFileError, ValueError, IndexError, struct.error and what decoders raise
-        raise InvalidImage(f"{name}: is no image, or a damaged one") from error
+        raise InvalidImage(f"{name}: not an image, or damaged") from error
     return array
 
 
 def compare_images(name: str, before: Array, after: Array) -> FileDifference:
-    """Compare two images of any shape, pixel by pixel; those of whole numbers count as label images."""
+    """Compare two images of any shape pixel by pixel. Images of whole numbers are treated as label images."""
     if before.shape != after.shape:
-        return FileDifference(name, is_identical=False, note=f"has the shape {after.shape} now, {before.shape} before")
+        return FileDifference(name, is_identical=False, note=f"shape {after.shape} now, {before.shape} before")
     differs = before != after
     if before.dtype.kind == after.dtype.kind == "f":
         differs &= ~(np.isnan(before) & np.isnan(after))
@@ -149,7 +149,7 @@ def compare_images(name: str, before: Array, after: Array) -> FileDifference:
 
 
 def count_labels(image: Array) -> int | None:
-    """Number of objects in a label image (Y, X), of a stack in all its images; None where it holds no labels."""
+    """Count the objects in a label image (Y, X) or in all images of a stack. None if it contains no labels."""
     if image.min(initial=0) < 0 or image.max(initial=0) > _HIGHEST_LABEL:
         return None
     if image.dtype.kind == "f" and not np.array_equal(image, np.rint(image)):

@@ -1,4 +1,7 @@
-"""Which parts do the settings name? The only place of the command line that turns settings into parts."""
+"""Creates the Redis client, the bucket, the model server and the worker from the settings.
+
+No other module of the command line does this.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ if TYPE_CHECKING:
     from redis_consumer.storage import Storage
     from redis_consumer.supervisor import Link
 
-#: A person waits at the terminal; a worker waits for ever.
+#: For a person at a terminal. A worker retries without a limit.
 PERSON_WAITS_S = 5.0
-#: The supervisor has slots to watch meanwhile, and tries again.
+#: Short, since the supervisor must also watch its slots. It tries again later.
 SUPERVISOR_WAITS_S = 1.0
 
 
@@ -36,7 +39,7 @@ def read_settings(
     model_server: str | None = None,
     log_level: str | None = None,
 ) -> Settings:
-    """Load the settings with a command's options on top, and make them those of the whole process.
+    """Load the settings, override them with a command's options, and use them in the whole process.
 
     Raises:
         SettingsError: a value is wrong.
@@ -60,7 +63,7 @@ def read_settings(
 
 
 def start_logs(settings: Settings) -> None:
-    """Log as the settings say; their secrets are masked in every line."""
+    """Set up logging from the settings. Secrets are masked in every line."""
     from redis_consumer.logs import initialize_logger
 
     secrets = (
@@ -85,15 +88,15 @@ def run_worker(
     slots: int | None = None,
     threads: int | None = None,
 ) -> int:
-    """Serve the queues that are named, else that of the settings in use, until a signal comes; give the exit code.
+    """Serve the given queues, or the queue of the settings, until a signal arrives. Return the exit code.
 
     Args:
         get_consumer: makes a consumer from its type and the contract's arguments ``redis_client``,
-            ``storage_client`` and ``queue``; by default any type that the registry finds. Called in each slot.
-        serve: ``TYPE=QUEUE`` for each queue, with the literal name of its list.
+            ``storage_client`` and ``queue``. The default makes any type that the registry finds. Called in each slot.
+        serve: ``TYPE=QUEUE`` for each queue, where ``QUEUE`` is the exact name of the list.
         is_burst: stop as soon as the queues are empty.
-        slots: processes that run jobs of each queue; ``CONCURRENCY`` by default.
-        threads: of each slot that run one job each; ``THREADS`` by default.
+        slots: processes for each queue; ``CONCURRENCY`` by default.
+        threads: threads in each slot, which run one job each; ``THREADS`` by default.
     """
     from redis_consumer.consumers import defaults, registry
     from redis_consumer.queue import JobQueue
@@ -117,7 +120,7 @@ def run_worker(
         for _, name in services
     ]
     if len({queue.name for queue in queues}) < len(queues):
-        raise SettingsError("--serve: names one queue twice; give each queue once")
+        raise SettingsError("--serve: a queue is named twice; name each queue once")
     limits = Limits(
         grace_period_s=settings.grace_period,
         job_timeout_s=settings.job_timeout,
@@ -130,7 +133,7 @@ def run_worker(
     slot_count, thread_count = slots or settings.concurrency, threads or settings.threads
 
     def run_slot(link: Link) -> int:
-        # Among how many slots it shares the machine, and where it finds what another one downloaded.
+        # How many slots share the machine, and the folder in which they share downloaded models.
         shared = {"concurrency": slot_count, "model_cache": settings.model_cache or str(link.folder)}
         settings_module.use(settings.model_copy(update=shared))
         consumer_type, name = services[link.service]
@@ -154,7 +157,7 @@ def run_worker(
 
 
 def _service(text: str) -> tuple[str, str]:
-    """Consumer type and queue of one ``--serve``."""
+    """Split the value of one ``--serve`` into consumer type and queue."""
     consumer_type, equals, queue = text.rpartition("=")
     if not (equals and consumer_type and queue):
         raise SettingsError(f"--serve {text!r}: must be TYPE=QUEUE, e.g. image=predict")
@@ -202,21 +205,21 @@ def _run_slot(
 
 
 def open_redis(deadline_s: float = PERSON_WAITS_S) -> RedisClient:
-    """Connect to Redis for a person, who gets an error after a few seconds."""
+    """Connect to Redis for a person. An error is raised after a few seconds."""
     from redis_consumer.consumers import defaults
 
     return defaults.redis_client(deadline_s=deadline_s)
 
 
 def open_bucket() -> Storage:
-    """Open the bucket; nothing connects yet."""
+    """Open the bucket without connecting yet."""
     from redis_consumer.consumers import defaults
 
     return defaults.storage()
 
 
 def open_model_server(bucket: Storage) -> ModelServer:
-    """Open the model server; models that it runs itself come from the bucket, else the package."""
+    """Open the model server. A model that runs in this process comes from the bucket, or from the package."""
     from redis_consumer.consumers import defaults
 
     return defaults.model_server(defaults.model_store(bucket))

@@ -1,4 +1,4 @@
-"""``redis-consumer consumers``: which consumers are there, and what can be set for one?"""
+"""``redis-consumer consumers``: lists consumers and their options."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ def register(app: typer.Typer) -> None:
 def consumers(
     name: Annotated[
         str | None,
-        typer.Argument(help="One to show with its options: a built-in name, an entry point or package.module:Class."),
+        typer.Argument(
+            help="Consumer to show with its options: a built-in name, an entry point or package.module:Class."
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """List the consumers that a worker can run, where they come from and what they do; broken ones with the reason.
+    """List the consumers that a worker can run, or show one with its options.
 
-    Those are the built-in ones, those that installed packages offer, and the one
-    that CONSUMER_TYPE names.
+    The list has the built-in consumers, those of installed packages and the one
+    that CONSUMER_TYPE names. It says where each comes from and what it does. For a
+    consumer that cannot run, it gives the reason.
     """
     from redis_consumer.cli import connect
     from redis_consumer.consumers import catalogue
@@ -58,7 +61,7 @@ def consumers(
 
 
 def _as_data(listed: Listed) -> dict[str, Any]:
-    """For scripts: also the field of a job that wins over an option's variable, None for an operator's option."""
+    """Give the data for scripts, with the job field that can set an option; None for an operator's option."""
     data = asdict(listed)
     data["options"] = [
         {**option, "field": option["name"] if option["is_per_job"] else None} for option in data["options"]
@@ -86,11 +89,11 @@ def _write_one(listed: Listed) -> None:
         screen.print()
         write_options(listed.options)
     else:
-        screen.print("It has no options of its own.")
+        screen.print("This consumer has no options.")
 
 
 def write_options(shown: Sequence[Option]) -> None:
-    """Write a table of a consumer's options."""
+    """Print a table of a consumer's options."""
     from rich.text import Text
 
     table = _table("Variable", "Field of a job", "Value", "Default", "Meaning")

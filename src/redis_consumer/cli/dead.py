@@ -1,4 +1,4 @@
-"""``redis-consumer dead``: which jobs were given up, why, and what becomes of them?"""
+"""``redis-consumer dead``: lists dead letters, and retries or drops them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 FIELDS = ("original_name", "updated_at", "reason")
 JOB_ID = "predict:cells.tif:0a1b2c3d-0000-4000-8000-000000000000"
-GONE = "its hash is gone: deleted or expired; drop it"
+GONE = "its hash was deleted or has expired; drop it"
 
-Jobs = Annotated[list[str] | None, typer.Argument(help="Keys of jobs, as list prints them.", metavar="JOB")]
+Jobs = Annotated[list[str] | None, typer.Argument(help="Keys of jobs, as printed by list.", metavar="JOB")]
 
 
 @dataclass(frozen=True)
 class Letter:
-    """A job that was given up by no fault of its input.
+    """A dead letter: a job that failed for a reason other than its input.
 
     Attributes:
         job: key of its hash.
-        queue: where it was.
+        queue: the queue that it was in.
         file: name of its input.
-        failed_at: when it was given up.
-        reason: last line of why.
+        failed_at: when it failed.
+        reason: last line of the reason.
     """
 
     job: str
@@ -61,18 +61,20 @@ def register(app: typer.Typer) -> None:
     app.add_typer(
         group,
         name="dead",
-        help="List dead letters, jobs that failed by no fault of their input; run them again or drop them.",
+        help="List, retry or drop dead letters: jobs that failed for a reason other than their input.",
         epilog=notes("redis-consumer dead list", "redis-consumer dead retry --all"),
     )
 
 
 def list_letters(
     queue: options.Queues = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Latest jobs of each queue to show; 0 for all.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="Number of jobs to show for each queue, latest first; 0 for all.")
+    ] = 50,
     redis: options.Redis = None,
     json: options.Json = False,
 ) -> None:
-    """List the jobs that were given up, the latest of each queue first."""
+    """List dead letters, the latest of each queue first."""
     from redis_consumer.cli import connect
     from redis_consumer.cli.actor import open_queue
     from redis_consumer.cli.queue_state import chosen_queues
@@ -93,7 +95,7 @@ def list_letters(
 
 
 def read_letters(queue: JobQueue, limit: int) -> list[Letter]:
-    """Read the latest dead letters of a queue, 0 for all."""
+    """Read the latest dead letters of a queue; a limit of 0 reads all."""
     from redis_consumer.cli.watch import read_fields
 
     job_ids = queue.dead_letters(limit or -1)
@@ -111,7 +113,7 @@ def _write_table(letters: list[Letter]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    # Keys are pasted into other commands, so each stays whole where it can.
+    # Keys are pasted into other commands, so they are shown in full where possible.
     table.add_column("Job", overflow="fold", ratio=3)
     table.add_column("Queue", overflow="fold")
     table.add_column("Failed", no_wrap=True)
@@ -124,12 +126,12 @@ def _write_table(letters: list[Letter]) -> None:
 
 
 def show(
-    job: Annotated[str, typer.Argument(help="Key of a job, as list prints it.", metavar="JOB")],
+    job: Annotated[str, typer.Argument(help="Key of a job, as printed by list.", metavar="JOB")],
     queue: options.JobQueue = None,
     redis: options.Redis = None,
     json: options.Json = False,
 ) -> None:
-    """Show a job that was given up, with all its fields and the whole reason."""
+    """Show a dead letter with all its fields and the full reason."""
     from redis_consumer.cli import connect
     from redis_consumer.cli.actor import open_queue
     from redis_consumer.cli.job_view import read_job, write_job
@@ -140,7 +142,7 @@ def show(
     client = connect.open_redis()
     fields = read_job(client, job)
     if client.lpos(open_queue(client, name).key("dead"), job) is None:
-        fail(f"{job}: no dead letter of queue {name}; `redis-consumer status JOB` shows it", EXIT_FAILED)
+        fail(f"{job}: not a dead letter of queue {name}; `redis-consumer status JOB` shows the job", EXIT_FAILED)
     if json:
         write_json({"job": job, "queue": name, **fields})
     else:
@@ -154,10 +156,11 @@ def retry(
     redis: options.Redis = None,
     json: options.Json = False,
 ) -> None:
-    """Put jobs that were given up back into their queue, with all their attempts; print their keys.
+    """Return dead letters to their queues and print their keys.
 
-    With --all those of --queue, or of QUEUE and SEGMENTATION_QUEUE, the oldest
-    first. Exit code 1 where a JOB is no dead letter or its hash is gone.
+    Each job gets all its attempts again. --all retries all dead letters of --queue,
+    or of QUEUE and SEGMENTATION_QUEUE, the oldest first. The exit code is 1 if a JOB
+    is not a dead letter or its hash no longer exists.
     """
     client, pairs = _chosen(jobs, queue, redis, is_all=everything)
     _settle(client, pairs, _retry, is_all=everything, is_json=json)
@@ -170,10 +173,11 @@ def drop(
     redis: options.Redis = None,
     json: options.Json = False,
 ) -> None:
-    """Take jobs off the dead letters for good; they stay failed. Prints their keys.
+    """Remove jobs from the dead letters and print their keys.
 
-    With --all those of --queue, or of QUEUE and SEGMENTATION_QUEUE. Exit code 1
-    where a JOB is no dead letter.
+    The jobs stay failed. This cannot be undone. --all drops all dead letters of
+    --queue, or of QUEUE and SEGMENTATION_QUEUE. The exit code is 1 if a JOB is not a
+    dead letter.
     """
     client, pairs = _chosen(jobs, queue, redis, is_all=everything)
     _settle(client, pairs, _drop, is_all=everything, is_json=json)
@@ -182,7 +186,7 @@ def drop(
 def _chosen(
     jobs: list[str] | None, queue: str | None, redis: str | None, *, is_all: bool
 ) -> tuple[Any, list[tuple[str, str]]]:
-    """Connect and say which jobs are meant, each with its queue."""
+    """Connect, and list the chosen jobs with their queues."""
     from redis_consumer.cli import connect
     from redis_consumer.cli.actor import open_queue
     from redis_consumer.cli.queue_state import chosen_queues, queue_of
@@ -193,7 +197,7 @@ def _chosen(
     settings = connect.read_settings(redis=redis)
     client = connect.open_redis()
     names = chosen_queues(settings, [queue] if queue else None) if is_all else []
-    # The latest is first in the list; the oldest shall be first in line.
+    # The list begins with the latest job. The oldest one must be retried first.
     pairs += [(job_id, name) for name in names for job_id in reversed(open_queue(client, name).dead_letters())]
     return client, pairs
 
@@ -214,7 +218,7 @@ def _settle(
     is_all: bool,
     is_json: bool,
 ) -> None:
-    """Do it job by job, so that what is printed is done even where Redis goes away in between."""
+    """Change one job at a time, so that every printed job is done even if Redis then becomes unavailable."""
     from redis_consumer.cli.actor import open_queue
 
     queues = {name: open_queue(client, name) for _, name in pairs}
@@ -223,7 +227,7 @@ def _settle(
         outcome = action(queues[name], job_id)
         outcomes.append({"job": job_id, "queue": name, "outcome": outcome})
         if outcome == "none":
-            say(f"{job_id}: no dead letter of queue {name}, or its hash is gone")
+            say(f"{job_id}: not a dead letter of queue {name}, or its hash no longer exists")
         elif not is_json:
             typer.echo(printable(job_id))
     if is_json:

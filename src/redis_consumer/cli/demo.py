@@ -1,4 +1,4 @@
-"""``redis-consumer demo``: what does it look like when all of it works?"""
+"""``redis-consumer demo``: segments an image with a temporary Redis and worker, and writes a report."""
 
 from __future__ import annotations
 
@@ -39,15 +39,19 @@ def demo(
     image: Annotated[
         Path | None,
         typer.Option(
-            "--image", "-i", exists=True, dir_okay=False, help="Image of nuclei; the project's own if left out."
+            "--image", "-i", exists=True, dir_okay=False, help="Image of nuclei; the project's example if left out."
         ),
     ] = None,
     scale: Annotated[
-        float, typer.Option("--scale", "-s", min=1e-6, help="Factor that makes nuclei some 40 pixels wide.")
+        float,
+        typer.Option(
+            "--scale", "-s", min=1e-6, help="Factor to resize by; it should make nuclei about 40 pixels wide."
+        ),
     ] = 0.5,
 ) -> None:
-    """Run an image through a Redis, a worker and the shipped model, all started for it and ended after it.
+    """Segment an example image or your own, without any service, and write a report.
 
+    Starts a Redis and a worker with the shipped model, and stops them at the end.
     Writes the result zip, labels.tif, overlay.png and report.html.
     """
     from redis_consumer.cli import gallery
@@ -69,9 +73,9 @@ def demo(
 
 
 def _remove_earlier(image: Path, results: list[Path]) -> None:
-    """Remove what an earlier run left, which would pass for this one's; never the image itself."""
+    """Remove the files of an earlier run, so that they are not mistaken for new ones. The image is never removed."""
     if image.resolve() in {path.resolve() for path in results}:
-        fail(f"{image} is what the demo writes itself; copy it, or choose another --output", EXIT_USAGE)
+        fail(f"{image} is a file that the demo overwrites; copy it, or choose another --output", EXIT_USAGE)
     for path in results:
         path.unlink(missing_ok=True)
 
@@ -81,12 +85,12 @@ def find_sample() -> Path:
     for folder in (Path(), Path(__file__).resolve().parents[3]):
         if (folder / SAMPLE).is_file():
             return folder / SAMPLE
-    fail(f"{SAMPLE} isn't here; run the demo in the project's folder, or give an image with --image", EXIT_USAGE)
+    fail(f"{SAMPLE} not found; run the demo in the project's folder, or give an image with --image", EXIT_USAGE)
     raise AssertionError
 
 
 def segment(path: Path, output: Path, scale: float) -> tuple[Result, dict[str, str], float]:
-    """Start all parts, submit an image as any producer does, wait for its result and end the parts.
+    """Start Redis and a worker, submit an image as a producer does, wait for the result and stop both.
 
     Args:
         path: the image.
@@ -121,7 +125,7 @@ def segment(path: Path, output: Path, scale: float) -> tuple[Result, dict[str, s
 
 @contextmanager
 def _worker(redis: RedisServer, output: Path) -> Iterator[Popen[bytes]]:
-    """Run a worker on a local bucket with models of its own; its last words are shown where the block fails."""
+    """Run a worker on a local bucket, with models in the worker. If the block fails, show the end of its log."""
     from redis_consumer import settings
     from redis_consumer.cli.embedded import run_worker, tail
 
@@ -142,7 +146,7 @@ def _worker(redis: RedisServer, output: Path) -> Iterator[Popen[bytes]]:
         with run_worker(values, log=log) as worker:
             yield worker
     except Exception:
-        say(f"The worker's last words ({log}):\n{tail(log)}")
+        say(f"End of the worker's log ({log}):\n{tail(log)}")
         raise
     finally:
         settings.use(None)

@@ -1,4 +1,4 @@
-"""What does the difference of two label images look like?"""
+"""Draws the difference between two label images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Array = npt.NDArray[Any]
 
 
 def draw_difference(name: str, before: Path, after: Path, image: Path | None) -> bytes:
-    """Draw where a label image differs in two result zips, as PNG; of a stack the first image that differs.
+    """Draw as PNG where a label image differs in two result zips. For a stack, draw the first image that differs.
 
     Args:
-        name: of the file in both zips.
-        before: one zip; its outlines are yellow.
-        after: the other one; its outlines are blue. Pixels that differ are red.
-        image: what was segmented, drawn below where it can be read and has the same size.
+        name: name of the file in both zips.
+        before: the earlier zip; its outlines are yellow.
+        after: the later zip; its outlines are blue. Pixels that differ are red.
+        image: the segmented image. It is the background if it can be read and has the same size.
     """
     from redis_consumer.processing.render import show_difference, to_png_bytes
 

@@ -1,4 +1,4 @@
-"""``redis-consumer doctor``: what is wrong, and what is to be done?"""
+"""``redis-consumer doctor``: checks a setup and says what to fix."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def doctor(
     redis: options.Redis = None,
     bucket: options.Bucket = None,
     model_server: options.ModelServer = None,
-    write: Annotated[bool, typer.Option("--write", help="Also write a small object into the bucket.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Also write a small object to the bucket.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Check settings, Redis, bucket, model server and models, and say what to fix."""
+    """Check settings, Redis, bucket, model server and models, and show what to fix."""
     from redis_consumer.cli import checks, connect
 
     settings = connect.read_settings(redis=redis, bucket=bucket, model_server=model_server)

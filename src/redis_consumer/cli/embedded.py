@@ -1,4 +1,4 @@
-"""How do a Redis and a worker of our own run beside a command, and end with it?"""
+"""Runs a Redis and a worker as processes of a command, and stops them when it ends."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pathlib import Path
 from redis_consumer.errors import RedisUnavailable, SettingsError
 
 SERVER_VARIABLE = "REDIS_SERVER"
-#: Where `make setup` puts the program: below the checkout that holds this file.
+#: Where `make setup` installs the program, in the clone that contains this file.
 FETCHED_SERVER = Path(__file__).resolve().parents[3] / ".tools" / "redis" / "redis-server"
 START_S, STOP_S = 10.0, 10.0
 
 
 @dataclass(frozen=True)
 class RedisServer:
-    """A Redis that runs beside us, on the loopback address only.
+    """A Redis that a command has started, on the loopback address only.
 
     Attributes:
         host: its address.
         port: its port.
-        password: what it asks for.
-        pid: its process.
+        password: its password.
+        pid: its process id.
     """
 
     host: str
@@ -42,17 +42,17 @@ class RedisServer:
 
 
 def find_redis_server() -> str:
-    """Find the program: the one that REDIS_SERVER names, on the PATH, or fetched by `make` into ``.tools``.
+    """Find redis-server: named by REDIS_SERVER, on the PATH, or installed by `make` in ``.tools``.
 
     Raises:
-        SettingsError: there is none; says how to get one.
+        SettingsError: it was not found; the message says how to install it.
     """
     named = os.environ.get(SERVER_VARIABLE, "")
     for candidate in (named, shutil.which("redis-server"), str(FETCHED_SERVER)):
         if candidate and os.access(candidate, os.X_OK) and Path(candidate).is_file():
             return str(Path(candidate).resolve())
         if named:
-            raise SettingsError(f"{SERVER_VARIABLE} = {named!r}: no program; give the path of redis-server")
+            raise SettingsError(f"{SERVER_VARIABLE} = {named!r}: not a program; set it to the path of redis-server")
     raise SettingsError(
         "no redis-server found; install Redis (apt install redis-server, brew install redis), run `make setup`, "
         f"or name the program in {SERVER_VARIABLE}"
@@ -61,18 +61,18 @@ def find_redis_server() -> str:
 
 @contextmanager
 def run_redis(program: str | None = None) -> Iterator[RedisServer]:
-    """Run an empty Redis that keeps nothing on disk, and end it with the block.
+    """Run an empty Redis that stores nothing on disk, and stop it at the end of the block.
 
     Raises:
-        SettingsError: there is no such program.
-        RedisUnavailable: it doesn't start.
+        SettingsError: redis-server was not found.
+        RedisUnavailable: it does not start.
     """
     program = program or find_redis_server()
     password = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
         port = _free_port()
         config = Path(folder) / "redis.conf"
-        # In a file of ours: on the command line everybody on the machine could read the password.
+        # In a file, since all users of the machine can read the command line and so the password.
         config.touch(mode=0o600)
         config.write_text(
             f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\ndir "{folder}"\n',
@@ -86,11 +86,11 @@ def run_redis(program: str | None = None) -> Iterator[RedisServer]:
 
 @contextmanager
 def run_worker(environment: Mapping[str, str], *, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``redis-consumer run`` as a process of its own, and end it with the block.
+    """Run ``redis-consumer run`` in a separate process, and stop it at the end of the block.
 
     Args:
-        environment: settings of the worker; it sees no settings of this process and no files of them besides.
-        log: file for what it says.
+        environment: settings of the worker. It reads no settings of this process and no settings files.
+        log: file for its output.
     """
     from redis_consumer.settings import Settings
 
@@ -108,7 +108,7 @@ def run_worker(environment: Mapping[str, str], *, log: Path) -> Iterator[subproc
 def run_process(
     command: list[str], *, log: Path, environment: Mapping[str, str] | None = None, folder: str | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program in a process group of its own, so that Ctrl-C reaches us alone; end it by its id with the block."""
+    """Run a program in its own process group, so that Ctrl-C reaches only this process. Stop it after the block."""
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - the commands are ours
             command,
@@ -127,7 +127,7 @@ def run_process(
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that what it started is ended."""
+    """Make SIGTERM and SIGHUP end the block as Ctrl-C does, so that the processes it started are stopped."""
 
     def interrupt(number: int, _frame: object) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
@@ -175,4 +175,4 @@ def _wait_for_redis(process: subprocess.Popen[bytes], port: int, password: str, 
                 client.close()
                 return
         time.sleep(0.01)
-    raise RedisUnavailable(f"the embedded redis-server doesn't start; it said: {tail(log, 3) or 'nothing'}")
+    raise RedisUnavailable(f"the embedded redis-server does not start. Its log ends with: {tail(log, 3) or 'nothing'}")

@@ -1,4 +1,4 @@
-"""What pictures and tables are made of a result for the demonstration?"""
+"""Writes the label image, the overlay and the report of the demo."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from redis_consumer.cli.report import Report, write_report
 from redis_consumer.cli.results import Result
 from redis_consumer.errors import InvalidImage
 
-#: What a gallery consists of, the page to open first.
+#: The files; the page to open is the first one.
 FILES = ("report.html", "overlay.png", "labels.tif")
 
 
 def write_gallery(folder: Path, image_path: Path, result: Result, fields: dict[str, str], elapsed_s: float) -> str:
-    """Write ``labels.tif``, ``overlay.png`` and ``report.html``; give what was found, such as ``2 objects in a.tif``.
+    """Write ``labels.tif``, ``overlay.png`` and ``report.html``. Return a text such as ``2 objects in a.tif``.
 
-    Of a stack, they show the first plane, and say so.
+    For a stack, they show only the first plane, and the text says so.
 
     Args:
-        folder: where to.
+        folder: where the files are written.
         image_path: the image that was submitted.
-        result: how its job ended, with the downloaded zip.
+        result: how its job ended, and the path of the downloaded zip.
         fields: the job's hash.
         elapsed_s: seconds from submission to result.
 
     Raises:
-        InvalidImage: the zip holds no label image, or the image can't be read.
+        InvalidImage: the zip contains no label image, or the image cannot be read.
     """
     from redis_consumer.processing.render import overlay_outlines, to_png_bytes
 
@@ -52,7 +52,7 @@ def write_gallery(folder: Path, image_path: Path, result: Result, fields: dict[s
 
 
 def read_planes(path: Path) -> npt.NDArray[np.float32]:
-    """Read the first channel of all images (times, depths, pages) in a file, (B, Y, X) float32."""
+    """Read the first channel of all images in a file (times, depths, pages) as (B, Y, X) float32."""
     from redis_consumer.images import ImageLimits, read_image, to_batch
 
     planes: npt.NDArray[np.float32] = to_batch(read_image(path, limits=ImageLimits(None, None)))[..., 0]
@@ -60,15 +60,15 @@ def read_planes(path: Path) -> npt.NDArray[np.float32]:
 
 
 def read_labels(path: Path) -> npt.NDArray[np.int32]:
-    """Read the label image out of a result zip: its first ``*_feature_0.tif``, (Y, X) int32.
+    """Read the label image from a result zip: its first ``*_feature_0.tif``, as (Y, X) int32.
 
     Raises:
-        InvalidImage: there is none.
+        InvalidImage: the zip has no such file.
     """
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         names = [name for name in archive.namelist() if name.endswith("_feature_0.tif")]
         if not names:
-            raise InvalidImage(f"{path.name}: holds no file *_feature_0.tif; look at the worker's log")
+            raise InvalidImage(f"{path.name}: contains no file *_feature_0.tif; see the worker's log")
         member = Path(folder) / PurePosixPath(names[0]).name
         member.write_bytes(archive.read(names[0]))
         labels: npt.NDArray[np.int32] = np.rint(read_planes(member)[0]).astype(np.int32)
@@ -76,7 +76,7 @@ def read_labels(path: Path) -> npt.NDArray[np.int32]:
 
 
 def write_labels(path: Path, labels: npt.NDArray[np.int32]) -> None:
-    """Write a label image as integers, which viewers take for labels: uint16, or int32 where that is too small."""
+    """Write a label image as integers, so that viewers show labels: uint16, or int32 for larger values."""
     import tifffile
 
     dtype: Any = np.uint16 if labels.max(initial=0) < 2**16 else np.int32

@@ -1,4 +1,4 @@
-"""``redis-consumer health``: does the worker of this machine live?"""
+"""``redis-consumer health``: checks the worker of this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from redis_consumer.cli.output import EXIT_FAILED, EXIT_USAGE, fail, notes
 
 TIMEOUT_S = 5.0
-#: Where a worker that listens everywhere is asked.
+#: The address to ask if the worker listens on all addresses.
 LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens there
 
 
@@ -20,19 +20,21 @@ def register(app: typer.Typer) -> None:
 
 
 def health(
-    ready: Annotated[
-        bool, typer.Option("--ready", help="Ask whether it takes jobs, not only whether it lives.")
-    ] = False,
+    ready: Annotated[bool, typer.Option("--ready", help="Check that it takes jobs, not only that it runs.")] = False,
 ) -> None:
-    """Ask the worker at HEALTH_ADDRESS how it is: for containers, whose health checks are commands.
+    """Check the worker at HEALTH_ADDRESS. For container health checks.
 
-    Writes its state as JSON. Exit code 1 where it doesn't answer, or isn't ready.
+    Prints its state as JSON. The exit code is 1 if it does not respond or is not
+    ready.
     """
     from redis_consumer.cli import connect
 
     address = connect.read_settings().health_address
     if not address:
-        fail("HEALTH_ADDRESS is empty; give worker and command the same, e.g. 127.0.0.1:8080", EXIT_USAGE)
+        fail(
+            "HEALTH_ADDRESS is empty; set the same value for the worker and this command, e.g. 127.0.0.1:8080",
+            EXIT_USAGE,
+        )
     status, text = _ask(address, "/ready" if ready else "/live")
     typer.echo(text)
     if status != http.client.OK:
@@ -48,7 +50,7 @@ def _ask(address: str, path: str) -> tuple[int, str]:
         reply = connection.getresponse()
         return reply.status, reply.read().decode().strip()
     except (OSError, http.client.HTTPException) as error:
-        fail(f"HEALTH_ADDRESS={address}: no worker answers there ({error or type(error).__name__})", EXIT_FAILED)
+        fail(f"HEALTH_ADDRESS={address}: no worker responds there ({error or type(error).__name__})", EXIT_FAILED)
         raise AssertionError from error
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""``redis-consumer status JOB``: how is one job, and when will it be ready?"""
+"""``redis-consumer status JOB``: shows one job, and estimates when it will be ready."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is to be expected of a job.
+    """Where a job is, and when it will be ready.
 
     Attributes:
-        place: where it is.
-        left_s: estimate of the seconds until it is ready, None where none can be made.
-        note: how the estimate was made, or why there is none; empty for a job that doesn't wait.
+        place: where the job is.
+        left_s: estimated seconds until it is ready, None without an estimate.
+        note: the basis of the estimate, or why there is none; empty for a job that is not waiting.
     """
 
     place: Place
@@ -34,12 +34,12 @@ class Outlook:
 
 
 def show_job(client: Any, job_id: str, *, queue: str | None, is_json: bool) -> None:
-    """Show a job with all its fields and, where it isn't ready, its place and the time left.
+    """Show a job with all its fields. If it is not ready, also show its place and the time left.
 
     Args:
         client: a `RedisClient`.
         job_id: key of its hash.
-        queue: where it waits; None where its key says so.
+        queue: the queue it waits in; None to take the queue from its key.
         is_json: write data for scripts.
 
     Raises:
@@ -57,16 +57,16 @@ def show_job(client: Any, job_id: str, *, queue: str | None, is_json: bool) -> N
 
 
 def read_job(client: Any, job_id: str) -> dict[str, str]:
-    """Read all fields of a job; leave with a message where there is no such job."""
+    """Read all fields of a job. Exit with a message if there is no such job."""
     kind = client.type(job_id)
     if kind != "hash":
-        what = "there is no such job, or it has expired" if kind == "none" else f"the key holds a {kind}, no job"
-        fail(f"{job_id}: {what}; `redis-consumer status` lists the jobs that wait or run", EXIT_FAILED)
+        what = "no such job, or it has expired" if kind == "none" else f"this key holds a {kind}, not a job"
+        fail(f"{job_id}: {what}; `redis-consumer status` lists waiting and running jobs", EXIT_FAILED)
     return read_hash(client, job_id)
 
 
 def look_ahead(client: Any, job_id: str, *, queue: str | None) -> Outlook | None:
-    """Say where a job is and, if it waits, when it will be ready; None where its queue isn't known."""
+    """Find where a job is and, if it waits, when it will be ready. None if its queue is not known."""
     from redis_consumer.cli.queue_state import queue_of, read_place, read_queues
 
     try:
@@ -83,9 +83,9 @@ def look_ahead(client: Any, job_id: str, *, queue: str | None) -> Outlook | None
 
 
 def estimate(position: int, view: QueueView) -> tuple[float | None, str]:
-    """Estimate the seconds until a waiting job is ready, and say how.
+    """Estimate the seconds until a waiting job is ready. Return them with the basis of the estimate.
 
-    All jobs before it, those that run among them, and itself have to be completed at the rate seen.
+    The estimate assumes that running jobs, all jobs ahead and the job itself are completed at the recent rate.
     """
     if not view.jobs_per_minute:
         return None, "no job was completed in the last ten minutes"
@@ -93,7 +93,7 @@ def estimate(position: int, view: QueueView) -> tuple[float | None, str]:
 
 
 def write_job(job_id: str, fields: Mapping[str, str], outlook: Outlook | None = None) -> None:
-    """Write a job for people: what is known first, then all its fields."""
+    """Print a job: first a summary, then all its fields."""
     from rich.table import Table
     from rich.text import Text
 
@@ -102,7 +102,7 @@ def write_job(job_id: str, fields: Mapping[str, str], outlook: Outlook | None = 
     table.add_column(overflow="fold")
     age = age_s(fields.get("created_at", ""))
     is_taken = fields.get("status") == "new" and outlook is not None and outlook.place.attempt is not None
-    state = "taken by a worker" if is_taken else in_words(fields)
+    state = "claimed by a worker" if is_taken else in_words(fields)
     summary = state + (f", submitted {duration(age)} ago" if age is not None else "")
     table.add_row("job", Text(printable(job_id)))
     table.add_row("now", Text(printable(summary), style="red" if fields.get("status") == "failed" else "green"))
@@ -120,7 +120,7 @@ def _outlook_rows(outlook: Outlook | None, *, is_new: bool) -> list[tuple[str, s
     if place.attempt is not None:
         return [("runs", f"attempt {place.attempt} on {place.worker}")]
     if place.position is None:
-        text = f"not in queue {place.queue}; where it waits in another one, name it with --queue"
+        text = f"not in queue {place.queue}; if it waits in another queue, name that with --queue"
         return [("position", text)] if is_new else []
     left = f"about {duration(outlook.left_s)}, " if outlook.left_s is not None else "unknown: "
     return [

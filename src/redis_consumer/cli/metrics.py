@@ -1,4 +1,4 @@
-"""``redis-consumer metrics``: how full are the queues, for Prometheus, whether workers live or not?"""
+"""``redis-consumer metrics``: serves queue metrics to Prometheus, also when no worker runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from redis_consumer.metrics import Metric
     from redis_consumer.supervisor.pages import Reply
 
-#: Seconds for Redis to answer, less than Prometheus waits for us.
+#: Seconds to wait for Redis. Prometheus waits longer than this for a scrape.
 REDIS_WAITS_S = 2.0
-#: Seconds for which figures are told again: reading them takes time where Redis hangs or has many keys.
+#: Seconds for which metrics are reused. Reading them is slow if Redis hangs or has many keys.
 KEPT_S = 1.5
 
 Figures = dict["Metric", dict[tuple[str, ...], float]]
@@ -37,19 +37,19 @@ def metrics(
         typer.Option(
             "--queue",
             "-q",
-            help="Queue, and no other; repeatable. QUEUE and SEGMENTATION_QUEUE with their archives' if left out.",
+            help="Queue, without its -zip queue; repeatable. Default: QUEUE, SEGMENTATION_QUEUE and their -zip queues.",
             metavar="NAME",
         ),
     ] = None,
     listen: Annotated[
-        str, typer.Option("--listen", help="Where to answer GET /metrics and GET /live.", metavar="HOST:PORT")
+        str, typer.Option("--listen", help="Address that serves GET /metrics and GET /live.", metavar="HOST:PORT")
     ] = "0.0.0.0:9102",
     redis: options.Redis = None,
 ) -> None:
-    """Tell Prometheus how the queues are, read from Redis when it asks, until Ctrl-C or SIGTERM.
+    """Serve queue metrics to Prometheus, reading Redis on each scrape.
 
-    Needs no worker: whoever scales workers from zero can go by it. What workers
-    themselves count is told by each of them, at HEALTH_ADDRESS.
+    Runs until Ctrl-C or SIGTERM. It needs no worker, so it can be used to scale
+    workers from zero. Each worker serves its own metrics at HEALTH_ADDRESS.
     """
     from redis_consumer.cli import connect
     from redis_consumer.cli.embedded import stop_on_signals
@@ -62,7 +62,7 @@ def metrics(
     client = connect.open_redis(REDIS_WAITS_S)
     selector = selectors.DefaultSelector()
     pages = Pages(listen, pages_of(client, names), selector, name="--listen ")
-    say(f"Telling of {', '.join(names)} at port {pages.port}")
+    say(f"Serving metrics of {', '.join(names)} on port {pages.port}")
     try:
         with stop_on_signals():
             while True:
@@ -75,7 +75,7 @@ def metrics(
 
 
 def pages_of(client: Any, names: list[str]) -> Mapping[str, Callable[[], Reply]]:
-    """What is answered by path: ``/metrics``, also where Redis is away, and ``/live`` for a probe."""
+    """Give the reply for each path: ``/metrics``, also while Redis is unavailable, and ``/live`` for a probe."""
     from redis_consumer import metrics
     from redis_consumer.supervisor.pages import Reply, kept
 
@@ -86,10 +86,10 @@ def pages_of(client: Any, names: list[str]) -> Mapping[str, Callable[[], Reply]]
 
 
 def read_figures(client: Any, names: list[str]) -> Figures:
-    """Read what is told of queues; that Redis is away is told too.
+    """Read the metrics of queues. If Redis is unavailable, they contain only that.
 
     Raises:
-        SettingsError: a name is that of a key that is no list, or Redis wants another password.
+        SettingsError: a name belongs to a key that is not a list, or Redis refuses the password.
     """
     from redis_consumer.cli.queue_state import read_queues
     from redis_consumer.errors import RedisUnavailable
@@ -106,7 +106,7 @@ def read_figures(client: Any, names: list[str]) -> Figures:
 
 
 def figures_of(views: list[QueueView]) -> Figures:
-    """What is told of queues, from how they are."""
+    """Compute the metrics of queues from their state."""
     from redis_consumer.metrics import queues
 
     oldest = {(view.queue,): view.oldest_waiting_s if view.waiting else 0.0 for view in views}
@@ -117,7 +117,7 @@ def figures_of(views: list[QueueView]) -> Figures:
             for state, count in (("waiting", view.waiting), ("running", view.running), ("dead", view.dead))
         },
         queues.UNFINISHED: {(view.queue,): float(view.waiting + view.running + view.parents) for view in views},
-        # Who pushed it may not have said when.
+        # A producer may have left out the time.
         queues.OLDEST: {labels: age_s for labels, age_s in oldest.items() if age_s is not None},
         queues.WORKERS: {(view.queue,): float(view.workers) for view in views},
         queues.ENDED: {(view.queue, status): count for view in views for status, count in _ended(view).items()},
@@ -129,7 +129,7 @@ def figures_of(views: list[QueueView]) -> Figures:
 
 
 def _ended(view: QueueView) -> dict[str, float]:
-    """Jobs that ended by how, from what is counted in Redis."""
+    """Compute the number of ended jobs by status from the counts in Redis."""
     return {
         "done": view.completed - _sum(view, "failed", "dead"),
         "failed": _sum(view, "failed", "cancelled"),

@@ -1,4 +1,4 @@
-"""``redis-consumer new-consumer``: writes a package for an author to begin with."""
+"""``redis-consumer new-consumer``: writes a new package with a consumer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis_consumer.cli.output import notes
 
 
 class Kind(str, Enum):
-    """What the consumer works on."""
+    """The kind of consumer."""
 
     IMAGE = "image"
     MODEL = "model"
@@ -30,25 +30,26 @@ def register(app: typer.Typer) -> None:
 
 
 def new_consumer(
-    name: Annotated[str, typer.Argument(help="Name of consumer, queue and package, e.g. cell-counter.")],
+    name: Annotated[str, typer.Argument(help="Name of the consumer, its queue and its package, e.g. cell-counter.")],
     kind: Annotated[
         Kind,
         typer.Option(
             "--kind",
-            help="image: cells are found by any model, you go on from there. model: a model of your own, you say what "
-            "goes in and what comes out. files: any files, no model.",
+            help="image: measures the cells that a model finds. model: uses your own model, with your own input and "
+            "output. files: handles any file, without a model.",
         ),
     ] = Kind.IMAGE,
-    into: Annotated[Path, typer.Option("--into", file_okay=False, help="Folder to make the package's in.")] = Path(),
+    into: Annotated[Path, typer.Option("--into", file_okay=False, help="Parent folder for the new package.")] = Path(),
 ) -> None:
-    """Write a package with a consumer of your own: class, options, tests, Dockerfile and values for the Helm chart.
+    """Write a package for your own consumer.
 
-    It works as it is: its tests pass, and a worker runs it by its name.
+    It contains a class with options, tests, a Dockerfile and values for the Helm
+    chart. It works without changes: its tests pass, and a worker can run it by name.
     """
     from redis_consumer.cli.scaffold import first_steps, package_of, write_package
 
     files = write_package(name, kind.value, into)
-    typer.echo(f"Wrote {into / name}: {len(files)} files. Yours to change: src/{package_of(name)}/consumer.py")
-    typer.echo("Next (the last command needs a Redis on this machine):")
+    typer.echo(f"Wrote {into / name}: {len(files)} files. Edit src/{package_of(name)}/consumer.py")
+    typer.echo("Next steps (the last command needs a Redis on this machine):")
     for step in first_steps(name, kind.value, into / name):
         typer.echo(f"  {step}")

@@ -1,4 +1,4 @@
-"""Finds jobs that ended long ago, and what belongs to them alone in Redis and the bucket."""
+"""Finds jobs that ended long ago, and the keys and objects that belong only to them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from redis_consumer.queue import JobQueue
     from redis_consumer.storage import Storage
 
-#: Keys that one step reads.
+#: Number of keys that one step reads.
 PAGE = 500
-#: Runs of a child for which a result is looked for, where its hash has expired.
+#: If the hash of a child has expired, results of this many attempts are looked for.
 RUNS = 5
-#: Fields that name objects which a worker uploaded.
+#: Fields that name objects uploaded by a worker.
 RESULTS = ("output_file_name", "provenance_file_name", "skipped_file_name")
 FIELDS = ("status", "updated_at", "finished_at", "parent", "children", "input_file_name", *RESULTS)
 
@@ -34,11 +34,11 @@ class OldJob:
     """A job that may be removed.
 
     Attributes:
-        queue: where it was.
+        queue: the queue that it was in.
         job_id: key of its hash.
-        fields: some texts of its hash.
-        memory_bytes: what its hash takes in Redis.
-        objects: keys of the objects that belong to it alone, with their bytes.
+        fields: some fields of its hash.
+        memory_bytes: memory that its hash uses in Redis.
+        objects: keys and sizes in bytes of the objects that belong only to this job.
     """
 
     queue: JobQueue
@@ -49,9 +49,9 @@ class OldJob:
     objects: dict[str, int] = field(default_factory=dict)
 
     def remove(self) -> bool:
-        """Remove its objects and then its hash, so that what is left by an error is found again.
+        """Remove its objects and then its hash. If this fails midway, the job is found again next time.
 
-        False where it has changed meanwhile, as by a retry.
+        Return False if the job has changed meanwhile, for example by a retry.
         """
         if self.queue.redis.hget(self.job_id, "status") not in FINAL_STATUSES:
             return False
@@ -61,12 +61,12 @@ class OldJob:
 
 
 class OldJobs:
-    """Jobs of some queues that ended more than so many seconds ago.
+    """Jobs of some queues that ended longer ago than a given time.
 
     Args:
         redis: the client.
         storage: the bucket.
-        queues: whose jobs to look at.
+        queues: queues of the jobs.
         older_than_s: seconds since the end of a job.
     """
 
@@ -79,7 +79,7 @@ class OldJobs:
         self._kept: set[str] = set()
 
     def jobs(self) -> Iterator[OldJob]:
-        """Give them with what belongs to them; all jobs of Redis are looked at before the first one."""
+        """Yield the jobs with their objects. All jobs in Redis are read before the first one is given."""
         self._look()
         for job_id in self._old:
             fields = self._read([job_id])[0]
@@ -87,7 +87,7 @@ class OldJobs:
                 yield self._old_job(job_id, fields)
 
     def _look(self) -> None:
-        """Note which jobs are old, and which objects are named by those that stay, or are somebody's input."""
+        """Note which jobs are old, and which objects must be kept: those that other jobs name, and uploaded inputs."""
         cursor = 0
         while True:
             cursor, keys = self._redis.scan(cursor, count=PAGE, _type="hash")
@@ -132,11 +132,11 @@ class OldJobs:
         return job
 
     def _keys_of(self, job_id: str, fields: dict[str, str]) -> Iterator[str]:
-        """Keys of objects that may belong to a job; of some there are none any more."""
+        """Yield keys of objects that may belong to a job. Some of them may not exist."""
         yield from (fields[name] for name in RESULTS)
         if fields["parent"] and fields["input_file_name"].startswith(_members_of(fields["parent"])):
             yield fields["input_file_name"]
-        # Hashes of children expire soon after their parent's end.
+        # Hashes of children expire soon after their parent has ended.
         yield from self._storage.list_keys(_members_of(job_id))
         for child in filter(None, fields["children"].split(",")):
             if self._redis.exists(child):
@@ -147,7 +147,7 @@ class OldJobs:
 
 
 def _members_of(job_id: str) -> str:
-    """Prefix of the copies of an archive's members that a job has uploaded."""
+    """Give the key prefix of the archive members that a job has uploaded."""
     digest = hashlib.md5(job_id.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
     return f"{OUTPUT_DIR}/{digest}/"
 
@@ -159,6 +159,6 @@ def _is_output(key: str) -> bool:
 
 
 def forget(queue: JobQueue, job_id: str, updated_at: str) -> bool:
-    """Remove the hash of a job that has ended, and its dead letter; False where it has changed since `updated_at`."""
+    """Remove the hash and the dead letter of an ended job. Return False if it has changed since `updated_at`."""
     kinds = map(queue.key, ("dead", "attempts", "given-back", "forgiven", "holders"))
     return bool(queue.run(script_call("forget", [job_id, *kinds], [updated_at])))

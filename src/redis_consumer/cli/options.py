@@ -1,4 +1,4 @@
-"""Which options do several commands share?"""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Annotated
 
 import typer
 
-Queue = Annotated[str | None, typer.Option("--queue", "-q", help="Queue, instead of QUEUE.", metavar="NAME")]
+Queue = Annotated[str | None, typer.Option("--queue", "-q", help="Queue; overrides QUEUE.", metavar="NAME")]
 Queues = Annotated[
     list[str] | None,
     typer.Option(
         "--queue",
         "-q",
-        help="Queue, with that of its archives; repeatable. QUEUE and SEGMENTATION_QUEUE if left out.",
+        help="Queue, together with its -zip queue; repeatable. Default: QUEUE and SEGMENTATION_QUEUE.",
         metavar="NAME",
     ),
 ]
 JobQueue = Annotated[
     str | None,
-    typer.Option("--queue", "-q", help="Queue of the jobs; read from their keys if left out.", metavar="NAME"),
+    typer.Option("--queue", "-q", help="Queue of the jobs. Default: read from their keys.", metavar="NAME"),
 ]
 Redis = Annotated[
     str | None,
@@ -29,10 +29,10 @@ Redis = Annotated[
     ),
 ]
 Bucket = Annotated[
-    str | None, typer.Option("--bucket", help="Bucket, instead of STORAGE_BUCKET, e.g. s3://name.", metavar="URL")
+    str | None, typer.Option("--bucket", help="Bucket, e.g. s3://name; overrides STORAGE_BUCKET.", metavar="URL")
 ]
 ModelServer = Annotated[
     str | None,
-    typer.Option("--model-server", help="Model server, instead of MODEL_SERVER, e.g. tfs://host:8500.", metavar="URL"),
+    typer.Option("--model-server", help="Model server, e.g. tfs://host:8500; overrides MODEL_SERVER.", metavar="URL"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write data for scripts: one JSON document on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print data for scripts: one JSON document on standard output.")]

@@ -1,6 +1,6 @@
-"""How do commands talk to people and scripts?
+"""Writes the output of commands: messages for people, data for scripts, and exit codes.
 
-Data goes to standard output, everything else to standard error, so that ``--json`` can be piped.
+Data goes to standard output and everything else to standard error, so that ``--json`` can be piped.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ EXIT_UNAVAILABLE = 3
 EXIT_INTERRUPTED = 130
 
 EXIT_CODES = (
-    "Exit codes: 0 all went well; 1 a job or check failed; 2 wrong usage or settings; "
-    "3 Redis, bucket or model server isn't available, or the time was up; 130 interrupted."
+    "Exit codes: 0 success; 1 a job or check failed; 2 wrong usage or settings; "
+    "3 Redis, bucket or model server unavailable, or timed out; 130 interrupted."
 )
 
 
 def notes(*examples: str) -> str:
-    """Build the foot of a command's help: its examples, a line each, and the exit codes."""
+    """Build the end of a command's help: its examples, one per line, and the exit codes."""
     return "\n\n".join(["Examples:", *(f"$ {example}" for example in examples), EXIT_CODES])
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn our errors into a message on standard error and the exit code that the help promises."""
+    """Turn our errors into a message on standard error and the exit code that the help names."""
     try:
         yield
     except SettingsError as error:
@@ -51,7 +51,7 @@ def exit_codes() -> Iterator[None]:
 
 
 def exit_code_of(call: Callable[[], int]) -> int:
-    """Call a function outside of a command and give its exit code, or that of the error that it raises."""
+    """Call a function outside of a command. Return its exit code, or that of the error it raises."""
     try:
         with exit_codes():
             return call()
@@ -61,31 +61,31 @@ def exit_code_of(call: Callable[[], int]) -> int:
 
 
 def fail(message: str, code: int) -> None:
-    """Say what went wrong and leave with this exit code."""
+    """Print an error message and exit with this code."""
     say(f"Error: {message}" if code != EXIT_INTERRUPTED else message)
     raise typer.Exit(code)
 
 
 def say(message: str) -> None:
-    """Tell the person something; scripts don't see it in the data."""
+    """Print a message for people on standard error."""
     sys.stderr.write(f"{printable(message)}\n")
 
 
 def printable(text: str) -> str:
-    """Shorten a text and take out what would steer the terminal: file names, keys and reasons come from others."""
+    """Shorten a text and remove terminal control characters, which file names, keys and reasons may contain."""
     short = cut(text, MAX_TEXT)
     return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in short)
 
 
 def write_json(value: Any) -> None:
-    """Write data for scripts: one JSON document."""
+    """Print data for scripts as one JSON document."""
     sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
 def console(*, is_data: bool = True) -> Console:
-    """Open a rich console on standard output, or on standard error for what is no data."""
+    """Open a rich console on standard output for data, else on standard error."""
     from rich.console import Console
 
-    # Wide enough that pipes and logs get whole lines; a terminal knows its own width.
+    # Wide enough for whole lines in pipes and logs. A terminal has its own width.
     stream = sys.stdout if is_data else sys.stderr
     return Console(file=stream, highlight=False, soft_wrap=False, width=None if stream.isatty() else 160)

@@ -1,4 +1,4 @@
-"""Puts jobs into queues exactly as the kiosk's web server does (contract, sections 1.1 and 2)."""
+"""Submits jobs exactly as the kiosk's web server does (contract, sections 1.1 and 2)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from redis_consumer.redis import RedisClient
     from redis_consumer.storage import Storage
 
-#: Ends of archives' names. The web server knows the first one only.
+#: File name endings of archives. The web server knows only the first one.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-#: Ends of names of two parts, by which workers know archives too.
+#: File name endings with two parts, which workers use to recognise archives.
 _DOUBLE_SUFFIXES = (".tar.gz", ".zarr.zip")
-#: Milliseconds for which replicas may take to confirm a job.
+#: Milliseconds in which replicas must confirm a job.
 CONFIRM_MS = 1000
 
 
@@ -33,9 +33,9 @@ class Submission:
 
     Attributes:
         job_id: key of its hash.
-        path: the local file it is for.
-        fields: what was written into its hash.
-        replicas: how many have it, None where none was asked.
+        path: the local file.
+        fields: the fields written to its hash.
+        replicas: number of replicas that have it, None if none were asked.
     """
 
     job_id: str
@@ -54,8 +54,8 @@ def submit_file(
         storage: a `Storage`.
         path: the file; an archive goes to the queue ``<queue>-zip``.
         queue: name of the queue, in lower case.
-        fields: fields of the job that aren't empty.
-        replicas: to wait for (``WAIT``), a second at most; 0 asks none.
+        fields: fields of the job that are not empty.
+        replicas: number of replicas to wait for (``WAIT``), for at most a second; 0 for none.
 
     Raises:
         StorageUnavailable, RedisUnavailable: no reply.
@@ -68,10 +68,10 @@ def submit_file(
 def push_job(
     client: RedisClient, path: Path, queue: str, fields: Mapping[str, str], *, replicas: int = 0
 ) -> Submission:
-    """Write the hash of a job, then push its key: in this order, a worker never meets a key without a hash.
+    """Write the hash of a job, then push its key. In this order, no worker finds a key without a hash.
 
     Raises:
-        RedisUnavailable: no reply, so the job may be there or not; the error has its `job_id`.
+        RedisUnavailable: no reply, so the job may or may not exist; the error has its `job_id`.
     """
     target = f"{queue}-zip" if path.name.lower().endswith(ARCHIVES) else queue
     name = in_utf8(path.name)
@@ -97,9 +97,9 @@ def push_job(
 
 
 def upload_key(path: Path) -> str:
-    """Give the object key of a file: its content's digest, so that the same file is stored once.
+    """Give the object key of a file. It is made from a digest of the content, so that equal files are stored once.
 
-    It ends as the file's name does, since workers know archives by that.
+    The key has the same ending as the file's name, by which workers recognise archives.
     """
     name = path.name.lower()
     suffix = next((each for each in _DOUBLE_SUFFIXES if name.endswith(each)), path.suffix.lower())

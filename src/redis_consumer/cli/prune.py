@@ -1,4 +1,4 @@
-"""``redis-consumer prune``: removes jobs that ended long ago, and the objects that they name."""
+"""``redis-consumer prune``: removes jobs that ended long ago, and their objects."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ def register(app: typer.Typer) -> None:
 
 def prune(
     older_than: Annotated[
-        str, typer.Option("--older-than", help="Age since the end of a job, such as 90m, 12h or 7d.", metavar="AGE")
+        str, typer.Option("--older-than", help="Time since the job ended, such as 90m, 12h or 7d.", metavar="AGE")
     ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed; remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
     queue: options.Queues = None,
     redis: options.Redis = None,
     bucket: options.Bucket = None,
     json: options.Json = False,
 ) -> None:
-    """Remove jobs that ended long ago: hash, dead letter, result, record, and copies of the members of an archive.
+    """Remove jobs that ended long ago, with their results.
 
-    Prints the keys of the jobs. Never removed are inputs that somebody uploaded,
-    objects that another job names, objects that no job names, jobs that haven't
-    ended, and children of a job that hasn't. Redis and the bucket are read a page
-    at a time, so that workers go on meanwhile.
+    Removes the hash, the dead letter, the result, the record and the unpacked members
+    of an archive, and prints the keys of the jobs. It never removes uploaded inputs,
+    objects that another job names, objects that no job names, jobs that have not
+    ended, or children of such jobs. Redis and the bucket are read page by page, so
+    that workers can continue meanwhile.
     """
     from redis_consumer.cli import connect
     from redis_consumer.cli.actor import open_queue
@@ -59,14 +60,16 @@ def prune(
 
 
 def seconds_of(age: str) -> float:
-    """Seconds of an age such as ``7d``.
+    """Convert an age such as ``7d`` to seconds.
 
     >>> seconds_of("90m")
     5400.0
     """
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhdw])", age.strip())
     if match is None:
-        raise typer.BadParameter(f"{printable(age)!r} is no age; give e.g. 90m, 12h or 7d", param_hint="--older-than")
+        raise typer.BadParameter(
+            f"{printable(age)!r} is not a valid age; use e.g. 90m, 12h or 7d", param_hint="--older-than"
+        )
     return float(match[1]) * _UNITS[match[2]]
 
 
@@ -91,5 +94,5 @@ def _write(jobs: Iterator[OldJob], *, is_json: bool, is_dry: bool) -> None:
         write_json(rows)
     say(
         f"{counted(count, 'job')} and {counted(objects, 'object')} {'would be removed' if is_dry else 'removed'}: "
-        f"{size / 1e6:.1f} MB of the bucket, {memory / 1e3:.1f} KB of Redis"
+        f"{size / 1e6:.1f} MB in the bucket, {memory / 1e3:.1f} KB in Redis"
     )

@@ -1,4 +1,7 @@
-"""How full are queues, and where in its queue is a job? Read in one round trip each, and nothing is written."""
+"""Reads the state of queues, and the place of a job in its queue.
+
+Each takes one round trip and writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,13 @@ from redis_consumer.keys import own_key, own_keys
 if TYPE_CHECKING:
     from redis_consumer.settings import Settings
 
-#: Jobs that were completed longer ago tell nothing about how fast a queue is now.
+#: Minutes over which the rate of completed jobs is measured.
 WINDOW_MIN = 10
-#: Keys that one step of a search through all of them looks at.
+#: Number of keys that one step of a scan reads.
 SCANNED = 5000
 
-#: Jobs in a processing list without a lease are running too: just taken, or held by software that knows no leases.
+#: A job in a processing list without a lease also counts as running. It was just taken, or other software that has no
+#: leases holds it.
 _READ_QUEUES = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -66,18 +70,18 @@ return {index and waiting - index, waiting, redis.call('HGET', KEYS[2], ARGV[1])
 
 @dataclass(frozen=True)
 class QueueView:
-    """How a queue is at a moment.
+    """The state of a queue at one moment.
 
     Attributes:
         queue: its name.
         waiting: jobs in the queue.
-        running: jobs that workers have.
+        running: jobs that workers hold.
         dead: jobs among its dead letters.
-        workers: workers that are alive: that have renewed their registration in time.
-        completed: jobs completed or failed so far, as workers of this software count them.
-        oldest_waiting_s: seconds since the job that waits longest was submitted, None where it can't be said.
-        jobs_per_minute: how fast jobs were completed in the last ten minutes.
-        read_at_s: moment of the look by the server's clock, in seconds since 1970.
+        workers: workers alive, which have renewed their registration in time.
+        completed: jobs completed or failed so far, counted by workers of this software.
+        oldest_waiting_s: seconds since the longest waiting job was submitted, None if not known.
+        jobs_per_minute: rate of completed jobs in the last ten minutes.
+        read_at_s: time of reading by the server's clock, in seconds since 1970.
         parents: jobs that wait for their children, and are in no list meanwhile.
         totals: counts for metrics by name, see `redis_consumer.keys`.
     """
@@ -104,11 +108,11 @@ class Place:
     """Where a job is.
 
     Attributes:
-        queue: the queue that was looked at.
-        position: 1 for the next in line, None where the job doesn't wait in this queue.
+        queue: the queue that was searched.
+        position: 1 for the next job, None if the job does not wait in this queue.
         waiting: jobs in the queue.
-        attempt: which run of the job goes on, None where none does.
-        worker: who runs it, empty where nobody does.
+        attempt: number of the current attempt, None if the job is not running.
+        worker: the worker that runs it, empty if none does.
     """
 
     queue: str
@@ -119,12 +123,12 @@ class Place:
 
 
 def chosen_queues(settings: Settings, named: Sequence[str] | None, *, is_exact: bool = False) -> list[str]:
-    """Give the queues to look at: those named, else those of the settings, each with that of its archives.
+    """Give the queues to read: the named ones, else those of the settings, each with its ``-zip`` queue.
 
     Args:
-        settings: which name queues too.
-        named: queues, in any case.
-        is_exact: take those named alone, without their archives'.
+        settings: settings that name queues.
+        named: names of queues, in upper or lower case.
+        is_exact: use only the named queues, without their ``-zip`` queues.
     """
     names = [name.lower() for name in named or (settings.queue, settings.segmentation_queue)]
     pairs = [(name,) if name.endswith("-zip") or (named and is_exact) else (name, f"{name}-zip") for name in names]
@@ -132,40 +136,42 @@ def chosen_queues(settings: Settings, named: Sequence[str] | None, *, is_exact: 
 
 
 def queue_of(job_id: str, named: str | None = None) -> str:
-    """Give the queue of a job: the one named, else the first part of the job's key (contract, section 1.1).
+    """Give the queue of a job: the named one, else the first part of the job's key (contract, section 1.1).
 
     Raises:
-        SettingsError: the key has no such part, and none is named.
+        SettingsError: the key has no such part, and no queue is named.
     """
     name, colon, _ = job_id.partition(":")
     if named is None and not (name and colon):
-        raise SettingsError(f"{job_id!r}: doesn't begin with its queue as in predict:cells.tif:1; name it with --queue")
+        raise SettingsError(
+            f"{job_id!r}: does not begin with its queue, as in predict:cells.tif:1; name the queue with --queue"
+        )
     return (named or name).lower()
 
 
 def read_queues(client: Any, names: Sequence[str], *, has_foreign: bool = False) -> list[QueueView]:
-    """Look at queues, all at the same moment.
+    """Read the state of queues, all at the same moment.
 
     Args:
         client: a `RedisClient`.
         names: queues, in lower case.
-        has_foreign: also count jobs of workers that know no registry, whose lists only a scan of all keys finds.
+        has_foreign: also count jobs of workers that are not registered. Their lists are found by a scan of all keys.
 
     Raises:
-        SettingsError: a name is that of a key that is no list.
+        SettingsError: a name belongs to a key that is not a list.
     """
     kinds = ("holders", "processing", "dead", "workers", "completed", "rates", "waiting", "totals")
     keys = [key for name in names for key in (name, *own_keys(name, *kinds))]
     foreign = processing_lists(client) if has_foreign else []
     rows = client.eval(_READ_QUEUES, len(keys), *keys, *foreign)
     if rows and isinstance(rows[0], str):
-        raise SettingsError(f"--queue {rows[0]!r}: the key holds a {rows[1]}, no queue; give a name such as predict")
+        raise SettingsError(f"--queue {rows[0]!r}: this key holds a {rows[1]}, not a queue; use a name such as predict")
     return [_view(*row) for row in rows]
 
 
 def processing_lists(client: Any, queue: str = "*") -> list[str]:
-    """Names of the lists of running jobs, of one queue or all, whoever holds them; looks through all keys."""
-    # Step by step, since redis-py's iterator leaves out what our client does where Redis is away.
+    """List the processing lists of one queue or all, also those of other software. Scans all keys."""
+    # Not redis-py's iterator, which lacks our client's handling of an unavailable Redis.
     found: set[str] = set()
     cursor = None
     while cursor != 0:
@@ -175,7 +181,7 @@ def processing_lists(client: Any, queue: str = "*") -> list[str]:
 
 
 def read_place(client: Any, job_id: str, queue: str) -> Place:
-    """Look where a job is: in its queue, or with a worker."""
+    """Find where a job is: in its queue, or with a worker."""
     position, waiting, holder = client.eval(_READ_PLACE, 2, queue, own_key("holders", queue), job_id)
     attempt, _, processing = str(holder or "").partition(" ")
     worker = processing.removeprefix(f"processing-{queue}:")
@@ -183,13 +189,13 @@ def read_place(client: Any, job_id: str, queue: str) -> Place:
 
 
 def jobs_per_minute(counts: Mapping[str, str], now_s: float) -> float:
-    """How fast jobs are completed, from the first of the last ten minutes in which any was.
+    """Compute the rate of completed jobs, from the first of the last ten minutes that has any.
 
     >>> jobs_per_minute({"1970-01-01T00:01": "6", "1970-01-01T00:02": "3"}, now_s=180)
     4.5
 
     Args:
-        counts: jobs completed by minute (UTC).
+        counts: number of completed jobs for each minute (UTC).
         now_s: seconds since 1970.
     """
     now = datetime.fromtimestamp(now_s, timezone.utc)
@@ -197,7 +203,7 @@ def jobs_per_minute(counts: Mapping[str, str], now_s: float) -> float:
     recent = {begin: jobs for begin, jobs in begins.items() if now - begin < timedelta(minutes=WINDOW_MIN)}
     if not recent:
         return 0.0
-    # Within its own minute, a job counts as one a minute.
+    # A job of the current minute counts as one per minute.
     minutes = max(1.0, (now - min(recent)) / timedelta(minutes=1))
     return sum(recent.values()) / minutes
 
@@ -212,5 +218,5 @@ def _view(queue: str, *row: Any) -> QueueView:
 
 
 def _paired(texts: list[str]) -> dict[str, str]:
-    """Names with what follows each, as Redis gives a hash to a script."""
+    """Pair each name with the value after it, in the form in which Redis gives a hash to a script."""
     return dict(zip(texts[::2], texts[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""``redis-consumer queues``: how full are the queues, and how fast do they empty?"""
+"""``redis-consumer queues``: shows the state of queues, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ def register(app: typer.Typer) -> None:
 
 def queues(
     queue: options.Queues = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show them again and again, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
     interval: Annotated[
-        float, typer.Option("--interval", min=0.1, help="Seconds between looks with --watch.", metavar="SECONDS")
+        float, typer.Option("--interval", min=0.1, help="Seconds between updates with --watch.", metavar="SECONDS")
     ] = 2.0,
     foreign: Annotated[
         bool,
-        typer.Option("--foreign", help="Also count jobs that other software holds: looks through all keys of Redis."),
+        typer.Option("--foreign", help="Also count jobs that other software holds. Scans all keys of Redis."),
     ] = False,
     redis: options.Redis = None,
     json: options.Json = False,
 ) -> None:
-    """Show each queue: jobs that wait and run, dead letters, the longest wait, workers alive and jobs a minute.
+    """Show waiting and running jobs, dead letters and workers of each queue.
 
-    Jobs a minute are those completed in the last ten minutes. Without --watch
-    it also names the queues, of any name, in which jobs wait and that no worker
-    serves. With --watch and --json each look is one line.
+    It also shows the longest wait, and the rate of completed jobs in the last ten
+    minutes. Without --watch it also names all queues in which jobs wait but that no
+    worker serves. With --watch and --json, each update is one line.
     """
     from redis_consumer.cli import connect, service
     from redis_consumer.cli.queue_state import chosen_queues, read_queues
@@ -86,13 +86,13 @@ def watch_queues(
     is_json: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show queues again and again, until Ctrl-C or SIGTERM.
+    """Show queues repeatedly, until Ctrl-C or SIGTERM.
 
     Args:
         look: reads the queues.
-        screen: where they are shown; redrawn in place on a terminal, else one below the other.
-        interval_s: seconds between looks.
-        is_json: write one line of JSON a look instead.
+        screen: where they are shown. A terminal is redrawn in place; elsewhere, each table follows the last.
+        interval_s: seconds between updates.
+        is_json: write each update as one line of JSON instead.
         sleep: waits for a number of seconds.
     """
     from redis_consumer.cli.embedded import stop_on_signals
@@ -125,13 +125,13 @@ def _write_line(views: list[QueueView]) -> None:
 
 
 def as_data(views: list[QueueView]) -> dict[str, Any]:
-    """Give a look as data for scripts."""
+    """Give the state of queues as data for scripts."""
     read_at = datetime.fromtimestamp(max((view.read_at_s for view in views), default=0.0), timezone.utc)
     return {"read_at": read_at.isoformat(), "queues": [view.as_data() for view in views]}
 
 
 def table_of(views: list[QueueView]) -> Table:
-    """Build the table of a look; what needs somebody's attention is coloured."""
+    """Build the table of queues. Values that need attention are coloured."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Where is the provenance record of a job, and what does it say?"""
+"""Finds, reads and checks the provenance record of a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ENDING = ".provenance.json"
 #: A record of 10,000 children has 2 MB.
 MOST_BYTES = 64 << 20
-#: Tables and lists within each other; a record of ours has about six.
+#: Most levels of nested tables and lists. A record written by a worker has about six.
 _MOST_LEVELS = 32
 #: Keys that each table, and each entry of each list, must have.
 _TABLES: dict[str, set[str]] = {
@@ -38,9 +38,9 @@ class Record:
     """A provenance record.
 
     Attributes:
-        name: what it was asked for by.
-        data: what it says.
-        result_key: key of the visible result, the first one of the record where the job's hash is gone.
+        name: the name that it was found by.
+        data: its content.
+        result_key: key of the visible result, or the first one of the record if the job's hash no longer exists.
     """
 
     name: str
@@ -57,35 +57,35 @@ class Record:
         """Key of the job's own input.
 
         Raises:
-            InvalidJob: the record doesn't know it.
+            InvalidJob: the record does not name it.
         """
         key = self.data["job"].get("input")
         if not key:
-            raise InvalidJob(f"{self.name}: its record doesn't know the input; the job can't be run again")
+            raise InvalidJob(f"{self.name}: its record does not name the input, so the job cannot be run again")
         return str(key)
 
     @property
     def output(self) -> Mapping[str, Any]:
-        """What the record says of the visible result."""
+        """Entry of the record for the visible result."""
         found = [each for each in self.data["outputs"] if each.get("key") == self.result_key]
         return found[0] if found else {"key": self.result_key}
 
     @property
     def files_left_out(self) -> int:
-        """How many files of results it doesn't list."""
+        """Number of result files that it does not list."""
         return int(self.data.get("left_out", {}).get("files", 0))
 
 
 def find_record(name: str, bucket: Any, open_redis: Callable[[], Any]) -> Record:
-    """Find a record by a local file, by the key of its object or of the result zip, or by the key of its job.
+    """Find a record by its file, by the object key of the record or the result zip, or by the key of its job.
 
     Args:
         name: any of these.
         bucket: a `Storage`.
-        open_redis: connects to Redis; called for the key of a job only.
+        open_redis: connects to Redis; called only for the key of a job.
 
     Raises:
-        PermanentError: there is none; says which of them is missing.
+        PermanentError: no record was found; the message says what is missing.
     """
     if os.path.isfile(name):
         return parse(name, _read_file(name))
@@ -95,8 +95,7 @@ def find_record(name: str, bucket: Any, open_redis: Callable[[], Any]) -> Record
     fields = read_hash(redis, name) if redis.type(name) == "hash" else {}
     if not fields:
         raise InvalidJob(
-            f"{name}: there is no such job, or it has expired; name its record instead, output/….provenance.json in "
-            "the bucket"
+            f"{name}: no such job, or it has expired; name its record instead, output/….provenance.json in the bucket"
         )
     if fields.get("status") not in FINAL_STATUSES:
         raise InvalidJob(f"{name}: is {fields.get('status')}; wait for its result")
@@ -109,23 +108,25 @@ def parse(name: str, content: bytes, *, result_key: str = "") -> Record:
     """Check a record's form.
 
     Raises:
-        InvalidJob: it isn't a record that this version can read.
+        InvalidJob: this version cannot read it.
     """
     try:
         data = json.loads(content)
         is_known = data["format"] == FORMAT
         wrong = _wrong_part(data) if is_known else ""
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise InvalidJob(f"{name}: is no provenance record ({type(error).__name__}: {error})") from error
+        raise InvalidJob(f"{name}: not a provenance record ({type(error).__name__}: {error})") from error
     if not is_known:
-        raise InvalidJob(f"{name}: has the format {data['format']!r}, known is {FORMAT}; use a newer redis-consumer")
+        raise InvalidJob(
+            f"{name}: format {data['format']!r} is not supported (only {FORMAT}); use a newer redis-consumer"
+        )
     if wrong:
-        raise InvalidJob(f"{name}: is no provenance record (its part {wrong} isn't as it should be)")
+        raise InvalidJob(f"{name}: not a provenance record (its part {wrong} is not valid)")
     return Record(name, data, result_key or str(data["outputs"][0]["key"]))
 
 
 def _wrong_part(data: Any) -> str:
-    """Name of the first part that lacks something, empty for none."""
+    """Give the name of the first invalid part, empty if all are valid."""
     wrong = [part for part, keys in _TABLES.items() if not keys <= data[part].keys()]
     wrong += [part for part, keys in _LISTS.items() if not all(keys <= each.keys() for each in data[part])]
     wrong += [part for part, is_right in _details(data) if not is_right]
@@ -133,9 +134,9 @@ def _wrong_part(data: Any) -> str:
 
 
 def _details(data: Any) -> Iterator[tuple[str, bool]]:
-    """Parts that a run counts on, and whether each is of the right kind."""
+    """Yield the parts that a run needs, and whether each has the right type."""
     job = data["job"]
-    json.dumps(job, ensure_ascii=False).encode()  # no text that can't be a key: a ValueError
+    json.dumps(job, ensure_ascii=False).encode()  # raises ValueError for a text that cannot be a key
     yield "job.fields", _are_texts(job["fields"].values())
     yield "job.id", _are_texts([job["id"], job["queue"], job.get("input") or ""])
     yield "job.attempt", isinstance(job["attempt"], int)
@@ -156,7 +157,7 @@ def _are_texts(values: Iterable[Any]) -> bool:
 
 
 def _is_deep(data: Any) -> bool:
-    """Whether lists and tables lie so deep in each other that no function may follow them."""
+    """Whether lists and tables are nested too deep."""
     level = [data]
     for _ in range(_MOST_LEVELS):
         tables = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
@@ -165,11 +166,11 @@ def _is_deep(data: Any) -> bool:
 
 
 def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
-    """Give a record that asks for the versions that answered, where it asks for the latest ones or by a label.
+    """Give a record in which "latest" and version labels are replaced by the versions that were used.
 
     Args:
-        record: of a job.
-        others: models that other records tell of, such as those of the job's children.
+        record: record of a job.
+        others: models in other records, such as those of the job's children.
     """
     served = {
         each["model"]: f"{each['model'].rpartition(':')[0]}:{each['version_served']}"
@@ -192,11 +193,11 @@ def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
 
 
 def with_options(record: Record, options: type[ConsumerOptions]) -> Record:
-    """Give a record whose job sets the recorded options that a job may set; the others are this machine's operator's.
+    """Give a record whose job sets the recorded per-job options. Operator options come from this machine.
 
     Args:
-        record: of a job.
-        options: those of the job's consumer.
+        record: record of a job.
+        options: options of the job's consumer.
     """
     job = record.data["job"]
     given = {name: text for name, text in record.data.get("options", {}).items() if is_per_job(options, name)}
@@ -204,7 +205,7 @@ def with_options(record: Record, options: type[ConsumerOptions]) -> Record:
 
 
 def _is_fixed(model: str) -> bool:
-    """Whether a model is named by a version that stays what it is."""
+    """Whether a model is named by a fixed version."""
     version = model.rpartition(":")[2]
     return bool(re.fullmatch("[0-9]{1,19}", version)) and int(version) > 0
 
@@ -214,7 +215,7 @@ def _read(bucket: Any, key: str) -> bytes:
         content: bytes = bucket.read_bytes(key, max_bytes=MOST_BYTES)
     except ObjectNotFound as error:
         raise PermanentError(
-            f"record {key}: is gone from the bucket; results may be deleted after some days"
+            f"record {key}: not found in the bucket; it may have been deleted with old results"
         ) from error
     return content
 
@@ -224,14 +225,16 @@ def _read_file(name: str) -> bytes:
         with open(name, "rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise InvalidJob(f"{name}: can't be read ({error.strerror}); give a record that you may read") from error
+        raise InvalidJob(
+            f"{name}: cannot be read ({error.strerror}); use a record that you have permission to read"
+        ) from error
     if len(content) > MOST_BYTES:
-        raise InvalidJob(f"{name}: is no provenance record (it has more than {MOST_BYTES} bytes)")
+        raise InvalidJob(f"{name}: not a provenance record (it has more than {MOST_BYTES} bytes)")
     return content
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Say in which conditions two records differ: ``field``, ``recorded`` and ``now`` of each; None for none."""
+    """List the conditions in which two records differ: ``field``, ``recorded`` and ``now``, None for no value."""
     old, new = _conditions(before), _conditions(after)
     names = list(dict.fromkeys([*old, *new]))
     return [

@@ -1,4 +1,4 @@
-"""What does a scientist see of a result? One page that needs no other file."""
+"""Writes the HTML report of a result. The page needs no other file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from redis_consumer.text import decimal
 
-#: Field of the job, words, colour; in the order in which the stages come.
+#: Field of the job, name on the page and colour, in the order of the stages.
 STAGES = (
     ("download_time", "Download and read", "--s1"),
     ("preprocess_time", "Pre-process", "--s2"),
@@ -28,10 +28,10 @@ MAX_BINS = 16
 
 @dataclass(frozen=True)
 class Report:
-    """What the page is about.
+    """Content of the page.
 
     Attributes:
-        name: what was looked at: the image's file name, with the plane where it has several.
+        name: file name of the image, with the plane if it has several.
         image_png: the image.
         overlay_png: the image with the outlines of its objects.
         areas_px: area of each object in pixels, rank 1.
@@ -68,7 +68,7 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def histogram_svg(areas_px: npt.NDArray[np.int64]) -> str:
-    """Draw how many objects have which area.
+    """Draw a histogram of the areas of objects.
 
     Args:
         areas_px: area of each object in pixels, rank 1; may be empty.
@@ -97,7 +97,7 @@ def histogram_svg(areas_px: npt.NDArray[np.int64]) -> str:
 
 
 def _bins(areas_px: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Count areas in bins of a round width that start at zero."""
+    """Count areas in bins of a round width, starting at zero."""
     largest = float(areas_px.max())
     rough = largest / MAX_BINS
     magnitude = 10.0 ** np.floor(np.log10(rough))
@@ -118,7 +118,7 @@ def _numbers(report: Report) -> str:
     shown = (
         (f"{len(report.areas_px)}", "objects"),
         (median, "median area"),
-        (f"{_seconds(report.fields, 'total_time'):.2f} s", "the worker's time"),
+        (f"{_seconds(report.fields, 'total_time'):.2f} s", "in the worker"),
         (f"{report.elapsed_s:.2f} s", "from submission to result"),
     )
     return "".join(f"<div><strong>{escape(number)}</strong><span>{words}</span></div>" for number, words in shown)

@@ -1,4 +1,4 @@
-"""``redis-consumer reproduce``: does a job, run again, give the same labels?"""
+"""``redis-consumer reproduce``: runs a finished job again and compares the results."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came out.
+    """Outcome of a reproduction.
 
     Attributes:
         job: key of the job.
-        files: how each file of the result compares.
-        differences: ``field``, ``recorded`` and ``now`` of each condition that is another one now.
-        note: what was odd about the recorded result, empty for nothing.
-        seconds: that the job took now.
+        files: comparison of each file of the result.
+        differences: ``field``, ``recorded`` and ``now`` of each condition that has changed.
+        note: remark about the recorded result, or empty.
+        seconds: duration of the new run.
     """
 
     job: str
@@ -62,18 +62,18 @@ def reproduce(
     job: Annotated[
         str,
         typer.Argument(
-            help="Key of a job; or, where that has expired, its provenance record: a file, or a key in the bucket.",
+            help="Key of a job. If the job has expired: its provenance record, as a file or as a key in the bucket.",
             metavar="JOB",
         ),
     ],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Model, instead of the recorded one.", metavar="NAME:VERSION"),
+        typer.Option("--model", "-m", help="Model to use instead of the recorded one.", metavar="NAME:VERSION"),
     ] = None,
     keep: Annotated[
         Path | None,
         typer.Option(
-            "--keep", file_okay=False, help="Folder for both results and records, and pictures of what differs."
+            "--keep", file_okay=False, help="Folder for both results, both records, and pictures of the differences."
         ),
     ] = None,
     consumer: Annotated[
@@ -81,7 +81,7 @@ def reproduce(
         typer.Option(
             "--consumer",
             "-c",
-            help="Consumer of the record that may be imported, though no installed package offers it; repeatable.",
+            help="Import path of a consumer to trust although no installed package offers it; repeatable.",
             metavar="MODULE:CLASS",
         ),
     ] = None,
@@ -90,11 +90,11 @@ def reproduce(
     model_server: options.ModelServer = None,
     json: options.Json = False,
 ) -> None:
-    """Run a finished job again as its record says, and compare: 0 identical labels, 1 different, 2 can't be run.
+    """Run a finished job again from its record and compare the results.
 
-    It runs here, without the queue; neither the job nor its result is touched.
-    What differs between the record and now is listed: software, libraries,
-    settings, model, functions, input.
+    It runs on this machine, without the queue. The job and its result are not changed.
+    It lists what has changed since the record: software, libraries, settings, model,
+    functions and input. Exit codes: 0 identical labels; 1 different; 2 cannot be run.
     """
     from redis_consumer.cli import connect
     from redis_consumer.cli.submit import job_fields
@@ -107,7 +107,7 @@ def reproduce(
         with tempfile.TemporaryDirectory(prefix="redis-consumer-reproduce-") as name:
             found = _run_and_compare(job, connect.open_bucket(), Path(name), fields, consumer or [], keep)
     except PermanentError as error:
-        fail(f"can't reproduce: {error}", EXIT_USAGE)
+        fail(f"cannot reproduce: {error}", EXIT_USAGE)
     if json:
         write_json({**asdict(found), "identical": found.is_identical})
     else:
@@ -136,7 +136,7 @@ def _run_and_compare(
     rerun.overlay.download_file(new.result_key, after)
     files, note = _compare(record, bucket, before, after)
     if not files:
-        raise PermanentError(f"result {record.result_key}: holds no images, nor anything else to compare")
+        raise PermanentError(f"result {record.result_key}: contains no images or other files to compare")
     found = Reproduction(record.job_id, files, rerun.differences(new), note, round(seconds, 3))
     if keep is not None:
         _keep(keep, found, {"recorded": record, "reproduced": new}, folder, rerun.input_path)
@@ -154,29 +154,31 @@ def _compare(record: Record, bucket: Storage, before: Path, after: Path) -> tupl
     except ObjectNotFound as error:
         if not recorded.get("files"):
             raise PermanentError(
-                f"result {record.result_key}: is gone, and its record doesn't know its files"
+                f"result {record.result_key}: no longer exists, and its record does not list its files"
             ) from error
         found = compare_sums(recorded["files"], after, is_complete=not record.files_left_out)
-        but = f" but of {record.files_left_out} that the record doesn't list" if record.files_left_out else ""
-        return found, f"the recorded result is gone; its files' checksums were compared{but}"
+        but = f", except for {record.files_left_out} that the record does not list" if record.files_left_out else ""
+        return found, f"the recorded result no longer exists; the checksums of its files were compared{but}"
     is_changed = recorded.get("sha256") not in (None, file_digest(before))
-    note = "the recorded result has changed since it was recorded; compared is what it is now" if is_changed else ""
+    note = "the result has changed since it was recorded; the present result was compared" if is_changed else ""
     try:
         check_result_zip(before, record.result_key)
     except UnsafeArchive as error:
-        raise PermanentError(f"result {record.result_key}: is no zip, or a damaged one; nothing to compare") from error
+        raise PermanentError(
+            f"result {record.result_key}: not a zip file, or damaged; there is nothing to compare"
+        ) from error
     return compare_zips(before, after), note
 
 
 class _Progress:
-    """A line for each stage of the job, and for each child."""
+    """Prints a line for each stage of the job and of its children."""
 
     def __init__(self, job_id: str) -> None:
         self._job_id = job_id
         self._said = ""
 
     def show(self, job: Job) -> None:
-        """Say what the job is at, once."""
+        """Print the stage of a job when it changes."""
         child = "" if job.id == self._job_id else f" ({job.get('original_name')})"
         line = f"{self._job_id}: {job.status.replace('-', ' ')}{child}"
         if line != self._said:
@@ -196,9 +198,9 @@ def _write(found: Reproduction) -> None:
     if found.note:
         screen.print(Text(printable(f"  note: {found.note}")))
     if not found.differences:
-        screen.print("Everything that is recorded is the same now.")
+        screen.print("All recorded conditions are the same now.")
         return
-    table = Table("What differs", "Recorded", "Now", box=None, pad_edge=False, header_style="bold")
+    table = Table("Difference", "Recorded", "Now", box=None, pad_edge=False, header_style="bold")
     for row in found.differences:
         table.add_row(*(Text(printable(str(row[key]))) for key in ("field", "recorded", "now")))
     screen.print(table)
@@ -208,11 +210,11 @@ def _make_folder(keep: Path) -> None:
     try:
         keep.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(f"--keep {keep}: can't be written: {error.strerror}; choose another folder") from error
+        raise SettingsError(f"--keep {keep}: cannot be written: {error.strerror}; choose another folder") from error
 
 
 def _keep(keep: Path, found: Reproduction, records: dict[str, Record], folder: Path, image: Path | None) -> None:
-    """Write both results and records, and a picture for each label image that differs."""
+    """Write both results, both records, and a picture for each label image that differs."""
     from redis_consumer.cli.difference import draw_difference
     from redis_consumer.consumers.results import result_stem
 

@@ -1,4 +1,4 @@
-"""How is a job run once more as its record says, without a trace in Redis or bucket?"""
+"""Runs a job again from its record, without writing to Redis or the bucket."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from redis_consumer.settings import Settings
     from redis_consumer.storage import Storage
 
-#: Records of children that are looked for: where these are gone, so are the others.
+#: Number of child records to look for. If these no longer exist, the others do not either.
 _CHILDREN_TRIED = 10
 _IMAGE = registry.BUILT_IN["image"]
 
 
 class Rerun:
-    """One job that is run again.
+    """A job that is run again.
 
-    Where the job asked for the latest version of a model, it gets the one that answered then.
+    If the job asked for the latest version of a model, it gets the version that it got at that time.
 
     Args:
-        record: of the job.
-        bucket: holds input, results and models; nothing is written into it.
-        folder: an empty one, for what the run downloads and writes.
-        fields: of the job, in place of those that the record says.
+        record: record of the job.
+        bucket: bucket with input, results and models; nothing is written to it.
+        folder: empty folder for the files that the run downloads and writes.
+        fields: fields of the job that replace those in the record.
         trusted: import paths of consumers that may be imported although no installed package offers them.
-        on_write: told of a job, its own or a child, after each write to its hash.
+        on_write: called with the job or child job after each write to its hash.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Rerun:
         on_write: Callable[[Job], None] | None = None,
     ) -> None:
         children = _record_of_children(record, bucket)
-        #: What is run; its versions are pinned, see `pinned`.
+        #: The record that is run. Its model versions are pinned, see `pinned`.
         self.record = pinned(record, children.data["models"])
         self.overlay = Overlay(bucket, folder)
         self._fields = fields
@@ -63,43 +63,43 @@ class Rerun:
         self._trusted = {*trusted, str(settings_module.get("CONSUMER_TYPE"))}
         self._ways = {True: self.record, False: pinned(children)}
         self._consumers: dict[bool, Consumer] = {}
-        #: Local copy of the input, once it was checked; None for a folder.
+        #: Local copy of the checked input; None before the check and for a folder.
         self.input_path: Path | None = None
 
     def check_input(self) -> None:
-        """Fetch the input and look whether it is what it was.
+        """Download the input and check that it has not changed.
 
         Raises:
-            PermanentError: it is gone, or another one.
+            PermanentError: it no longer exists, or it has changed.
         """
         key = self.record.input_key
         known = {each["key"]: each for each in self.record.data["inputs"]}
         if f"{key}/" in known:
-            return  # a folder, which is compared after the run
+            return  # a folder is compared after the run
         try:
             path = self.input_path = self.overlay.keep(key)
         except ObjectNotFound as error:
-            raise PermanentError(f"input {key}: is gone from the bucket; put it there again") from error
+            raise PermanentError(f"input {key}: not found in the bucket; upload it again") from error
         noted = known.get(key, {}).get("sha256")
         if noted and file_digest(path) != noted:
             raise PermanentError(
-                f"input {key}: has changed since: its SHA-256 is {file_digest(path)}, recorded is {noted}; "
-                "put the original there again"
+                f"input {key}: has changed: its SHA-256 is {file_digest(path)}, the record has {noted}; "
+                "upload the original again"
             )
 
     def run(self) -> Record:
-        """Run the job; give the record of the new result, which lies in `overlay`.
+        """Run the job. Return the record of the new result, which is in `overlay`.
 
         Raises:
-            PermanentError: it fails now; says why.
-            RetryableError: something outside is away.
-            SettingsError: its consumer isn't here, or the record's settings are wrong.
+            PermanentError: the job fails now; the message says why.
+            RetryableError: an outside service is unavailable.
+            SettingsError: the consumer is not installed, or the record's settings are wrong.
         """
         self.record = self._ways[True] = with_options(self.record, _class_of(self.record, self._trusted).Options)
         job = self.record.data["job"]
         given = {**job["fields"], **self._fields}
         own = {"original_name": given.get("original_name", ""), "input_file_name": self.record.input_key}
-        # A stranger's record may have fields that tell of a job's life, which would lead the run elsewhere.
+        # A record from elsewhere may have fields that workers write. They would change the run.
         fields = {**inherited(Job(self.record.job_id, given)), **own, "status": "new"}
         try:
             ended = run_to_its_end(Job(self.record.job_id, fields, int(job["attempt"])), self._desk, self._consumer_for)
@@ -111,14 +111,14 @@ class Rerun:
             reason = ended.get("reason").strip().splitlines() or [f"ended {ended.status}"]
             raise PermanentError(f"job {ended.id}: fails now: {reason[-1]}", job_id=ended.id)
         if not ended.get(FIELD):
-            raise PermanentError(f"job {ended.id}: gives no result now", job_id=ended.id)
+            raise PermanentError(f"job {ended.id}: produces no result now", job_id=ended.id)
         content = self.overlay.read_bytes(ended.get(FIELD))
         return parse("the new record", content, result_key=ended.get("output_file_name"))
 
     def differences(self, new: Record) -> list[dict[str, Any]]:
-        """Say what else is another now, see `redis_consumer.cli.record.differences`.
+        """List all other differences, see `redis_consumer.cli.record.differences`.
 
-        Children tell what their parent can't, such as the model that was asked: the one they were run like does.
+        Some, such as the model, are only in the records of children. The child record that was used is compared.
         """
         found = differences(self.record.data, new.data)
         child, own = self._ways[False], {each["field"] for each in found}
@@ -143,7 +143,7 @@ class Rerun:
 
 
 def _record_of_children(record: Record, bucket: Storage) -> Record:
-    """How children were run, by the first one whose record is there; like images by the same settings where none is."""
+    """Take the conditions of children from the first child record found, else those of images."""
     keys = [child["record"] for child in record.data["children"] if child.get("record")]
     for key in keys[:_CHILDREN_TRIED]:
         with contextlib.suppress(ObjectNotFound):
@@ -152,10 +152,10 @@ def _record_of_children(record: Record, bucket: Storage) -> Record:
 
 
 def recorded_settings(recorded: Mapping[str, Any], own: Settings) -> Settings:
-    """Settings as they are, with those that decide pixels as a record says.
+    """Build the present settings, with those that affect pixels taken from a record.
 
     Raises:
-        SettingsError: the record gives a value that can't be.
+        SettingsError: the record has a value that is not valid.
     """
     values = {name: recorded[name] for name in conditions.SETTINGS if name in recorded}
     given = {name: values[name] for name in recorded.get("given", []) if name in values}
@@ -170,11 +170,11 @@ def recorded_settings(recorded: Mapping[str, Any], own: Settings) -> Settings:
 
 
 def _class_of(record: Record, trusted: Collection[str]) -> Any:
-    """The class of a record's consumer. One that a stranger's record might name is imported only where asked to be."""
+    """Find the class of a record's consumer. It must be built in, installed or trusted by an option."""
     origin = str(record.data["consumer"]["origin"])
     if origin not in trusted and not registry.is_named(origin, {*registry.names(), *trusted}):
         raise InvalidJob(
-            f"consumer {origin}: is no built-in one, and no installed package offers it; "
+            f"consumer {origin}: not built in, and no installed package offers it; "
             f"if you trust the record, add --consumer {origin}"
         )
     try:

@@ -19,13 +19,13 @@ from redis_consumer.errors import ConsumerError, RetryableError
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of one file's job.
+    """State of the job of one file.
 
     Attributes:
-        submission: what was asked for; its `job_id` is empty if the file has no job.
+        submission: the submitted job; its `job_id` is empty if the file has no job.
         state: the job's last state.
         path: the downloaded zip, None without a result.
-        error: why the file wasn't submitted, or its result can't be downloaded; empty if nothing went wrong here.
+        error: why the file was not submitted, or why its result could not be downloaded; otherwise empty.
         is_unavailable: whether that is because Redis or the bucket was unavailable.
     """
 
@@ -59,16 +59,16 @@ class Result:
 
 
 def not_submitted(path: Path, error: Exception | None = None) -> Result:
-    """Give the result of a file that has no job, or none that is known to be in its queue.
+    """Give the result of a file whose job does not exist, or may not exist.
 
     Args:
         path: the file.
-        error: why; None if it wasn't tried.
+        error: the reason; None if the submission was not tried.
     """
     job_id = getattr(error, "job_id", None) or ""
     reason = "the command ended before the file was submitted" if error is None else describe(error)
     if job_id:
-        reason += f"; the job may be there or not, see `redis-consumer status {job_id}`"
+        reason += f"; the job may or may not exist; check it with `redis-consumer status {job_id}`"
     is_unavailable = isinstance(error, RetryableError)
     return Result(Submission(job_id, path), JobState(job_id, NOT_SUBMITTED), None, reason, is_unavailable)
 
@@ -87,16 +87,16 @@ def follow(
     timeout_s: float = 0.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Result]:
-    """Wait for jobs, show their progress, download the results, and give what is known of each job as it changes.
+    """Wait for jobs, show their progress and download the results. Yield each job when its state changes.
 
-    Says it if no worker serves the queue of a job.
+    Warns if no worker serves the queue of a job.
 
     Args:
         client: a `RedisClient`.
         storage: a `Storage`.
         submissions: the jobs.
-        folder: where the results go; made if it is missing.
-        timeout_s: seconds to wait at most, 0 for no limit.
+        folder: folder for the results; created if it is missing.
+        timeout_s: maximum seconds to wait, 0 for no limit.
         sleep: waits for a number of seconds; what it raises ends the waiting.
 
     Raises:
@@ -122,7 +122,7 @@ def follow(
 
 
 def result_names(submissions: Sequence[Submission]) -> dict[str, str]:
-    """Name each job's result after its file; with a part of the job's id where two files have the same name."""
+    """Name each result after its file, with a part of the job's id if two files have the same name."""
     stems = [sent.path.stem for sent in submissions]
     return {
         sent.job_id: f"{stem}-result.zip" if stems.count(stem) == 1 else f"{stem}-{sent.job_id[-12:]}-result.zip"
@@ -135,7 +135,7 @@ def _downloaded(storage: Any, sent: Submission, state: JobState, path: Path) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.download_file(state.output_file_name, path)
     except (ConsumerError, OSError) as error:
-        reason = f"the result can't be downloaded: {describe(error)}"
+        reason = f"the result cannot be downloaded: {describe(error)}"
         return Result(sent, state, None, reason, isinstance(error, RetryableError))
     return Result(sent, state, path)
 
@@ -151,7 +151,7 @@ def _display(submissions: Sequence[Submission]) -> Iterator[_Display]:
 
 
 class _Lines:
-    """A line for each change of status, for logs and pipes."""
+    """Prints a line for each change of status, for logs and pipes."""
 
     def __init__(self, submissions: Sequence[Submission]) -> None:
         self._names = {sent.job_id: sent.path.name for sent in submissions}
@@ -164,7 +164,7 @@ class _Lines:
 
 
 class _Bars:
-    """A live bar for each running job, for terminals; many jobs share one more bar over all."""
+    """Shows a live bar for each running job on a terminal. With many jobs, one more bar shows the total."""
 
     def __init__(self, screen: Any, submissions: Sequence[Submission]) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -180,7 +180,7 @@ class _Bars:
         self._total = self._progress.add_task(
             f"{len(submissions)} jobs", total=len(submissions), status="", visible=False
         )
-        # More bars than lines on the screen would only flicker: those of waiting jobs stay hidden.
+        # Waiting jobs have no bar, since more bars than lines on the screen flicker.
         self._is_crowded = len(submissions) > max(screen.height - 4, 1)
         self._progress.update(self._total, visible=self._is_crowded)
         self._tasks = {

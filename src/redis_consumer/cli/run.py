@@ -1,4 +1,4 @@
-"""``redis-consumer run``: how does a worker start?"""
+"""``redis-consumer run``: starts a worker."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class _Run(TyperCommand):
-    """The command; its help also shows the options of the consumer that it would run."""
+    """The command. Its help also shows the options of the consumer that it would run."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Keep the arguments for the help, which is asked for before they are read."""
+        """Keep the arguments for the help, which is written before they are parsed."""
         ctx.meta[_ARGUMENTS] = list(args)
         return super().parse_args(ctx, args)
 
@@ -55,7 +55,7 @@ def run(
         str | None,
         typer.Option(
             *_CONSUMER,
-            help="Consumer, instead of CONSUMER_TYPE: a built-in name, an entry point or package.module:Class.",
+            help="Consumer: a built-in name, an entry point or package.module:Class; overrides CONSUMER_TYPE.",
             metavar="TYPE",
         ),
     ] = None,
@@ -63,8 +63,7 @@ def run(
         list[str] | None,
         typer.Option(
             "--serve",
-            help="Consumer and the queue it serves, instead of --consumer and --queue; repeatable. Each queue gets "
-            "slots of its own, so that none waits for another.",
+            help="Consumer and its queue, instead of --consumer and --queue; repeatable. Each queue has its own slots.",
             metavar="TYPE=QUEUE",
         ),
     ] = None,
@@ -72,23 +71,23 @@ def run(
     bucket: options.Bucket = None,
     model_server: options.ModelServer = None,
     log_level: Annotated[
-        str | None, typer.Option("--log-level", help="Least severity to log, instead of LOG_LEVEL.", metavar="LEVEL")
+        str | None, typer.Option("--log-level", help="Lowest severity to log; overrides LOG_LEVEL.", metavar="LEVEL")
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option("--concurrency", min=1, help="Processes that run jobs of each queue, instead of CONCURRENCY."),
+        typer.Option("--concurrency", min=1, help="Processes for each queue; overrides CONCURRENCY."),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", min=1, help="Threads of each process that run one job each, instead of THREADS."),
+        typer.Option("--threads", min=1, help="Threads in each process, one job each; overrides THREADS."),
     ] = None,
-    burst: Annotated[bool, typer.Option("--burst", help="Stop as soon as the queues are empty.")] = False,
+    burst: Annotated[bool, typer.Option("--burst", help="Stop when the queues are empty.")] = False,
 ) -> None:
-    """Run a worker: take jobs from its queues and work on them, one in each slot, until it is told to stop.
+    """Run a worker, which takes jobs from its queues until it is stopped.
 
-    All settings come from the environment or files, as `redis-consumer settings`
-    shows them; options win over them. SIGTERM lets the running job end within
-    GRACE_PERIOD seconds, or gives it back to its queue.
+    Settings come from the environment or from files, see `redis-consumer settings`.
+    Options override them. After SIGTERM, running jobs have GRACE_PERIOD seconds to
+    finish. Then they are returned to their queue.
     """
     from redis_consumer.cli import connect
 
@@ -100,7 +99,7 @@ def run(
 
 
 def _named_consumer(arguments: list[str]) -> str:
-    """The consumer that the arguments name, or CONSUMER_TYPE where it is no built-in one; empty for none."""
+    """Give the consumer that the arguments or CONSUMER_TYPE name; empty for a built-in CONSUMER_TYPE."""
     from redis_consumer.consumers.registry import BUILT_IN
     from redis_consumer.settings import load_settings
 
@@ -108,7 +107,7 @@ def _named_consumer(arguments: list[str]) -> str:
         option, equals, value = argument.partition("=")
         if option in _CONSUMER:
             return value if equals else "".join(arguments[index + 1 : index + 2])
-    with suppress(SettingsError):  # the help is what says how to mend it
+    with suppress(SettingsError):  # the help must be shown even if a setting is wrong
         named = load_settings().consumer_type
         return "" if named.lower() in BUILT_IN else named
     return ""
@@ -124,14 +123,14 @@ def _write_options_of(consumer: str) -> None:
         say(str(error))
         return
     if not listed.options:
-        typer.echo(f"{consumer} has no options of its own.")
+        typer.echo(f"{consumer} has no options.")
         return
-    typer.echo(f"Options of {consumer}, set by variables; those with a field can also be set per job:")
+    typer.echo(f"Options of {consumer}. They are set by variables; those with a field can also be set per job:")
     write_options(listed.options)
 
 
 def run_script(initialize_logger: Callable[[], None], get_consumer: Callable[..., Consumer]) -> int:
-    """Run a worker for a script of a user's with functions of its own; return the exit code that the help names."""
+    """Run a worker from a user's script, with the script's own functions. Return the exit code that the help names."""
     from redis_consumer.cli import connect
 
     def start() -> int:

@@ -1,4 +1,4 @@
-"""Writes a package for a consumer of one's own from the templates beside this file."""
+"""Writes a package for a new consumer from the templates in this folder."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from redis_consumer.errors import SettingsError
 
 TEMPLATES = Path(__file__).with_name("templates")
 COMMON = "common"
-#: What the class is made for; each is a folder of templates besides `COMMON`.
+#: Kinds of consumers. Each has a folder of templates, besides `COMMON`.
 KINDS = ("image", "model", "files")
-#: Variables that name a model which jobs of a kind, or `doctor`, ask for; the last one is that of `analyze`.
+#: Variables with the models that jobs of a kind, or `doctor`, need. The last one is used by `analyze`.
 _MODEL_VARIABLES = {"image": ["NUCLEAR_MODEL"], "model": ["NUCLEAR_MODEL", "DEFAULT_MODEL"], "files": []}
 _SHIPPED_MODEL = "NuclearSegmentation:1"
-#: Deployments are called after it, and may have 63 letters.
+#: The names of Deployments contain it, and may have 63 characters.
 LONGEST_NAME = 40
 _DISTRIBUTION, _EXTRAS = "kiosk-redis-consumer", "[onnx,testing]"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -32,35 +32,35 @@ _SUFFIX, _DOT, _PACKAGE = ".tmpl", "dot.", "package"
 
 
 def check_name(name: str) -> None:
-    """Refuse names that can't be those of a queue, a package and a deployment.
+    """Refuse names that are not valid for a queue, a package and a Deployment.
 
     Raises:
-        SettingsError: what is wrong with it, and what to do.
+        SettingsError: the name is not valid; the message says why and what to do.
     """
     from redis_consumer.consumers import registry
 
     package = package_of(name)
     if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
-        wrong = f"must be small letters, digits and single dashes, {LONGEST_NAME} at most, e.g. cell-counter"
+        wrong = f"use at most {LONGEST_NAME} lower-case letters, digits and single dashes, e.g. cell-counter"
     elif keyword.iskeyword(package) or _is_module(package):
-        wrong = f"Python has a word or module {package} already; choose another, e.g. my-{name}"
+        wrong = f"{package} is already a keyword or module of Python; choose another name, e.g. my-{name}"
     elif keyword.iskeyword(class_of(name)):
-        wrong = f"its class would be called {class_of(name)}, a word of Python; choose another, e.g. my-{name}"
+        wrong = f"the class name {class_of(name)} is a keyword of Python; choose another name, e.g. my-{name}"
     elif class_of(name).startswith("Test"):
-        wrong = f"pytest would take its class {class_of(name)} for one of tests; choose another, e.g. my-{name}"
+        wrong = f"pytest would treat the class {class_of(name)} as a test; choose another name, e.g. my-{name}"
     elif class_of(name) in _imported():
-        wrong = f"its class would be called {class_of(name)}, as another one is; choose another, e.g. my-{name}"
+        wrong = f"the class name {class_of(name)} is already used; choose another name, e.g. my-{name}"
     elif name in registry.names():
-        wrong = f"there is a consumer of that name already; choose another, e.g. my-{name}"
+        wrong = f"a consumer with this name already exists; choose another name, e.g. my-{name}"
     elif name.endswith("-zip"):
-        wrong = "queues that end in -zip are those of archives; choose a name without"
+        wrong = "names that end in -zip are reserved for queues of archives; choose a name without -zip"
     else:
         return
     raise SettingsError(f"NAME {name!r}: {wrong}")
 
 
 def package_of(name: str) -> str:
-    """The Python package of a consumer's name.
+    """Give the Python package for a consumer's name.
 
     >>> package_of("cell-counter")
     'cell_counter'
@@ -69,7 +69,7 @@ def package_of(name: str) -> str:
 
 
 def class_of(name: str) -> str:
-    """The class of a consumer's name.
+    """Give the class name for a consumer's name.
 
     >>> class_of("cell-counter-2")
     'CellCounter2'
@@ -81,35 +81,35 @@ def write_package(name: str, kind: str, into: Path) -> list[Path]:
     """Write a package for a consumer.
 
     Args:
-        name: of consumer, queue and package, see `check_name`.
+        name: name of consumer, queue and package, see `check_name`.
         kind: one of `KINDS`.
-        into: folder in which the package's own folder is made.
+        into: parent folder for the new package.
 
     Returns:
         The files.
 
     Raises:
-        SettingsError: the name doesn't do, there is such a folder already, or it can't be written.
+        SettingsError: the name is not valid, the folder exists already, or it cannot be written.
     """
     check_name(name)
     folder = into / name
     if folder.exists():
-        raise SettingsError(f"{folder}: is there already; choose another name, or another folder with --into")
+        raise SettingsError(f"{folder}: already exists; choose another name, or another folder with --into")
     try:
         return _write(folder, name, kind)
     except OSError as error:
-        raise SettingsError(f"{folder}: can't be written: {error.strerror}; choose a folder with --into") from error
+        raise SettingsError(f"{folder}: cannot be written: {error.strerror}; choose a folder with --into") from error
 
 
 def first_steps(name: str, kind: str, folder: Path) -> list[str]:
-    """Commands for a shell that install a written package, run its tests and start a worker with it.
+    """Give the shell commands that install a written package, run its tests and start a worker.
 
     The worker needs a Redis on this machine.
 
     Args:
         name: as for `write_package`.
         kind: as for `write_package`.
-        folder: the package's own.
+        folder: folder of the package.
     """
     own = _origin()
     return [
@@ -127,7 +127,7 @@ def first_steps(name: str, kind: str, folder: Path) -> list[str]:
 
 
 def _origin() -> str:
-    """What pip is told to install this package from where it came; empty for a package index, where pip finds it."""
+    """Give the pip requirement that installs this package from its origin; empty if it came from a package index."""
     try:
         text = distribution(_DISTRIBUTION).read_text("direct_url.json")
     except PackageNotFoundError:
@@ -163,16 +163,16 @@ def _write(folder: Path, name: str, kind: str) -> list[Path]:
 
 def _is_module(name: str) -> bool:
     spec = find_spec(name)
-    # Any folder in the working directory may pass for a package without files.
+    # Any folder in the working directory counts as a package without files.
     return spec is not None and spec.origin is not None
 
 
 def _about_models(kind: str) -> dict[str, str]:
-    """What the README of a kind sets so that it runs with the shipped model, and what it says of that."""
+    """Give the model variables and the text about models for the README of a kind."""
     variables = _MODEL_VARIABLES[kind]
     told = (
-        f"`{_SHIPPED_MODEL}` comes with redis_consumer. A model of your own goes to "
-        f"`bucket/models/NAME/VERSION/model.onnx`, and `NAME:VERSION` into `{variables[-1]}`.\n"
+        f"`{_SHIPPED_MODEL}` comes with redis_consumer. To use your own model, copy it to "
+        f"`bucket/models/NAME/VERSION/model.onnx` and set `{variables[-1]}` to `NAME:VERSION`.\n"
         if variables
         else ""
     )
@@ -180,14 +180,14 @@ def _about_models(kind: str) -> dict[str, str]:
 
 
 def _imported() -> set[str]:
-    """Names that the code of any template has from elsewhere."""
+    """List the names that templates import."""
     texts = [template.read_text(encoding="utf-8") for template in TEMPLATES.rglob(f"*.py{_SUFFIX}")]
     lines = [line for text in texts for line in re.findall(r"^(?:from \S+ )?import (.+)", text, re.MULTILINE)]
     return {name for line in lines for name in line.split(", ")}
 
 
 def _templates(kind: str) -> Iterator[tuple[Path, Path]]:
-    """Each template, and the place of its file in a package called ``package``."""
+    """Yield each template with the path of its file in a package called ``package``."""
     for root in (TEMPLATES / COMMON, TEMPLATES / kind):
         for template in sorted(root.rglob(f"*{_SUFFIX}")):
             name = template.name.removesuffix(_SUFFIX)

@@ -1,4 +1,4 @@
-"""Finds queues whose jobs wait for nothing, since no worker serves them."""
+"""Finds queues with waiting jobs that no worker serves."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from redis_consumer.cli.watch import JobState
 from redis_consumer.errors import ConsumerError
 from redis_consumer.keys import own_key
 
-#: Seconds of waiting after which a queue without workers is reported, and between two looks.
+#: Seconds after which a queue without workers is reported, and between two checks.
 FIRST_LOOK_S, LOOK_S = 2.0, 5.0
 
-#: Workers of older software don't register, but have a processing list while they run a job.
+#: Workers of older software do not register, but they have a processing list while they run a job.
 _READ_SERVICE = """
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
@@ -35,11 +35,11 @@ return rows
 
 
 def unserved_queues(client: Any) -> dict[str, int]:
-    """Find the queues in which jobs wait and that no worker serves; looks through all keys of Redis.
+    """Find queues with waiting jobs that no worker serves. Scans all keys of Redis.
 
     Returns:
-        How many jobs wait, by queue. Lists of other software, which hold no jobs, are left out. None at all if the
-        user of Redis may not look, which is said.
+        Number of waiting jobs by queue. Lists of other software, which contain no jobs, are left out. Empty if the
+        Redis user has no permission to scan; a note says so.
     """
     try:
         return _unserved_queues(client)
@@ -64,7 +64,7 @@ def _unserved_queues(client: Any) -> dict[str, int]:
 
 
 def in_words(unserved: Mapping[str, int]) -> str:
-    """Say which queues no worker serves; empty if there are none.
+    """Name the queues that no worker serves, in one line; empty if there are none.
 
     >>> in_words({"pridict": 3, "track": 1})
     'Jobs wait in queues that no worker serves: pridict (3), track (1)'
@@ -74,7 +74,7 @@ def in_words(unserved: Mapping[str, int]) -> str:
 
 
 class ServiceCheck:
-    """Reports once for each queue that jobs wait in it and no worker serves it, and once if one does later.
+    """Reports once for each queue that its jobs wait and no worker serves it, and once when a worker does.
 
     Args:
         client: a `RedisClient`.
@@ -88,7 +88,7 @@ class ServiceCheck:
         self._reported: set[str] = set()
 
     def look(self, states: Iterable[JobState]) -> None:
-        """Look now and then at the queues of jobs that wait, or whose child jobs do."""
+        """Check the queues of waiting jobs, and of jobs with waiting child jobs, from time to time."""
         if self._clock() < self._look_at:
             return
         self._look_at = self._clock() + LOOK_S
@@ -118,7 +118,7 @@ class ServiceCheck:
 
 
 def _service(client: Any, queues: list[str]) -> dict[str, tuple[int, int, int]]:
-    """Waiting jobs, whether they are jobs, and workers alive, of each queue."""
+    """Read for each queue the number of waiting jobs, whether they are jobs, and the number of workers alive."""
     keys = [key for name in queues for key in (name, own_key("workers", name))]
     rows = client.eval(_READ_SERVICE, len(keys), *keys) if keys else []
     return {

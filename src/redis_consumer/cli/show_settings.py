@@ -1,4 +1,4 @@
-"""``redis-consumer settings``: what holds, and where does it come from?"""
+"""``redis-consumer settings``: shows each setting and its source."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def register(app: typer.Typer) -> None:
 
 def show_settings(
     json: options.Json = False,
-    given: Annotated[bool, typer.Option("--given", help="Show only what isn't at its default.")] = False,
+    given: Annotated[bool, typer.Option("--given", help="Show only settings that are not at their default.")] = False,
 ) -> None:
-    """Show every setting: its value now, where it came from and what it means. Secrets are masked.
+    """Show the value, source and meaning of every setting.
 
-    They are read from the environment, then .env, settings.ini and
+    Settings are read from the environment, then from .env, settings.ini and
     redis-consumer.toml in the working directory (or the TOML file that
-    REDIS_CONSUMER_CONFIG names); the first one that gives a value wins.
+    REDIS_CONSUMER_CONFIG names). The first source that has a value is used. Secrets
+    are masked.
     """
     from redis_consumer.settings import load_settings
 
@@ -57,6 +58,6 @@ def _write_table(shown: list[Setting]) -> None:
     for setting in shown:
         style = "dim" if setting.source == "default" else "green"
         value = "" if setting.value is None else str(setting.value)
-        # Text, since rich would read brackets in a value as its own markup.
+        # As Text, since rich would interpret brackets in a value as markup.
         table.add_row(Text(setting.name), Text(value), Text(setting.source, style=style), Text(setting.description))
     console().print(table)

@@ -1,4 +1,4 @@
-"""``redis-consumer status``: what is in the queues, and how is a job?"""
+"""``redis-consumer status``: shows the jobs in the queues, or one job."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LATEST = 10
 
 @dataclass(frozen=True)
 class QueueState:
-    """How a queue is.
+    """State of a queue.
 
     Attributes:
         queue: its name.
         waiting: jobs in the queue.
-        processing: jobs that workers have.
-        workers: workers that are alive, as everywhere.
-        holders: names of those that have jobs, of any software.
+        processing: jobs that workers hold.
+        workers: workers alive.
+        holders: names of workers that hold jobs, of any software.
     """
 
     queue: str
@@ -47,16 +47,16 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    job: Annotated[str | None, typer.Argument(help="Key of a job, as submit prints it.", metavar="JOB")] = None,
+    job: Annotated[str | None, typer.Argument(help="Key of a job, as printed by submit.", metavar="JOB")] = None,
     queue: options.Queues = None,
     redis: options.Redis = None,
     json: options.Json = False,
 ) -> None:
-    """Show one job with its place and all its fields; without JOB the queues and the jobs in them.
+    """Show one job, or the queues and the jobs in them.
 
-    Without JOB it also names the queues in which jobs wait and that no worker serves.
-
-    A job that failed, or is unknown, gives exit code 1.
+    With JOB, it shows the job's place in its queue and all its fields. The exit code is
+    1 if the job failed or is unknown. Without JOB, it also names all queues in which
+    jobs wait but that no worker serves.
     """
     from redis_consumer.cli import connect
     from redis_consumer.cli.job_view import show_job
@@ -82,7 +82,7 @@ def _show_queues(client: Any, names: list[str], *, is_json: bool) -> None:
         running = _processing(client, name)
         held = [job_id for held_by in running.values() for job_id in held_by]
         queues.append(QueueState(name, client.llen(name), len(held), alive[name], sorted(running)))
-        # The right end is next in line.
+        # The next job is at the right end.
         seen += [*held[:LATEST], *reversed(client.lrange(name, -LATEST, -1))]
     states, unserved = read_states(client, seen), service.unserved_queues(client)
     if is_json:
@@ -95,7 +95,7 @@ def _show_queues(client: Any, names: list[str], *, is_json: bool) -> None:
 
 
 def _processing(client: Any, queue: str) -> dict[str, list[str]]:
-    """Give the jobs that workers have, by worker."""
+    """Read the jobs that workers hold, by worker."""
     from redis_consumer.cli.queue_state import processing_lists
 
     keys = processing_lists(client, queue)

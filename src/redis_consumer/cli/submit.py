@@ -1,4 +1,4 @@
-"""``redis-consumer submit``: puts files into a queue and gets their results back."""
+"""``redis-consumer submit``: submits jobs for files and downloads their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from redis_consumer.storage import Storage
 
 
-#: Files in a row that may meet an outage before the others aren't tried.
+#: Number of failed files in a row, during an outage, after which the others are not tried.
 _MOST_OUTAGES = 3
 
 
@@ -37,20 +37,22 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    files: Annotated[list[Path], typer.Argument(help="Images, or zips of images.")],
+    files: Annotated[list[Path], typer.Argument(help="Images, or archives of images.")],
     queue: options.Queue = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Model; the worker's default if left out.", metavar="NAME:VERSION"),
+        typer.Option("--model", "-m", help="Model. Default: the worker's default model.", metavar="NAME:VERSION"),
     ] = None,
     scale: Annotated[
         float | None,
-        typer.Option("--scale", "-s", min=1e-6, help="Factor to resize by before the model sees the image."),
+        typer.Option("--scale", "-s", min=1e-6, help="Factor to resize the image by before the model is applied."),
     ] = None,
     channels: Annotated[
         str | None,
         typer.Option(
-            "--channels", help="Channels to use; without --model by role: nuclei, cytoplasm, phase.", metavar="0,"
+            "--channels",
+            help="Channels to use. Without --model, in this order: nuclei, cytoplasm, phase.",
+            metavar="0,",
         ),
     ] = None,
     dimension_order: Annotated[
@@ -66,24 +68,23 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the results and download them.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", file_okay=False, help="Folder for results, ./results if left out; implies --wait."
-        ),
+        typer.Option("--output", "-o", file_okay=False, help="Folder for results. Default: ./results. Implies --wait."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0, help="Seconds to wait at most; 0 for no limit.", metavar="SECONDS")
+        float, typer.Option("--timeout", min=0, help="Maximum seconds to wait; 0 for no limit.", metavar="SECONDS")
     ] = 0.0,
     redis: options.Redis = None,
     bucket: options.Bucket = None,
     json: options.Json = False,
 ) -> None:
-    """Upload files, push a job for each, and with --wait show their progress and download the results.
+    """Submit a job for each file, and download the results with --wait.
 
-    The key of each job is printed as soon as it is in its queue. A file that
-    can't be submitted, or whose result can't be downloaded, doesn't affect
-    the others. While it waits, Redis may be unavailable for up to a minute.
-    With --json the document is written however the command ends, with a row
-    for each file.
+    Files are uploaded to the bucket. The key of each job is printed as soon as the job
+    is in its queue. With --wait, the command shows the progress and downloads the
+    results. A file that cannot be submitted, or whose result cannot be downloaded,
+    does not affect the others. While the command waits, Redis may be unavailable for
+    up to a minute. With --json, the document is always written, even after an error,
+    and has a row for each file.
     """
     from redis_consumer.cli import connect, results
     from redis_consumer.cli.embedded import stop_on_signals
@@ -126,7 +127,7 @@ def job_fields(model: str | None, named: Mapping[str, object], others: list[str]
     """Build the fields of a job from the options.
 
     Raises:
-        typer.BadParameter: a model isn't NAME:VERSION, a field isn't KEY=VALUE, or the axes are unknown.
+        typer.BadParameter: a model is not NAME:VERSION, a field is not KEY=VALUE, or the axes are unknown.
     """
     fields = {name: str(value) for name, value in named.items() if value is not None}
     if model is not None:
@@ -160,12 +161,12 @@ def push_all(
     *,
     replicas: int = 0,
 ) -> Iterator[Result]:
-    """Submit files in their order and give what came of each; say so if fewer replicas than wanted have a job.
+    """Submit files in order and yield the result of each. Warn if too few replicas have a job.
 
-    After several files in a row that meet an outage of Redis or the bucket, the others aren't tried.
+    After several files in a row that fail because Redis or the bucket is unavailable, the others are not tried.
 
     Raises:
-        SettingsError: no file can be submitted as the settings are.
+        SettingsError: no file can be submitted with these settings.
     """
     from redis_consumer.cli.producer import submit_file
     from redis_consumer.cli.results import Result, not_submitted
@@ -188,14 +189,14 @@ def push_all(
             say(f"Warning: {problem}, unless a consumer of your own reads it")
         if sent.replicas is not None and sent.replicas < replicas:
             say(
-                f"Warning: {sent.job_id} is on {sent.replicas} of {replicas} replicas: a failover now may lose it; "
+                f"Warning: {sent.job_id} is on {sent.replicas} of {replicas} replicas: a failover can lose it now; "
                 "see `redis-cli info replication`"
             )
         yield Result(sent, JobState(sent.job_id, "new"))
 
 
 def _tell(row: Result, *, is_waiting: bool, is_json: bool) -> None:
-    """Print at once what came of a file."""
+    """Print the result of a submission at once."""
     sent = row.submission
     if row.error:
         say(f"{sent.path.name}: not submitted: {row.error}")
@@ -206,7 +207,7 @@ def _tell(row: Result, *, is_waiting: bool, is_json: bool) -> None:
 
 
 def _write(rows: list[Result], *, is_waiting: bool, is_json: bool) -> None:
-    """Write the data at the end, or what is known when the command ends early."""
+    """Write the results at the end, or those known so far if the command ends early."""
     if is_json:
         write_json([_as_data(row, is_waiting=is_waiting) for row in rows])
         return
@@ -214,7 +215,7 @@ def _write(rows: list[Result], *, is_waiting: bool, is_json: bool) -> None:
         if row.path is not None:
             typer.echo(in_utf8(str(row.path)))
         elif row.state.status == NOT_SUBMITTED:
-            pass  # was said when it happened
+            pass  # already printed
         elif row.is_failed:
             say(f"{row.submission.path.name}: failed: {row.reason} ({row.state.job_id})")
         elif not row.state.is_final:

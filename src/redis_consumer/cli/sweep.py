@@ -1,4 +1,4 @@
-"""``redis-consumer sweep``: which jobs were left by workers that are gone?"""
+"""``redis-consumer sweep``: returns jobs of dead workers to their queues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redis_consumer.cli.words import counted
 if TYPE_CHECKING:
     from redis_consumer.queue import JobQueue
 
-#: The lock is there to spare Redis many workers' sweeps; a person's own sweep frees it at once.
+#: The lock keeps many workers from sweeping at the same time. A person's sweep removes it at once.
 LOCK_S = 0.001
 
 
@@ -26,12 +26,12 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(queue: options.Queues = None, redis: options.Redis = None, json: options.Json = False) -> None:
-    """Return jobs whose worker is gone to their queue, now, and print their keys.
+    """Return jobs of dead workers to their queues and print their keys.
 
-    Every worker does this by itself every few seconds; it is for times when none
-    is alive. A job in a worker's list without a lease is returned by a sweep that
-    finds it there for 5 s, so the first sweep only notes it. Where nobody has
-    swept for a while, workers get some seconds to renew their leases first.
+    Every worker does this every few seconds, so this command is only needed when no
+    worker runs. A job that has no lease is returned if it has been in a worker's list
+    for 5 s. The first sweep only notes it. If no sweep has run for some time, live
+    workers first get a few seconds to renew their leases.
     """
     from redis_consumer.cli import connect
     from redis_consumer.cli.actor import open_queue
@@ -44,18 +44,18 @@ def sweep(queue: options.Queues = None, redis: options.Redis = None, json: optio
     doubted = [each for each in queues if each.has_doubts]
     if doubted:
         wait_s = max(each.doubt_s for each in doubted)
-        say(f"Waiting {wait_s:g} s: a worker that lives renews its leases meanwhile")
+        say(f"Waiting {wait_s:g} s for live workers to renew their leases")
         time.sleep(wait_s)
         for each in doubted:
             returned[each.name] += sweep_now(each)
     noted = sum(client.hlen(each.key("orphans")) for each in queues)
     _write(returned, is_json=json)
     if noted:
-        say(f"{counted(noted, 'job')} without a lease noted; sweep again in 5 s")
+        say(f"{counted(noted, 'job')} without a lease; sweep again in 5 s")
 
 
 def sweep_now(queue: JobQueue) -> list[str]:
-    """Sweep a queue until nothing comes back, whoever swept it just before; give the keys of the jobs returned."""
+    """Sweep a queue until no more jobs are returned, even if it was swept just before. Return the jobs' keys."""
     from redis_consumer.queue import SWEEP_LIMIT
 
     returned: list[str] = []
@@ -73,4 +73,4 @@ def _write(returned: dict[str, list[str]], *, is_json: bool) -> None:
         write_json(jobs)
     for job in jobs if not is_json else ():
         typer.echo(printable(job["job"]))
-    say(f"{counted(len(jobs), 'job')} came back" if jobs else "No job to return")
+    say(f"{counted(len(jobs), 'job')} returned" if jobs else "No jobs to return")

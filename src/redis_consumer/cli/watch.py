@@ -1,4 +1,4 @@
-"""Reads the states of many jobs at once, often while something happens and seldom otherwise."""
+"""Reads the states of many jobs at once, often while they change and less often otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GONE, NOT_SUBMITTED = "gone", "not submitted"
 #: Seconds that Redis may be unavailable while jobs are watched.
 OUTAGE_S = 60.0
 
-#: Share of a job's work that is behind it at each status, for jobs that report no progress of their own.
+#: Percent of the work that is done at each status, for jobs that report no progress.
 SHARES = {
     "new": 0.0,
     "started": 5.0,
@@ -30,8 +30,8 @@ SHARES = {
     GONE: 100.0,
 }
 
-#: One command for many hashes: it is retried as a whole while Redis is unavailable, which a pipeline isn't. Of a long
-#: text only the end is read.
+#: One script for many hashes. Unlike a pipeline, it is retried as a whole while Redis is unavailable. Only the end of a
+#: long text is read.
 _READ_MANY = """
 local found = {}
 for i, key in ipairs(KEYS) do
@@ -48,12 +48,12 @@ _KEYS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class JobState:
-    """What people want to know about a job.
+    """State of a job for people.
 
     Attributes:
         job_id: key of its hash.
-        status: as in its hash; ``gone`` if there is no such hash any more, ``not submitted`` if there never was.
-        progress: percent of the work that is done, estimated from the status where the job says nothing.
+        status: as in its hash; ``gone`` if the hash no longer exists, ``not submitted`` if it never existed.
+        progress: percent of the work that is done, estimated from the status if the job does not report it.
         reason: why it failed, empty otherwise.
         output_file_name: object key of the result, empty without one.
         output_url: link to the result, empty without one.
@@ -68,7 +68,7 @@ class JobState:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen to the job."""
+        """Whether the job has ended."""
         return self.status in FINAL_STATUSES or self.status in (GONE, NOT_SUBMITTED)
 
     @property
@@ -80,13 +80,13 @@ class JobState:
     def short_reason(self) -> str:
         """Last line of the reason, which says what is wrong and what to do."""
         if self.status == GONE:
-            return "its hash is gone: deleted, or expired before the result was fetched"
+            return "its hash was deleted, or expired before the result was read"
         lines = self.reason.strip().splitlines()
         return lines[-1] if lines else ""
 
 
 def read_hash(client: Any, key: str) -> dict[str, str]:
-    """Read all fields of a job; of a hash that no worker would take for its size, some. Empty where there is none."""
+    """Read all fields of a job, or some if the hash is too large for a worker. Empty if there is no such job."""
     from redis_consumer.scripts import script_call
 
     call = script_call("read", [key], [])
@@ -101,7 +101,7 @@ def read_states(client: Any, job_ids: Sequence[str]) -> list[JobState]:
 
 
 def read_fields(client: Any, job_ids: Sequence[str], names: Sequence[str]) -> list[list[str | None]]:
-    """Read some fields of many jobs, in their order; None where a job, or its field, isn't there."""
+    """Read some fields of many jobs, in their order; None if the job or the field does not exist."""
     rows: list[list[str | None]] = []
     for start in range(0, len(job_ids), _KEYS_AT_ONCE):
         part = job_ids[start : start + _KEYS_AT_ONCE]
@@ -112,16 +112,16 @@ def read_fields(client: Any, job_ids: Sequence[str], names: Sequence[str]) -> li
 def watch(
     client: Any, job_ids: Sequence[str], *, timeout_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[JobState]:
-    """Give the state of each job at first and whenever it changes, until all are final.
+    """Yield the state of each job at the start and whenever it changes, until all have ended.
 
     Args:
         client: a `RedisClient`.
         job_ids: keys of the jobs' hashes.
-        timeout_s: seconds after which it ends although jobs aren't final; 0 for no limit.
-        sleep: waits for a number of seconds; called between two looks.
+        timeout_s: seconds after which it stops even if jobs have not ended; 0 for no limit.
+        sleep: waits for a number of seconds; called between two reads.
 
     Raises:
-        RedisUnavailable: Redis gives no reply for a minute, or when the time is up.
+        RedisUnavailable: Redis does not respond for a minute, or until the timeout.
     """
     seen: dict[str, JobState] = {}
     deadline = time.monotonic() + timeout_s if timeout_s > 0 else float("inf")
@@ -154,6 +154,6 @@ def _state(job_id: str, row: Sequence[str | None]) -> JobState:
         percent = decimal(progress or "")
     except ValueError:
         percent = SHARES.get(status, 50.0)
-    # What isn't final isn't finished, whatever the job says.
+    # A job that has not ended is never shown at 100 %.
     percent = 100.0 if status in FINAL_STATUSES else min(max(percent, 0.0), 99.0)
     return JobState(job_id, status, percent, reason or "", output_file_name or "", output_url or "")

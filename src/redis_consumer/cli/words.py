@@ -1,4 +1,4 @@
-"""How are states, ages and texts of others said to people?"""
+"""Formats states, ages and durations for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 
 def in_words(fields: Mapping[str, str]) -> str:
-    """Say in words how a job is, from its fields."""
+    """Describe the state of a job from its fields."""
     state = fields.get("status", "")
     if state == "failed":
         reason = last_line(fields.get("reason", ""))
@@ -19,15 +19,15 @@ def in_words(fields: Mapping[str, str]) -> str:
 
 
 def last_line(reason: str) -> str:
-    """The line of a reason that says what is wrong and what to do."""
+    """Give the last line of a reason, which says what is wrong and what to do."""
     lines = reason.strip().splitlines()
     return lines[-1] if lines else ""
 
 
 def age_s(moment: str) -> float | None:
-    """Seconds since an ISO-8601 moment with zone, None where it can't be read."""
+    """Compute the seconds since an ISO-8601 time with zone; None if it is not valid."""
     try:
-        # Python 3.10 doesn't know the Z that the kiosk's web server writes.
+        # Python 3.10 does not accept the Z that the kiosk's web server writes.
         then = datetime.fromisoformat(moment.replace("Z", "+00:00"))
     except ValueError:
         return None
@@ -35,7 +35,7 @@ def age_s(moment: str) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """Say how long something takes or took, in the unit that fits.
+    """Format a duration in a suitable unit.
 
     >>> duration(90)
     '1.5 min'
@@ -47,7 +47,7 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Say how many there are.
+    """Format a count with its noun.
 
     >>> counted(1, "job"), counted(2, "job")
     ('1 job', '2 jobs')

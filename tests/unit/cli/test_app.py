@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from redis_consumer import __version__
-from redis_consumer.cli.app import app
+from redis_consumer.cli.app import PANELS, app
 from redis_consumer.cli.output import exit_codes, say
 from redis_consumer.errors import InvalidImage, RedisUnavailable, SettingsError
 
@@ -49,6 +50,23 @@ def test_help_has_examples_and_exit_codes(runner: CliRunner, command: list[str])
 def test_no_command_shows_the_commands(runner: CliRunner) -> None:
     output = runner.invoke(app, []).output
     assert all(name in output for name in COMMANDS)
+
+
+def test_help_groups_all_commands(runner: CliRunner) -> None:
+    """A command that no panel names would be missing from the help and in the documentation."""
+    commands = typer.main.get_group(app).commands
+    assert sorted(name for names in PANELS.values() for name in names) == sorted(commands)
+    output = runner.invoke(app, ["--help"]).output
+    places = [output.index(f" {heading} ") for heading in ("Images", "Workers", "Queues", "Authors")]
+    assert places == sorted(places)
+    assert "Commands ─" not in output
+
+
+@pytest.mark.parametrize(("panel", "names"), PANELS.items())
+def test_a_panel_lists_its_commands_in_order(runner: CliRunner, panel: str, names: tuple[str, ...]) -> None:
+    lines = runner.invoke(app, ["--help"]).output.partition(f"─ {panel} ─")[2].partition("╰")[0].splitlines()
+    shown = [line.split()[1] for line in lines if re.match(r"│ [a-z]", line)]
+    assert tuple(shown) == names
 
 
 def test_version(runner: CliRunner) -> None:

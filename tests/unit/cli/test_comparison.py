@@ -75,10 +75,10 @@ def test_what_is_no_image_that_fits_is_told_apart_by_its_checksum(tmp_path: Path
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ({"a": LABELS}, {"a": LABELS[:1]}, "a.tif: has the shape (1, 3) now, (2, 3) before"),
-        ({"a": LABELS}, {}, "a.tif: is missing now"),
+        ({"a": LABELS}, {"a": LABELS[:1]}, "a.tif: shape (1, 3) now, (2, 3) before"),
+        ({"a": LABELS}, {}, "a.tif: missing now"),
         ({}, {"a": LABELS}, "a.tif: is new"),
-        ({"a_json": b"1"}, {"a_json": b"2"}, "a.json: differs by its checksum"),
+        ({"a_json": b"1"}, {"a_json": b"2"}, "a.json: the checksum differs"),
     ],
 )
 def test_what_can_not_be_counted_is_said(tmp_path: Path, old: Any, new: Any, words: str) -> None:

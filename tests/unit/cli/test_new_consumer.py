@@ -112,7 +112,7 @@ def test_git_takes_all_files_of_a_package_whatever_it_is_called(tmp_path: Path, 
 
 def test_it_says_what_is_next(tmp_path: Path) -> None:
     said = new("cell-counter").stdout
-    assert "Wrote cell-counter: 10 files. Yours to change: src/cell_counter/consumer.py" in said
+    assert "Wrote cell-counter: 10 files. Edit src/cell_counter/consumer.py" in said
     assert "export QUEUE=cell-counter CONSUMER_TYPE=cell-counter NUCLEAR_MODEL=NuclearSegmentation:1\n" in said
     assert said.endswith("  redis-consumer run\n")
 
@@ -120,22 +120,22 @@ def test_it_says_what_is_next(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("Cell_Counter", "must be small letters, digits and single dashes"),
-        ("2-cells", "must be small letters"),
-        ("cells-", "must be small letters"),
-        ("a" * 41, "40 at most"),
-        ("class", "Python has a word or module class already; choose another, e.g. my-class"),
-        ("json", "Python has a word or module json already"),
-        ("numpy", "Python has a word or module numpy already"),
-        ("redis-consumer", "Python has a word or module redis_consumer already"),
-        ("image", "there is a consumer of that name already; choose another, e.g. my-image"),
-        ("test-focus", "pytest would take its class TestFocus for one of tests; choose another, e.g. my-test-focus"),
-        ("true", "its class would be called True, a word of Python; choose another, e.g. my-true"),
-        ("none", "its class would be called None, a word of Python"),
-        ("job", "its class would be called Job, as another one is; choose another, e.g. my-job"),
-        ("consumer-options", "its class would be called ConsumerOptions"),
-        ("path", "its class would be called Path"),
-        ("cells-zip", "queues that end in -zip are those of archives"),
+        ("Cell_Counter", "use at most 40 lower-case letters, digits and single dashes"),
+        ("2-cells", "use at most 40 lower-case letters"),
+        ("cells-", "use at most 40 lower-case letters"),
+        ("a" * 41, "use at most 40"),
+        ("class", "class is already a keyword or module of Python; choose another name, e.g. my-class"),
+        ("json", "json is already a keyword or module of Python"),
+        ("numpy", "numpy is already a keyword or module of Python"),
+        ("redis-consumer", "redis_consumer is already a keyword or module of Python"),
+        ("image", "a consumer with this name already exists; choose another name, e.g. my-image"),
+        ("test-focus", "pytest would treat the class TestFocus as a test; choose another name, e.g. my-test-focus"),
+        ("true", "the class name True is a keyword of Python; choose another name, e.g. my-true"),
+        ("none", "the class name None is a keyword of Python"),
+        ("job", "the class name Job is already used; choose another name, e.g. my-job"),
+        ("consumer-options", "the class name ConsumerOptions is already used"),
+        ("path", "the class name Path is already used"),
+        ("cells-zip", "names that end in -zip are reserved for queues of archives"),
     ],
 )
 def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str, words: str) -> None:
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = new("cell-counter", "--into", "file/within")
     assert result.exit_code == 2
-    assert "cell-counter: can't be written: Not a directory; choose a folder with --into" in result.stderr
+    assert "cell-counter: cannot be written: Not a directory; choose a folder with --into" in result.stderr
 
 
 def test_the_next_steps_may_be_copied(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "cell-counter").mkdir()
     result = new("cell-counter")
     assert result.exit_code == 2
-    assert "cell-counter: is there already; choose another name, or another folder with --into" in result.stderr
+    assert "cell-counter: already exists; choose another name, or another folder with --into" in result.stderr
     assert list((tmp_path / "cell-counter").iterdir()) == []
 
 

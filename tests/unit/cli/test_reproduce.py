@@ -40,7 +40,7 @@ def test_a_folder_that_can_not_be_made_is_said_before_any_work(tmp_path: Path) -
     (tmp_path / "file").touch()
     result = CliRunner().invoke(app, ["reproduce", "predict:a:1", "--keep", str(tmp_path / "file" / "kept")])
     assert result.exit_code == 2
-    assert "can't be written: Not a directory; choose another folder" in result.stderr
+    assert "cannot be written: Not a directory; choose another folder" in result.stderr
 
 
 @pytest.mark.parametrize("packed_by", [8, 99])
@@ -50,5 +50,5 @@ def test_a_result_that_is_no_sound_zip_is_said_in_words(tmp_path: Path, packed_b
     bucket = Storage("memory://")
     bucket.write_bytes("output/a.zip", bytes(content))
     record = Record("a", {"outputs": [{"key": "output/a.zip"}]}, "output/a.zip")
-    with pytest.raises(PermanentError, match=r"result output/a\.zip: is no zip, or a damaged one"):
+    with pytest.raises(PermanentError, match=r"result output/a\.zip: not a zip file, or damaged"):
         reproduce._compare(record, bucket, tmp_path / "before.zip", pack(tmp_path / "after.zip", 1))
