@@ -1,6 +1,6 @@
-"""How does an author try a consumer, with no Redis, bucket or model server? Each name loads when first asked for.
+"""Tools to test consumers without a Redis, bucket or model server.
 
-Needs the extra ``testing``: ``pip install 'kiosk-redis-consumer[testing]'``.
+Each name is imported at first use. Needs the extra ``testing``: ``pip install 'kiosk-redis-consumer[testing]'``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Can what an author gives a test be used, and if not, what is wrong with it?"""
+"""Checks the arguments of tests, and says what is wrong with them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from redis_consumer.job import OWN_FIELDS
 if TYPE_CHECKING:
     from redis_consumer.consumers import Consumer
 
-#: Of the fields that tell of a job's own life, those that its producer writes.
+#: Fields in `OWN_FIELDS` that producers write.
 _PRODUCERS = frozenset({"input_file_name", "original_name", "url", "created_at", "identity_upload"})
 
 
 def check_image(image: object) -> None:
-    """Refuse what is no input.
+    """Refuse a value that is not an input.
 
     Raises:
-        TypeError: it is neither a path, an array of numbers, nor bytes.
-        ValueError: it is an empty text.
+        TypeError: not a path, an array of numbers or bytes.
+        ValueError: an empty text.
     """
     if isinstance(image, str) and not image:
-        raise ValueError("image: is an empty text, which would be the working directory; give the path of a file")
+        raise ValueError("image: is an empty text, which means the working directory; give the path of a file")
     if not (isinstance(image, (str, Path, bytes)) or _is_array(image)):
         raise TypeError(f"image: is {_kind(image)}; give a path, an array of numbers, or the bytes of a file")
 
@@ -39,10 +39,10 @@ def _is_array(image: object) -> bool:
 
 
 def check_models(model: object) -> None:
-    """Refuse what can't answer for a model, one or several by name.
+    """Refuse a value that is not a model, or not several models by name.
 
     Raises:
-        TypeError: it, or one of them, is neither a function, a path, nor bytes; or a name is no text.
+        TypeError: a model is not a function, a path or bytes, or a name is not a text.
         FileNotFoundError: there is no such file.
     """
     if not isinstance(model, Mapping):
@@ -50,7 +50,7 @@ def check_models(model: object) -> None:
         return
     for name, one in model.items():
         if not (isinstance(name, str) and name):
-            raise TypeError(f"model: the name {name!r} is no text; give the name by which jobs ask for the model")
+            raise TypeError(f"model: the name {name!r} is not a text; give the name that jobs use for the model")
         _check_model(one, f"model {name!r}")
 
 
@@ -64,10 +64,10 @@ def _check_model(model: object, what: str) -> None:
 
 
 def checked_children(children: object) -> dict[str, type[Consumer] | str]:
-    """Give the consumer of each queue, whose name is in lower case as children's are.
+    """Give the consumer of each queue. Names of queues are converted to lower case.
 
     Raises:
-        TypeError: it names no queues.
+        TypeError: not a mapping from queues to consumers.
     """
     if children is not None and not isinstance(children, Mapping):
         raise TypeError(f'children: is {_kind(children)}; give a consumer by its queue, e.g. {{"predict": MyConsumer}}')
@@ -78,7 +78,7 @@ def check_fields(job_fields: Mapping[str, object]) -> None:
     """Refuse fields of a job that workers write.
 
     Raises:
-        ValueError: names them.
+        ValueError: there are such fields; the message names them.
     """
     taken = sorted(OWN_FIELDS.difference(_PRODUCERS).intersection(job_fields))
     if taken:
@@ -86,10 +86,10 @@ def check_fields(job_fields: Mapping[str, object]) -> None:
 
 
 def check_bad_inputs(bad_inputs: object) -> None:
-    """Refuse what isn't the bytes of files by their names.
+    """Refuse a value that is not a mapping from file names to bytes.
 
     Raises:
-        TypeError: says what it is.
+        TypeError: another type; the message names it.
     """
     wanted = 'give bytes by the name of each file, e.g. {"empty.tif": b""}'
     if not isinstance(bad_inputs, Mapping):

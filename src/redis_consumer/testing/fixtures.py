@@ -1,4 +1,4 @@
-"""Which fixtures does pytest find wherever this package is installed? They import nothing before they are asked for."""
+"""The pytest fixtures of this package. They import other modules only when they are used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def run_consumer() -> Callable[..., JobRun]:
-    """`redis_consumer.testing.run`: run a job through a consumer with no Redis, bucket or model server."""
+    """`redis_consumer.testing.run`: run a job through a consumer without a Redis, bucket or model server."""
     from redis_consumer.testing.workbench import run
 
     return run
@@ -30,7 +30,7 @@ def example_image() -> Array:
 
 @pytest.fixture
 def fake_model() -> Callable[[Array], Array]:
-    """`redis_consumer.testing.fake_model`: a model that says where something bright is."""
+    """`redis_consumer.testing.fake_model`: a model that marks bright pixels."""
     from redis_consumer.testing import images
 
     return images.fake_model

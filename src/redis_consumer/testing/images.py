@@ -1,4 +1,4 @@
-"""What image and what model are at hand for a first test?"""
+"""An example image and a simple model for tests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _SIDE_PX, _RADIUS_PX, _ROWS = 128, 13.0, 3
 
 
 def example_image() -> Array:
-    """Give a small image: 9 bright, round nuclei on a dim ground, the same each time.
+    """Give a small image with 9 bright, round nuclei on a dark background. It is always the same.
 
     Returns:
-        (128, 128, 1) uint16; nuclei are some 26 px wide and brighter than 2,000, the ground is darker than 1,000.
+        (128, 128, 1) uint16. Nuclei are about 26 px wide and brighter than 2,000. The background is darker than 1,000.
     """
     import numpy as np
 
@@ -32,20 +32,20 @@ def example_image() -> Array:
 
 
 def fake_model(batch: Array) -> Array:
-    """Stand for a model that says where something bright is.
+    """Act as a model that marks bright pixels.
 
     >>> import numpy as np
     >>> fake_model(np.array([0, 1, 9], np.float32).reshape(1, 1, 3, 1)).ravel().tolist()
     [0.0, 0.0, 1.0]
 
-    In `run`, `Workbench` and `ConsumerContract` it has a card, by which `segment` makes a label image of its answer.
+    In `run`, `Workbench` and `ConsumerContract` it has a card, so `segment` makes a label image from its output.
 
     Args:
         batch: (N, y, x, C) float32.
 
     Returns:
-        (N, y, x, 1) float32: 1 where the mean of the channels is above the middle between the image's darkest and
-        brightest pixel, 0 elsewhere.
+        (N, y, x, 1) float32: 1 where the mean of the channels is above the middle between the image's darkest
+        and brightest pixel, 0 elsewhere.
     """
     import numpy as np
 

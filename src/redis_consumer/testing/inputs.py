@@ -1,4 +1,4 @@
-"""How does what a test is given become objects of the bucket that jobs are about?"""
+"""Turns the inputs of tests into objects of the bucket."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from redis_consumer.images.image import Array
 
 Input = Union[str, Path, bytes, "Array"]
-"""A path of a file, or of an OME-Zarr (a folder that ends in ``.zarr``); an array; or the bytes of a file."""
+"""The path of a file or of an OME-Zarr (a folder that ends in ``.zarr``), an array, or the bytes of a file."""
 
-#: Names of inputs that come without one.
+#: Names of inputs that have no name.
 _ARRAY, _BYTES = "image.npy", "input.bin"
-#: By which consumers tell an image from an archive, such as ``.zarr.zip``.
+#: The ending, such as ``.zarr.zip``, by which consumers distinguish images from archives.
 _ENDING = re.compile(r"(?:\.[A-Za-z0-9]{1,8}){1,2}\Z")
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """An input as it is in the bucket.
+    """An input in the bucket.
 
     Attributes:
-        name: by which the scientist knows it.
-        key: object key of it; of an OME-Zarr, its folder's.
-        objects: bytes of each object by key.
+        name: file name of the input.
+        key: its object key; for an OME-Zarr, the key of its folder.
+        objects: bytes of each object, by key.
     """
 
     name: str
@@ -54,14 +54,14 @@ def is_plain_folder(image: Input) -> bool:
 
 
 def files_in(folder: str | Path) -> list[Path]:
-    """All inputs right in a folder by name; hidden files are none.
+    """List the inputs directly in a folder, sorted by name. Hidden files are left out.
 
     Raises:
         FileNotFoundError: there are none.
     """
     paths = sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
     if not paths:
-        raise FileNotFoundError(f"{folder}: holds no files; give a folder with images")
+        raise FileNotFoundError(f"{folder}: contains no files; give a folder with images")
     return paths
 
 
@@ -79,8 +79,8 @@ def uploaded(image: Input, name: str = "") -> Uploaded:
     """Read an input.
 
     Args:
-        image: which one.
-        name: for it, in place of its own.
+        image: the input.
+        name: name that replaces its own.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -96,7 +96,7 @@ def uploaded(image: Input, name: str = "") -> Uploaded:
 
 
 def _key(name: str) -> str:
-    """Where an input lies: under its name, or its name's digest where the bucket takes no such key, as producers do."""
+    """Give the object key of an input: its name, or a digest if the name is not valid as a key, as producers do."""
     try:
         return check_key(f"uploads/{name}")
     except InvalidJob:
@@ -105,7 +105,7 @@ def _key(name: str) -> str:
 
 
 def _file(image: Input) -> tuple[str, bytes]:
-    """Name and bytes of an input that is one file."""
+    """Give the name and the bytes of an input that is one file."""
     if isinstance(image, (str, Path)):
         return Path(image).name, Path(image).read_bytes()
     if isinstance(image, bytes):

@@ -1,4 +1,4 @@
-"""What became of a job that ran in a test?"""
+"""The result of a job that ran in a test."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _NUMBER = re.compile(r"\d+(\.\d*)?")
 
 @dataclass(frozen=True)
 class JobRun:
-    """A job as it is at the end of its run.
+    """A job at the end of its run.
 
     Attributes:
         job: its key, the fields of its hash and the attempt.
-        statuses: all that it had, in order; ``new`` is the first.
+        statuses: all its statuses, in order; ``new`` is the first.
         outcome: how its claim ended.
-        result: bytes of the object that ``output_file_name`` names, empty for none.
-        elapsed_s: seconds that it took, with its children.
-        children: those of a divided job in the order of their runs; for a folder, a job for each of its files.
+        result: bytes of the object that ``output_file_name`` names, empty if there is none.
+        elapsed_s: duration in seconds, including its children.
+        children: runs of child jobs in order; for a folder, the runs of its files.
     """
 
     job: Job
@@ -44,12 +44,12 @@ class JobRun:
 
     @property
     def status(self) -> str:
-        """The last status, which is ``done``, ``failed``, or another one where it was given back or lost."""
+        """The last status: ``done`` or ``failed``, or another one if the job was given back or lost."""
         return self.job.status
 
     @property
     def reason(self) -> str:
-        """Why it failed, empty where it didn't; the last line is ``ErrorType: what is wrong``."""
+        """Why it failed, else empty. The last line has the form ``ErrorType: what is wrong``."""
         return self.job.get("reason")
 
     @property
@@ -59,13 +59,13 @@ class JobRun:
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds of each stage, by those fields that end in ``_time`` and hold a number."""
+        """Seconds of each stage, from the fields that end in ``_time`` and contain a number."""
         texts = {name: text for name, text in self.fields.items() if name.endswith("_time")}
         return {name: float(text) for name, text in texts.items() if _NUMBER.fullmatch(text)}
 
     @cached_property
     def files(self) -> dict[str, bytes]:
-        """Bytes of each file of the result by its name there; the result itself where it is no zip."""
+        """Bytes of each file in the result, by name. If the result is not a zip, the result itself."""
         if not zipfile.is_zipfile(io.BytesIO(self.result)):
             name = PurePosixPath(self.job.get("output_file_name")).name
             return {name: self.result} if name and self.result else {}
@@ -74,12 +74,12 @@ class JobRun:
 
     @cached_property
     def outputs(self) -> dict[str, Array]:
-        """Each file of the result that is an image, as an array of its own dtype and axes; pixels may be NaN."""
+        """Each image in the result as an array with its own dtype and axes. Pixels may be NaN."""
         read = {name: _read(name, content) for name, content in self.files.items()}
         return {name: array for name, array in read.items() if array is not None}
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the files of the result below a folder, to look at them; give their paths.
+        """Write the files of the result to a folder and return their paths.
 
         Raises:
             ValueError: the name of a file leads out of the folder.
@@ -88,7 +88,7 @@ class JobRun:
         paths = [(root / name).resolve() for name in self.files]
         for path, content in zip(paths, self.files.values(), strict=True):
             if root not in path.parents:
-                raise ValueError(f"{path.name}: lies outside of {root}; give the files of the result plain names")
+                raise ValueError(f"{path.name}: is outside of {root}; use plain names for the files of the result")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         return paths

@@ -1,4 +1,4 @@
-"""A Redis without a server, for tests: it lives in this process and runs the scripts of the queue."""
+"""A Redis without a server, for tests. It runs in this process and supports the scripts of the queue."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class MemoryRedis(RedisClient):
-    """A `RedisClient` of a Redis that lives in this process and ends with this object; nothing is ever away.
+    """A `RedisClient` for a Redis in this process, which is always available and ends with this object.
 
     Attributes:
         on_command: called after each command; it may run commands itself.
 
     Raises:
-        SettingsError: the extra ``testing`` isn't installed.
+        SettingsError: the extra ``testing`` is not installed.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class MemoryRedis(RedisClient):
 
     @cached_property
     def fake(self) -> FakeRedis:
-        """The plain client behind it; `on_command` isn't told of its commands."""
+        """The plain client. `on_command` is not called for its commands."""
         try:
             import fakeredis
             import lupa  # noqa: F401 - it runs the scripts
@@ -39,7 +39,7 @@ class MemoryRedis(RedisClient):
                 "redis_consumer.testing: fakeredis or lupa is missing; "
                 "install them by: pip install 'kiosk-redis-consumer[testing]'"
             ) from error
-        # A server that a client makes by itself is kept until the process ends.
+        # Without an explicit server, the data would stay until the process ends.
         server = fakeredis.FakeServer()
         return fakeredis.FakeRedis(server=server, decode_responses=True, encoding_errors="surrogateescape")
 
@@ -48,11 +48,11 @@ class MemoryRedis(RedisClient):
         return self.fake
 
     def batch(self, *commands: Sequence[Any]) -> list[Any]:
-        """Run commands one after the other and give their replies, see `RedisClient.batch`."""
+        """Run commands in order and return their replies, see `RedisClient.batch`."""
         return [self._retried("batch", partial(self._reply_to, command)) for command in commands]
 
     def close(self) -> None:
-        """Keep what it holds: nothing of it is outside of this object."""
+        """Do nothing: there is no connection, and the data stays with this object."""
 
     def _reply_to(self, command: Sequence[Any], fake: Any) -> Any:
         from redis.exceptions import NoScriptError

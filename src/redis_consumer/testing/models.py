@@ -1,4 +1,4 @@
-"""Stands for models in tests: by functions, by files, or by the model that comes with the package."""
+"""Provides models for tests: functions, files, or the model that comes with the package."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 Function = Callable[[Array], Array | Mapping[str, Array]]
 
 Model = Function | str | Path | bytes
-"""A function from (N, y, x, C) float32 to an array of N items, or to several by name; or an ONNX model: path, bytes."""
+"""A function that maps (N, y, x, C) float32 to an array of N items, or to several by name; or an ONNX file or bytes."""
 
 #: Version of every model that a test gives.
 VERSION = 1
 #: Name of a model that a test gives without one.
 NAME = "Fake"
 
-#: What makes a label image of the answer of `fake_model`, so that consumers may call `segment` with it.
+#: Card of `fake_model`, so that `segment` makes a label image from its output.
 _FAKE_CARD = b'postprocess = ["pixelwise"]\n'
 
 _SPEC = ModelSpec((TensorSpec("image", np.dtype(np.float32), (None, None, None, None)),), ())
 
 
 def named(model: Model | Mapping[str, Model] | None) -> dict[str, Model]:
-    """Give each model a name; none for None, which stands for the packaged ones.
+    """Give each model a name. None, which stands for the packaged model, gives no names.
 
     Raises:
         TypeError, FileNotFoundError: as `check_models`.
@@ -48,14 +48,14 @@ def named(model: Model | Mapping[str, Model] | None) -> dict[str, Model]:
 
 
 def fields_of(models: Mapping[str, Model]) -> dict[str, str]:
-    """Fields by which a job asks for the first of these models, or for the packaged one."""
+    """Give the job fields that name the first of these models, or the packaged one."""
     packaged = packaged_models()[0]
     name, version = (next(iter(models)), VERSION) if models else (packaged.name, packaged.version)
     return {"model_name": name, "model_version": str(version)}
 
 
 def store(models: Mapping[str, Model], bucket: Storage) -> dict[str, Function]:
-    """Put models of files into a bucket, each with the card beside it; give the functions that are left."""
+    """Upload models that are files, with their cards, and return the models that are functions."""
     functions: dict[str, Function] = {}
     for name, model in models.items():
         if isinstance(model, bytes):
@@ -75,11 +75,11 @@ def store(models: Mapping[str, Model], bucket: Storage) -> dict[str, Function]:
 
 
 class FakeServer:
-    """A `ModelServer` of functions; it passes models that it doesn't know on to another one.
+    """A `ModelServer` that calls functions, and another server for all other models.
 
     Args:
-        functions: by the name of their model, for any version.
-        others: where all other models are served.
+        functions: functions by name of the model, for any version.
+        others: server of all other models.
     """
 
     def __init__(self, functions: Mapping[str, Function], others: ModelServer) -> None:
@@ -87,7 +87,7 @@ class FakeServer:
         self._others = others
 
     def metadata(self, model: ModelId, *, on_retry: OnRetry | None = None) -> ModelSpec:
-        """Say which tensors a model takes and gives, see `ModelServer.metadata`; a function takes an image alone."""
+        """Give the tensors of a model, see `ModelServer.metadata`. The only input of a function is an image."""
         if model.name in self._functions:
             return _SPEC
         with self._named_in_errors():
@@ -104,8 +104,8 @@ class FakeServer:
         """Run a model on one batch, see `ModelServer.predict`.
 
         Raises:
-            ModelMismatch: a function gave something else than an array of as many items as it got, or several by name.
-            ModelNotFound: there is no such model, here or elsewhere.
+            ModelMismatch: a function did not return an array with as many items as its batch, or several by name.
+            ModelNotFound: neither the functions nor the other server have this model.
         """
         function = self._functions.get(model.name)
         if function is None:
@@ -118,27 +118,27 @@ class FakeServer:
             if not isinstance(output, np.ndarray) or output.shape[:1] != batch.shape[:1]:
                 seen = output.shape if isinstance(output, np.ndarray) else type(output).__name__
                 raise ModelMismatch(
-                    f"fake model {model.name}, output {name!r}: it gave {seen} for {batch.shape}; "
-                    f"let the function return an array whose first axis is {len(batch)}",
+                    f"fake model {model.name}, output {name!r}: it returned {seen} for {batch.shape}; "
+                    f"return an array whose first axis is {len(batch)}",
                     model=str(model),
                 )
         return check_outputs(None, outputs, model)
 
     def check(self) -> str:
-        """Say what answers."""
-        return f"functions answer for {', '.join(self._functions)}" if self._functions else self._others.check()
+        """Describe the models that are available."""
+        return f"functions are used for {', '.join(self._functions)}" if self._functions else self._others.check()
 
     def close(self) -> None:
-        """Give back what the other server holds."""
+        """Close the other server."""
         self._others.close()
 
     @contextmanager
     def _named_in_errors(self) -> Iterator[None]:
-        """Let an error of a model that is nowhere name the functions too."""
+        """Add the names of the functions to the error for an unknown model."""
         try:
             yield
         except ModelNotFound as error:
             if not self._functions:
                 raise
             names = ", ".join(self._functions)
-            raise ModelNotFound(f"{error}; functions of this test answer for {names}", model=error.model) from error
+            raise ModelNotFound(f"{error}; this test has functions for {names}", model=error.model) from error

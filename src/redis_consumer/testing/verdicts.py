@@ -1,4 +1,4 @@
-"""When does a job's run keep a promise, and what is to be done where it doesn't?"""
+"""Checks the runs of jobs, and says what to do if a check fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from redis_consumer.testing.workbench import Workbench
 if TYPE_CHECKING:
     from redis_consumer.images.image import Array
 
-#: Ends of the names of fields, and fields, that tell of one run of a job.
+#: Fields, and endings of field names, whose values differ in each run.
 _ENDS_OF_ONE_RUN = ("_time", "_at", "_url", "_file_name")
 _OF_ONE_RUN = frozenset({"children", "children:done", "children:failed", "failures", "identity_started", "updated_by"})
 _REASON = re.compile(r"\w+: \S.*")
@@ -32,37 +32,37 @@ def check(condition: object, message: str) -> None:
 
 
 def is_safe(name: str) -> bool:
-    """Whether a file of an archive can be unpacked anywhere, below the folder that is meant."""
+    """Whether a file of an archive can be unpacked on any system, and stays inside the folder."""
     parts = PurePosixPath(name).parts
     plain = all(part not in ("..", "/") and len(part.encode()) <= 255 for part in parts)
     return bool(parts) and plain and name.isprintable() and not any(character in name for character in "\\:")
 
 
 def failed_in_words(run: JobRun, what: str) -> None:
-    """Check that a job failed by its own fault, with a reason on one line."""
+    """Check that a job failed because of its input, with a reason in one line."""
     __tracebackhide__ = True
     check(
         run.status == "failed",
         f"{what}: the job ended {run.status!r} ({run.outcome.value}), not failed; raise InvalidImage or InvalidJob for "
-        "what can't be used, or leave it out of bad_inputs",
+        "input that cannot be used, or leave it out of bad_inputs",
     )
     *before, last = run.reason.strip().splitlines() or [""]
     check(
         _REASON.fullmatch(last) and not before,
-        f"{what}: the reason isn't one line of 'ErrorType: what is wrong': {run.reason!r}; "
-        "raise an error of redis_consumer.errors in place of this one",
+        f"{what}: the reason is not one line 'ErrorType: what is wrong': {run.reason!r}; "
+        "raise an error of redis_consumer.errors instead",
     )
     paths = _MACHINE_PATH.findall(last)
-    check(not paths, f"{what}: the reason holds paths of the machine: {paths}; name the job's file instead")
+    check(not paths, f"{what}: the reason contains local paths: {paths}; name the job's file instead")
 
 
 def same(first: JobRun, second: JobRun, what: str, *, besides: Sequence[str] = ()) -> None:
-    """Check that two runs gave the same: images by their pixels, other files by their bytes, and fields by their texts.
+    """Check that two runs gave the same pixels of images, bytes of other files and texts of fields.
 
     Args:
-        first: what is expected.
-        second: what there is.
-        what: the second one, for messages.
+        first: the expected run.
+        second: the run to check.
+        what: name of the second run in messages.
         besides: names of files and fields that may differ.
     """
     __tracebackhide__ = True
@@ -72,12 +72,12 @@ def same(first: JobRun, second: JobRun, what: str, *, besides: Sequence[str] = (
         check(
             one.get(name) == other.get(name),
             f"{what} wrote {other.get(name)!r} into the field {name} in place of {one.get(name)!r}; "
-            "seed what is random, keep nothing on self, let names of times end in _time, or name it in varying_fields",
+            "seed random numbers, keep no data on self, end names of times in _time, or use varying_fields",
         )
 
 
 def _lasting_fields(run: JobRun) -> dict[str, str]:
-    """Fields that don't tell of one run: neither times, nor objects and children, nor what is named after them."""
+    """Give the fields that must not differ between runs: not times, objects, children, or names made from them."""
     own = sorted(filter(None, (PurePosixPath(run.job.get("output_file_name")).stem, run.job.id)), key=len, reverse=True)
     lasting: dict[str, str] = {}
     for name, text in run.fields.items():
@@ -101,7 +101,7 @@ def _same_files(first: JobRun, second: JobRun, what: str, besides: Sequence[str]
             continue
         image = first.outputs.get(name)
         is_same = content == second.files[name] if image is None else _equal(image, second.outputs[name])
-        check(is_same, f"{what} gave another {name}; seed what is random, and keep nothing on self")
+        check(is_same, f"{what} gave another {name}; seed random numbers, and keep no data on self")
 
 
 def _equal(first: Array, second: Array) -> bool:
@@ -111,7 +111,7 @@ def _equal(first: Array, second: Array) -> bool:
 
 
 def take_away(bench: Workbench, job: Job) -> None:
-    """Let the lease of a running job lapse, and another worker claim it."""
+    """Let the lease of a running job expire, and let another worker claim the job."""
     queue = bench.consumer.job_queue
     bench.redis.zadd(queue.key("leases"), {job.id: 0})
     bench.redis.lpush(queue.name, job.id)
@@ -119,7 +119,7 @@ def take_away(bench: Workbench, job: Job) -> None:
 
 
 def working_directory() -> Path | None:
-    """Give the working directory, None where it is gone."""
+    """Give the working directory, or None if it no longer exists."""
     with contextlib.suppress(FileNotFoundError):
         return Path.cwd()
     return None
@@ -127,14 +127,14 @@ def working_directory() -> Path | None:
 
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
-    """Give an empty folder that is gone after the block."""
+    """Give an empty folder, which is removed after the block."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder).resolve()
 
 
 @contextlib.contextmanager
 def own_tempdir() -> Iterator[Path]:
-    """Let temporary files go into an empty folder meanwhile."""
+    """Write temporary files to an empty folder during the block."""
     previous = tempfile.tempdir
     with own_folder() as folder:
         tempfile.tempdir = str(folder)

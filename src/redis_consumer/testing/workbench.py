@@ -1,4 +1,4 @@
-"""How do jobs run through a consumer, claimed and settled as by a worker, all in this process?"""
+"""Runs jobs through a consumer in this process, with the claims and results of a worker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from redis_consumer.testing.job_run import JobRun
 from redis_consumer.testing.memory_redis import MemoryRedis
 from redis_consumer.testing.models import FakeServer, Model, fields_of, named, store
 
-#: How lists that are no queues begin.
+#: Prefixes of lists that are not queues.
 _OURS = ("redis-consumer:", "processing-")
 
 
@@ -43,35 +43,35 @@ def run(
     children: Mapping[str, type[Consumer] | str] | None = None,
     **job_fields: object,
 ) -> JobRun:
-    """Run one job through a consumer, by the code that runs in a worker: claim, work, settle.
+    """Run one job through a consumer, with the same code as in a worker: claim, work, settle.
 
     Args:
-        consumer: the class, or what ``CONSUMER_TYPE`` may say.
-        image: path of a file or of an OME-Zarr; path of a folder, whose files are a job each, or for an archive's
-            consumer one archive; an array, which becomes an NPY file; or the bytes of a file.
-        model: what answers for the model: a function from (N, y, x, C) float32 to an array of N items or to several
-            by name; path or bytes of an ONNX model (with the ``card.toml`` beside it); several by their name; the model
-            that comes with the package by default.
-        children: consumer of each queue that the job's children go to: ``QUEUE`` (``predict`` by default) for images of
-            an archive; `ImageFileConsumer` by default, and for its own queue the consumer itself.
-        job_fields: fields of the job, but none that workers write, such as ``status``. Without ``model_name`` it asks
-            for the first model.
+        consumer: the class, or a text as in ``CONSUMER_TYPE``.
+        image: the path of a file or of an OME-Zarr; the path of a folder, whose files become one job each (for a
+            consumer of archives, one archive); an array, which becomes an NPY file; or the bytes of a file.
+        model: a function that maps (N, y, x, C) float32 to an array of N items, or to several by name; the path or
+            bytes of an ONNX model (a ``card.toml`` in the same folder is used); or several models by name. The default
+            is the model that comes with the package.
+        children: consumer of each queue of child jobs. Images of an archive go to ``QUEUE`` (``predict`` by default).
+            The default is `ImageFileConsumer`, and for the consumer's own queue the consumer itself.
+        job_fields: fields of the job, except fields that workers write, such as ``status``. Without ``model_name``,
+            the job uses the first model.
 
     Returns:
-        What became of it. Nothing is raised for a job that failed.
+        The run. A failed job raises no error.
 
     Raises:
-        SettingsError: the consumer can't be made: what is wrong with it, or with a variable.
+        SettingsError: the consumer cannot be created; the message says what is wrong with it, or with a variable.
         FileNotFoundError: there is no such image or model.
-        TypeError: an argument is none of these.
-        ValueError: workers write a field, no child went to a queue of `children`, or the path is empty.
+        TypeError: an argument has another type.
+        ValueError: a field is one that workers write, a queue of `children` got no child, or the path is empty.
     """
     with Workbench(consumer, model=model, children=children) as bench:
         return bench.run(image, **job_fields)
 
 
 class _Bucket(Storage):
-    """A bucket in memory that says when something is about to be uploaded."""
+    """A bucket in memory that calls a function before each upload."""
 
     def __init__(self) -> None:
         super().__init__("memory://")
@@ -93,10 +93,10 @@ class _Bucket(Storage):
 
 
 class Workbench:
-    """Runs jobs through one instance of a consumer; close it, or use it as a context.
+    """Runs jobs through one instance of a consumer. Close it, or use it as a context manager.
 
-    Settings are read anew from the environment, as by a worker that starts. At its end as a context, a `ValueError`
-    names queues of `children` that no child went to.
+    Settings are read from the environment, as at the start of a worker. At the end of the context, queues of
+    `children` that got no child raise a `ValueError`.
 
     Args:
         consumer: as for `run`.
@@ -107,9 +107,9 @@ class Workbench:
         consumer: the instance.
         redis: its Redis, in this process.
         storage: its bucket, in memory.
-        inputs: what `run` has put there, bytes by key.
-        on_upload: called once, with the first job that `run` was given, before that uploads a file; by default nothing
-            happens. What its children upload doesn't count.
+        inputs: objects that `run` has written to the bucket, bytes by key.
+        on_upload: called once with the first job of `run`, before it uploads a file. None by default. Uploads of its
+            children do not count.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Workbench:
             self._check_children()
 
     def close(self) -> None:
-        """Give back what consumers and models hold."""
+        """Close consumers and models."""
         for consumer in self._consumers.values():
             consumer.close()
         self._stack.close()
@@ -171,14 +171,14 @@ class Workbench:
         return _together(folder.name, [self.run(path, **job_fields) for path in files_in(folder)])
 
     def run_again(self, run: JobRun) -> JobRun:
-        """Run a job once more, as after a worker that died when it had uploaded the result and not said so yet.
+        """Run a job again, as if its worker had died between the upload and the completion of the job.
 
         Raises:
-            ValueError: it isn't one of this bench.
+            ValueError: the job is not one of this workbench.
         """
         if run.job.id not in self._submitted:
             if not run.children:
-                raise ValueError(f"{run.job.id}: no job of this bench; give what its own run returned")
+                raise ValueError(f"{run.job.id}: not a job of this workbench; give a run that its run() returned")
             return _together(run.job.id, [self.run_again(each) for each in run.children])
         self.redis.hset(self.consumer.job_queue.key("attempts"), run.job.id, run.job.attempt)
         return self._run(run.job.id)
@@ -188,7 +188,7 @@ class Workbench:
         self.consumer.job_queue.cancel(job.id)
 
     def _submit(self, uploaded: Uploaded, job_fields: Mapping[str, object]) -> str:
-        """Put an input into the bucket and give the key of a job for it."""
+        """Write an input to the bucket and return the key of a job for it."""
         for key, content in uploaded.objects.items():
             self.storage.write_bytes(key, content)
         self.inputs.update(uploaded.objects)
@@ -200,7 +200,7 @@ class Workbench:
         return job_id
 
     def _run(self, job_id: str) -> JobRun:
-        """Push a job and run it, and the children that it makes, to the end."""
+        """Push a job, and run it and its children to the end."""
         started = time.perf_counter()
         fields = self._submitted[job_id]
         self.redis.delete(job_id, *self._queues())
@@ -217,17 +217,17 @@ class Workbench:
         return run
 
     def _check_children(self) -> None:
-        """Refuse queues of `children` that no child went to; a job that failed may not have got so far."""
+        """Refuse queues of `children` that got no child. A failed job may have stopped before."""
         used = self._consumers.keys() - {self.consumer.queue}
         unused = sorted(self._children.keys() - used)
         if unused and (self._is_done or used - self._children.keys()):
             raise ValueError(
-                f"children: no child went to queue {', '.join(unused)}; the queues that children went to, besides "
-                f"{self.consumer.queue!r}, which is the consumer's own, are: {', '.join(sorted(used)) or 'none'}"
+                f"children: no child went to queue {', '.join(unused)}; children went to these queues, besides "
+                f"the consumer's own {self.consumer.queue!r}: {', '.join(sorted(used)) or 'none'}"
             )
 
     def _run_next(self) -> bool:
-        """Run the next job of the first queue that has one; whether all went on as it should."""
+        """Run the next job of the first queue that has one. Return whether the workbench can continue."""
         names = [name for name in (*self._consumers, *self._queues()) if self.redis.llen(name)]
         if not names:
             return False
@@ -241,7 +241,7 @@ class Workbench:
         return outcome is Outcome.SETTLED
 
     def _queues(self) -> list[str]:
-        """Queues besides our own that have jobs: children went there."""
+        """List the queues of children that have jobs."""
         names = [name for name in map(str, self.redis.fake.scan_iter(_type="list")) if not name.startswith(_OURS)]
         return sorted(names)
 
@@ -260,13 +260,13 @@ class Workbench:
     def _note_upload(self) -> None:
         job = self.consumer.job
         if job is None or job.id not in self._submitted:
-            return  # a child uploads
+            return  # the upload of a child
         told, self.on_upload = self.on_upload, None
         if told is not None:
             told(job)
 
     def _look(self) -> None:
-        """Note the status of each job that runs here, where it is another one."""
+        """Note each new status of the jobs that run here."""
         for job_id, statuses in list(self._statuses.items()):
             status = str(self.redis.fake.hget(job_id, "status") or "")
             if status and status != statuses[-1]:
@@ -282,13 +282,13 @@ class Workbench:
 
 
 def _queue_for(consumer: type[Consumer] | str) -> str:
-    """A queue that no children of built-in consumers go to, but for archives that which the settings name."""
+    """Give a queue that no children of built-in consumers use; for archives, the queue of the settings."""
     kind = consumer if isinstance(consumer, type) else get_consumer_class(consumer)
     return str(defaults.get("QUEUE")) if issubclass(kind, ZipFileConsumer) else "test"
 
 
 def _together(name: str, runs: list[JobRun]) -> JobRun:
-    """Make one of the jobs of a folder's files: done where all are, with the outputs of all, each in its own folder."""
+    """Combine the runs of a folder's files. It is done if all are, and has all outputs, in a folder for each file."""
     failed = [run for run in runs if run.status != "done"]
     reason = "\n".join(f"{run.job.original_name}: {run.reason or run.status}" for run in failed)
     fields = {"original_name": name, "status": "failed" if failed else "done", "reason": reason}

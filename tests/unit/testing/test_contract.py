@@ -306,7 +306,7 @@ class Slippery(Careful):
         (OwnWords, "test_its_statuses_are_known_and_in_order", r"\['thinking'\] are unknown.*own_statuses"),
         (Resultless, "test_it_writes_the_fields_of_a_result", "output_file_name.*update_key"),
         (Resultless, "test_its_result_is_a_zip_that_opens", "upload the result before"),
-        (NoZip, "test_its_result_is_a_zip_that_opens", "no zip archive.*utils.zip_files"),
+        (NoZip, "test_its_result_is_a_zip_that_opens", "not a zip archive.*utils.zip_files"),
         (Slippery, "test_names_in_its_result_are_safe", "a:b_feature_0.tif"),
         (Littering, "test_it_removes_its_temporary_files", "left.tif.*utils.get_tempdir"),
         (
@@ -327,11 +327,11 @@ class Slippery(Careful):
         (
             Remembering,
             "test_one_job_leaves_nothing_to_the_next",
-            "a job after others gave another .*keep nothing on self",
+            "a job after others gave another .*keep no data on self",
         ),
         (Taking, "test_bad_input_fails_in_words", "garbage.tif: the job ended 'done'.*raise InvalidImage"),
-        (Wordless, "test_bad_input_fails_in_words", "garbage.tif: the reason isn't one line.*redis_consumer.errors"),
-        (Pathful, "test_a_missing_input_fails_in_words", "the reason holds paths of the machine"),
+        (Wordless, "test_bad_input_fails_in_words", "garbage.tif: the reason is not one line.*redis_consumer.errors"),
+        (Pathful, "test_a_missing_input_fails_in_words", "the reason contains local paths"),
         (Undescribed, "test_wrong_options_are_refused", "option factor has no description"),
         (Undescribed, "test_operator_options_are_refused", "option program has no description"),
         (
@@ -373,7 +373,7 @@ def test_checks_that_do_not_apply_are_skipped() -> None:
         consumer = Modelless
         bad_inputs: ClassVar = {}
 
-    with pytest.raises(pytest.skip.Exception, match="asks no model"):
+    with pytest.raises(pytest.skip.Exception, match="calls no model"):
         Checked().test_a_model_server_that_is_away_gives_the_job_back()
     with pytest.raises(pytest.skip.Exception, match="bad_inputs is empty"):
         Checked().test_bad_input_fails_in_words()

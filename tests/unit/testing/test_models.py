@@ -43,9 +43,9 @@ def test_several_outputs_come_sorted() -> None:
     [
         (
             np.zeros((3, 2)),
-            r"it gave \(3, 2\) for \(2, 2, 2, 1\); let the function return .* whose first axis is 2",
+            r"it returned \(3, 2\) for \(2, 2, 2, 1\); return .* whose first axis is 2",
         ),
-        ([1, 2], "it gave list for"),
+        ([1, 2], "it returned list for"),
         (np.full((2, 2), np.nan), "no numbers"),
     ],
 )
@@ -61,7 +61,7 @@ def test_a_wrong_rank_is_refused_as_by_a_server() -> None:
 
 def test_other_models_are_asked_elsewhere() -> None:
     fake = server(fake_model)
-    assert fake.check() == "functions answer for Fake"
+    assert fake.check() == "functions are used for Fake"
     assert fake.metadata(FAKE).inputs[0].name == "image"
     packaged = fake.metadata(ModelId("NuclearSegmentation", 1))
     assert packaged.outputs

@@ -182,7 +182,10 @@ def test_a_name_that_is_no_key_is_that_of_an_input_all_the_same(name: str) -> No
 
 def test_a_job_of_another_bench_is_not_run_again() -> None:
     run = testing.run(Other, b"cells", original_name="cells.txt")
-    with testing.Workbench(Other) as bench, pytest.raises(ValueError, match="test:cells.txt:1: no job of this bench"):
+    with (
+        testing.Workbench(Other) as bench,
+        pytest.raises(ValueError, match="test:cells.txt:1: not a job of this workbench"),
+    ):
         bench.run_again(run)
 
 
@@ -214,9 +217,9 @@ def test_images_of_an_archive_go_where_those_of_a_worker_do(
 
 def test_children_that_no_job_has_are_told(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", testing.example_image())
-    with pytest.raises(ValueError, match="children: no child went to queue test; the queues .* are: predict"):
+    with pytest.raises(ValueError, match="children: no child went to queue test; children went to .*: predict"):
         testing.run("zip", tmp_path, model=testing.fake_model, children={"test": Fixed})
-    with pytest.raises(ValueError, match=r"no child went to queue predict; .* besides 'test', .* are: none"):
+    with pytest.raises(ValueError, match=r"no child went to queue predict; .* besides the consumer's own 'test': none"):
         testing.run(Fixed, b"x", children={"predict": Fixed})
     with pytest.raises(TypeError, match="children: is of type type; give a consumer by its queue"):
         testing.run(Fixed, b"x", children=Fixed)  # type: ignore[arg-type]
@@ -251,7 +254,7 @@ def test_no_path_is_not_the_working_directory() -> None:
         (3, TypeError, "model: is of type int; give a function"),
         (np.zeros(3), TypeError, "model: is of type ndarray; give a function"),
         ({"A": 3}, TypeError, "model 'A': is of type int; give a function"),
-        ({3: testing.fake_model}, TypeError, "model: the name 3 is no text"),
+        ({3: testing.fake_model}, TypeError, "model: the name 3 is not a text"),
         ("no.onnx", FileNotFoundError, "model: there is no file 'no.onnx'"),
     ],
 )
@@ -263,7 +266,7 @@ def test_what_is_no_model_is_refused(model: Any, error: type[Exception], text: s
 def test_a_model_that_is_not_there_is_told_with_those_that_are() -> None:
     run = testing.run("image", testing.example_image(), model={"A": testing.fake_model}, model_name="B")
     assert run.status == "failed"
-    assert run.reason.endswith("; functions of this test answer for A")
+    assert run.reason.endswith("; this test has functions for A")
 
 
 def test_no_original_name_is_none() -> None:
