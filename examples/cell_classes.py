@@ -1,4 +1,4 @@
-"""Which class is each cell of? Two models: one finds the cells, the other one sees each cell alone."""
+"""Classifies cells with two models: one finds the cells, the other classifies a crop of each cell."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from redis_consumer.processing import measure_labels
 
 
 class CellClasses(ImageFileConsumer):
-    """Finds cells, and asks a second model for the class of each."""
+    """Finds cells, and classifies each with a second model."""
 
     class Options(ConsumerOptions):
-        """Set by the operator's variables; a `per_job` one also by the job."""
+        """Set by variables of the operator. A job can also set a `per_job` option."""
 
         class_model: str = Field(default="CellClasses:1", description="Model that says the class of a crop")
         crop_px: Annotated[int, per_job] = Field(

@@ -1,4 +1,4 @@
-"""How does an image become a file that other programs open? No model: pixels in, a file out."""
+"""Converts images to other file formats, without a model."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class FormatConverter(ImageFileConsumer):
     """Converts images of any format that workers read to OME-TIFF, ImageJ TIFF or NPY."""
 
     class Options(ConsumerOptions):
-        """Set by the operator's variables; a `per_job` one also by the job."""
+        """Set by variables of the operator. A job can also set a `per_job` option."""
 
         target: Annotated[Literal["ome.tif", "imagej.tif", "npy"], per_job] = Field(
             default="ome.tif", description="Format of the result"
         )
 
     def analyze(self, image: NDArray[Any], job: Job) -> Analysis:  # noqa: ARG002
-        """Write the image; 8 and 16 bit where all pixels fit."""
+        """Write the image, with 8 or 16 bits if all pixel values fit."""
         return {f"converted.{self.options.target}": WRITERS[self.options.target](smallest(image))}
 
 
 def smallest(image: NDArray[Any]) -> NDArray[Any]:
-    """The same pixels as uint8 or uint16 where these hold them all, else float32."""
+    """Convert to uint8 or uint16 if this keeps all pixel values; otherwise leave the image as it is."""
     for dtype in (np.uint8, np.uint16):
         kept = image.astype(dtype)
         if np.array_equal(kept, image):

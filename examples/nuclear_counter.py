@@ -1,4 +1,4 @@
-"""How many nuclei are in an image, where are they, and how bright? One model, and a table beside its label image."""
+"""Counts and measures nuclei with one model, and adds a table to the label image."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from redis_consumer.processing import measure_labels
 
 
 class NuclearCounter(ImageFileConsumer):
-    """Counts nuclei, and lists place, size and brightness of each."""
+    """Counts nuclei, and lists the position, size and brightness of each."""
 
     class Options(ConsumerOptions):
-        """Set by the operator's variables; a `per_job` one also by the job."""
+        """Set by variables of the operator. A job can also set a `per_job` option."""
 
         min_area: Annotated[int, per_job] = Field(
             default=30, ge=0, description="Pixels of the smallest nucleus that counts"
         )
 
     def analyze(self, image: NDArray[Any], job: Job) -> Analysis:
-        """Find the nuclei, drop the small ones, and measure the others, frame by frame."""
+        """Find the nuclei, remove small ones, and measure the others in each frame."""
         labels = drop_small(self.segment(image, job), self.options.min_area)
         tables = [measure_labels(*frame) for frame in zip(labels[..., 0], image[..., 0], strict=True)]
         return {"labels": labels, "nuclei.csv": as_csv(tables), "mean_area": mean_of(tables, "area_px")}
 
 
 def drop_small(labels: NDArray[Any], min_area: int) -> NDArray[Any]:
-    """Make labels of fewer pixels background; (B, Y, X, 1) integers."""
+    """Replace labels of fewer pixels by background; (B, Y, X, 1) integers."""
     kept = np.zeros_like(labels)
     for frame, result in zip(labels, kept, strict=True):
         areas = np.bincount(frame.ravel())

@@ -1,4 +1,4 @@
-"""Does each cell get the class that the second model gives its crop?"""
+"""Tests that each cell gets the class that the second model gives its crop."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from redis_consumer import testing
 
 
 def by_width(crops: NDArray[Any]) -> NDArray[Any]:
-    """Stand for a network that tells small cells from large ones: scores of two classes for each crop."""
+    """Act as a network that separates small and large cells: scores of two classes for each crop."""
     is_large = (crops > 0.5).mean(axis=(1, 2, 3)) > 0.3
     return np.stack([~is_large, is_large], axis=-1).astype(np.float32)
 
 
 def inside(batch: NDArray[Any]) -> NDArray[Any]:
-    """Stand for a network that finds cells: scores of inside and outside for each pixel."""
+    """Act as a network that finds cells: scores of inside and outside for each pixel."""
     foreground = batch > 100
     return np.concatenate([foreground, ~foreground], axis=-1).astype(np.float32)
 
 
 def nothing(batch: NDArray[Any]) -> NDArray[Any]:
-    """Stand for a network that finds none."""
+    """Act as a network that finds no cells."""
     return np.zeros((*batch.shape[:-1], 2), np.float32)
 
 

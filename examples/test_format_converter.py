@@ -1,4 +1,4 @@
-"""Do converted images hold the same pixels, with axes that others read?"""
+"""Tests that converted images have the same pixels, and axes that other programs can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the counter find, list and filter nuclei?"""
+"""Tests that the counter finds, lists and filters nuclei."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class TestNuclearCounter(testing.ConsumerContract):
     """What every consumer must do."""
 
     consumer = NuclearCounter
-    model = None  # the one that comes with the package
+    model = None  # the model that comes with the package
 
 
 def test_every_nucleus_is_counted_and_listed() -> None:
-    """The example has nine."""
+    """The example image has nine nuclei."""
     run = testing.run(NuclearCounter, testing.example_image())
     rows = list(csv.DictReader(run.files["image_nuclei.csv"].decode().splitlines()))
     assert run.fields["objects"] == "9"
@@ -28,13 +28,13 @@ def test_every_nucleus_is_counted_and_listed() -> None:
 
 
 def test_small_nuclei_do_not_count() -> None:
-    """All of the example are smaller than this."""
+    """All nuclei of the example are smaller than this."""
     run = testing.run(NuclearCounter, testing.example_image(), min_area=5000)
     assert (run.fields["objects"], float(run.fields["mean_area"])) == ("0", 0.0)
 
 
 def test_frames_are_counted_one_by_one() -> None:
-    """A label of one frame has nothing to do with that of another."""
+    """Labels of different frames are not related."""
     movie = np.stack([testing.example_image(), testing.example_image()])
     run = testing.run(NuclearCounter, movie)
     rows = list(csv.DictReader(run.files["image_nuclei.csv"].decode().splitlines()))

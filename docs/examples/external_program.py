@@ -1,4 +1,4 @@
-"""Runs an external program on each file: with a time limit, until the job is cancelled, and with readable errors."""
+"""Runs an external program on each file, with a time limit, cancellation and readable errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ExternalProgram(Consumer):
         return self.final_status
 
     def run_program(self, command: list[str], job: Job) -> None:
-        """Run a program to its end; it and all that it started are killed however this method is left."""
+        """Run a program to its end. It and its child processes are always killed when this method ends."""
         errors = Path(command[-1]).with_name("errors.txt")
         deadline = time.monotonic() + self.options.program_timeout_s
         with errors.open("wb") as file:
@@ -51,7 +51,7 @@ class ExternalProgram(Consumer):
             )
         try:
             while process.poll() is None:
-                self.check_wanted()  # raises JobCancelled; asks Redis once a second at most
+                self.check_wanted()  # raises JobCancelled; asks Redis at most once per second
                 if time.monotonic() > deadline:
                     raise InvalidImage(
                         f"{job.original_name}: the program took more than {self.options.program_timeout_s:g} s; "

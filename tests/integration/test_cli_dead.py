@@ -123,7 +123,7 @@ def test_retry_of_a_job_that_is_none_tells_and_does_the_others(dead: Any, queue:
     job_id = give_up(redis_db, queue)
     result = dead("retry", "predict:other.tif:1", job_id)
     assert (result.exit_code, result.stdout) == (1, f"{job_id}\n")
-    assert "predict:other.tif:1: no dead letter" in result.stderr
+    assert "predict:other.tif:1: not a dead letter" in result.stderr
 
 
 def test_retry_in_a_named_queue(dead: Any, redis_client: RedisClient, redis_db: Any) -> None:

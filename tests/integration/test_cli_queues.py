@@ -126,7 +126,7 @@ def test_one_look_is_one_command(queues: Any, redis_db: Any) -> None:
 def test_key_that_is_no_queue(queues: Any, redis_db: Any) -> None:
     result = queues("--queue", submit(redis_db))
     assert result.exit_code == 2
-    assert "holds a hash, no queue" in result.stderr
+    assert "holds a hash, not a queue" in result.stderr
 
 
 def test_absent_redis(queues: Any) -> None:

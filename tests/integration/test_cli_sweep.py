@@ -41,7 +41,7 @@ def test_job_whose_lease_ran_out_comes_back(sweep: Any, queue: JobQueue, redis_d
     job_id = strand(redis_db, queue)
     result = sweep()
     assert (result.exit_code, result.stdout) == (0, f"{job_id}\n")
-    assert "1 job came back" in result.stderr
+    assert "1 job returned" in result.stderr
     assert claimed(queue).attempt == 2
 
 

@@ -86,8 +86,8 @@ def run(
     """Run a worker, which takes jobs from its queues until it is stopped.
 
     Settings come from the environment or from files, see `redis-consumer settings`.
-    Options override them. After SIGTERM, running jobs have GRACE_PERIOD seconds to
-    finish. Then they are returned to their queue.
+    The command line overrides them. After SIGTERM, running jobs have GRACE_PERIOD
+    seconds to finish. Then they are returned to their queue.
     """
     from redis_consumer.cli import connect
 

@@ -44,7 +44,7 @@ class JobRun:
 
     @property
     def status(self) -> str:
-        """The last status: ``done`` or ``failed``, or another one if the job was given back or lost."""
+        """The last status, ``done`` or ``failed``. It is another one if the job was given back or lost."""
         return self.job.status
 
     @property

@@ -77,7 +77,7 @@ def test_what_is_no_image_that_fits_is_told_apart_by_its_checksum(tmp_path: Path
     [
         ({"a": LABELS}, {"a": LABELS[:1]}, "a.tif: shape (1, 3) now, (2, 3) before"),
         ({"a": LABELS}, {}, "a.tif: missing now"),
-        ({}, {"a": LABELS}, "a.tif: is new"),
+        ({}, {"a": LABELS}, "a.tif: new file"),
         ({"a_json": b"1"}, {"a_json": b"2"}, "a.json: the checksum differs"),
     ],
 )

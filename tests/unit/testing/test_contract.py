@@ -337,7 +337,7 @@ class Slippery(Careful):
         (
             Obedient,
             "test_operator_options_are_refused",
-            "a job set the operator's option program and went .*done; don't override",
+            "a job set the operator's option program, and its statuses were .*done; do not override",
         ),
         (Unfenced, "test_a_cancelled_job_ends", "a cancelled job shows a result"),
         (Writing, "test_a_cancelled_job_ends", "a cancelled job shows a result"),
@@ -345,7 +345,7 @@ class Slippery(Careful):
         (
             Swallowing,
             "test_a_model_server_that_is_away_gives_the_job_back",
-            "the job ended 'failed'.*let ModelServerUn",
+            "the job ended 'failed'.*do not catch ModelServerUn",
         ),
     ],
 )

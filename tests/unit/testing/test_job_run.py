@@ -54,5 +54,5 @@ def test_files_are_saved(tmp_path: Path) -> None:
 
 
 def test_no_file_is_saved_outside(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="lies outside"):
+    with pytest.raises(ValueError, match="is outside"):
         run(zipped(**{"..__table": b"c"})).save(tmp_path)
