@@ -82,7 +82,6 @@ def test_unknown_command_is_wrong_usage(runner: CliRunner) -> None:
     "arguments",
     [
         ["submit"],
-        ["submit", "nowhere.tif"],
         ["run", "--redis", "localhost"],
         ["status", "--redis", "localhost:redis"],
         ["run", "--log-level", "loud"],
