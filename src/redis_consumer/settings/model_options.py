@@ -35,45 +35,47 @@ class ServerOptions(BaseModel):
     model_server: ServerUrl = Field(
         default_factory=lambda data: f"tfs://{data.get('tf_host')}:{data.get('tf_port')}",
         description="Model server: tfs://host:port for TensorFlow Serving, oip://host:port for the Open Inference "
-        "Protocol, several hosts divided by commas, tfss:// and oips:// for TLS; onnx:// runs models in the worker; "
+        "Protocol, several hosts separated by commas; tfss:// and oips:// for TLS; onnx:// runs models in the worker; "
         "empty: tfs://TF_HOST:TF_PORT",
     )
     warm_up: ModelNames = Field(
-        default="", description="Models that each slot loads, or asks the model server for, before its first job"
+        default="", description="Models that each slot loads, or requests from the model server, before its first job"
     )
     model_server_ca: str = Field(
         default="",
         description="PEM file of the authorities that sign the model server's certificate; empty: well-known ones",
     )
     model_server_headers: Secret = Field(
-        default=None, description="Headers of each call of the model server, name=value,name=value; empty for none"
+        default=None, description="Headers of each call to the model server, name=value,name=value; empty for none"
     )
     tf_tensor_name: Text = Field(
-        default="image", description="Name of the input that takes the image, for models with several"
+        default="image", description="Name of the input for the image, for models with several inputs"
     )
     tf_tensor_dtype: TensorDtype = Field(
-        default="DT_FLOAT", description="Former type of the input; not used, models say their own"
+        default="DT_FLOAT", description="Former type of the input; not used, because it comes from the model's metadata"
     )
-    tf_max_batch_size: Size = Field(default=64, description="Tiles in one call of the model server at most")
+    tf_max_batch_size: Size = Field(default=64, description="Most tiles in one call to the model server")
     tf_min_model_size: Size = Field(
         default=128,
-        description="Side in pixels of the tile for which TF_MAX_BATCH_SIZE holds; larger tiles go in smaller batches",
+        description="Side in pixels of the tile to which TF_MAX_BATCH_SIZE applies; larger tiles need smaller batches",
     )
     max_call_bytes: Size = Field(
         default=16 << 20,
-        description="Bytes of tiles in one call of the model server, and in its reply, at most; one tile may have more",
+        description="Most bytes of tiles in one call to the model server, or in its reply; one tile can be larger",
     )
     calls_in_flight: Size = Field(
-        default=4, description="Calls of the model server that one image has under way at once; 1 for one by one"
+        default=4, description="Calls to the model server that run in parallel for one image; 1 for one after the other"
     )
     grpc_timeout: Timeout = Field(
-        default=30.0, description="Seconds that one call of the model server may take; more above 16 MiB"
+        default=30.0,
+        description="Longest time of one call to the model server, in seconds; longer for calls above 16 MiB",
     )
     grpc_compression: Compression = Field(
-        default="none", description="Compression of requests: none, gzip or deflate; costs more than it saves nearby"
+        default="none",
+        description="Compression of requests: none, gzip or deflate; slower than none if the server is near",
     )
-    grpc_backoff: Seconds = Field(default=3.0, description="Seconds before a failed call is tried again; 0 for none")
-    max_retry: Count = Field(default=5, description="How often one failed call is tried again; 0 for never")
+    grpc_backoff: Seconds = Field(default=3.0, description="Seconds before a failed call is retried; 0 for no pause")
+    max_retry: Count = Field(default=5, description="Number of retries of a failed call; 0 for none")
     dp_host: Text = Field(default="data-processing", description="Host of the former data-processing server; not used")
     dp_port: Port = Field(default=8080, description="Port of the former data-processing server; not used")
 
@@ -82,36 +84,40 @@ class ImageOptions(BaseModel):
     """Models by kind of image, and detection of scale and label."""
 
     nuclear_model: ModelName = Field(
-        default="NuclearSegmentation:6", description="Model for nuclei (label 0), and without one"
+        default="NuclearSegmentation:6", description="Model for nuclei (label 0), and for jobs without a label"
     )
     cytoplasm_model: ModelName = Field(default="CytoplasmSegmentation:5", description="Model for cytoplasm (label 1)")
     phase_model: ModelName = Field(default="PhaseCytoSegmentation:0", description="Model for phase contrast (label 2)")
     nuclear_postprocess: Text = Field(default="deep_watershed", description="Post-processing for NUCLEAR_MODEL")
     cytoplasm_postprocess: Text = Field(default="deep_watershed", description="Post-processing for CYTOPLASM_MODEL")
     phase_postprocess: Text = Field(default="deep_watershed", description="Post-processing for PHASE_MODEL")
-    cuts: Count = Field(default=0, description="Pieces into which a side of tracking's frames is cut; 0 for automatic")
+    cuts: Count = Field(default=0, description="Number of pieces per side of a frame in tracking; 0 for automatic")
 
     scale_detect_enabled: Switch = Field(
-        default=False, description="Whether a model finds the scale of jobs that give none"
+        default=False, description="Whether a model detects the scale of jobs that have none"
     )
-    scale_detect_model: ModelName = Field(default="ScaleDetection:1", description="Model that finds the scale")
+    scale_detect_model: ModelName = Field(default="ScaleDetection:1", description="Model that detects the scale")
     scale_detect_sample: Size = Field(
-        default=3, description="Every how many-th piece of the image is looked at for the scale"
+        default=3, description="Every n-th piece of the image is used to detect the scale"
     )
-    scale_reshape_size: Size = Field(default=216, description="Side in pixels of the pieces looked at for the scale")
+    scale_reshape_size: Size = Field(
+        default=216, description="Side in pixels of the pieces that are used to detect the scale"
+    )
     label_detect_enabled: Switch = Field(
-        default=False, description="Whether a model finds the label of jobs that give none"
+        default=False, description="Whether a model detects the label of jobs that have none"
     )
-    label_detect_model: ModelName = Field(default="LabelDetection:1", description="Model that finds the label")
+    label_detect_model: ModelName = Field(default="LabelDetection:1", description="Model that detects the label")
     label_detect_sample: Size = Field(
-        default=3, description="Every how many-th piece of the image is looked at for the label"
+        default=3, description="Every n-th piece of the image is used to detect the label"
     )
-    label_reshape_size: Size = Field(default=216, description="Side in pixels of the pieces looked at for the label")
-    max_scale: Factor = Field(default=10.0, description="Largest scale that a job may ask for")
+    label_reshape_size: Size = Field(
+        default=216, description="Side in pixels of the pieces that are used to detect the label"
+    )
+    max_scale: Factor = Field(default=10.0, description="Largest scale that a job can set")
     min_scale: Factor = Field(
         default_factory=lambda data: 1 / data.get("max_scale", 10.0),
         validate_default=True,
-        description="Smallest scale that a job may ask for; empty: 1 / MAX_SCALE",
+        description="Smallest scale that a job can set; empty: 1 / MAX_SCALE",
     )
 
     @field_validator("min_scale", mode="after")
@@ -134,9 +140,9 @@ class TrackingOptions(BaseModel):
     )
     drift_correct_enabled: Switch = Field(default=False, description="Whether tracking removes the stage's drift first")
     normalize_tracking: Switch = Field(default=True, description="Whether tracking normalises each frame")
-    neighborhood_scale_size: Size = Field(default=30, description="Pixels around a cell that the linking model sees")
-    max_distance: Factor = Field(default=50.0, description="Pixels that a cell may move between two frames at most")
-    track_length: Size = Field(default=8, description="Frames of a track that the linking model sees")
+    neighborhood_scale_size: Size = Field(default=30, description="Pixels around a cell that the linking model uses")
+    max_distance: Factor = Field(default=50.0, description="Largest movement of a cell between two frames, in pixels")
+    track_length: Size = Field(default=8, description="Frames of a track that the linking model uses")
     division: Fraction = Field(default=0.9, description="Probability above which a new cell is a daughter")
     birth: Fraction = Field(default=0.99, description="Cost of a track that begins")
     death: Fraction = Field(default=0.99, description="Cost of a track that ends")
@@ -161,9 +167,9 @@ class SpotOptions(BaseModel):
         description="Model for multiplexed images; empty: MULTIPLEX_MODEL",
     )
     mesmer_compartment: Compartment = Field(
-        default="whole-cell", description="What is found: whole-cell, nuclear or both"
+        default="whole-cell", description="Compartment to segment: whole-cell, nuclear or both"
     )
-    polaris_model: ModelName = Field(default="SpotDetection:3", description="Model that finds spots")
+    polaris_model: ModelName = Field(default="SpotDetection:3", description="Model that detects spots")
     polaris_threshold: Fraction = Field(default=0.95, description="Probability above which a pixel is a spot")
     polaris_clip: Switch = Field(
         default=False, description="Whether the brightest and darkest pixels are clipped first"

@@ -34,14 +34,16 @@ def _host_name(_: dict[str, Any]) -> str:
 class QueueOptions(BaseModel):
     """The queue, and how a worker serves it."""
 
-    queue: QueueName = Field(default="predict", description="Queue that is served; `zip` consumers serve <QUEUE>-zip")
+    queue: QueueName = Field(
+        default="predict", description="Queue that the worker serves; `zip` consumers serve <QUEUE>-zip"
+    )
     consumer_type: Text = Field(
         default="image", description="Consumer: a built-in name, an entry point or package.module:Class"
     )
     segmentation_queue: QueueName = Field(default="predict", description="Queue to which tracking sends its frames")
     hostname: WorkerName = Field(
         default_factory=_host_name,
-        description="Name of this worker; in a pod the pod's name. Unset: host and process id",
+        description="Name of this worker; in a pod, the pod's name. Unset: host name and process id",
     )
     interval: Timeout = Field(default=10.0, description="Former pause between two checks of child jobs; not used")
     empty_queue_timeout: Seconds = Field(
@@ -54,14 +56,14 @@ class QueueOptions(BaseModel):
     )
     expire_time: Count = Field(
         default=3600,
-        description="Seconds after the end of a divided job, such as an archive, when its child jobs expire; 0 at once",
+        description="Seconds after the end of a parent job until its child jobs expire; 0 for at once",
     )
     metadata_expire_time: Count = Field(
-        default=30, description="Seconds for which a model's metadata is kept; 0 asks the model server each time"
+        default=30, description="Seconds for which a model's metadata is cached; 0 for no cache"
     )
     grace_period: Seconds = Field(
         default=25.0,
-        description="Seconds a running job may take after SIGTERM before it is given back; 0 gives it back at once",
+        description="Seconds that a running job can take after SIGTERM before it returns to its queue; 0 for none",
     )
     model_cache: str = Field(
         default="",
@@ -75,22 +77,22 @@ class QueueOptions(BaseModel):
     )
     health_address: HealthAddress = Field(
         default="",
-        description="host:port that answers GET /live and /ready to probes, and GET /metrics; empty for none",
+        description="host:port that serves GET /live, /ready and /metrics; empty for none",
     )
     job_timeout: Timeout = Field(
-        default=3600.0, description="Seconds after which a running job's process is ended; the attempt counts"
+        default=3600.0, description="Seconds after which a running job's process is killed; the attempt counts"
     )
     stall_timeout: Seconds = Field(
-        default=0.0, description="Seconds without progress after which a job's process is ended; 0 for never"
+        default=0.0, description="Seconds without progress after which a job's process is killed; 0 for never"
     )
-    max_attempts: Size = Field(default=5, description="Runs of a job before it is failed and listed as a dead letter")
+    max_attempts: Size = Field(default=5, description="Runs of a job before it becomes failed and a dead letter")
     result_ttl: Count = Field(
         default=0,
-        description="Seconds for which the hash of an ended job lasts, also that of a dead letter; 0 for ever. "
-        "redis-consumer prune removes objects, too",
+        description="Seconds after which the hash of an ended job or dead letter expires; 0 for never. "
+        "redis-consumer prune also removes objects",
     )
     max_rss_mb: Count = Field(
-        default=0, description="MB of memory above which a slot is replaced after its job; 0 for any"
+        default=0, description="MB of memory above which a slot is replaced after its job; 0 for no limit"
     )
     lease_timeout: Timeout = Field(
         default=10.0,
@@ -105,8 +107,8 @@ class RedisOptions(BaseModel):
 
     redis_url: RedisAddress = Field(
         default=None,
-        description="Address of Redis, or of its Sentinel: redis://, rediss:// with TLS, or unix://; wins over "
-        "REDIS_HOST, REDIS_PORT and, where it has them, user and password",
+        description="Address of Redis, or of its Sentinel: redis://, rediss:// with TLS, or unix://; overrides "
+        "REDIS_HOST, REDIS_PORT and, if it has them, user and password",
     )
     redis_host: Text = Field(default="redis-master", description="Host of Redis, or of its Sentinel")
     redis_port: Port = Field(default=6379, description="Port of Redis, or of its Sentinel")
@@ -115,17 +117,19 @@ class RedisOptions(BaseModel):
     redis_timeout: Seconds = Field(default=3.0, description="Seconds between two attempts to reach Redis; 0 for none")
 
     redis_master_name: str = Field(
-        default="", description="Name of the master that a Sentinel is asked for; may be empty where it knows one only"
+        default="", description="Name of the Sentinel's master; can be empty if the Sentinel has only one"
     )
     redis_ca: str = Field(
         default="", description="PEM file of the authority that signed Redis' certificate; empty: those of the system"
     )
-    redis_client_cert: str = Field(default="", description="PEM file of our certificate for Redis; empty for none")
+    redis_client_cert: str = Field(
+        default="", description="PEM file of the worker's certificate for Redis; empty for none"
+    )
     redis_client_key: str = Field(
-        default="", description="PEM file of its key; empty where REDIS_CLIENT_CERT holds it as well"
+        default="", description="PEM file of the certificate's key; empty if REDIS_CLIENT_CERT contains it"
     )
     redis_wait_replicas: Count = Field(
-        default=0, description="Replicas that must have a submission or a result before it counts as safe; 0 asks none"
+        default=0, description="Replicas that must confirm each submission and each result; 0 for none"
     )
 
 
@@ -139,6 +143,6 @@ class LogOptions(BaseModel):
     log_format: LogFormat = Field(default="text", description="text: lines to read; json: one JSON object a line")
     otel_exporter_otlp_endpoint: Endpoint = Field(
         default="",
-        description="Collector that takes spans of jobs by OTLP over HTTP, e.g. http://collector:4318; needs the extra "
+        description="Collector of spans by OTLP over HTTP, e.g. http://collector:4318; needs the extra "
         "otel; empty for none",
     )

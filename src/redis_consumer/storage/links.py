@@ -69,7 +69,7 @@ class Links:
         """Key that a key or a URL of this bucket means.
 
         Understood are the store's public URLs (by path, with the bucket as host, of a region, of the JSON
-        interface, signed), ``s3://bucket/key`` and the like, and ``file://`` URLs, percent-encoded or not; and the
+        interface, signed), ``s3://bucket/key`` and similar forms, and ``file://`` URLs, percent-encoded or not; and the
         paths that the kiosk's client makes of them, such as ``uploads/../https:/host/bucket/key``.
 
         Args:

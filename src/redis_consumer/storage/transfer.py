@@ -53,10 +53,10 @@ class Incoming:
 
         Args:
             path: of the file.
-            digest: of `hashlib`, told of each byte on its way; None for none.
+            digest: a digest of `hashlib` that is updated with all bytes; None for none.
 
         The store's ETag isn't compared: it is the MD5 of the bytes only for some uploads.
-        That no byte is missing is checked by the size, that none is wrong by TLS.
+        The size shows whether bytes are missing. TLS detects wrong bytes.
         """
         check_room(path, self.size, f"object {self.key} in {self.address.label}")
         part = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.part"
