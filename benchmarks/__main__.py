@@ -42,7 +42,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "scaling": scaling.measure,
 }
 
-#: Whose figures are too many for a list.
+#: Benchmarks with too many figures for a list.
 SHOWN = {"scaling": scaling.show}
 
 #: Not among them: it judges, by exit code 1, and takes options of its own.
@@ -72,7 +72,7 @@ def main(
     ] = scaling.CALL_MS,
     archive: Annotated[bool, typer.Option("--archives", help=f"{CHAOS} with archives and movies.")] = False,
 ) -> None:
-    """Measure something and print its figures. Run them alone on a machine: others' load is in every figure.
+    """Measure something and print its figures. Run nothing else on the machine: other load changes every figure.
 
     Examples: python -m benchmarks startup; python -m benchmarks chaos --jobs 100 --seed 7 --json
     """

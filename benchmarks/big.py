@@ -15,7 +15,7 @@ from benchmarks.model_server import run_model_server
 from benchmarks.worker import connect, idle_worker
 from redis_consumer.cli import embedded
 
-#: Side and number of runs: a short one is at the mercy of what else the machine does.
+#: Side and number of runs: a short run depends more on other load of the machine.
 SIDES_PX = {4096: 3, 16384: 1}
 HUGE_PX = 40_000
 #: What a network of this size takes on a graphics card.

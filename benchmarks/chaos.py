@@ -32,7 +32,7 @@ DRAIN_S = 120.0
 EMPTY_S = 15.0
 LOOK_EVERY_S = 0.03
 STAGE_MS = (10, 300)
-#: Every so many-th job has no input, and must fail.
+#: One of this many jobs has no input, and must fail.
 BAD_EVERY = 50
 #: Share of submissions that a producer doesn't confirm by ``WAIT 1``, with Sentinel.
 CARELESS_SHARE = 0.1
@@ -41,7 +41,7 @@ SHOWN, HISTORY_LINES = 3, 40
 
 @dataclass
 class Submission:
-    """One job as its producer means it.
+    """One job as its producer submits it.
 
     Attributes:
         job: its id.

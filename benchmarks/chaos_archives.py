@@ -36,19 +36,19 @@ EMPTY_S = 15.0
 #: Where a parent is when a worker is killed: its children are made; all of them wait; they run; all have ended, and it
 #: waits for its second phase; it is in that.
 PHASES = ("first", "pushed", "children", "ended", "second")
-#: Who dies: one process that runs jobs, or the one above them, and they with it.
+#: What is killed: one process that runs jobs, or their supervisor, and they with it.
 VICTIMS = ("slot", "supervisor")
-#: Every so many kills Redis is killed.
+#: Redis is killed once in this many kills.
 REDIS_EVERY = 10
-#: What the fields of these kinds are empty of at the end.
+#: Fields that must be empty at the end.
 HASHES, KEYS = ("holders", "attempts"), ("family", "children", "open", "staged", "waiting")
-#: A run is killed in its first attempts only: what is killed in its last one is failed, as promised.
+#: A run is killed in its first attempts only: a job that is killed in its last one fails, as documented.
 LAST_KILLED = 3
 
 
 @dataclass(frozen=True)
 class Target:
-    """Whom to kill when: the process of a job of this kind that is in this phase."""
+    """What to kill: the process of a job of this kind that is in this phase."""
 
     kind: Kind
     phase: str
@@ -57,7 +57,7 @@ class Target:
 
 @dataclass
 class Watch:
-    """What the outside saw.
+    """What was observed from outside.
 
     Attributes:
         jobs: kind of each parent that was sent.
@@ -80,7 +80,7 @@ class Watch:
         return [job for job, each in self.jobs.items() if each is kind and job not in self.results]
 
     def missed(self) -> list[str]:
-        """Phases in which nobody, or not everybody, was killed."""
+        """Phases in which not every kind of process was killed."""
         return [
             f"{name} {phase} {victim}"
             for name, phases in self.kills.items()
@@ -244,7 +244,7 @@ class ArchiveChaos:
         return str(self.client.hget(job, "children") or "").split(",")
 
     def _kill_one(self, victim: str, job: str, holders: dict[str, dict[str, str]]) -> bool:
-        """Kill who runs a job; somebody where nobody does."""
+        """Kill the process that runs a job, or any if none does."""
         holder = next((each[job] for each in holders.values() if job in each), "")
         able = [worker for worker in self.workers if worker.is_running and self._may_die(worker, holders)]
         if holder:

@@ -21,7 +21,7 @@ from benchmarks.chaos_servers import Redis, Worker, is_gone
 if TYPE_CHECKING:
     from benchmarks.chaos_scene import Scene
 
-#: A kill waits for its stage at most so long, then takes what runs, and then is given up.
+#: A kill waits this long for its stage. Then it kills any running job, and then it is given up.
 PATIENCE_S, STOP_PATIENCE_S, GIVE_UP_S = 1.5, 6.0, 8.0
 #: Share of stopped workers that continue although nobody has finished their job; the others wait, with a limit.
 SOON, WINNER_S = 0.3, 13.0
@@ -205,7 +205,7 @@ class Injector:
         job = watcher.seen.runs[pid].job
         worker.send(signal.SIGSTOP)
         watcher.listen(self.scene.reader.new())
-        if pid not in watcher.seen.runs:  # it was quicker
+        if pid not in watcher.seen.runs:  # the run ended before the signal
             worker.send(signal.SIGCONT)
             return False
         self._note("stop", worker=worker.name)
@@ -236,7 +236,7 @@ class Injector:
         return True
 
     def _failover(self, _fault: Fault, _age_s: float) -> bool:
-        """The master dies while its replica lags: what it acknowledged last is nowhere else."""
+        """Kill the master while its replica lags: its last acknowledged writes exist nowhere else."""
         old = self.scene.master
         replica = next(server for server in self.scene.servers if server is not old)
         self.scene.begin_redis_fault(is_down=True)
@@ -300,7 +300,7 @@ class Injector:
         self._later(fault.pause_s, model.start)
         return True
 
-    # Careless neighbours.
+    # Careless other software.
 
     def _push(self, fault: Fault, _age_s: float) -> bool:
         watcher = self.scene.watcher

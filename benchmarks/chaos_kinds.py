@@ -48,7 +48,7 @@ class Kind(Protocol):
 
 
 class Archives:
-    """Zips of images, one of which is none."""
+    """Zips of images, with one file that isn't an image."""
 
     name, queue, consumer, input = "zip", "images-zip", "SlowZip", "plate.zip"
     children = 12

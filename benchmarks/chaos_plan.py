@@ -28,8 +28,8 @@ class Fault:
     Attributes:
         at_s: seconds after the start.
         kind: what is broken.
-        worker: which worker rather.
-        stage: the stage of a job in which a process is killed rather.
+        worker: the preferred worker.
+        stage: the preferred stage of a job in which a process is killed.
         pause_s: how long it stays broken.
         choice: 0 to 1, which job or slot of those that there are.
         is_renamed: whether a killed worker comes back under a new name.

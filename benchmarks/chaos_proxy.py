@@ -16,7 +16,7 @@ LOSING_S = 0.3
 
 
 class Proxy:
-    """Forwards connections to a port, until told to break them."""
+    """Forwards connections to a port until a signal breaks them."""
 
     def __init__(self, target: int) -> None:
         self.target = target

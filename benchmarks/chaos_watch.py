@@ -154,7 +154,7 @@ class Watcher:
         self._note_returns(now)
 
     def _note_slowness(self, *, redis_s: float, late_s: float) -> None:
-        """Redis that takes long to answer, asked directly, holds up everybody; a look that comes late sees all late."""
+        """A slow Redis, asked directly, delays all processes; a late look sees everything late."""
         if redis_s > SLOW_S:
             self.ledger.note("slow", what="redis", took_s=round(redis_s, 3))
             self.disturb(kinds=("slot",))
@@ -205,12 +205,12 @@ class Watcher:
         self._note_slowness(redis_s=time.monotonic() - began, late_s=0.0)
 
     def bury(self, worker: str, pid: int) -> None:
-        """A process was killed, 0 for all of a worker's: nothing runs in it any more."""
+        """Note that a process was killed (0: all of a worker): nothing runs in it any more."""
         runs = self.seen.runs
         self.seen.runs = {one: run for one, run in runs.items() if run.worker != worker or pid not in (0, one)}
 
     def forget(self, job: str) -> None:
-        """Somebody else puts the job into its queue: when it comes back by itself can't be seen any more."""
+        """Note that other software puts the job into its queue: when it comes back by itself can't be seen any more."""
         self.stranded.pop(job, None)
 
     def disturb(self, *, kinds: Collection[str], worker: str | None = None) -> None:

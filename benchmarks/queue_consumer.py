@@ -4,7 +4,7 @@ from redis_consumer.consumers.base import Consumer
 
 
 class Nothing(Consumer):
-    """Is done at once, without a word of progress."""
+    """Ends each job at once, without writing progress."""
 
     def _consume(self, _redis_hash: str) -> str:
         return self.final_status

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from redis_consumer.redis import RedisClient
 
-#: Tells, whenever it is called, how many jobs Redis shows as completed.
+#: Gives the number of jobs that Redis shows as completed at the time of the call.
 Progress = Callable[[], int]
 
 

@@ -19,7 +19,7 @@ from benchmarks.scaling_probe import POLL_S, Seen, costs_of, few_cores, sharing_
 ROUNDS, LEAST_ROUNDS = 9, 3
 #: Jobs of a slot, at least.
 LEAST = 6
-#: Of the model server: a graphics card, which 4 workers keep busy, and none at all, so that cores are what is short.
+#: Of the model server: a graphics card, which 4 workers keep busy, and none at all, so that cores are the bottleneck.
 SLOW_MS, FAST_MS = 20.0, 0.0
 TILE_PX = 512
 SIMULATED = 2_000

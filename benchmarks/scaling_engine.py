@@ -70,7 +70,7 @@ class Simulation:
 
 
 class Servers:
-    """A line before some servers, first come, first served.
+    """A queue before some servers, first come, first served.
 
     Attributes:
         busy_s: seconds of service that were given, all servers together.
@@ -97,7 +97,7 @@ class Servers:
 
 
 class Pause:
-    """Nobody stands in line here: each process waits for as long as it wants.
+    """A station without a queue: each process waits for as long as it wants.
 
     Attributes:
         busy_s: seconds that were waited, all together.
@@ -191,7 +191,7 @@ class Cores:
 
     def _alarm(self, due: float) -> None:
         if due != self._due:
-            return  # somebody came or went since
+            return  # the number of processes has changed since
         self._pass_time()
         work, _, step = heapq.heappop(self._running)
         self._work = work
@@ -207,7 +207,7 @@ class Line:
         self._takers: deque[Step] = deque()
 
     def put(self, thing: Any, *, is_next: bool = False) -> None:
-        """Give it to who waits longest, or keep it, at the end or as the next one."""
+        """Give it to the process that waits longest, or keep it, at the end or as the next one."""
         if self._takers:
             self._takers.popleft()(thing)
         elif is_next:

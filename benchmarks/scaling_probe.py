@@ -17,7 +17,7 @@ from benchmarks.scaling_costs import Costs, Sample
 from benchmarks.scaling_engine import Sharing
 
 BEFORE, AFTER = ("download", "preprocess"), ("postprocess", "upload")
-#: Seldom: what looking costs Redis mustn't count.
+#: Rarely, so that these requests to Redis don't change the figures.
 POLL_S = 0.05
 CORES = 2
 REDIS_JOBS, REDIS_SLOTS = 3000, 8
@@ -87,7 +87,7 @@ def few_cores() -> Iterator[int]:
 
 
 def watch(group: ImageWorker, server: ModelServer, image: Plane, jobs: int) -> Seen:
-    """Remove earlier results, run that many jobs with an image, and look at what everybody does.
+    """Remove earlier results, run that many jobs with an image, and measure what all parts do.
 
     Raises:
         RuntimeError: a job failed, or took too long.
@@ -112,7 +112,7 @@ def watch(group: ImageWorker, server: ModelServer, image: Plane, jobs: int) -> S
 
 
 def costs_of(seen: Sequence[Seen]) -> Costs:
-    """What an image costs, from runs of one worker with one slot, where nobody waits for anybody."""
+    """What an image costs, from runs of one worker with one slot, where no job waits for another."""
     jobs = sum(len(each.run.jobs) for each in seen)
     calls = sum(each.activity.calls for each in seen)
     server_s = sum(each.activity.cpu_s for each in seen) / calls

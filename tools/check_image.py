@@ -1,6 +1,6 @@
 """Checks that the container image builds and does a whole job as in a cluster. Exits 1 if it doesn't.
 
-The image runs as its own user, on a root file system that can't be written, with a Redis of this machine beside it.
+The image runs as its own user, on a read-only root file system, with a Redis of this machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ START_S, STOP_S = 60.0, 40.0
 
 
 class Flaw(Exception):
-    """The image isn't as it should be."""
+    """The image has a fault."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def check_target(buildah: Buildah, target: str, base: str) -> None:
-    """Build a target and see that it does what it is for."""
+    """Build a target and check that it works."""
     started = time.monotonic()
     tag = f"{NAME}:{target}"
     buildah.build(ROOT, tag, target=target, BASE_IMAGE=base)
@@ -79,7 +79,7 @@ def check_target(buildah: Buildah, target: str, base: str) -> None:
 
 
 def check_own_consumer(buildah: Buildah, tag: str, folder: Path, bucket: Path) -> str:
-    """See that a package of `redis-consumer new-consumer` builds on the image, and is found in it."""
+    """Check that a package of `redis-consumer new-consumer` builds on the image, and is found in it."""
     write_package(CONSUMER, "image", folder)
     own = f"localhost/{CONSUMER}"
     buildah.build(folder / CONSUMER, own, BASE=tag)
@@ -131,7 +131,7 @@ def sizes(container: Container) -> str:
 
 
 def check_files(container: Container) -> None:
-    """See that the image runs as nobody of importance, can't write but where it may, and has no compiler."""
+    """Check that the image runs as an unprivileged user, can write only to its own folders, and has no compiler."""
     user = container.run(["id", "-u"], {}).stdout.strip()
     expect(user.isdigit() and int(user) > 0, f"it runs as user {user!r}")
     for path, may_write in (("/usr/src/app/x", False), ("/opt/venv/x", False), ("/tmp/x", True), ("/bucket/x", True)):
@@ -142,7 +142,7 @@ def check_files(container: Container) -> None:
 
 
 def check_doctor(container: Container, variables: Mapping[str, str], *, is_slim: bool) -> str:
-    """See that doctor finds nothing wrong, or only that an image without onnxruntime can't run models itself."""
+    """Check that doctor finds nothing wrong, or only that an image without onnxruntime can't run models itself."""
     done = container.run(["redis-consumer", "doctor", "--write", "--json"], variables)
     expect(done.stdout.startswith("["), f"doctor says: {done.stdout}{done.stderr}")
     wrong = {each["name"]: each["text"] for each in json.loads(done.stdout) if each["outcome"] not in ("ok", "warning")}

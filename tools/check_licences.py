@@ -8,9 +8,9 @@ from email.message import Message
 from importlib.metadata import Distribution, distributions
 from typing import cast
 
-#: Licences that would bind our users' own code, or forbid them to earn money with it.
+#: Licences that would apply to our users' own code, or that forbid commercial use.
 REFUSED = re.compile(r"\b(A?GPL|LGPL|GNU (Affero|Lesser|General)|SSPL|BUSL|non-?commercial|CC-BY-NC)", re.IGNORECASE)
-#: A package offered under several licences, of which one is fine, is fine.
+#: A package under several licences passes if one of them does.
 ACCEPTED = re.compile(
     r"\b(MIT|BSD|0BSD|Apache|ISC|PSF|Python Software|MPL|Mozilla|Zlib|Unlicense|Public Domain)", re.IGNORECASE
 )

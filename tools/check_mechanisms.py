@@ -1,8 +1,8 @@
 """Checks that each test of a fault fails once the mechanism that it tests is switched off. Exits 1 if one doesn't.
 
-The table is ``mechanisms.toml``. For each entry a copy of the tree is changed by the entry's edits, the named tests run
-there, and every one of them has to fail. A test that any change would break shows nothing, so all of them have to pass
-in the copy as it is, and with each change one job still has to run to its end.
+The table is ``mechanisms.toml``. Each entry's edits are made in a copy of the tree. Then the named tests run there, and
+every one of them has to fail. A test that any change would break shows nothing. So all of them have to pass in the
+unchanged copy, and one job still has to run to its end with each change.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Mechanism:
 
     @property
     def control(self) -> str:
-        """The test that has to pass all the same."""
+        """The test that has to pass even so."""
         is_of_worker = any("supervisor" in edit.file or "worker" in edit.file for edit in self.edits)
         return WORKER_CONTROL if is_of_worker else CONTROL
 
@@ -223,7 +223,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def report(check: Check, *, is_json: bool) -> int:
-    """Carry the check out and say what came of it; return the exit code."""
+    """Run the check and print its result; return the exit code."""
     started = time.monotonic()
     if log := check.unchanged():
         print(f"{log}\nthese tests have to pass while nothing is switched off", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Builds an image and runs it without a container engine and without a registry.
 
-Buildah builds it on a base that debootstrap made. It runs in a mount namespace of its own with a root file system that
-can't be written, as a cluster with ``readOnlyRootFilesystem`` runs it; it shares the network with this machine. Both
+Buildah builds the image on a base that debootstrap made. The image runs in its own mount namespace with a read-only
+root file system, as in a cluster with ``readOnlyRootFilesystem``. It shares the network with this machine. Both
 need root, on Linux.
 """
 
@@ -67,7 +67,7 @@ class Container:
 
     @property
     def command(self) -> list[str]:
-        """What the image runs if nobody names a command."""
+        """What the image runs if no command is given."""
         return [*(self.config.get("Entrypoint") or ()), *self.config["Cmd"]]
 
     def size_bytes(self, below: str = ".") -> int:

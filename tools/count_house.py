@@ -182,7 +182,7 @@ class _Unsupervised:
         """Renew nothing: the job takes a moment."""
 
     def pause(self, reason: str) -> None:
-        """Tell nobody."""
+        """Report nothing."""
 
 
 @contextmanager

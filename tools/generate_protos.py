@@ -8,9 +8,9 @@ throw-away environment::
 
 ``--check`` writes nothing and exits 1 where the committed files differ from what would be written.
 
-Why an old compiler: generated code refuses a protobuf runtime that is older than itself, and that of protoc 26 and
-later is warned about or refused by a runtime a major version newer. The output of protoc 25 has no such check, and
-every runtime that we allow (see pyproject.toml) takes it.
+The compiler is old on purpose. Generated code refuses a protobuf runtime that is older than itself. A runtime that is a
+major version newer warns about code of protoc 26 and later, or refuses it. The output of protoc 25 has no such check,
+and every runtime that we allow (see pyproject.toml) accepts it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Model:
 
 
 def score_synthetic(model: Model, count: int, options: Options) -> list[str]:
-    """Say the average precision on held-out synthetic images, together and by diameter."""
+    """Give the average precision on held-out synthetic images, together and by diameter."""
     rng = np.random.default_rng(HELD_OUT_SEED)
     pairs, diameters = [], []
     for _ in range(count):

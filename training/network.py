@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 #: Channels at each level of version 1 and 2; every level halves the sides of the one before.
 SMALL, LARGE = (12, 24, 48, 72, 96), (12, 32, 64, 112, 160)
-#: The darkest intensity that the log channel tells from 0.
+#: The darkest intensity that the log channel distinguishes from 0.
 DARKEST = 0.01
 
 
@@ -25,7 +25,7 @@ class _Block(nn.Sequential):
 
 
 class NuclearUNet(nn.Module):
-    """Tell distance to the nucleus' edge, and foreground, from a normalised image.
+    """Predicts the distance to the nucleus' edge, and the foreground, from a normalised image.
 
     In training the answers are logits (N, 2, Y, X); see `Exported` for what users get. Sides are multiples of 16.
 
@@ -69,5 +69,5 @@ class Exported(nn.Module):
         answers = torch.sigmoid(self.network(image.permute(0, 3, 1, 2)))
         distance, foreground = answers[:, 0, :, :, None], answers[:, 1, :, :, None]
         # The watershed divides where this map is lowest. A plain probability is flat inside of clusters, so that
-        # borders ran anywhere; with this weight they run through the necks.
+        # borders would lie anywhere; with this weight they run where nuclei touch.
         return distance, foreground * (0.5 + 0.5 * distance)

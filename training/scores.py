@@ -26,7 +26,7 @@ def overlaps(truth: Labels, found: Labels) -> npt.NDArray[np.float64]:
 
 
 def average_precision(pairs: list[tuple[Labels, Labels]], threshold: float) -> float:
-    """Tell TP / (TP + FP + FN) over all (truth, found) pairs, a match being an IoU above `threshold`.
+    """Give TP / (TP + FP + FN) over all (truth, found) pairs, a match being an IoU above `threshold`.
 
     Thresholds are 0.5 or more: there no label can match two others, so counting pairs is enough.
     """

@@ -1,10 +1,10 @@
 """Links each name to the page that documents the object, by whichever path it is named.
 
-Classes are written in small files and offered under shorter, public paths (``redis_consumer.consumers.Consumer``). In
-annotations and docstrings they occur by either path, or by their last part alone.
+Classes are defined in small files and have shorter, public paths (``redis_consumer.consumers.Consumer``). Annotations
+and docstrings name them by either path, or by their last part alone.
 
-Names of other packages, and private ones of ours, are shown without a link; that they exist is checked. The build asks
-no other site for its list of names, so that it works offline.
+Names of other packages, and private ones of ours, are shown without a link, but it is checked that they exist. The
+build reads no lists of names from other sites, so it works offline.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def tidy_signature(
 
 
 def tidy_docstring(_app: Sphinx, _kind: str, _name: str, _found: object, _options: object, lines: list[str]) -> None:
-    """Take an asterisk in a shape, such as (B, *shape_yx, C), for what it is: no emphasis begins there."""
+    """Escape an asterisk in a shape, such as (B, *shape_yx, C), so that no emphasis begins there."""
     lines[:] = [re.sub(r"(?<=[(\s])\*(?=[a-z_]+[,)])", r"\\*", line) for line in lines]
 
 

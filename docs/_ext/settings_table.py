@@ -119,7 +119,7 @@ def _default(name: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """A description as reStructuredText: what stands between backticks is code, all else is plain."""
+    """A description as reStructuredText: text between backticks is code, all else is plain."""
     code = text.split("`")
     return "".join(
         f"``{part}``" if number % 2 else re.sub(r"([*|\\_])", r"\\\1", part) for number, part in enumerate(code)

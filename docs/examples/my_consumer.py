@@ -16,14 +16,14 @@ from redis_consumer.processing import percentile_normalize
 
 
 class MyConsumer(TensorFlowServingConsumer):
-    """Sends the image of a job to the model that the job names, and uploads what the model answers."""
+    """Sends the image of a job to the model that the job names, and uploads the model's outputs."""
 
     def _consume(self, redis_hash: str) -> str:
         # Everything that the producer wrote. Job reads it as typed values, with readable errors.
         job = Job(redis_hash, self.redis.hgetall(redis_hash))
         self.update_key(redis_hash, {"status": "started"})
 
-        # What lies in this folder is gone with the block.
+        # This folder is removed at the end of the block.
         with utils.get_tempdir() as folder:
             image = utils.get_image(self.storage.download(job.input_file_name, folder))
 
@@ -33,7 +33,7 @@ class MyConsumer(TensorFlowServingConsumer):
             self.update_key(redis_hash, {"status": "predicting"})
             answer = self.grpc_image(prepared, job.get("model_name"), job.get("model_version"))
 
-            # After the model: its one answer, or its list of answers, without the batch of one.
+            # After the model: its one output, or its list of outputs, without the batch of one.
             maps = [each[0] for each in (answer if isinstance(answer, list) else [answer])]
             peak = max(float(each.max()) for each in maps)
 

@@ -201,7 +201,7 @@ def test_a_prediction_that_needs_too_much_memory_fails_in_words(find_model: Call
 
 
 def test_values_that_are_no_numbers_are_a_mismatch(onnx_server: OnnxServer) -> None:
-    with pytest.raises(ModelMismatch, match="'prediction': it holds values that are no numbers"):
+    with pytest.raises(ModelMismatch, match="'prediction': it holds NaN values"):
         onnx_server.predict(SCALING, {"image": IMAGE * np.float32(np.nan)})
 
 

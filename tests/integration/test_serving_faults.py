@@ -76,7 +76,7 @@ def test_a_sound_reply_is_taken() -> None:
         ({"prediction": IMAGE.astype(np.float64)}, "dtype float64"),
         ({"segmentation": IMAGE}, "gave the outputs 'segmentation', but its metadata say 'prediction'"),
         ({}, "gave the outputs none"),
-        ({"prediction": IMAGE * np.float32("nan")}, "values that are no numbers"),
+        ({"prediction": IMAGE * np.float32("nan")}, "it holds NaN values"),
     ],
     ids=["shape", "dtype", "name", "nothing", "nan"],
 )

@@ -49,12 +49,12 @@ def open_model_server(
         timeout_s: seconds allowed for one try of a prediction on a server; in proportion more above 16 MiB.
         backoff_s: pause before the first retry in seconds.
         max_retries: how often a call is repeated at most.
-        metadata_expire_s: for how many seconds a server's word on a model is believed; 0 asks each time.
+        metadata_expire_s: for how many seconds a model's metadata are cached; 0 asks each time.
         connection: how to connect; whether by TLS is for the URL to say.
         slots: processes of this worker that run models at the same time; ``onnx://`` shares CPUs and memory out.
 
     Raises:
-        SettingsError: the URL names no kind of server that is known, or not fully.
+        SettingsError: the URL names no known kind of server, or is incomplete.
     """
     scheme, targets = _parsed(url)
     if scheme == "onnx":
@@ -83,7 +83,7 @@ def open_model_server(
 def _parsed(url: str) -> tuple[str, list[str]]:
     """Scheme and addresses of a URL; no address for ``onnx``."""
     if "@" in url:
-        # Not shown: what stands there may be a password.
+        # Not shown: it can be a password.
         raise SettingsError(f"MODEL_SERVER: holds a name or password before '@'; use {_ALLOWED}")
     scheme, slashes, rest = url.partition("://")
     if slashes and scheme == "onnx":
@@ -91,7 +91,7 @@ def _parsed(url: str) -> tuple[str, list[str]]:
             raise SettingsError(f"MODEL_SERVER {url!r}: onnx:// takes no address; models are found in the bucket")
         return scheme, []
     if not slashes or scheme not in _REMOTE:
-        raise SettingsError(f"MODEL_SERVER {url!r}: no known kind of model server; use {_ALLOWED}")
+        raise SettingsError(f"MODEL_SERVER {url!r}: unknown kind of model server; use {_ALLOWED}")
     return scheme, [_address(part.strip(), url) for part in rest.rstrip("/").split(",")]
 
 

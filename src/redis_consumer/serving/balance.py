@@ -19,7 +19,7 @@ class _Load:
 
 
 class Balance:
-    """Shares calls out among servers: to the one with the fewest under way, those that failed last.
+    """Distributes calls among servers: to the one with the fewest calls in flight, to failed ones last.
 
     Args:
         targets: the servers, at least one.
@@ -61,6 +61,6 @@ class Balance:
             self._loads[target].rests_until_s = 0.0
 
     def has_rested(self) -> bool:
-        """Whether any server may be called at once."""
+        """Whether a server can be called without waiting."""
         with self._lock:
             return any(load.rests_until_s <= self._clock() for load in self._loads.values())

@@ -15,7 +15,7 @@ from redis_consumer.job import ModelId
 Array = npt.NDArray[Any]
 
 OnRetry = Callable[[int, str], None]
-"""Told before each repeated call: how many calls have failed so far, and the name of the gRPC code of the last one."""
+"""Called before each repeated call with the number of calls that failed so far and the last one's gRPC code."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ModelServer(Protocol):
 
         Args:
             model: which model.
-            on_retry: told before each repeated call; never called by a server that has nothing to retry.
+            on_retry: called before each repeated call; never called by a server that has nothing to retry.
 
         Raises:
             ModelNotFound: there is no such model.
@@ -70,7 +70,7 @@ class ModelServer(Protocol):
             model: which model.
             inputs: an array for each input by name, axis 0 is the batch.
             timeout_s: seconds allowed for one try, None for the server's usual; a run in this process isn't cut short.
-            on_retry: told before each repeated call; never called by a server that has nothing to retry.
+            on_retry: called before each repeated call; never called by a server that has nothing to retry.
 
         Returns:
             An array for each output by name.
@@ -85,11 +85,11 @@ class ModelServer(Protocol):
         """Check once that the server responds, and describe what responds.
 
         Raises:
-            ModelServerUnavailable: it gives none.
+            ModelServerUnavailable: it doesn't respond.
         """
 
     def close(self) -> None:
-        """Give back connections and memory."""
+        """Close connections and free memory."""
 
 
 def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array], model: ModelId) -> dict[str, Array]:
@@ -116,10 +116,10 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array], model: ModelId) -
 
 
 def check_outputs(spec: ModelSpec | None, outputs: Mapping[str, Array], model: ModelId) -> dict[str, Array]:
-    """Compare what came back with what the model says that it gives.
+    """Compare the outputs with those that the model declares.
 
     Args:
-        spec: what the model gives; None where nobody knows, so that only the values are looked at.
+        spec: what the model gives; None where that is unknown, so that only the values are checked.
         outputs: an array for each output by name.
         model: which model, for messages.
 
@@ -142,7 +142,7 @@ def check_outputs(spec: ModelSpec | None, outputs: Mapping[str, Array], model: M
     for name, array in outputs.items():
         if array.dtype.kind in "fc" and array.size and np.isnan(array.min()):
             raise ModelMismatch(
-                f"model {model}, output {name!r}: it holds values that are no numbers; check the image and the model",
+                f"model {model}, output {name!r}: it holds NaN values; check the image and the model",
                 model=str(model),
             )
     return dict(sorted(outputs.items()))

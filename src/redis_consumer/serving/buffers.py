@@ -14,7 +14,7 @@ from redis_consumer.serving.base import Array
 
 Piece = bytes | memoryview | Array
 
-# From here on huge pages pay; numpy asks for them from the same size on.
+# From this size on huge pages are faster; numpy asks for them from the same size on.
 _HUGE_BYTES = 4 * 2**20
 _MADV_HUGEPAGE = 14
 
@@ -34,7 +34,7 @@ def joined(pieces: Iterable[Piece]) -> bytes:
         pieces: bytes, and arrays of any memory layout, which are written in row-major order.
     """
     parts = list(pieces)
-    # CPython opens a buffer on its only reference, and gives it out as bytes, both without a copy.
+    # CPython writes into the buffer of its only reference and returns it as bytes, both without a copy.
     buffer = io.BytesIO(bytes(size_of(parts)))
     with buffer.getbuffer() as view:
         _want_huge_pages(view)
@@ -49,7 +49,7 @@ def joined(pieces: Iterable[Piece]) -> bytes:
 
 
 def _want_huge_pages(view: memoryview) -> None:
-    """Ask for pages of 2 MiB where nothing is written yet; a wish, so nobody minds a refusal."""
+    """Ask for pages of 2 MiB where nothing is written yet; a refusal has no effect."""
     advise = _adviser()
     if advise is None or len(view) < _HUGE_BYTES:
         return

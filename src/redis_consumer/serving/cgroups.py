@@ -9,7 +9,7 @@ _TABLE = Path("/proc/self/cgroup")
 
 
 def folders(controller: str, *, root: Path = ROOT, table: Path = _TABLE) -> list[Path]:
-    """List the folders in which limits of this process may stand: of its own group and of all groups around it.
+    """List the folders that can hold limits of this process: of its own group and of all enclosing groups.
 
     Args:
         controller: ``cpu`` or ``memory``.
@@ -23,7 +23,7 @@ def folders(controller: str, *, root: Path = ROOT, table: Path = _TABLE) -> list
             continue
         # Only the older version has a tree for each controller.
         base = root / controller if controllers else root
-        # A group outside of what a container sees is named by way of "..".
+        # The name of a group outside of the container's view contains "..".
         group = base / path.replace("..", "").lstrip("/")
         found |= dict.fromkeys(folder for folder in (group, *group.parents) if folder.is_relative_to(base))
     return [folder for folder in found if folder.is_dir()]

@@ -50,11 +50,11 @@ class CallLimits:
 class Channel:
     """Connections to one or more equivalent model servers, made at the first call and kept; threads can share them.
 
-    Every call must be one that may be run twice.
+    Every call must be safe to run twice.
 
     Args:
         targets: ``host:port`` of each server.
-        kind: what should answer there, e.g. ``TensorFlow Serving``.
+        kind: what kind of server it is, e.g. ``TensorFlow Serving``.
         options: how to connect.
         limits: how long and how often.
         texts: error texts of that kind of server, in lower case, and their meaning.
@@ -91,14 +91,14 @@ class Channel:
         timeout_s: float | None = None,
         on_retry: OnRetry | None = None,
     ) -> bytes:
-        """Call a method, and again where its failure may pass.
+        """Call a method, and repeat it after a temporary failure.
 
         Args:
             method: the method's path, e.g. ``/tensorflow.serving.PredictionService/Predict``.
             request: the message to send, serialized.
             model: which model it is about, for errors.
             timeout_s: seconds allowed for each try, None for what the limits say.
-            on_retry: told before each repeated call: failed calls so far, and the gRPC code's name.
+            on_retry: called before each repeated call: failed calls so far, and the gRPC code's name.
 
         Returns:
             The reply, serialized.

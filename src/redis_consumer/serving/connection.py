@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Compression = Literal["none", "gzip", "deflate"]
 
-# What gRPC takes. Names that end in -bin are of bytes, which settings can't give; grpc- starts those of its own.
+# What gRPC accepts. Names that end in -bin hold bytes, which settings can't give; grpc- is reserved by gRPC.
 _NAME = re.compile(r"(?!grpc-)[A-Za-z0-9_.-]+(?<!-bin)")
 _VALUE = re.compile(r"[ -~]*")
 
@@ -27,20 +27,20 @@ _ROUND_ROBIN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 @dataclass(frozen=True)
 class ConnectionOptions:
-    """What goes for every connection to a model server.
+    """Options of every connection to a model server.
 
     Attributes:
         is_encrypted: whether TLS is spoken.
         ca_path: PEM file of the authorities that signed the server's certificate; None for the system's.
         headers: sent with each call, e.g. a token; names in lower case.
-        compression: of requests, and asked of replies. Pixels hardly shrink, and gzip takes 20 times what it saves on
-            a fast network.
+        compression: of requests, and asked of replies. Pixels hardly shrink, and on a fast network gzip takes 20 times
+            as long as it saves.
         max_message_bytes: largest request and reply; by default what protobuf allows, where gRPC would stop at 4 MiB.
     """
 
     is_encrypted: bool = False
     ca_path: Path | None = None
-    # Not shown: what stands there may be a secret.
+    # Not shown: it can be a secret.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     compression: Compression = "none"
     max_message_bytes: int = MAX_MESSAGE_BYTES
@@ -53,7 +53,7 @@ def parse_headers(text: str) -> dict[str, str]:
     {'authorization': 'Bearer abc', 'x-team': 'cells'}
 
     Raises:
-        SettingsError: a part is no header; it isn't shown, as it may be a secret.
+        SettingsError: a part isn't a header; it isn't shown, as it can be a secret.
     """
     headers = {}
     for number, part in enumerate(filter(None, map(str.strip, text.split(","))), start=1):

@@ -50,7 +50,7 @@ _BY_CODE = {
     "RESOURCE_EXHAUSTED": Fault(ModelServerUnavailable, "check its load and memory", may_pass=True),
 }
 
-# Texts say more than the code that came with them, most telling first.
+# Texts say more than the code that came with them, most specific first.
 _BY_TEXT = {
     "servable not found": _UNKNOWN_MODEL,
     "unrecognized servable version label": _UNKNOWN_MODEL,
@@ -66,7 +66,7 @@ def fault(error: BaseException, texts: Mapping[str, Fault]) -> Fault:
 
     Args:
         error: as gRPC raised it.
-        texts: what a kind of server says in a text of its own, in lower case, and what it means.
+        texts: error texts of a kind of server, in lower case, and their meaning.
     """
     said = detail(error).lower()
     for text, found in (*texts.items(), *_BY_TEXT.items()):

@@ -1,6 +1,6 @@
 """Finds the fields of a protobuf message without parsing their content.
 
-So that large values are read in place, and messages without a definition of their own can be walked through.
+So large values are read in place, and messages without a definition can be searched.
 """
 
 from __future__ import annotations

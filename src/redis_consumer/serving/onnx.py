@@ -41,7 +41,7 @@ _MAX_SESSIONS = 8
 # of 512 x 512 pixels take 786 MB at once, but 196 MB one by one.
 _RUN_BYTES = 2**20
 
-# After a larger run its memory is given back: 2048 x 2048 pixels would keep 3 GB of a small U-Net for ever. Not after
+# After a larger run its memory is given back: 2048 x 2048 pixels would keep 3 GB for a small U-Net. Not after
 # each, because taking it anew costs a run of 512 x 512 pixels a third more time.
 _KEPT_INPUT_BYTES = 4 * 2**20
 
@@ -89,7 +89,7 @@ class OnnxServer:
         slots: processes of this worker that run models at the same time; each takes its part of CPUs and memory.
         threads: CPUs that one prediction uses, by default this slot's part of those that the worker may use.
         arena_bytes: memory that predictions of the whole process may take, by default most of this slot's part of the
-            container's; what the first server of the process wants holds for all.
+            container's; the value of the first server of the process applies to all.
     """
 
     def __init__(

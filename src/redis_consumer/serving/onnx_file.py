@@ -1,8 +1,8 @@
 """Reads what an ONNX file holds, and which other files it refers to.
 
-An ONNX file may say that a tensor's values lie in another file, by a path. A model is input from outside, so a path
-that leads out of the model's folder must not be followed. The file is read field by field here, because the ``onnx``
-package, which could tell, is large and is needed for nothing else.
+An ONNX file can refer to another file that holds a tensor's values. A model is untrusted input, so a path that leads
+out of the model's folder must not be followed. This module reads the file field by field, because the ``onnx`` package
+is large and is needed for nothing else.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def external_locations(path: Path) -> set[str]:
 def checksum(path: Path) -> str:
     """Give one SHA-256 of an ONNX file and its external data, as hexadecimal digits.
 
-    That of a model in one file is the file's own, as ``sha256sum`` gives it; else that of the digests of all files.
+    For a model in one file it is the digest of the file, as ``sha256sum`` gives it. Otherwise it is the digest of all
+    files' digests.
 
     Raises:
         OSError: a file can't be read.

@@ -79,7 +79,7 @@ def limit_arena(limit_bytes: int) -> None:
     runtime = load_runtime()
     arena = {
         "max_mem": limit_bytes,
-        # The other way, by what is asked for, took a fifth more at the peak for images of different sizes.
+        # The other strategy, kSameAsRequested, took a fifth more at the peak for images of different sizes.
         "arena_extend_strategy": _DOUBLING,
         "initial_chunk_size_bytes": _DEFAULT,
         "max_dead_bytes_per_chunk": _DEFAULT,
@@ -101,7 +101,7 @@ def providers_for(available: Collection[str], threads: int) -> list[tuple[str, d
         threads: CPUs that one run may use.
 
     Returns:
-        Names and options, best first; what one can't run goes to the next.
+        Names and options, best first; operations that one can't run go to the next.
     """
     wanted = {
         "CUDAExecutionProvider": {"arena_extend_strategy": "kSameAsRequested"},

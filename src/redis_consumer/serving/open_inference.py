@@ -35,7 +35,7 @@ Reply = TypeVar("Reply", oip_pb2.ModelMetadataResponse, oip_pb2.ModelReadyRespon
 
 @dataclass(frozen=True)
 class _Known:
-    """What metadata said about a model; `names` are the protocol's names of the inputs' types."""
+    """The metadata of a model; `names` are the protocol's names of the inputs' types."""
 
     spec: ModelSpec
     names: Mapping[str, str]
@@ -84,13 +84,13 @@ class OpenInferenceServer:
         """Run a model on one batch, see `ModelServer.predict`.
 
         Where the model's metadata are known by an earlier `metadata`, the inputs are checked against them before
-        anything is sent, and cast; else they go as they are and the server judges.
+        anything is sent, and cast. Otherwise they are sent unchanged and the server checks them.
 
         Args:
             model: which model; for version 0 the server chooses.
             inputs: an array for each input by name, axis 0 is the batch.
             timeout_s: seconds allowed for one try, None for the server's usual.
-            on_retry: told before each repeated call.
+            on_retry: called before each repeated call.
 
         Raises:
             ModelNotFound: the server has no such model.

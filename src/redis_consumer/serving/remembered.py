@@ -12,10 +12,10 @@ Value = TypeVar("Value")
 
 
 class Remembered(Generic[Key, Value]):
-    """Values that are forgotten after some seconds; safe to share by threads.
+    """Values that expire after some seconds; threads can share it.
 
     Args:
-        expire_s: for how many seconds a value is believed; 0 believes none.
+        expire_s: for how many seconds a value is valid; 0 keeps none.
         clock: monotonic seconds.
     """
 
@@ -26,13 +26,13 @@ class Remembered(Generic[Key, Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Value | None:
-        """Give what was put, None where it is too old or there is nothing."""
+        """Give the stored value, None where it has expired or there is none."""
         with self._lock:
             value, until_s = self._values.get(key, (None, 0.0))
         return value if self._clock() < until_s else None
 
     def get_or(self, key: Key, ask: Callable[[], Value]) -> Value:
-        """Give what is believed; where nothing is, ask and believe the answer from now on."""
+        """Give the valid value; where there is none, ask and store the answer."""
         value = self.get(key)
         if value is None:
             value = ask()
@@ -40,12 +40,12 @@ class Remembered(Generic[Key, Value]):
         return value
 
     def __contains__(self, key: Key) -> bool:
-        """Whether there was ever a value, however old."""
+        """Whether a value was ever stored, even if it has expired."""
         with self._lock:
             return key in self._values
 
     def put(self, key: Key, value: Value) -> None:
-        """Believe a value from now on."""
+        """Store a value."""
         with self._lock:
             self._values[key] = (value, self._clock() + self._expire_s)
 

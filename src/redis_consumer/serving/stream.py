@@ -19,7 +19,7 @@ _LOOK_UP_S = 0.5
 
 
 class _Abandoned(BaseException):
-    """Nobody waits for this call any more; ends the thread that makes it."""
+    """No caller waits for this call any more; ends the thread that makes it."""
 
 
 class Stream:
@@ -36,7 +36,7 @@ class Stream:
 
     def __init__(self, in_flight: int) -> None:
         self._in_flight = in_flight
-        # What happens in the threads, to be done by the taker of the results.
+        # Work that the threads hand to the taker of the results.
         self._events: SimpleQueue[_Event] = SimpleQueue()
         self._room = threading.Semaphore(2 * in_flight)
         self._taking = threading.Lock()
@@ -82,7 +82,7 @@ class Stream:
                 self._next_event()()
 
     def tell(self, event: _Event) -> None:
-        """From within the function: have something done by the thread that takes the results, in its `map`.
+        """Run something in the thread that takes the results, in its `map`; called from within the function.
 
         What it raises ends the stream. Where that has ended already, the caller is ended instead.
         """

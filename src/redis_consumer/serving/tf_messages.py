@@ -1,7 +1,7 @@
 """Converts a prediction to the bytes of a request, and the bytes of a reply to arrays.
 
-By hand around the arrays' own memory: protobuf would copy the pixels at each layer. What isn't pixels, and whatever
-comes in an unusual form, is left to protobuf.
+Pixels are written directly from the arrays' memory, because protobuf would copy them at each layer. Protobuf handles
+all other values, and unusual forms of a reply.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _ALIVE = frozenset({"OK", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION"
 
 @dataclass(frozen=True)
 class _Known:
-    """What metadata said about a model."""
+    """The metadata of a model."""
 
     spec: ModelSpec
     types: Mapping[str, int]
@@ -104,14 +104,14 @@ class TFServingServer:
         """Run a model on one batch, see `ModelServer.predict`.
 
         Where the model's metadata are known by an earlier `metadata`, the inputs are checked against them before
-        anything is sent, and cast; else they go as they are and the server judges.
+        anything is sent, and cast. Otherwise they are sent unchanged and the server checks them.
 
         Args:
             model: which model; version 0 is the latest that the server has.
             inputs: an array for each input by name, axis 0 is the batch.
             types: TensorFlow's name or number of an input's type, where it isn't the model's or the array's own.
             timeout_s: seconds allowed for one try, None for the server's usual.
-            on_retry: told before each repeated call.
+            on_retry: called before each repeated call.
 
         Raises:
             ModelNotFound: the server has no such model.

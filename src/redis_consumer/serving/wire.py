@@ -1,6 +1,6 @@
 """Splits a protobuf message into whole fields, if it has few.
 
-So that large ones are set apart and protobuf parses the rest.
+Large fields are then read separately, and protobuf parses the rest.
 """
 
 from __future__ import annotations
