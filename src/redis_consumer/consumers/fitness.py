@@ -41,7 +41,7 @@ def check_class(found: object, path: str) -> type[Consumer]:
 
 
 def check_members(found: type[Consumer], path: str, own: Collection[str] = ()) -> None:
-    """Refuse a class whose jobs would all fail, whoever makes its instances.
+    """Refuse a class whose jobs would all fail, with any way of making its instances.
 
     Args:
         found: the class.

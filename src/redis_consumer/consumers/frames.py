@@ -95,7 +95,7 @@ def check_needed(name: str, needed: int, limit: int, why: str) -> None:
         name: the scientist's name of the file.
         needed: bytes that the job would hold.
         limit: bytes that it may hold.
-        why: what takes them, in words.
+        why: description of what takes them.
 
     Raises:
         InvalidImage: it needs more.
