@@ -138,7 +138,7 @@ class TestClassMaps:
         image = np.random.default_rng(0).random((24, 24, 3)).repeat(4, axis=0)
         np.testing.assert_array_equal(function(image), function(image[np.newaxis])[0])
 
-    @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 1), (2, 4, 4, 1), (1, 2, 4, 4, 3)])
+    @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 0), (1, 2, 4, 4, 3)])
     def test_a_wrong_shape_is_refused_in_words(self, function: Any, shape: tuple[int, ...]) -> None:
         with pytest.raises(ValueError, match=r"has the shape \(.*\); wanted \(B, Y, X, C\) or \(Y, X, C\)"):
             function(np.zeros(shape))
@@ -146,6 +146,14 @@ class TestClassMaps:
     def test_values_that_are_no_numbers_are_refused(self, function: Any) -> None:
         with pytest.raises(ValueError, match="holds NaN or infinity"):
             function(np.full((1, 4, 4, 3), np.nan))
+
+    def test_a_single_channel_is_the_interior_and_no_series_of_distances(self, function: Any) -> None:
+        interior = np.pad(np.ones((8, 8), np.float32), 4)[..., np.newaxis]
+        if function is watershed:
+            with pytest.raises(ValueError, match=r"has the shape \(16, 16, 1\); wanted .* with C >= 2"):
+                watershed(interior)
+        else:
+            np.testing.assert_array_equal(pixelwise(interior), interior)
 
     def test_an_empty_batch_gives_an_empty_batch(self, function: Any) -> None:
         assert function(np.zeros((0, 4, 5, 3))).shape == (0, 4, 5, 1)

@@ -185,8 +185,8 @@ def test_pixelwise_gets_the_first_output() -> None:
 
 
 def test_too_few_outputs_are_a_mismatch() -> None:
-    with pytest.raises(ModelMismatch, match="function pixelwise"):
-        apply("post", ["pixelwise"], [BATCH])
+    with pytest.raises(ModelMismatch, match="function watershed"):
+        apply("post", ["watershed"], [BATCH])
     with pytest.raises(ModelMismatch, match="gave no outputs"):
         apply("post", ["pixelwise"], [])
 
