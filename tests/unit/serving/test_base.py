@@ -73,7 +73,7 @@ def test_outputs_that_fit_come_back_sorted_by_name() -> None:
     [
         (np.zeros((5, 3), np.float32), r"shape \[5, 3\], but the metadata say float32 and \[any, 2\]"),
         (np.zeros((5, 2), np.float64), "dtype float64"),
-        (np.full((5, 2), np.nan, np.float32), "no numbers"),
+        (np.full((5, 2), np.nan, np.float32), "NaN values"),
     ],
 )
 def test_outputs_that_do_not_fit_are_refused(prediction: Any, problem: str) -> None:
@@ -90,5 +90,5 @@ def test_missing_and_unknown_outputs_are_refused(names: list[str]) -> None:
 def test_of_an_unknown_model_only_the_values_are_looked_at() -> None:
     outputs = {"a": np.zeros((0, 2)), "b": np.array([b"text"], object), "c": np.array([np.inf, 1])}
     assert check_outputs(None, outputs, MODEL) == outputs
-    with pytest.raises(ModelMismatch, match="no numbers"):
+    with pytest.raises(ModelMismatch, match="NaN values"):
         check_outputs(None, {"a": np.array([1, np.nan], np.float16)}, MODEL)
