@@ -46,7 +46,7 @@ def test_several_outputs_come_sorted() -> None:
             r"it returned \(3, 2\) for \(2, 2, 2, 1\); return .* whose first axis is 2",
         ),
         ([1, 2], "it returned list for"),
-        (np.full((2, 2), np.nan), "no numbers"),
+        (np.full((2, 2), np.nan), "NaN values"),
     ],
 )
 def test_a_wrong_answer_is_told(answer: Any, text: str) -> None:
