@@ -68,16 +68,17 @@ kiosk-client: $(KIOSK_CLIENT)/.made ## Install the kiosk's client for its tests,
 redis-servers: $(REDIS_SERVERS)/.redis $(REDIS_SERVERS)/.valkey ## Fetch Redis 7 with TLS and Valkey for their tests
 
 .PHONY: check
-check: setup ## Format, lint, types, import rules, spelling, licences
+check: setup ## Format, lint, types, import rules, spelling, licences, plain words
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/typos
 	$(BIN)/python tools/check_licences.py
+	$(BIN)/python -m tools.check_words
 
 .PHONY: format
-format: setup ## Format the code and mend what the linter can mend
+format: setup ## Format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

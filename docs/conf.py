@@ -1,4 +1,4 @@
-"""How is the documentation built? Offline, from the package that is installed beside it."""
+"""Builds the documentation offline, from the package that is installed beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does ``python -m redis_consumer`` do? The same as ``redis-consumer``."""
+"""Runs ``redis-consumer`` for ``python -m redis_consumer``."""
 
 from redis_consumer.cli import main
 
