@@ -308,6 +308,16 @@ def test_a_movie_that_is_too_large_is_refused_before_its_frames_go_out(
     assert redis_db.keys("predict:*") == []
 
 
+def test_a_movie_of_objects_without_end_is_refused_by_its_name(run: Callable[..., Result], tmp_path: Path) -> None:
+    labels = np.arange(1, 255 * 256 + 1).reshape(255, 256)
+    path = tmp_path / "uploads" / "dust.trk"
+    path.parent.mkdir()
+    write_track_file(path, [labels, labels], [labels, labels], [], shape=(2, 255, 256))
+    fields, _ = run("dust.trk", original_name="dust.trk")
+    assert fields["status"] == "failed"
+    assert fields["reason"].startswith("InvalidImage: dust.trk: two successive frames hold 65280 and 65280 objects")
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+from redis_consumer import errors
 from redis_consumer.errors import ConsumerError
 from redis_consumer.logs import mask_secrets
 from redis_consumer.text import MAX_TEXT, cut, without_paths
@@ -12,7 +13,7 @@ from redis_consumer.text import MAX_TEXT, cut, without_paths
 
 def describe(error: BaseException) -> str:
     """``ErrorType: message`` on one line of limited length, without the secrets of links and addresses."""
-    return cut(mask_secrets(f"{type(error).__name__}: {' '.join(str(error).split())}"))
+    return cut(mask_secrets(f"{_kind(error)}: {' '.join(str(error).split())}"))
 
 
 def reason_of(error: BaseException) -> str:
@@ -25,6 +26,13 @@ def reason_of(error: BaseException) -> str:
     ]
     # A recursion without end has a thousand lines.
     return cut("\n".join(["Traceback (most recent call last):", *lines, without_paths(describe(error))]), MAX_TEXT)
+
+
+def _kind(error: BaseException) -> str:
+    """Name an error by its class, and a subclass that is used only inside the package by its public class."""
+    kinds = [kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__]
+    is_ours = type(error).__module__.partition(".")[0] == errors.__name__.partition(".")[0]
+    return kinds[0].__name__ if kinds and is_ours else type(error).__name__
 
 
 def _short(filename: str) -> str:

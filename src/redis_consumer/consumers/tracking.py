@@ -19,7 +19,7 @@ from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Stages
 from redis_consumer.consumers.steps import Steps
 from redis_consumer.consumers.track_results import TrackResult, wanted_outputs, write_tracks
-from redis_consumer.errors import PermanentError
+from redis_consumer.errors import InvalidImage, PermanentError
 from redis_consumer.family import NEXT_PHASE
 from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.job import Job, JobStatus, ModelId
@@ -160,7 +160,10 @@ class TrackingConsumer(TensorFlowServingConsumer):
         shifts = [(0, 0)] * len(movie)
         if model is None:
             shifts = list(self._shifts(movie))
-            tracking = self._link(movie, labels, shifts)
+            try:
+                tracking = self._link(movie, labels, shifts)
+            except InvalidImage as error:
+                raise InvalidImage(f"{job.get('original_name') or job.get('input_file_name')}: {error}") from error
         else:
             names = {spec.name for spec in self.model_server.metadata(model, on_retry=self._note_retry).inputs}
             tracking = link_by_model(model, names, self._ask_model, movie, labels)
