@@ -21,6 +21,14 @@ def _file(data: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(data)
 
 
+def _jpeg_of_fill(path: Path) -> None:
+    """A JPEG with 64 MiB of 0xFF before its first segment."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((_SIDE, _SIDE), np.uint8)).save(buffer, "JPEG")
+    content = buffer.getvalue()
+    path.write_bytes(content[:2] + b"\xff" * (64 << 20) + content[2:])
+
+
 def _jpeg_of_scans(path: Path) -> None:
     """A progressive JPEG whose last scan comes again and again."""
     buffer = io.BytesIO()
@@ -77,6 +85,7 @@ def _many_files(path: Path) -> None:
 
 
 ATTACKS: dict[str, Attack] = {
+    "fill bytes of a JPEG": Attack(_jpeg_of_fill, "has 6[0-9]{7} fill bytes, allowed are 1048576", suffix=".jpg"),
     "scans of a JPEG": Attack(_jpeg_of_scans, "has 3[0-9]{3} scans, allowed are 200", suffix=".jpg"),
     "sides of a PNG": Attack(_file(_png(2**31 - 1, (b"IDAT", b""))), "claims more pixels", suffix=".png"),
     "text of a PNG": Attack(_png_of_text, "damaged", suffix=".png"),

@@ -18,6 +18,9 @@ MAX_SCANS = 200
 
 #: TIFF's codes of JPEG and JPEG 2000, whose data say their sides by themselves.
 OWN_SIDES = frozenset({6, 7, 33003, 33005, 34712})
+#: An uncompressed white preview has fewer.
+MAX_FILL_BYTES = 1 << 20
+_FILL = b"\xff" * 64
 
 
 def check_segment(data: bytes, most: int, index: int) -> None:
@@ -34,6 +37,8 @@ def check_segment(data: bytes, most: int, index: int) -> None:
     """
     if scans(data) > MAX_SCANS:
         raise ValueError(f"segment {index} has too many scans")
+    if fill_bytes(data) > MAX_FILL_BYTES:
+        raise ValueError(f"segment {index} has too many fill bytes")
     if decoded_samples(data) > most:
         raise ValueError(f"segment {index} is larger than the file says")
 
@@ -41,6 +46,11 @@ def check_segment(data: bytes, most: int, index: int) -> None:
 def scans(data: bytes) -> int:
     """Scans of a JPEG, at most: a decoder goes through all pixels in each, however short it is."""
     return data.count(b"\xff\xda") if data[:2] == b"\xff\xd8" else 0
+
+
+def fill_bytes(data: bytes) -> int:
+    """Bytes that only fill the space between two segments of a JPEG, at least. A decoder reads them one by one."""
+    return data.count(_FILL) * len(_FILL) if data[:2] == b"\xff\xd8" else 0
 
 
 def decoded_samples(data: bytes) -> int:

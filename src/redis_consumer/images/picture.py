@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
-from redis_consumer.images.compressed_sides import MAX_SCANS, scans
+from redis_consumer.images.compressed_sides import MAX_FILL_BYTES, MAX_SCANS, fill_bytes, scans
 from redis_consumer.images.image import Array, Source
 
 if TYPE_CHECKING:
@@ -94,8 +94,16 @@ def _check_start(path: Path, kind: str, name: str) -> None:
                     f"{name}: its header has more than the {_MAX_TEXT_HEADER_BYTES} bytes allowed; "
                     "save it without comments"
                 )
-        elif kind == "JPEG" and (count := scans(file.read(_MAX_JPEG_BYTES))) > MAX_SCANS:
-            raise InvalidImage(f"{name}: has {count} scans, allowed are {MAX_SCANS}; save it as a plain JPEG or as PNG")
+        elif kind == "JPEG":
+            data = file.read(_MAX_JPEG_BYTES)
+            for what, count, most in (
+                ("scans", scans(data), MAX_SCANS),
+                ("fill bytes", fill_bytes(data), MAX_FILL_BYTES),
+            ):
+                if count > most:
+                    raise InvalidImage(
+                        f"{name}: has {count} {what}, allowed are {most}; save it as a plain JPEG or as PNG"
+                    )
 
 
 def _check_length(size: int, pixel_bytes: int, name: str) -> None:
