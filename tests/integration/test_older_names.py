@@ -260,7 +260,7 @@ def test_an_application_cuts_images_into_the_tiles_of_its_model() -> None:
 
 
 def test_an_application_needs_a_model_of_one_input(consumer: Older) -> None:
-    with pytest.raises(ValueError, match="takes 2 inputs"):
+    with pytest.raises(ValueError, match="has 2 inputs"):
         consumer.get_grpc_app("Adding:1", settings.APPLICATION_CHOICES[0])
 
 

@@ -164,13 +164,14 @@ def _free_port() -> int:
 
 def _wait_for_redis(process: subprocess.Popen[bytes], port: int, password: str, log: Path) -> None:
     from redis_consumer.redis import RedisClient
+    from redis_consumer.redis_servers import Access
 
     deadline = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:
             probe.settimeout(1.0)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                client = RedisClient("127.0.0.1", port, 0.05, password=password, deadline_s=START_S)
+                client = RedisClient("127.0.0.1", port, 0.05, access=Access(password=password), deadline_s=START_S)
                 client.ping()
                 client.close()
                 return

@@ -20,7 +20,7 @@ def test_options_become_fields() -> None:
     }
 
 
-@pytest.mark.parametrize("model", ["Nuclear", "Nuclear:", ":1", "Nuclear:new"])
+@pytest.mark.parametrize("model", ["Nuclear", "Nuclear:", ":1", "Nuclear:new label"])
 def test_model_without_name_or_version(model: str) -> None:
     with pytest.raises(typer.BadParameter, match="NAME:VERSION"):
         job_fields(model, {}, [])

@@ -42,5 +42,5 @@ def test_dotted_names_are_values() -> None:
 def test_the_message_is_the_one_that_is_shown(chart: Chart) -> None:
     with pytest.raises(Refused) as refused:
         chart.render({"hpa": {"enable": True}})
-    (shown,) = re.findall(r"own::\n\n((?:   .*\n)+)", PAGE)
+    (shown,) = re.findall(r"defines::\n\n((?:   .*\n)+)", PAGE)
     assert [line[3:] for line in shown.splitlines()] == str(refused.value).strip().splitlines()
