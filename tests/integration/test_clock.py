@@ -97,6 +97,14 @@ def test_a_lease_of_another_length_is_no_lease_of_another_time(
     assert redis_db.zscore(WORKERS, "pod-3")
 
 
+def test_a_worker_that_had_stopped_before_the_last_sweep_gets_no_more_time(
+    other: JobQueue, redis_db: Any, job: Job
+) -> None:
+    redis_db.zadd(LEASES, {job.id: 1 + 1000 * LEASE_S / 2})
+    redis_db.set("redis-consumer:swept:predict", 1)
+    assert other.sweep(every_s=0.001) == [job.id]
+
+
 def test_a_dead_workers_name_is_free_soon(queue: JobQueue, redis_client: RedisClient, redis_db: Any) -> None:
     queue.register()
     set_clock(redis_db, -HOUR_MS)
@@ -156,7 +164,7 @@ def test_parents_that_wait_are_looked_at_in_turn(other: JobQueue, redis_db: Any)
 
 def test_the_command_waits_for_living_workers(redis_server: RedisServer, redis_db: Any, job: Job) -> None:
     redis_db.set("redis-consumer:swept:predict", 1)
-    redis_db.zadd(LEASES, {job.id: 1})
+    redis_db.zadd(LEASES, {job.id: 1 + 1000 * LEASE_S})
     result = CliRunner().invoke(app, ["sweep", "--redis", f"127.0.0.1:{redis_server.port}"])
     assert (result.exit_code, result.stdout) == (0, f"{job.id}\n")
     assert "to renew their leases" in result.stderr

@@ -11,8 +11,9 @@
 -- Returns {leases in doubt, job, list that it was in, attempt that ran ("" where none is known), …} of those returned,
 --   or {-1} if another sweep has just run.
 -- A lease ends at a time of the server's clock, which can be changed. A lease is in doubt if it ends later than its full
--- length from now (the clock was set back). It is also in doubt if it ran out and the last sweep was long ago (the clock was
--- set forward, or Redis was unavailable). It is void if it stays unchanged for longer than workers need to renew it.
+-- length from now (the clock was set back). It is also in doubt if it ran out, its worker still renewed it at the last
+-- sweep, and that was long ago (the clock was set forward, or Redis was unavailable). It is void if it stays unchanged for
+-- longer than workers need to renew it.
 -- Atomic because a lease that is renewed between check and move would leave a job running and waiting at the same time.
 
 expect("list", KEYS[1], KEYS[13])
@@ -72,7 +73,10 @@ local function sweep_leases(first, last_ms, is_doubtful)
     end
   end
 end
-sweep_leases("-inf", now, function() return is_late end)
+sweep_leases("-inf", now, function(deadline, length)
+  -- A worker renews three times in the length of a lease. If this one ends sooner, its worker had stopped before.
+  return is_late and deadline >= last + 0.6 * length
+end)
 sweep_leases("(" .. now + ARGV[7], "+inf", function(deadline, length) return deadline > now + length end)
 
 -- A worker that died between move and lease, or that doesn't use leases, leaves an entry without a lease.
