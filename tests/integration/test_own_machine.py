@@ -112,7 +112,10 @@ def test_a_job_whose_files_were_removed_runs_again_and_no_attempt_counts(watched
 def test_a_slot_that_dies_after_the_removal_starts_again(watched: Watched) -> None:
     with watched.run("Filing") as process:
         remove_roots(watched.temporary)
-        slots_of(process)[0].kill()
+        [slot] = slots_of(process)
+        slot.kill()
+        # Its blocking claim would still take a job if it was pushed at this moment; the sweep returns such a one.
+        wait_for(lambda: slot not in slots_of(process) and is_idle(watched.db), "another slot", watched.folder)
         watched.await_done(watched.submit(3))
 
 
@@ -125,6 +128,7 @@ def test_a_folder_that_cannot_be_made_is_waited_for(watched: Watched) -> None:
         wait_for(lambda: "temporary files" in watched.await_ready(503)["waiting"], "the reason", watched.folder)
         assert ask(watched.port, "/live")[0] == 200
         wait_for(lambda: "Claiming nothing: temporary files" in watched.log, "the slots' pause", watched.folder)
+        wait_for(lambda: "Taking no jobs" in watched.log, "the supervisor's look", watched.folder)
         assert process.poll() is None
         away.rename(watched.temporary)
         watched.await_done(jobs)

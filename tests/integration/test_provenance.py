@@ -31,8 +31,9 @@ from support.queues import claimed
 from support.worker import ROOT
 
 #: A value for each setting that is a secret, whichever there are.
+_FORMS = {"model_server_headers": "authorization=s3cret", "redis_url": "redis://jobs:s3cret@127.0.0.1:6379"}
 SECRETS = {
-    name.upper(): "authorization=s3cret" if name.endswith("headers") else "s3cret"
+    name.upper(): _FORMS.get(name, "s3cret")
     for name, setting in settings.Settings.model_fields.items()
     if "SecretStr" in str(setting.annotation)
 }
