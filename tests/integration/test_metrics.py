@@ -380,7 +380,7 @@ def test_who_asks_at_once_gets_the_same_figures(
 def test_a_key_that_is_no_queue_is_said(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
     with exporter(tmp_path, redis_server.port) as port:
         redis_db.set("predict", "text")
-        wait_for(lambda: "holds a string, no queue" in refusal(port), "word of the key")
+        wait_for(lambda: "holds a string, not a queue" in refusal(port), "word of the key")
 
 
 def refusal(port: int) -> str:
