@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fixtures_serving import serve_models
 from support import onnx_models
 from support.redis_server import RedisServer
 from support.worker import environment, running_worker, status_is, submit, wait_for
@@ -36,13 +35,6 @@ def bucket(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def silent_server() -> Iterator[str]:
-    """Address of a model server that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"tfs://127.0.0.1:{server.getsockname()[1]}"
-
-
 def test_post_processing_stalls_neither_its_lease_nor_other_slots(
     redis_server: RedisServer, redis_db: Any, bucket: Path, tmp_path: Path
 ) -> None:
@@ -63,10 +55,15 @@ def test_post_processing_stalls_neither_its_lease_nor_other_slots(
 
 
 def test_a_slot_downloads_reads_and_prepares_while_another_waits_for_the_model(
-    redis_server: RedisServer, redis_db: Any, bucket: Path, silent_server: str, tmp_path: Path
+    redis_server: RedisServer, redis_db: Any, bucket: Path, tmp_path: Path
 ) -> None:
-    settings = {"MODEL_SERVER": silent_server, "CONCURRENCY": "2", "GRACE_PERIOD": "0"}
-    with running_worker(tmp_path, environment(redis_server, bucket.as_uri(), **settings)):
+    settings = {"CONCURRENCY": "2", "GRACE_PERIOD": "0", "GRPC_TIMEOUT": "300"}
+    with (
+        serve_models(bucket / "models", "--delay-s", "300") as address,
+        running_worker(
+            tmp_path, environment(redis_server, bucket.as_uri(), MODEL_SERVER=f"tfs://{address}", **settings)
+        ),
+    ):
         for job_id in (FIRST, SECOND):
             submit(redis_db, job_id, **FIELDS)
             wait_for(status_is(redis_db, "predicting", job_id), f"the prediction of {job_id}", tmp_path)
