@@ -59,7 +59,7 @@ def test_a_slot_downloads_reads_and_prepares_while_another_waits_for_the_model(
 ) -> None:
     settings = {"CONCURRENCY": "2", "GRACE_PERIOD": "0", "GRPC_TIMEOUT": "300"}
     with (
-        serve_models(bucket / "models", "--delay-s", "300") as address,
+        serve_models(bucket / "models", "--hold-s", "300") as address,
         running_worker(
             tmp_path, environment(redis_server, bucket.as_uri(), MODEL_SERVER=f"tfs://{address}", **settings)
         ),

@@ -105,13 +105,15 @@ class Faults:
 class PredictionService:
     """The two methods, in terms of messages."""
 
-    def __init__(self, models: Models, faults: Faults, reply: str) -> None:
+    def __init__(self, models: Models, faults: Faults, reply: str, hold_s: float = 0) -> None:
         self._models = models
         self._faults = faults
+        self._hold_s = hold_s
         self._reply = reply
 
     def predict(self, request: Any) -> Any:
         self._faults.apply()
+        threading.Event().wait(self._hold_s)
         version, session = self._models.find(request.model_spec)
         outputs = [output.name for output in session.get_outputs()]
         wanted = list(request.output_filter) or outputs
@@ -228,6 +230,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fail-first", type=int, default=0, metavar="N", help="refuse the first N calls")
     parser.add_argument("--code", default="UNAVAILABLE", help="gRPC code of the refusals")
     parser.add_argument("--delay-s", type=float, default=0, help="wait before each answer")
+    parser.add_argument("--hold-s", type=float, default=0, help="wait before each prediction, but not for metadata")
     parser.add_argument("--fatal-pixel", type=float, metavar="VALUE", help="die of an input that holds it")
     parser.add_argument("--max-message-bytes", type=int, default=-1)
     parser.add_argument("--until-stdin-closes", action="store_true", help="end with the process that started this one")
@@ -237,7 +240,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     faults = Faults(options.fail_first, options.code, options.delay_s, options.fatal_pixel)
-    service = PredictionService(Models(options.models), faults, options.reply)
+    service = PredictionService(Models(options.models), faults, options.reply, options.hold_s)
     serve(
         handler(service),
         port=options.port,
