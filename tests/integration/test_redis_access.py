@@ -20,7 +20,7 @@ from redis_consumer.redis import RedisClient
 from redis_consumer.redis_servers import Access
 from support.archives import make_zip
 from support.cli import CommandLine
-from support.redis_server import RedisServer, other_server
+from support.redis_server import RedisServer, free_port, other_server
 from support.worker import ROOT, environment, running_worker, wait_for
 
 IMAGE = ROOT / "data" / "nuclei.tif"
@@ -215,6 +215,8 @@ def test_an_address_of_ipv6_is_reached(tmp_path: Path) -> None:
 
 def test_a_cluster_is_refused(tmp_path: Path) -> None:
     server = RedisServer(tmp_path, options=["--cluster-enabled", "yes"])
+    # A cluster also listens at the port that is 10,000 higher.
+    server.port = next(port for port in iter(free_port, 0) if port + 10_000 < 2**16)
     with started(server.start()):
         with running_worker(tmp_path, environment(server, tmp_path.as_uri())) as process:
             assert process.wait(90) == 2
