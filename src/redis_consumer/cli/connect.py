@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from redis_consumer.serving.base import ModelServer
     from redis_consumer.settings import Settings
     from redis_consumer.storage import Storage
-    from redis_consumer.supervisor import Link
+    from redis_consumer.supervisor import Limits, Link
 
 #: For a person at a terminal. A worker retries without a limit.
 PERSON_WAITS_S = 5.0
@@ -100,7 +100,7 @@ def run_worker(
     """
     from redis_consumer.consumers import defaults, registry
     from redis_consumer.queue import JobQueue
-    from redis_consumer.supervisor import Limits, Supervisor
+    from redis_consumer.supervisor import Supervisor
 
     settings = settings_module.current()
     for problem in settings_module.misspelt_variables():
@@ -121,15 +121,6 @@ def run_worker(
     ]
     if len({queue.name for queue in queues}) < len(queues):
         raise SettingsError("--serve: a queue is named twice; name each queue once")
-    limits = Limits(
-        grace_period_s=settings.grace_period,
-        job_timeout_s=settings.job_timeout,
-        stall_timeout_s=settings.stall_timeout,
-        max_rss_mb=settings.max_rss_mb,
-        renew_s=min(settings.renew_interval, settings.lease_timeout / 3),
-        sweep_s=settings.sweep_interval,
-    )
-
     slot_count, thread_count = slots or settings.concurrency, threads or settings.threads
 
     def run_slot(link: Link) -> int:
@@ -149,11 +140,24 @@ def run_worker(
         run_slot,
         slots=slot_count,
         threads=thread_count,
-        limits=limits,
+        limits=_limits(settings),
         health_address=settings.health_address,
         is_burst=is_burst,
     )
     return supervisor.run()
+
+
+def _limits(settings: Settings) -> Limits:
+    from redis_consumer.supervisor import Limits
+
+    return Limits(
+        grace_period_s=settings.grace_period,
+        job_timeout_s=settings.job_timeout,
+        stall_timeout_s=settings.stall_timeout,
+        max_rss_mb=settings.max_rss_mb,
+        renew_s=min(settings.renew_interval, settings.lease_timeout / 3),
+        sweep_s=settings.sweep_interval,
+    )
 
 
 def _service(text: str) -> tuple[str, str]:
