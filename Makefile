@@ -96,7 +96,8 @@ chaos: setup ## Kill all that can die while 1,000 jobs run; make chaos ARGS="--s
 
 ##@ Build
 .PHONY: docs
-docs: setup ## Build the documentation into build/docs, warnings are errors
+docs: setup ## Write the tables of the pages from the code; build the pages into build/docs, warnings are errors
+	$(BIN)/python -m tools.write_pages
 	$(BIN)/python -m sphinx -W --keep-going -n -b html docs build/docs
 
 .PHONY: build

@@ -21,9 +21,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "command_help",
     "kiosk_inventory",
-    "metrics_table",
     "public_names",
-    "settings_table",
     "test_links",
     "unrun_blocks",
 ]

@@ -57,9 +57,9 @@ class ConsumerContract:
     Attributes:
         consumer: the class, or a text as in ``CONSUMER_TYPE``.
         image: a valid input, in a form that `redis_consumer.testing.run` accepts; a folder only if it is one job.
-        model: as for `run`.
+        model: as the argument ``model`` of `run`.
         job_fields: fields of the job, besides those that every job has.
-        children: as for `run`.
+        children: as the argument ``children`` of `run`.
         bad_inputs: files that the consumer must refuse, bytes by name; leave out files that it accepts.
         own_statuses: statuses that it writes besides those of `JobStatus`, in any order.
         varying_files: files of the result that may differ between runs, for example because they contain times.

@@ -13,11 +13,10 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from tools import page_tables
 
 from redis_consumer.metrics import Histogram, Metric, queues, worker
-from support.documents import DOCS, PAGES, ROOT, extension, name_of
-
-table = extension("metrics_table")
+from support.documents import PAGES, ROOT, name_of
 
 DASHBOARD = ROOT / "deploy/charts/redis-consumer/files/dashboard.json"
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*worker.ALL, *queues.ALL)}
@@ -39,7 +38,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def expressions() -> dict[str, str]:
-    found = {rule["alert"]: rule["expr"] for rule in table.rules()}
+    found = {rule["alert"]: rule["expr"] for rule in page_tables.rules()}
     for panel in panels():
         for target in panel["targets"]:
             text = target["expr"]
@@ -103,7 +102,7 @@ def test_a_queue_that_several_exporters_tell_of_counts_once(name: str) -> None:
             assert labels_by(inner) >= {"namespace", *metric.labels} - fixed, "different numbers aren't mixed"
 
 
-@pytest.mark.parametrize("rule", table.rules(), ids=lambda rule: rule["alert"])
+@pytest.mark.parametrize("rule", page_tables.rules(), ids=lambda rule: rule["alert"])
 def test_an_alert_is_of_one_namespace(rule: dict[str, Any]) -> None:
     aggregations = [each for _, found in selected(rule["expr"]) for each in found]
     assert all("namespace" in labels_by(each) for each in aggregations)
@@ -130,7 +129,7 @@ def test_panels_have_numbers_of_their_own() -> None:
     assert len(numbers) == len(set(numbers))
 
 
-@pytest.mark.parametrize("rule", table.rules(), ids=lambda rule: rule["alert"])
+@pytest.mark.parametrize("rule", page_tables.rules(), ids=lambda rule: rule["alert"])
 def test_an_alert_says_how_bad_it_is_what_and_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert set(rule["annotations"]) == {"summary", "description"}
@@ -147,7 +146,7 @@ def promtool(*arguments: str) -> None:
 
 @pytest.mark.slow
 def test_prometheus_takes_the_rules() -> None:
-    promtool("check", "rules", str(table.RULES))
+    promtool("check", "rules", str(page_tables.RULES))
 
 
 #: By name, namespace and exporter. In "a" a second exporter comes, and the first one goes while alerts wait.
@@ -186,7 +185,7 @@ def test_alerts_tell_namespaces_apart_and_outlive_an_exporter(tmp_path: Path) ->
             }
         ],
     }
-    tests = {"rule_files": [str(table.RULES)], "evaluation_interval": "1m", "tests": [case]}
+    tests = {"rule_files": [str(page_tables.RULES)], "evaluation_interval": "1m", "tests": [case]}
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests), encoding="utf-8")
     promtool("test", "rules", str(tmp_path / "tests.yaml"))
 
@@ -196,17 +195,3 @@ def test_pages_name_metrics_that_there_are(page: Any) -> None:
     named = set(re.findall(r"\bredis_consumer_[a-z_]+\b", page.read_text(encoding="utf-8")))
     told = {name for name in named if name.endswith(("_total", "_seconds", "_jobs", "_up", "_info"))}
     assert told <= set(METRICS)
-
-
-def test_the_page_lists_all_metrics_and_alerts() -> None:
-    page = (DOCS / "monitor.rst").read_text(encoding="utf-8")
-    assert re.findall(r"metrics-table:: (\w+)", page) == list(table.GROUPS)
-    assert ".. alert-rules::" in page
-    rows = "\n".join(row for metrics in table.GROUPS.values() for row in table.metric_rows(metrics))
-    assert set(re.findall(r"``(redis_consumer_\w+)``", rows)) == set(METRICS)
-
-
-def test_templates_become_words() -> None:
-    rows = "\n".join(table.alert_rows(table.rules()))
-    assert "{{" not in rows
-    assert "Queue … is stuck" in rows

@@ -13,7 +13,7 @@ from contract.kiosk_names import FIELDS, VARIABLES
 from contract.kiosk_python import NAMES, SIGNATURES
 from redis_consumer import consumers
 from redis_consumer.settings import Settings
-from support.documents import DOCS, extension
+from support.documents import DOCS
 from support.worker import SCRIPT
 
 TEXT = (DOCS / "upgrade-names.rst").read_text(encoding="utf-8")
@@ -107,10 +107,3 @@ def test_variables_that_are_not_used_say_so_in_both_places() -> None:
     unused = {name for names, change in ROWS if "**Not used**" in change for name in names.split(", ")}
     described = {name for name in VARIABLES if "not used" in str(Settings.model_fields[name.lower()].description)}
     assert unused == described
-
-
-def test_a_row_of_the_table_has_default_meaning_and_change() -> None:
-    text = "\n".join(extension("settings_table").changes(["REDIS_HOST, REDIS_PORT: All commands go to the master"]))
-    assert "``6379``" in text
-    assert "Port of Redis, or of its Sentinel" in text
-    assert text.count("     - All commands go to the master") == 2
