@@ -20,8 +20,8 @@ import psutil
 from benchmarks.queue_trips import Counter, counted
 from benchmarks.worker import ROOT, connect, environment
 from redis_consumer.cli import embedded
+from redis_consumer.queue.scripts import script_call
 from redis_consumer.redis import RedisClient
-from redis_consumer.scripts import script_call
 
 IMAGES = 1000
 HUGE = 10_000

@@ -358,7 +358,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Leftover:
+class OrphanedResult:
     """A run whose objects can be removed.
 
     Attributes:

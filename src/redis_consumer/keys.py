@@ -28,7 +28,7 @@ waiting           zset    parent jobs that wait for their children, by the time 
 another way are ``returned`` (given back), ``divided`` (into children), ``lapsed`` (swept after their lease ran out)
 and ``stranded`` (swept, without ever having had a lease). So a job that is ``done`` needs no count here.
 
-``lua/family.lua`` describes the keys of a parent.
+``lua/child_jobs.lua`` describes the keys of a parent.
 """
 
 from __future__ import annotations

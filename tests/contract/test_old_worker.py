@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from support.neighbours import Frontend, Janitor, OldWorker
 from support.worker import is_idle, running_worker, status_is, wait_for
@@ -31,7 +31,7 @@ def old(redis_db: Any) -> OldWorker:
 def sweep_again(queue: JobQueue, db: Any) -> list[str]:
     """One that isn't held up by the last one's lock."""
     db.delete(queue.key("sweep"))
-    return queue.sweep()
+    return upkeep.sweep(queue)
 
 
 def taken(old: OldWorker) -> str:
@@ -74,10 +74,10 @@ def test_a_job_that_an_old_worker_runs_is_left_alone(
     frontend: Frontend, old: OldWorker, queue: JobQueue, redis_db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long it takes: whether its pod lives only the janitor knows."""
-    monkeypatch.setattr("redis_consumer.queue.ORPHAN_S", 0.0)
+    monkeypatch.setattr("redis_consumer.queue.upkeep.ORPHAN_S", 0.0)
     frontend.predict(BODY)
     key = taken(old)
-    queue.register()
+    upkeep.register(queue)
     assert [sweep_again(queue, redis_db) for _ in range(3)] == [[], [], []]
     assert queue.claim() is None
     assert redis_db.lrange(old.processing, 0, -1) == [key]
@@ -138,7 +138,7 @@ def test_an_entry_without_a_lease_is_left_alone_for_a_while(frontend: Frontend, 
     """The predecessor of the same name may still be at its end."""
     frontend.predict(BODY)
     predecessor = OldWorker(redis_db, "pod-1")
-    queue.register()
+    upkeep.register(queue)
     key = taken(predecessor)
     assert [sweep_again(queue, redis_db) for _ in range(3)] == [[], [], []]
     predecessor.finish(key, output_url="by its predecessor")

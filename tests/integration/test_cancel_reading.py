@@ -25,6 +25,7 @@ from redis_consumer.errors import JobCancelled
 from redis_consumer.images import read_image
 from redis_consumer.images.regions import open_regions
 from redis_consumer.models import ModelStore
+from redis_consumer.queue import admin
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving.onnx import OnnxServer
 from redis_consumer.storage import Storage
@@ -81,7 +82,7 @@ def ended_by_cancel(consumer: Consumer, begun: threading.Event, redis_db: Any, *
 
     def cancel() -> None:
         assert begun.wait(60)
-        answers.append(consumer.job_queue.cancel(JOB))
+        answers.append(admin.cancel(consumer.job_queue, JOB))
 
     thread = threading.Thread(target=cancel)
     thread.start()

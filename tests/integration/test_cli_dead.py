@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from redis_consumer.cli.app import app
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, admin
 from redis_consumer.redis import RedisClient
 from support.queues import claimed, counted_runs, give_up, submit
 from support.redis_server import RedisServer
@@ -99,7 +99,7 @@ def test_retry_brings_a_job_back(dead: Any, queue: JobQueue, redis_db: Any) -> N
     job_id = give_up(redis_db, queue)
     result = dead("retry", job_id)
     assert (result.exit_code, result.stdout) == (0, f"{job_id}\n")
-    assert queue.dead_letters() == []
+    assert admin.dead_letters(queue) == []
     assert redis_db.hget(job_id, "updated_by").startswith("command-line-")
     assert counted_runs(redis_db, claimed(queue).id) == 1
 
@@ -116,7 +116,7 @@ def test_retry_of_all_takes_off_what_is_gone(dead: Any, queue: JobQueue, redis_d
     result = dead("retry", "--all")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "its hash no longer exists" in result.stderr
-    assert queue.dead_letters() == []
+    assert admin.dead_letters(queue) == []
 
 
 def test_retry_of_a_job_that_is_none_tells_and_does_the_others(dead: Any, queue: JobQueue, redis_db: Any) -> None:
@@ -138,7 +138,7 @@ def test_drop_leaves_a_job_failed(dead: Any, queue: JobQueue, redis_db: Any) -> 
     job_id = give_up(redis_db, queue)
     result = dead("drop", job_id)
     assert (result.exit_code, result.stdout) == (0, f"{job_id}\n")
-    assert queue.dead_letters() == []
+    assert admin.dead_letters(queue) == []
     assert redis_db.hget(job_id, "status") == "failed"
     assert not redis_db.exists("predict")
 
@@ -148,7 +148,7 @@ def test_drop_of_all_in_a_queue(dead: Any, queue: JobQueue, redis_client: RedisC
     other = JobQueue(redis_client, "track", "pod-1")
     give_up(redis_db, other)
     assert dead("drop", "--all", "--queue", "track").exit_code == 0
-    assert (queue.dead_letters(), other.dead_letters()) == ([kept], [])
+    assert (admin.dead_letters(queue), admin.dead_letters(other)) == ([kept], [])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--all", "predict:a.tif:1"], ["key-without-queue"]])

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from redis_consumer.cli.app import app
 from redis_consumer.consumers.results import record_key, zip_name
 from redis_consumer.job import Job
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, admin, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
 from support.queues import claimed, give_up, submit
@@ -81,7 +81,7 @@ def test_dead_letters_go_with_their_counts(prune: Any, queue: JobQueue, redis_db
     job_id = give_up(redis_db, queue)
     redis_db.hset(job_id, "updated_at", LONG_AGO)
     assert prune().stdout == f"{job_id}\n"
-    assert queue.dead_letters() == []
+    assert admin.dead_letters(queue) == []
     assert redis_db.keys("redis-consumer:attempts:*") == []
 
 
@@ -205,7 +205,7 @@ def test_a_hash_lasts_as_long_as_is_set(redis_client: RedisClient, redis_db: Any
     queue = JobQueue(redis_client, "predict", "pod-1", result_ttl_s=ttl_s, max_attempts=1)
     job_id = submit(redis_db)
     if how == "cancelled":
-        queue.cancel(job_id)
+        admin.cancel(queue, job_id)
     elif how == "exhausted":
         queue.give_back(claimed(queue), is_crash=True)
         assert queue.claim() is None
@@ -221,7 +221,7 @@ def test_a_dead_letter_ends_with_its_hash_and_a_retry_keeps_it(redis_client: Red
     queue = JobQueue(redis_client, "predict", "pod-1", result_ttl_s=600)
     retried, expired = give_up(redis_db, queue, "a"), give_up(redis_db, queue, "b")
     redis_db.delete(expired)
-    queue.sweep()
-    assert queue.dead_letters() == [retried]
-    assert queue.retry(retried)
+    upkeep.sweep(queue)
+    assert admin.dead_letters(queue) == [retried]
+    assert admin.retry(queue, retried)
     assert redis_db.ttl(retried) == -1

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from redis_consumer.cli.app import app
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from support.cli import CommandLine
 from support.queues import claimed, give_up, submit
@@ -38,7 +38,7 @@ def shown(result: Result) -> dict[str, Any]:
 
 
 def test_all_figures(queues: Any, queue: JobQueue, redis_db: Any) -> None:
-    queue.register()
+    upkeep.register(queue)
     give_up(redis_db, queue, "dead")
     for name in "abc":
         submit(redis_db, name, created_at=(datetime.now(timezone.utc) - timedelta(hours=1)).isoformat())
@@ -81,7 +81,7 @@ def test_worker_whose_registration_ended_is_not_alive(queues: Any, redis_db: Any
 
 
 def test_entry_without_lease_of_a_registered_worker_runs(queues: Any, queue: JobQueue, redis_db: Any) -> None:
-    queue.register()
+    upkeep.register(queue)
     redis_db.lpush(queue.processing, "predict:a.tif:1")
     assert shown(queues("--json"))["predict"]["running"] == 1
 

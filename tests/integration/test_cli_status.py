@@ -12,7 +12,7 @@ import redis
 from typer.testing import CliRunner, Result
 
 from redis_consumer.cli.app import app
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from support.queues import claimed, submit
 from support.redis_server import RedisServer
@@ -63,7 +63,7 @@ def test_place_of_a_waiting_job_without_a_worker(status: Any, redis_db: redis.Re
 
 
 def test_time_left_at_the_rate_of_the_queue(status: Any, queue: JobQueue, redis_db: redis.Redis) -> None:
-    queue.register()
+    upkeep.register(queue)
     for number in range(3):
         submit(redis_db, str(number))
         queue.complete(claimed(queue), {"status": "done"}, is_success=True)
@@ -73,7 +73,7 @@ def test_time_left_at_the_rate_of_the_queue(status: Any, queue: JobQueue, redis_
 
 
 def test_time_left_is_unknown_where_nothing_is_completed(status: Any, queue: JobQueue, redis_db: redis.Redis) -> None:
-    queue.register()
+    upkeep.register(queue)
     assert "unknown: no job was completed in the last ten minutes" in status(submit(redis_db)).stdout
 
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from redis_consumer.cli.app import app
-from redis_consumer.queue import ORPHAN_S, JobQueue
+from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from support.queues import claimed, submit
 from support.redis_server import RedisServer
@@ -54,13 +54,13 @@ def test_all_queues_are_swept(sweep: Any, redis_client: RedisClient, redis_db: A
 
 
 def test_sweep_of_a_worker_just_before_does_not_matter(sweep: Any, queue: JobQueue, redis_db: Any) -> None:
-    queue.sweep(every_s=60)
+    upkeep.sweep(queue, every_s=60)
     job_id = strand(redis_db, queue)
     assert sweep().stdout == f"{job_id}\n"
 
 
 def test_more_jobs_than_one_sweep_takes(sweep: Any, queue: JobQueue, redis_db: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("redis_consumer.queue.SWEEP_LIMIT", 2)
+    monkeypatch.setattr("redis_consumer.queue.upkeep.SWEEP_LIMIT", 2)
     job_ids = {strand(redis_db, queue, name) for name in "abcde"}
     assert set(sweep().stdout.split()) == job_ids
 
@@ -74,7 +74,7 @@ def test_running_job_stays(sweep: Any, queue: JobQueue, redis_db: Any) -> None:
 
 
 def test_entry_without_lease_is_noted_then_returned(sweep: Any, queue: JobQueue, redis_db: Any) -> None:
-    queue.register()
+    upkeep.register(queue)
     job_id = submit(redis_db)
     redis_db.lmove("predict", queue.processing, "RIGHT", "LEFT")
     first = sweep()
@@ -82,7 +82,7 @@ def test_entry_without_lease_is_noted_then_returned(sweep: Any, queue: JobQueue,
     assert "1 job without a lease; sweep again in 5 s" in first.stderr
     name = f"{queue.processing} {job_id}"
     seen_ms = int(redis_db.hget(queue.key("orphans"), name))
-    redis_db.hset(queue.key("orphans"), name, seen_ms - round(1000 * ORPHAN_S))
+    redis_db.hset(queue.key("orphans"), name, seen_ms - round(1000 * upkeep.ORPHAN_S))
     second = sweep()
     assert second.stdout == f"{job_id}\n"
     assert "noted" not in second.stderr

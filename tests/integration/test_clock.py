@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from redis_consumer.cli.app import app
 from redis_consumer.job import Job
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from support.queues import claimed, submit
 from support.redis_server import RedisServer
@@ -41,7 +41,7 @@ def other(redis_client: RedisClient) -> JobQueue:
 @pytest.fixture
 def job(queue: JobQueue, redis_db: Any) -> Job:
     """A job that runs."""
-    queue.register()
+    upkeep.register(queue)
     submit(redis_db)
     return claimed(queue)
 
@@ -60,14 +60,14 @@ def set_clock(db: Any, by_ms: int) -> None:
 
 @pytest.mark.parametrize("by_ms", [-HOUR_MS, HOUR_MS, -2_000])
 def test_a_dead_workers_job_comes_back_soon(other: JobQueue, redis_db: Any, job: Job, by_ms: int) -> None:
-    other.sweep(every_s=0.001)
+    upkeep.sweep(other, every_s=0.001)
     set_clock(redis_db, by_ms)
-    assert wait_for(lambda: other.sweep(every_s=0.001), "the job") == [job.id]
+    assert wait_for(lambda: upkeep.sweep(other, every_s=0.001), "the job") == [job.id]
 
 
 @pytest.mark.parametrize("by_ms", [-HOUR_MS, HOUR_MS, 1_000])
 def test_a_living_worker_keeps_its_job(queue: JobQueue, other: JobQueue, redis_db: Any, job: Job, by_ms: int) -> None:
-    other.sweep(every_s=0.001)
+    upkeep.sweep(other, every_s=0.001)
     set_clock(redis_db, by_ms)
     renew_at = time.monotonic() + LEASE_S / 4
     renewals = 0
@@ -76,7 +76,7 @@ def test_a_living_worker_keeps_its_job(queue: JobQueue, other: JobQueue, redis_d
             assert queue.renew([job]) == []
             renewals += 1
             renew_at = time.monotonic() + LEASE_S / 4
-        assert other.sweep(every_s=0.001) == []
+        assert upkeep.sweep(other, every_s=0.001) == []
         time.sleep(0.01)
     queue.complete(job, {"status": "done"})
     assert redis_db.hget(job.id, "status") == "done"
@@ -86,12 +86,12 @@ def test_a_lease_of_another_length_is_no_lease_of_another_time(
     redis_client: RedisClient, other: JobQueue, redis_db: Any
 ) -> None:
     patient = seen_by(redis_client, "pod-3", lease_s=600)
-    patient.register()
+    upkeep.register(patient)
     submit(redis_db)
     claimed(patient)
     end = time.monotonic() + 2 * other.doubt_s
     while time.monotonic() < end:
-        assert other.sweep(every_s=0.001) == []
+        assert upkeep.sweep(other, every_s=0.001) == []
         time.sleep(0.01)
     assert not other.has_doubts
     assert redis_db.zscore(WORKERS, "pod-3")
@@ -102,62 +102,62 @@ def test_a_worker_that_had_stopped_before_the_last_sweep_gets_no_more_time(
 ) -> None:
     redis_db.zadd(LEASES, {job.id: 1 + 1000 * LEASE_S / 2})
     redis_db.set("redis-consumer:swept:predict", 1)
-    assert other.sweep(every_s=0.001) == [job.id]
+    assert upkeep.sweep(other, every_s=0.001) == [job.id]
 
 
 def test_a_dead_workers_name_is_free_soon(queue: JobQueue, redis_client: RedisClient, redis_db: Any) -> None:
-    queue.register()
+    upkeep.register(queue)
     set_clock(redis_db, -HOUR_MS)
     successor = seen_by(redis_client, "pod-1")
-    assert 0 < successor.register() <= LEASE_S
-    wait_for(lambda: successor.register() == 0, "the name")
+    assert 0 < upkeep.register(successor) <= LEASE_S
+    wait_for(lambda: upkeep.register(successor) == 0, "the name")
 
 
 def test_a_living_workers_name_stays_its_own(queue: JobQueue, redis_client: RedisClient, redis_db: Any) -> None:
-    queue.register()
+    upkeep.register(queue)
     set_clock(redis_db, -HOUR_MS)
     successor = seen_by(redis_client, "pod-1")
     end = time.monotonic() + 2 * successor.doubt_s
     while time.monotonic() < end:
         queue.renew()
-        assert successor.register() > 0
+        assert upkeep.register(successor) > 0
         time.sleep(0.01)
 
 
 def test_a_dead_worker_is_counted_no_longer(queue: JobQueue, other: JobQueue, redis_db: Any) -> None:
-    queue.register()
+    upkeep.register(queue)
     set_clock(redis_db, -HOUR_MS)
 
     def is_gone() -> bool:
-        other.sweep(every_s=0.001)
+        upkeep.sweep(other, every_s=0.001)
         return not redis_db.zscore(WORKERS, "pod-1")
 
     wait_for(is_gone, "the end of the registration")
 
 
 def test_a_sweep_from_before_holds_nobody_up(queue: JobQueue, other: JobQueue, redis_db: Any, job: Job) -> None:
-    other.sweep(every_s=1)
+    upkeep.sweep(other, every_s=1)
     redis_db.pexpire("redis-consumer:sweep:predict", HOUR_MS)
     redis_db.zadd(LEASES, {job.id: 1})
-    assert other.sweep(every_s=1) == [job.id]
+    assert upkeep.sweep(other, every_s=1) == [job.id]
 
 
 def test_an_entry_without_a_lease_comes_back_soon(
     queue: JobQueue, other: JobQueue, redis_db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("redis_consumer.queue.ORPHAN_S", 0.1)
-    queue.register()
+    monkeypatch.setattr("redis_consumer.queue.upkeep.ORPHAN_S", 0.1)
+    upkeep.register(queue)
     job_id = submit(redis_db)
     redis_db.lmove("predict", queue.processing, "RIGHT", "LEFT")
-    other.sweep(every_s=0.001)
+    upkeep.sweep(other, every_s=0.001)
     set_clock(redis_db, -HOUR_MS)
-    assert wait_for(lambda: other.sweep(every_s=0.001), "the job") == [job_id]
+    assert wait_for(lambda: upkeep.sweep(other, every_s=0.001), "the job") == [job_id]
 
 
 def test_parents_that_wait_are_looked_at_in_turn(other: JobQueue, redis_db: Any) -> None:
     redis_db.zadd("redis-consumer:waiting:predict", {"predict:parent:1": 9e15})
     redis_db.hset("redis-consumer:family:predict:parent:1", "state", "waiting")
-    other.sweep(every_s=0.001)
+    upkeep.sweep(other, every_s=0.001)
     score = redis_db.zscore("redis-consumer:waiting:predict", "predict:parent:1")
     assert score is None or score < 9e15
 

@@ -12,6 +12,7 @@ from redis_consumer.consumers import Consumer
 from redis_consumer.consumers.base import Interrupted, Outcome
 from redis_consumer.consumers.reasons import reason_of
 from redis_consumer.errors import InvalidImage, ModelServerUnavailable, SettingsError
+from redis_consumer.queue import admin
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
 
@@ -164,7 +165,7 @@ def test_consume_returns_when_there_is_no_job(make: Make, redis_db: Any, monkeyp
 def test_consume_recovers_what_an_earlier_life_stranded(
     make: Make, redis_db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("redis_consumer.queue.ORPHAN_S", 0.0)
+    monkeypatch.setattr("redis_consumer.queue.upkeep.ORPHAN_S", 0.0)
     monkeypatch.setenv("EMPTY_QUEUE_TIMEOUT", "0.05")
     consumer = make(lambda self, _: self.final_status)
     redis_db.lmove("predict", consumer.processing_queue, src="RIGHT", dest="LEFT")
@@ -205,7 +206,7 @@ def test_bad_input_is_no_dead_letter(make: Make, redis_db: Any) -> None:
 
 def test_a_cancelled_job_stops_at_its_next_step(make: Make, redis_db: Any) -> None:
     def work(self: Scripted, key: str) -> str:
-        assert self.job_queue.cancel(key) == "stopping"
+        assert admin.cancel(self.job_queue, key) == "stopping"
         self.update_key(key, {"status": "predicting"})
         raise AssertionError("went on")
 

@@ -15,6 +15,7 @@ from redis_consumer.consumers.fan_out import inherited, reason_of_child
 from redis_consumer.consumers.in_flight import AT_ONCE
 from redis_consumer.errors import InvalidImage, StorageUnavailable
 from redis_consumer.job import Job
+from redis_consumer.queue import admin
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
 from support.queues import claimed
@@ -178,7 +179,7 @@ def test_a_job_that_is_cancelled_while_it_makes_children_stops_there(
         def _children(self, job: Job) -> Iterator[Child]:
             for child in super()._children(job):
                 made.append(child)
-                self.job_queue.cancel(job.id)
+                admin.cancel(self.job_queue, job.id)
                 yield child
 
     monkeypatch.setattr(running, "PROGRESS_S", 0.0)

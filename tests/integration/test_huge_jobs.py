@@ -12,9 +12,9 @@ import pytest
 from redis_consumer.cli.watch import read_hash, read_states
 from redis_consumer.consumers.fan_out import common_fields
 from redis_consumer.errors import InvalidJob
-from redis_consumer.family import Family
 from redis_consumer.job import Job
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, admin
+from redis_consumer.queue.child_jobs import ChildJobs
 from redis_consumer.redis import RedisClient
 from support.cli import CommandLine
 from support.redis_server import RedisServer
@@ -48,7 +48,7 @@ def test_a_huge_hash_fails_its_job_unread(queue: JobQueue, redis_db: Any, fields
     assert reason.endswith("put what is large into the bucket")
     assert redis_db.keys("processing-*") == []
     assert redis_db.llen("predict") == 0
-    assert queue.dead_letters() == []
+    assert admin.dead_letters(queue) == []
     assert redis_db.hgetall("redis-consumer:totals:predict") == {"failed": "1"}
 
 
@@ -75,9 +75,9 @@ def test_a_huge_child_fails_and_its_parent_goes_on(queue: JobQueue, redis_db: An
     submit(redis_db)
     parent = queue.claim()
     assert parent is not None
-    family = Family(queue, parent)
-    family.stage([("predict:child:0", {"status": "new"}), ("predict:child:1", {"status": "new"})])
-    family.fan_out("gather", {})
+    child_jobs = ChildJobs(queue, parent)
+    child_jobs.write_children([("predict:child:0", {"status": "new"}), ("predict:child:1", {"status": "new"})])
+    child_jobs.fan_out("gather", {})
     redis_db.hset("predict:child:0", "label", "x" * 50 * MEGABYTE)
     assert queue.claim() is None
     child = queue.claim()
@@ -87,7 +87,7 @@ def test_a_huge_child_fails_and_its_parent_goes_on(queue: JobQueue, redis_db: An
     again = queue.claim()
     assert again is not None
     assert again.id == JOB
-    first, second = Family(queue, again).children()
+    first, second = ChildJobs(queue, again).children()
     assert (first.status, second.status) == ("failed", "done")
     assert "its hash is too large" in first.get("reason")
     assert first.get("label") == ""
@@ -104,7 +104,7 @@ def test_children_together_are_bounded(queue: JobQueue, redis_db: Any) -> None:
     for number in range(40):
         redis_db.hset(f"child:{number}", mapping={"status": "done", "label": "x" * MEGABYTE})
         redis_db.rpush(f"redis-consumer:children:{JOB}", f"child:{number}")
-    children = list(Family(queue, parent).children())
+    children = list(ChildJobs(queue, parent).children())
     assert [child.status for child in children] == ["done"] * 40
     assert sum(len(child.get("label")) for child in children) <= 16 * MEGABYTE
 

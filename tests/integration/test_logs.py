@@ -13,7 +13,7 @@ from redis_consumer.consumers import Consumer
 from redis_consumer.consumers.in_flight import in_flight
 from redis_consumer.errors import InvalidImage
 from redis_consumer.logs import initialize_logger
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
 from support.queues import claimed, submit
@@ -124,7 +124,7 @@ def test_lines_about_jobs_that_nobody_runs(
     submit(redis_db)
     claimed(JobQueue(redis_client, "predict", "pod-2", lease_s=0.001))
     redis_db.zadd("redis-consumer:leases:predict", {JOB: 1})
-    queue.sweep()
+    upkeep.sweep(queue)
     written = lines(capsys.readouterr().err)
     assert [(line["job_id"], line["queue"]) for line in written] == [
         ("predict:gone.tif:1", "predict"),

@@ -26,9 +26,9 @@ from redis_consumer.errors import (
     RedisUnavailable,
     StorageUnavailable,
 )
-from redis_consumer.family import Family
 from redis_consumer.job import ModelId
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, admin, upkeep
+from redis_consumer.queue.child_jobs import ChildJobs
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving.channel import CallLimits, Channel
 from redis_consumer.serving.onnx import OnnxServer
@@ -84,7 +84,7 @@ def losing(self: Consumer, key: str) -> str:
 
 
 def cancelled(self: Consumer, key: str) -> str:
-    self.job_queue.cancel(key)
+    admin.cancel(self.job_queue, key)
     self.update_key(key, {"status": "predicting"})
     raise AssertionError("goes on")
 
@@ -249,13 +249,13 @@ def exporter(folder: Path, redis_port: int, *options: str) -> Iterator[int]:
 
 
 def test_queues_without_a_worker(redis_server: RedisServer, redis_db: Any, queue: JobQueue, tmp_path: Path) -> None:
-    queue.register()
+    upkeep.register(queue)
     give_up(redis_db, queue, "dead")
     submit(redis_db, "running")
     claimed(queue)
     child = submit(redis_db, "child", queue="other")
     submit(redis_db, "parent", children=child)
-    Family(queue, claimed(queue)).adopt("_later", {})
+    ChildJobs(queue, claimed(queue)).adopt("_later", {})
     redis_db.lpush("processing-predict:old-pod", "predict:b.tif:1")
     for name in "xyz":
         submit(redis_db, name, created_at=(datetime.now(timezone.utc) - timedelta(hours=1)).isoformat())
@@ -291,12 +291,12 @@ def exhaust(queue: JobQueue, db: Any) -> None:
 
 
 def cancel(queue: JobQueue, db: Any) -> None:
-    queue.cancel(JOB)
+    admin.cancel(queue, JOB)
 
 
 def cancel_running(queue: JobQueue, db: Any) -> None:
     job = claimed(queue)
-    queue.cancel(JOB)
+    admin.cancel(queue, JOB)
     queue.complete(job, {"status": "failed"})
 
 
@@ -308,22 +308,22 @@ def claim_unwanted(queue: JobQueue, db: Any) -> None:
 
 def divide(queue: JobQueue, db: Any) -> None:
     db.hset(JOB, "children", submit(db, "child", queue="other"))
-    Family(queue, claimed(queue)).adopt("_later", {})
+    ChildJobs(queue, claimed(queue)).adopt("_later", {})
 
 
 def lapse(queue: JobQueue, db: Any) -> None:
     claimed(queue)
     db.zadd("redis-consumer:leases:predict", {JOB: 1})
-    queue.sweep()
+    upkeep.sweep(queue)
 
 
 def strand(queue: JobQueue, db: Any) -> None:
-    queue.register()
+    upkeep.register(queue)
     db.lmove("predict", queue.processing)
-    queue.sweep()
+    upkeep.sweep(queue)
     db.hset("redis-consumer:orphans:predict", f"{queue.processing} {JOB}", 1)
     db.delete("redis-consumer:sweep:predict")
-    queue.sweep()
+    upkeep.sweep(queue)
 
 
 @pytest.mark.parametrize(

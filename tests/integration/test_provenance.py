@@ -22,6 +22,7 @@ from redis_consumer.consumers import provenance
 from redis_consumer.consumers.base import Outcome
 from redis_consumer.errors import ModelServerUnavailable
 from redis_consumer.models.store import PACKAGED
+from redis_consumer.queue import upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving import identity
 from redis_consumer.storage import Storage
@@ -279,7 +280,7 @@ def test_the_record_of_a_late_run_goes_and_the_visible_one_stays(make_site: Make
     winner = claimed(consumer.job_queue)
     assert consumer.run(winner) is Outcome.SETTLED
     assert len(_records(site)) == 2
-    consumer.job_queue.leave(winner)  # as one that didn't hear of its success
+    upkeep.note_orphaned_result(consumer.job_queue, winner)  # as one that didn't hear of its success
     leftovers = "redis-consumer:leftovers:predict"
     site.db.zadd(leftovers, dict.fromkeys(site.db.zrange(leftovers, 0, -1), 1))
     consumer.clean_up()
@@ -296,4 +297,4 @@ def _lose(consumer: Any, db: Any) -> None:
     leases = consumer.job_queue.key("leases")
     db.zadd(leases, dict.fromkeys(db.zrange(leases, 0, -1), 1))
     db.delete(consumer.job_queue.key("sweep"))
-    assert consumer.job_queue.sweep()
+    assert upkeep.sweep(consumer.job_queue)

@@ -11,7 +11,7 @@ import pytest
 
 from redis_consumer.errors import JobCancelled, LeaseLost, RedisUnavailable, SettingsError
 from redis_consumer.job import Job
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, admin, upkeep
 from redis_consumer.redis import RedisClient
 from support.queues import counted_runs
 from support.redis_server import RedisServer
@@ -164,7 +164,7 @@ def test_a_repeated_complete_whose_reply_was_lost_counts_as_done(
 ) -> None:
     submit(redis_db)
     job = claimed(queue)
-    monkeypatch.setattr("redis_consumer.queue.timestamp", lambda: "2026-01-01T00:00:00+00:00")
+    monkeypatch.setattr("redis_consumer.queue.job_queue.timestamp", lambda: "2026-01-01T00:00:00+00:00")
     queue.complete(job, {"status": "done"})
     queue.complete(job, {"status": "done"})
 
@@ -201,7 +201,7 @@ def test_no_two_runs_have_the_same_number(queue: JobQueue, redis_db: Any) -> Non
         queue.give_back(runs[-1], is_next=is_next)
     runs.append(claimed(queue))
     queue.complete(runs[-1], {"status": "failed"}, is_dead=True)
-    queue.retry(job_id)
+    admin.retry(queue, job_id)
     runs.append(claimed(queue))
     assert [run.attempt for run in runs] == [1, 2, 3, 4]
     with pytest.raises(LeaseLost):
@@ -229,7 +229,7 @@ def test_a_job_without_an_attempt_left_is_a_dead_letter(queue: JobQueue, redis_d
     fields = redis_db.hgetall(job_id)
     assert fields["status"] == "failed"
     assert fields["reason"].startswith("AttemptsExhausted: job predict:a.tif:1: ")
-    assert queue.dead_letters() == [job_id]
+    assert admin.dead_letters(queue) == [job_id]
     assert not redis_db.exists("processing-predict:pod-1", "predict")
 
 
@@ -243,14 +243,14 @@ def test_a_job_may_take_too_long_once(
 ) -> None:
     job_id = submit(redis_db)
     for name in {*workers, *others}:
-        JobQueue(redis_client, "predict", name).register()
+        upkeep.register(JobQueue(redis_client, "predict", name))
     for number, name in enumerate(workers, 1):
         queue = JobQueue(redis_client, "predict", name)
         job = claimed(queue)
         assert queue.give_back_late(job, "slow") == (number < runs)
     queue.complete(job, {"status": "failed"}, is_dead=True)
-    assert queue.dead_letters() == [job_id]
-    assert queue.retry(job_id)
+    assert admin.dead_letters(queue) == [job_id]
+    assert admin.retry(queue, job_id)
     job = claimed(queue)
     assert queue.give_back_late(job, "slow")
 
@@ -258,17 +258,17 @@ def test_a_job_may_take_too_long_once(
 def test_a_dead_letter_gets_all_its_attempts_again(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     queue.complete(claimed(queue), {"status": "failed", "reason": "KeyError: 'x'"}, is_dead=True)
-    assert queue.retry(job_id)
+    assert admin.retry(queue, job_id)
     assert redis_db.hget(job_id, "reason") is None
     assert counted_runs(redis_db, claimed(queue).id) == 1
-    assert queue.dead_letters() == []
-    assert not queue.retry(job_id)
+    assert admin.dead_letters(queue) == []
+    assert not admin.retry(queue, job_id)
 
 
 def test_a_dropped_dead_letter_stays_failed(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     queue.complete(claimed(queue), {"status": "failed"}, is_dead=True)
-    assert (queue.drop(job_id), queue.drop(job_id)) == (True, False)
+    assert (admin.drop(queue, job_id), admin.drop(queue, job_id)) == (True, False)
     assert redis_db.hget(job_id, "status") == "failed"
 
 
@@ -334,7 +334,7 @@ def test_the_sweep_returns_what_a_silent_worker_held(
     jobs = [claimed(silent) for _ in ids]
     while redis_db.zcount("redis-consumer:leases:predict", "-inf", _server_ms(redis_db)) < 2:
         pass
-    assert sorted(other.sweep()) == sorted(ids)
+    assert sorted(upkeep.sweep(other)) == sorted(ids)
     told = [f"Swept job {job_id} back to queue predict: its worker pod-1 is gone" for job_id in ids]
     assert sorted(caplog.messages) == sorted(told)
     assert [claimed(other).attempt for _ in ids] == [2, 2]
@@ -352,7 +352,7 @@ def test_a_renewed_lease_is_not_swept(redis_client: RedisClient, queue: JobQueue
     before = redis_db.hget(job_id, "updated_at")
     job = claimed(short(redis_client))
     assert queue.renew([job]) == []
-    assert queue.sweep() == []
+    assert upkeep.sweep(queue) == []
     assert redis_db.hget(job_id, "updated_at") != before  # the janitor judges by it
 
 
@@ -381,20 +381,20 @@ def test_the_sweep_returns_entries_that_have_no_lease_for_a_while(
     job_id = submit(redis_db)
     queue.renew()
     redis_db.lmove("predict", "processing-predict:pod-1", src="RIGHT", dest="LEFT")  # and dies before its script
-    assert other.sweep(every_s=0.001) == []
-    monkeypatch.setattr("redis_consumer.queue.ORPHAN_S", 0.0)
+    assert upkeep.sweep(other, every_s=0.001) == []
+    monkeypatch.setattr("redis_consumer.queue.upkeep.ORPHAN_S", 0.0)
     while redis_db.exists("redis-consumer:sweep:predict"):
         pass
-    assert other.sweep() == [job_id]
+    assert upkeep.sweep(other) == [job_id]
     assert caplog.messages[-1].endswith("its worker pod-1 is gone")
     assert redis_db.lrange("predict", 0, -1) == [job_id]
 
 
 def test_one_sweep_at_a_time(queue: JobQueue, other: JobQueue, redis_db: Any, redis_client: RedisClient) -> None:
-    assert queue.sweep() == []
+    assert upkeep.sweep(queue) == []
     submit(redis_db)
     claimed(short(redis_client))
-    assert other.sweep() == []
+    assert upkeep.sweep(other) == []
 
 
 @pytest.mark.parametrize("is_supervised", [True, False])
@@ -404,7 +404,7 @@ def test_a_list_is_known_before_a_key_is_moved_into_it(tmp_path: Path, is_superv
     try:
         queue = JobQueue(RedisClient("127.0.0.1", server.port, 0.05, deadline_s=20), "predict", "pod-1")
         if is_supervised:
-            queue.register()
+            upkeep.register(queue)
         assert queue.claim(0.1) is None
         server.stop()
         server.start()
@@ -417,36 +417,36 @@ def test_a_list_is_known_before_a_key_is_moved_into_it(tmp_path: Path, is_superv
 
 
 def test_a_worker_has_its_name_again_after_redis_came_back_empty(queue: JobQueue, redis_db: Any) -> None:
-    queue.register()
+    upkeep.register(queue)
     redis_db.flushall()
     queue.renew()
-    assert JobQueue(queue.redis, queue.name, queue.worker).register() > 0
+    assert upkeep.register(JobQueue(queue.redis, queue.name, queue.worker)) > 0
     assert redis_db.smembers("redis-consumer:processing:predict") == {queue.processing}
-    queue.unregister()
+    upkeep.unregister(queue)
     assert not redis_db.exists("redis-consumer:workers:predict", "redis-consumer:registrations:predict")
 
 
 def test_a_name_is_taken_until_its_registration_lapses(queue: JobQueue) -> None:
-    assert queue.register() == 0
+    assert upkeep.register(queue) == 0
     other = JobQueue(queue.redis, queue.name, queue.worker)
-    assert 0 < other.register() <= queue.lease_s
-    queue.unregister()
-    assert queue.register() == 0
+    assert 0 < upkeep.register(other) <= queue.lease_s
+    upkeep.unregister(queue)
+    assert upkeep.register(queue) == 0
 
 
 def test_a_waiting_job_is_cancelled_at_once(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
-    assert queue.cancel(job_id) == "cancelled"
+    assert admin.cancel(queue, job_id) == "cancelled"
     assert redis_db.hget(job_id, "status") == "failed"
     assert (redis_db.hget(job_id, "reason") or "").startswith("JobCancelled")
     assert queue.claim() is None
-    assert (queue.cancel(job_id), queue.cancel("predict:nope:1")) == ("final", "gone")
+    assert (admin.cancel(queue, job_id), admin.cancel(queue, "predict:nope:1")) == ("final", "gone")
 
 
 def test_a_running_job_is_cancelled_at_its_next_step(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     job = claimed(queue)
-    assert queue.cancel(job_id) == "stopping"
+    assert admin.cancel(queue, job_id) == "stopping"
     with pytest.raises(JobCancelled):
         queue.update(job, {"status": "predicting"})
     queue.complete(job, {"status": "failed", "reason": "JobCancelled"})
@@ -469,14 +469,14 @@ def test_only_the_last_hours_completions_are_kept_by_the_minute(queue: JobQueue,
     redis_db.hset("redis-consumer:rates:predict", "2026-01-01T00:00", "7")
     submit(redis_db)
     queue.complete(claimed(queue), {"status": "done"})
-    queue.sweep()
+    upkeep.sweep(queue)
     assert list(redis_db.hvals("redis-consumer:rates:predict")) == ["1"]
 
 
 def test_a_job_cancelled_in_its_last_step_has_no_result(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     job = claimed(queue)
-    assert queue.cancel(job_id) == "stopping"
+    assert admin.cancel(queue, job_id) == "stopping"
     with pytest.raises(JobCancelled):
         queue.complete(job, {"status": "done"}, is_success=True)
     queue.complete(job, {"status": "failed"})
@@ -484,8 +484,8 @@ def test_a_job_cancelled_in_its_last_step_has_no_result(queue: JobQueue, redis_d
 
 
 def test_a_registration_whose_reply_was_lost_is_known_again(queue: JobQueue) -> None:
-    assert queue.register() == 0
-    assert queue.register() == 0
+    assert upkeep.register(queue) == 0
+    assert upkeep.register(queue) == 0
 
 
 def test_a_result_that_replicas_have_is_confirmed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -507,7 +507,7 @@ def test_a_result_that_replicas_have_is_confirmed(tmp_path: Path, caplog: pytest
 def test_a_result_that_no_replica_has_is_told(
     redis_client: RedisClient, redis_db: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("redis_consumer.queue.CONFIRM_S", 0.05)
+    monkeypatch.setattr("redis_consumer.queue.job_queue.CONFIRM_S", 0.05)
     queue = JobQueue(redis_client, "predict", "pod-1", replicas=1)
     job_id = submit(redis_db)
     queue.complete(claimed(queue), {"status": "done"})
@@ -630,26 +630,26 @@ def test_the_runs_of_a_job_that_a_stranger_ended_are_forgotten(queue: JobQueue, 
     job_id = submit(redis_db)
     queue.give_back(claimed(queue))
     redis_db.hset(job_id, "status", "done")
-    queue.sweep()
+    upkeep.sweep(queue)
     assert redis_db.keys("redis-consumer:attempts:*") == redis_db.keys("redis-consumer:forgiven:*") == []
 
 
 def test_a_dead_letter_keeps_its_count(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     queue.complete(claimed(queue), {"status": "failed"}, is_dead=True)
-    queue.sweep()
+    upkeep.sweep(queue)
     assert redis_db.hgetall("redis-consumer:attempts:predict") == {job_id: "1"}
-    queue.drop(job_id)
+    admin.drop(queue, job_id)
     assert not redis_db.exists("redis-consumer:attempts:predict")
 
 
 def test_a_sweep_notes_thousands_of_entries_without_a_lease(queue: JobQueue, redis_db: Any) -> None:
-    queue.register()
+    upkeep.register(queue)
     redis_db.lpush(queue.processing, *(f"predict:{number}.tif:1" for number in range(400)))
     for name in range(20):
         redis_db.sadd("redis-consumer:processing:predict", f"processing-predict:pod-x-{name}")
         redis_db.lpush(f"processing-predict:pod-x-{name}", *(f"predict:{name}-{each}.tif:1" for each in range(400)))
-    assert queue.sweep() == []
+    assert upkeep.sweep(queue) == []
     assert redis_db.hlen("redis-consumer:orphans:predict") == 8400
 
 
@@ -657,10 +657,10 @@ def test_a_cancelled_job_that_becomes_a_dead_letter_can_be_retried(redis_client:
     queue = JobQueue(redis_client, "predict", "pod-1", max_attempts=1)
     job_id = submit(redis_db)
     job = claimed(queue)
-    queue.cancel(job_id)
+    admin.cancel(queue, job_id)
     queue.give_back(job, is_crash=True)
     assert queue.claim() is None
-    assert queue.retry(job_id)
+    assert admin.retry(queue, job_id)
     queue.update(claimed(queue), {"status": "started"})
 
 
@@ -669,7 +669,7 @@ def test_a_job_cancelled_in_its_last_step_costs_no_other_job_its_attempt(queue: 
     submit(redis_db, "c")
     queue.is_chained = True
     job = claimed(queue)
-    queue.cancel(first)
+    admin.cancel(queue, first)
     with pytest.raises(JobCancelled):
         queue.complete(job, {"status": "done"}, is_success=True, is_last=True)
     queue.complete(job, {"status": "failed"}, is_last=True)
@@ -685,8 +685,8 @@ def test_a_key_without_a_name_is_taken_away(queue: JobQueue, redis_db: Any) -> N
 
 
 def test_who_was_frozen_leaves_its_successors_registration(queue: JobQueue, redis_db: Any) -> None:
-    queue.register()
+    upkeep.register(queue)
     redis_db.zadd("redis-consumer:workers:predict", {"pod-1": 1})
-    assert JobQueue(queue.redis, queue.name, queue.worker).register() == 0
-    queue.unregister()
+    assert upkeep.register(JobQueue(queue.redis, queue.name, queue.worker)) == 0
+    upkeep.unregister(queue)
     assert redis_db.zscore("redis-consumer:workers:predict", "pod-1") is not None

@@ -258,7 +258,7 @@ def test_doctor_warns_where_an_address_is_given_twice(tmp_path: Path, redis_serv
 def test_every_command_of_the_scripts_is_among_the_rights() -> None:
     used = {
         name
-        for path in (ROOT / "src" / "redis_consumer" / "lua").glob("*.lua")
+        for path in (ROOT / "src" / "redis_consumer" / "queue" / "lua").glob("*.lua")
         for name in re.findall(r"""(?:redis\.p?call|write)\("([A-Z]+)\"""", path.read_text())
     }
     assert used <= {command[0] for command in rights.commands()}

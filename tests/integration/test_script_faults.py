@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import redis
 
-from redis_consumer import scripts
 from redis_consumer.errors import ConsumerError, RedisUnavailable
+from redis_consumer.queue import scripts
+from redis_consumer.queue.scripts import Call
 from redis_consumer.redis import RedisClient
-from redis_consumer.scripts import Call
 from support.redis_server import RedisServer
 from support.scenes import CHANGES, Scene, contents, places
 
@@ -77,16 +77,17 @@ def test_all_scripts_are_tried(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
         return call_of(name, keys, arguments)
 
     for module in (
-        "redis_consumer.queue",
-        "redis_consumer.family",
-        "redis_consumer.cli.old_jobs",
-        "redis_consumer.scripts",
+        "redis_consumer.queue.job_queue",
+        "redis_consumer.queue.upkeep",
+        "redis_consumer.queue.admin",
+        "redis_consumer.queue.child_jobs",
+        "redis_consumer.queue.scripts",
     ):
         monkeypatch.setattr(f"{module}.script_call", noted)
     for change in CHANGES:
         ask(scene, change)
     files = (Path(scripts.__file__).parent / "lua").glob("*.lua")
-    assert asked == {file.stem for file in files} - {"checks", "family"}
+    assert asked == {file.stem for file in files} - {"checks", "child_jobs"}
 
 
 @pytest.mark.parametrize("kind", WRONG)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from redis_consumer.family import Family
 from redis_consumer.job import Job
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, admin, upkeep
+from redis_consumer.queue.child_jobs import ChildJobs
 from redis_consumer.redis import RedisClient
 from support.queues import claimed, submit
 from support.scenes import children
@@ -41,16 +41,16 @@ def divided(db: Any, zips: JobQueue, count: int) -> Job:
     """A parent that waits for so many children."""
     submit(db, "a", "zips")
     parent = claimed(zips)
-    family = Family(zips, parent)
-    family.stage(children(parent, count))
-    family.fan_out("gather", {})
+    child_jobs = ChildJobs(zips, parent)
+    child_jobs.write_children(children(parent, count))
+    child_jobs.fan_out("gather", {})
     return parent
 
 
-def end_all(db: Any, family: Family) -> None:
+def end_all(db: Any, child_jobs: ChildJobs) -> None:
     """End the children as workers do that know no families; a sweep finds it."""
     with db.pipeline(transaction=False) as pipe:
-        for child in family.children():
+        for child in child_jobs.children():
             pipe.hset(child.id, "status", "done")
         pipe.delete("images")
         pipe.execute()
@@ -58,7 +58,7 @@ def end_all(db: Any, family: Family) -> None:
 
 def sweep_all(queue: JobQueue) -> list[str]:
     swept: list[str] = []
-    while found := queue.sweep(every_s=0.001) or queue.redis.exists(queue.key("sweep")):
+    while found := upkeep.sweep(queue, every_s=0.001) or queue.redis.exists(queue.key("sweep")):
         swept += found if isinstance(found, list) else []
     return swept
 
@@ -95,7 +95,7 @@ def test_a_job_is_given_back_from_a_long_list(queue: JobQueue, redis_db: Any, co
 @sized
 def test_a_job_with_many_fields_is_divided(zips: JobQueue, redis_db: Any, count: int) -> None:
     job_id = submit(redis_db, "a", "zips")
-    Family(zips, claimed(zips)).fan_out("gather", many(count))
+    ChildJobs(zips, claimed(zips)).fan_out("gather", many(count))
     assert many(count).items() <= redis_db.hgetall(job_id).items()
 
 
@@ -103,7 +103,7 @@ def test_a_job_with_many_fields_is_divided(zips: JobQueue, redis_db: Any, count:
 def test_children_with_many_fields_are_staged(zips: JobQueue, redis_db: Any, count: int) -> None:
     submit(redis_db, "a", "zips")
     parent = claimed(zips)
-    Family(zips, parent).stage(children(parent, 1, **many(count)))
+    ChildJobs(zips, parent).write_children(children(parent, 1, **many(count)))
     assert many(count).items() <= redis_db.hgetall(children(parent, 1)[0][0]).items()
 
 
@@ -111,13 +111,13 @@ def test_children_with_many_fields_are_staged(zips: JobQueue, redis_db: Any, cou
 def test_many_children_are_staged_pushed_read_and_gathered(
     zips: JobQueue, images: JobQueue, redis_db: Any, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("redis_consumer.family.CHUNK", 50_000)
-    monkeypatch.setattr("redis_consumer.queue.CHILDREN_LIMIT", 50_000)
+    monkeypatch.setattr("redis_consumer.queue.child_jobs.CHUNK", 50_000)
+    monkeypatch.setattr("redis_consumer.queue.upkeep.CHILDREN_LIMIT", 50_000)
     parent = divided(redis_db, zips, count)
     keys = [key for key, _ in children(parent, count)]
     assert redis_db.lrange("images", 0, -1)[::-1] == keys
-    assert [child.id for child in Family(zips, parent).children()] == keys
-    end_all(redis_db, Family(zips, parent))
+    assert [child.id for child in ChildJobs(zips, parent).children()] == keys
+    end_all(redis_db, ChildJobs(zips, parent))
     while redis_db.exists(f"redis-consumer:open:{parent.id}"):
         sweep_all(zips)
     parent = claimed(zips)
@@ -135,7 +135,7 @@ def test_many_children_of_an_older_worker_are_adopted(zips: JobQueue, redis_db: 
             pipe.hset(key, "status", "new")
         pipe.execute()
     job_id = submit(redis_db, "a", "zips", children=",".join(keys))
-    Family(zips, claimed(zips)).adopt("gather", {})
+    ChildJobs(zips, claimed(zips)).adopt("gather", {})
     assert redis_db.scard(f"redis-consumer:open:{job_id}") == count
     assert redis_db.lrange(f"redis-consumer:children:{job_id}", 0, -1) == keys
 
@@ -144,7 +144,7 @@ def test_many_children_of_an_older_worker_are_adopted(zips: JobQueue, redis_db: 
 def test_what_was_staged_goes_with_a_failed_job(zips: JobQueue, redis_db: Any, count: int) -> None:
     submit(redis_db, "a", "zips")
     parent = claimed(zips)
-    Family(zips, parent).stage(children(parent, count))
+    ChildJobs(zips, parent).write_children(children(parent, count))
     zips.complete(parent, {"status": "failed"})
     assert redis_db.keys("images:*") == redis_db.keys("redis-consumer:staged:*") == []
 
@@ -152,7 +152,7 @@ def test_what_was_staged_goes_with_a_failed_job(zips: JobQueue, redis_db: Any, c
 @sized
 def test_a_job_with_many_children_is_cancelled(zips: JobQueue, images: JobQueue, redis_db: Any, count: int) -> None:
     parent = divided(redis_db, zips, count)
-    assert zips.cancel(parent.id) == "cancelled"
+    assert admin.cancel(zips, parent.id) == "cancelled"
     assert redis_db.hget(parent.id, "status") == "failed"
     assert images.claim() is None
     assert redis_db.llen("images") == max(count - 1, 0)
@@ -164,9 +164,9 @@ def test_a_child_of_many_is_cancelled_given_up_and_tried_again(
 ) -> None:
     parent = divided(redis_db, zips, count + 2)
     images.complete(claimed(images), {"status": "failed"}, is_dead=True)
-    assert images.cancel(redis_db.lindex("images", 0)) == "cancelled"
+    assert admin.cancel(images, redis_db.lindex("images", 0)) == "cancelled"
     assert redis_db.scard(f"redis-consumer:open:{parent.id}") == count
-    assert images.retry(images.dead_letters()[0])
+    assert admin.retry(images, admin.dead_letters(images)[0])
     assert redis_db.llen("images") == count + 1
 
 
@@ -175,7 +175,7 @@ def test_a_dead_letter_among_many_is_tried_again(queue: JobQueue, redis_db: Any,
     job_id = submit(redis_db, **many(count))
     queue.complete(claimed(queue), {"status": "failed"}, is_dead=True)
     fill(redis_db, "lpush", queue.key("dead"), count)
-    assert queue.retry(job_id)
+    assert admin.retry(queue, job_id)
     assert (redis_db.lrange("predict", 0, -1), redis_db.llen(queue.key("dead"))) == ([job_id], count)
 
 
@@ -195,9 +195,9 @@ def test_the_sweep_returns_all_whose_lease_ran_out(queue: JobQueue, redis_db: An
 def test_the_sweep_returns_all_strays(
     queue: JobQueue, redis_db: Any, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("redis_consumer.queue.ORPHAN_S", 0.0)
-    monkeypatch.setattr("redis_consumer.queue.SWEEP_LIMIT", 50_000)
-    queue.register()
+    monkeypatch.setattr("redis_consumer.queue.upkeep.ORPHAN_S", 0.0)
+    monkeypatch.setattr("redis_consumer.queue.upkeep.SWEEP_LIMIT", 50_000)
+    upkeep.register(queue)
     names = fill(redis_db, "lpush", queue.processing, count)
     sweep_all(queue)  # notes them
     while redis_db.exists(queue.processing):
@@ -220,18 +220,18 @@ def test_many_leases_are_renewed(queue: JobQueue, redis_db: Any, count: int) -> 
 @sized
 def test_a_name_is_registered_among_many(queue: JobQueue, redis_db: Any, count: int) -> None:
     fill(redis_db, "sadd", queue.key("processing"), count)
-    assert queue.register() == 0
+    assert upkeep.register(queue) == 0
     assert redis_db.scard(queue.key("processing")) == count + 1
 
 
 @sized
 def test_all_leftovers_are_given(queue: JobQueue, redis_db: Any, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redis_consumer.queue.LEFTOVERS_LIMIT", 50_000)
+    monkeypatch.setattr("redis_consumer.queue.upkeep.ORPHANED_RESULTS_LIMIT", 50_000)
     with redis_db.pipeline(transaction=False) as pipe:
         for number in range(count):
             pipe.zadd(queue.key("leftovers"), {f"{number} predict:a.tif:1": 1})
         pipe.execute()
-    assert len(queue.leftovers()) == count
+    assert len(upkeep.orphaned_results(queue)) == count
 
 
 @sized

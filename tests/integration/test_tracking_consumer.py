@@ -19,6 +19,7 @@ from redis_consumer import settings
 from redis_consumer.consumers import ImageFileConsumer, TrackingConsumer, running
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.models import ModelStore
+from redis_consumer.queue import admin
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving import open_model_server
 from redis_consumer.storage import Storage
@@ -152,7 +153,7 @@ def test_a_movie_that_is_cancelled_while_cells_are_linked_goes_no_further(
         def add(self, labels: Any, shift_px: tuple[int, int] = (0, 0)) -> None:
             linked.append(len(linked))
             if linked[-1] == last:
-                consumers["track"].job_queue.cancel(JOB)
+                admin.cancel(consumers["track"].job_queue, JOB)
             super().add(labels, shift_px)
 
     monkeypatch.setattr(running, "PROGRESS_S", 0.0)

@@ -11,6 +11,7 @@ import pytest
 from redis_consumer.consumers import ZipFileConsumer, running
 from redis_consumer.consumers.in_flight import AT_ONCE
 from redis_consumer.job import Job
+from redis_consumer.queue import admin, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
 from support.archives import TIF, make_zip
@@ -36,7 +37,7 @@ class Cancelled(ZipFileConsumer):
     def _look_at_one(self) -> None:
         self.seen += 1
         if self.seen == 3:
-            self.job_queue.cancel(JOB)
+            admin.cancel(self.job_queue, JOB)
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_it_merges_no_further(parts: Any, redis_db: Any) -> None:
         redis_db.hset(child, mapping={"status": "failed", "reason": "bad"})
     for _ in range(2):
         redis_db.delete(first.job_queue.key("sweep"))
-        first.job_queue.sweep()
+        upkeep.sweep(first.job_queue)
     consumer.run(claimed(consumer.job_queue))
     assert reason(redis_db) == "JobCancelled"
     assert consumer.seen <= 2 * AT_ONCE + 1

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from redis_consumer.cli.old_jobs import forget
 from redis_consumer.cli.watch import read_hash
-from redis_consumer.family import Family, child_key
 from redis_consumer.job import Job
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, admin, upkeep
+from redis_consumer.queue.child_jobs import ChildJobs, child_key
 from support.queues import claimed, give_up, submit
 
 
@@ -33,7 +32,7 @@ class Scene:
     images: JobQueue
     parent: Job
     staging: Job
-    staged: Family
+    staged: ChildJobs
     running: Job
     waiting: str
     dead: str
@@ -42,30 +41,30 @@ class Scene:
     def build(cls, db: Any, client: Any) -> Scene:
         zips, images = JobQueue(client, "zips", "pod-1"), JobQueue(client, "images", "pod-2")
         for queue in (zips, images):
-            queue.register()
+            upkeep.register(queue)
         dead = give_up(db, images, "dead")
         submit(db, "parent", "zips")
         parent = claimed(zips)
-        family = Family(zips, parent)
-        family.stage(children(parent, 2))
-        family.fan_out("gather", {})
+        child_jobs = ChildJobs(zips, parent)
+        child_jobs.write_children(children(parent, 2))
+        child_jobs.fan_out("gather", {})
         running = claimed(images)
         images.give_back(running)
         running, waiting = claimed(images), db.lindex("images", -1)
         submit(db, "staging", "zips")
         staging = claimed(zips)
-        staged = Family(zips, staging)
-        staged.stage(children(staging, 2))
+        staged = ChildJobs(zips, staging)
+        staged.write_children(children(staging, 2))
         zips.note_recovery()
-        images.sweep(every_s=0.001)
+        upkeep.sweep(images, every_s=0.001)
         db.zadd(images.key("leases"), {running.id: 1})
         return cls(db, zips, images, parent, staging, staged, running, waiting, dead)
 
     def stage_more(self) -> None:
         """Stage the children of `staging` again, and another one."""
-        family = Family(self.zips, self.staging)
-        family.stage(children(self.staging, 2))
-        family.stage([("images:more.tif:1", {"status": "new"})])
+        child_jobs = ChildJobs(self.zips, self.staging)
+        child_jobs.write_children(children(self.staging, 2))
+        child_jobs.write_children([("images:more.tif:1", {"status": "new"})])
 
 
 def children(parent: Job, count: int, **fields: str) -> list[tuple[str, dict[str, str]]]:
@@ -99,28 +98,28 @@ CHANGES: dict[str, tuple[Callable[[Scene], Any], Callable[[Scene], str]]] = {
         lambda scene: scene.images.give_back(scene.running, error="an outage"),
         lambda scene: scene.running.id,
     ),
-    "cancel": (lambda scene: scene.images.cancel(scene.waiting), lambda scene: scene.waiting),
-    "cancel the parent": (lambda scene: scene.zips.cancel(scene.parent.id), lambda scene: scene.parent.id),
-    "children": (
-        lambda scene: list(Family(scene.zips, scene.parent).children()),
+    "cancel": (lambda scene: admin.cancel(scene.images, scene.waiting), lambda scene: scene.waiting),
+    "cancel the parent": (lambda scene: admin.cancel(scene.zips, scene.parent.id), lambda scene: scene.parent.id),
+    "read children": (
+        lambda scene: list(ChildJobs(scene.zips, scene.parent).children()),
         lambda scene: scene.parent.id,
     ),
-    "stage": (
+    "write children": (
         lambda scene: scene.stage_more(),
         lambda scene: scene.staging.id,
     ),
     "fan out": (lambda scene: scene.staged.fan_out("gather", {}), lambda scene: scene.staging.id),
-    "sweep": (lambda scene: scene.images.sweep(every_s=0.001), lambda scene: scene.running.id),
-    "sweep of parents": (lambda scene: scene.zips.sweep(every_s=0.001), lambda scene: scene.parent.id),
+    "sweep": (lambda scene: upkeep.sweep(scene.images, every_s=0.001), lambda scene: scene.running.id),
+    "sweep of parents": (lambda scene: upkeep.sweep(scene.zips, every_s=0.001), lambda scene: scene.parent.id),
     "renew": (lambda scene: scene.images.renew([scene.running]), lambda scene: scene.running.id),
-    "register": (lambda scene: scene.images.register(), lambda scene: scene.running.id),
-    "retry": (lambda scene: scene.images.retry(scene.dead), lambda scene: scene.dead),
+    "register": (lambda scene: upkeep.register(scene.images), lambda scene: scene.running.id),
+    "retry": (lambda scene: admin.retry(scene.images, scene.dead), lambda scene: scene.dead),
     "forget": (
-        lambda scene: forget(scene.images, scene.dead, ""),
+        lambda scene: admin.forget(scene.images, scene.dead, ""),
         lambda scene: scene.waiting,
     ),
     "read": (lambda scene: read_hash(scene.images.redis, scene.running.id), lambda scene: scene.running.id),
-    "leftovers": (lambda scene: scene.images.leftovers(), lambda scene: scene.running.id),
+    "orphaned results": (lambda scene: upkeep.orphaned_results(scene.images), lambda scene: scene.running.id),
 }
 
 

@@ -54,7 +54,8 @@ def cancel(
 
 def _cancel(client: Any, job_id: str, queue: str) -> str:
     from redis_consumer.cli.actor import open_queue
+    from redis_consumer.queue import admin
 
     if client.type(job_id) not in ("hash", "none"):
         return "no job"
-    return open_queue(client, queue).cancel(job_id)
+    return admin.cancel(open_queue(client, queue), job_id)

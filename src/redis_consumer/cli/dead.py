@@ -97,8 +97,9 @@ def list_letters(
 def read_letters(queue: JobQueue, limit: int) -> list[Letter]:
     """Read the latest dead letters of a queue; a limit of 0 reads all."""
     from redis_consumer.cli.watch import read_fields
+    from redis_consumer.queue import admin
 
-    job_ids = queue.dead_letters(limit or -1)
+    job_ids = admin.dead_letters(queue, limit or -1)
     rows = read_fields(queue.redis, job_ids, FIELDS)
     return [_letter(job_id, queue.name, row) for job_id, row in zip(job_ids, rows, strict=True)]
 
@@ -190,6 +191,7 @@ def _chosen(
     from redis_consumer.cli import connect
     from redis_consumer.cli.actor import open_queue
     from redis_consumer.cli.queue_state import chosen_queues, queue_of
+    from redis_consumer.queue import admin
 
     if bool(jobs) == is_all:
         raise typer.BadParameter("give the keys of jobs, or --all", param_hint="JOB")
@@ -198,16 +200,20 @@ def _chosen(
     client = connect.open_redis()
     names = chosen_queues(settings, [queue] if queue else None) if is_all else []
     # The list begins with the latest job. The oldest one must be retried first.
-    pairs += [(job_id, name) for name in names for job_id in reversed(open_queue(client, name).dead_letters())]
+    pairs += [(job_id, name) for name in names for job_id in reversed(admin.dead_letters(open_queue(client, name)))]
     return client, pairs
 
 
 def _retry(queue: JobQueue, job_id: str) -> str:
-    return "retried" if queue.retry(job_id) else "none"
+    from redis_consumer.queue import admin
+
+    return "retried" if admin.retry(queue, job_id) else "none"
 
 
 def _drop(queue: JobQueue, job_id: str) -> str:
-    return "dropped" if queue.drop(job_id) else "none"
+    from redis_consumer.queue import admin
+
+    return "dropped" if admin.drop(queue, job_id) else "none"
 
 
 def _settle(

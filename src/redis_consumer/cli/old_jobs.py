@@ -13,7 +13,7 @@ from redis_consumer.cli.words import age_s
 from redis_consumer.consumers.results import record_key, zip_name
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import FINAL_STATUSES, Job
-from redis_consumer.scripts import script_call
+from redis_consumer.queue import admin
 from redis_consumer.storage.keys import OUTPUT_DIR, check_key, output_key
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class OldJob:
             return False
         for key in self.objects:
             self.storage.delete(key)
-        return forget(self.queue, self.job_id, self.fields["updated_at"])
+        return admin.forget(self.queue, self.job_id, self.fields["updated_at"])
 
 
 class OldJobs:
@@ -156,9 +156,3 @@ def _is_output(key: str) -> bool:
     with contextlib.suppress(InvalidJob):
         return check_key(key) == key and key.startswith(f"{OUTPUT_DIR}/")
     return False
-
-
-def forget(queue: JobQueue, job_id: str, updated_at: str) -> bool:
-    """Remove the hash and the dead letter of an ended job. Return False if it has changed since `updated_at`."""
-    kinds = map(queue.key, ("dead", "attempts", "given-back", "forgiven", "holders"))
-    return bool(queue.run(script_call("forget", [job_id, *kinds], [updated_at])))

@@ -56,14 +56,14 @@ def sweep(queue: options.Queues = None, redis: options.Redis = None, json: optio
 
 def sweep_now(queue: JobQueue) -> list[str]:
     """Sweep a queue until no more jobs are returned, even if it was swept just before. Return the jobs' keys."""
-    from redis_consumer.queue import SWEEP_LIMIT
+    from redis_consumer.queue import upkeep
 
     returned: list[str] = []
     while True:
         queue.redis.delete(queue.key("sweep"))
-        found = queue.sweep(every_s=LOCK_S)
+        found = upkeep.sweep(queue, every_s=LOCK_S)
         returned += found
-        if len(found) < SWEEP_LIMIT:
+        if len(found) < upkeep.SWEEP_LIMIT:
             return returned
 
 

@@ -87,7 +87,7 @@ class JobState:
 
 def read_hash(client: Any, key: str) -> dict[str, str]:
     """Read all fields of a job, or some if the hash is too large for a worker. Empty if there is no such job."""
-    from redis_consumer.scripts import script_call
+    from redis_consumer.queue.scripts import script_call
 
     call = script_call("read", [key], [])
     texts: list[str] = call.script.run(client, call.keys, call.arguments)

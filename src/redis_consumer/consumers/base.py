@@ -25,9 +25,9 @@ from redis_consumer.errors import (
     RetryableError,
     SettingsError,
 )
-from redis_consumer.family import NEXT_PHASE
-from redis_consumer.job import Job, JobStatus, Leftover, misspelt_fields, unknown_field
-from redis_consumer.queue import timestamp
+from redis_consumer.job import Job, JobStatus, OrphanedResult, misspelt_fields, unknown_field
+from redis_consumer.queue import timestamp, upkeep
+from redis_consumer.queue.child_jobs import NEXT_PHASE
 
 
 class Outcome(str, Enum):
@@ -120,7 +120,7 @@ class Consumer(RunningJob):
         except LeaseLost as error:
             self.logger.warning("Lost job %s: %s", job.id, error)
             with contextlib.suppress(RedisUnavailable):
-                self.job_queue.leave(job)
+                upkeep.note_orphaned_result(self.job_queue, job)
             return Outcome.LOST
         except (RetryableError, SettingsError) as error:
             # A wrong setting, such as a key that was changed, isn't caused by the job: every other would fail as well.
@@ -225,12 +225,12 @@ class Consumer(RunningJob):
 
     def clean_up(self) -> None:
         """Remove from the bucket what runs uploaded whose result doesn't count; a worker calls it now and then."""
-        for leftover in self.job_queue.leftovers():
-            self.discard(leftover)
-            discard_record(self.storage, leftover)
-            self.job_queue.forget(leftover)
+        for orphan in upkeep.orphaned_results(self.job_queue):
+            self.discard(orphan)
+            discard_record(self.storage, orphan)
+            upkeep.forget_orphaned_result(self.job_queue, orphan)
 
-    def discard(self, leftover: Leftover) -> None:
+    def discard(self, orphan: OrphanedResult) -> None:
         """Remove the objects of one such run; a consumer with objects of its own removes them here."""
 
     def rest(self) -> None:
@@ -291,7 +291,7 @@ class Consumer(RunningJob):
         Running jobs, those of other slots under the same name too, are never touched.
         """
         self.job_queue.renew()
-        self.job_queue.sweep(every_s=float(defaults.get("SWEEP_INTERVAL")) / 2)
+        upkeep.sweep(self.job_queue, every_s=float(defaults.get("SWEEP_INTERVAL")) / 2)
 
     def _put_back_hash(self, redis_hash: str) -> None:
         """Return the job taken by `get_redis_hash` to the end of its queue."""

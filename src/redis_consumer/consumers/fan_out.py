@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from redis_consumer.consumers.in_flight import in_flight
 from redis_consumer.errors import InvalidJob
-from redis_consumer.family import CHUNK, NEXT_PHASE, Family, child_key
 from redis_consumer.job import FINAL_STATUSES, OWN_FIELDS, Job, JobStatus
 from redis_consumer.queue import JobQueue, timestamp
+from redis_consumer.queue.child_jobs import CHUNK, NEXT_PHASE, ChildJobs, child_key
 from redis_consumer.text import quoted
 from redis_consumer.traces import carried
 
@@ -46,7 +46,7 @@ class Divider(Protocol):
     def check_wanted(self) -> None:
         """See `Consumer`."""
 
-    def _family(self, parent: Job) -> Family: ...
+    def _family(self, parent: Job) -> ChildJobs: ...
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,10 @@ def run_fan_out(
             consumer.check_wanted()
             chunk.append((child_key(job, child.queue, child.name, index), _hash_of(child, {**where, **given})))
             if len(chunk) == CHUNK:
-                family.stage(chunk)
+                family.write_children(chunk)
                 chunk.clear()
     if chunk:
-        family.stage(chunk)
+        family.write_children(chunk)
     took = {"children_upload_time": f"{time.monotonic() - started:.6f}"}
     family.fan_out(then, {**consumer.provenance.input_fields(), **took, **(fields or {})}, share=share)
 

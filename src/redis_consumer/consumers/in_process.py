@@ -8,9 +8,9 @@ from typing import Any
 
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.errors import PermanentError, RetryableError
-from redis_consumer.family import NEXT_PHASE, Family
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.queue import JobQueue
+from redis_consumer.queue.child_jobs import NEXT_PHASE, ChildJobs
 
 #: Children of children of a job, and so on: a consumer that divides what it made of a job would never come to an end.
 MOST_LEVELS = 16
@@ -99,10 +99,10 @@ class DeskQueue(JobQueue):
         raise RetryableError(error or f"job {job.id}: was put back; it can't end here", job_id=job.id)
 
 
-class DeskFamily(Family):
+class DeskChildJobs(ChildJobs):
     """The children of a job on a desk."""
 
-    def stage(self, children: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    def write_children(self, children: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Lay down children."""
         for key, fields in children:
             self.queue.redis.put(Job(key, self.queue.stamp(fields)))
@@ -111,7 +111,7 @@ class DeskFamily(Family):
     def fan_out(self, then: str, fields: Mapping[str, Any], *, share: int = 100) -> None:  # noqa: ARG002
         """Let the parent wait."""
         self._lay([])
-        waiting = {"total_jobs": self._staged, "status": JobStatus.WAITING.value, NEXT_PHASE: then}
+        waiting = {"total_jobs": self._written, "status": JobStatus.WAITING.value, NEXT_PHASE: then}
         self.queue.update(self.parent, {**fields, **waiting})
 
     def adopt(self, then: str, fields: Mapping[str, Any]) -> None:  # noqa: ARG002
@@ -128,9 +128,9 @@ class DeskFamily(Family):
 
     def _lay(self, keys: list[str]) -> None:
         """Let children follow those of this phase; those of an earlier one have ended."""
-        before = self._desk()[self.parent.id] if self._staged else []
+        before = self._desk()[self.parent.id] if self._written else []
         self._desk()[self.parent.id] = [*before, *keys]
-        self._staged += len(keys)
+        self._written += len(keys)
 
     def _desk(self) -> dict[str, list[str]]:
         families: dict[str, list[str]] = self.queue.redis.families
@@ -140,7 +140,7 @@ class DeskFamily(Family):
 def seat(consumer: Consumer, desk: Desk) -> Consumer:
     """Let a consumer, made with `desk` as its Redis, work there alone."""
     consumer.job_queue = DeskQueue(desk, consumer.queue, consumer.name)
-    setattr(consumer, "_family", partial(DeskFamily, consumer.job_queue))  # noqa: B010 - a method, replaced on purpose
+    setattr(consumer, "_family", partial(DeskChildJobs, consumer.job_queue))  # noqa: B010 - a method, replaced on purpose
     return consumer
 
 

@@ -15,7 +15,7 @@ from redis_consumer.storage.keys import output_key
 from redis_consumer.text import url_in_path
 
 if TYPE_CHECKING:
-    from redis_consumer.job import Leftover
+    from redis_consumer.job import OrphanedResult
     from redis_consumer.serving.base import Array
 
 #: Bytes of one part of a name: file systems allow 255, and ``_feature_<c>.tif`` comes behind.
@@ -72,20 +72,20 @@ def record_key(job: Job) -> str:
     return output_key(zip_name(job).removesuffix(".zip") + ".provenance.json")
 
 
-def discard_record(storage: Any, leftover: Leftover) -> None:
+def discard_record(storage: Any, orphan: OrphanedResult) -> None:
     """Remove the provenance record of one run, but never the visible one."""
-    key = record_key(leftover.job)
-    if hasattr(storage, "delete") and key != leftover.record:
+    key = record_key(orphan.job)
+    if hasattr(storage, "delete") and key != orphan.record:
         storage.delete(key)
 
 
-def discard_zips(storage: Any, leftover: Leftover) -> list[str]:
+def discard_zips(storage: Any, orphan: OrphanedResult) -> list[str]:
     """Remove the zips that one run has uploaded, but never the visible one; give the keys that were removed."""
     if not hasattr(storage, "delete"):
         return []
-    keys = (output_key(zip_name(leftover.job, number)) for number in count())
+    keys = (output_key(zip_name(orphan.job, number)) for number in count())
     # The first one last: where it is gone, so are the others.
-    found = [key for key in reversed(list(takewhile(storage.exists, keys))) if key != leftover.visible]
+    found = [key for key in reversed(list(takewhile(storage.exists, keys))) if key != orphan.visible]
     for key in found:
         storage.delete(key)
     return found

@@ -15,9 +15,9 @@ from redis_consumer.consumers.options import NO_OPTIONS, ConsumerOptions, option
 from redis_consumer.consumers.provenance import Provenance
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.errors import JobCancelled
-from redis_consumer.family import Family
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.queue import JobQueue
+from redis_consumer.queue.child_jobs import ChildJobs
 
 #: Seconds between two reports of a job's progress, or looks whether it is wanted, at least.
 PROGRESS_S = 1.0
@@ -204,8 +204,8 @@ class RunningJob:
         """Give the children of the running job as they are now, in order; without fields those that are gone."""
         return map(self.provenance.noted_child, self._family(self._claimed()).children())
 
-    def _family(self, parent: Job) -> Family:
-        return Family(self.job_queue, parent)
+    def _family(self, parent: Job) -> ChildJobs:
+        return ChildJobs(self.job_queue, parent)
 
     def _claimed(self) -> Job:
         if self.job is None or self._is_settled:

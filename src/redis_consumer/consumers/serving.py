@@ -23,7 +23,7 @@ from redis_consumer.job import Job, ModelId
 
 if TYPE_CHECKING:
     from redis_consumer.grpc_clients import GrpcModelWrapper
-    from redis_consumer.job import Leftover
+    from redis_consumer.job import OrphanedResult
     from redis_consumer.serving.base import Array
 
 
@@ -277,7 +277,7 @@ class TensorFlowServingConsumer(ModelConsumer):
     def _upload_zip(self, path: str) -> tuple[str, str]:
         return self.provenance.upload(path)
 
-    def discard(self, leftover: Leftover) -> None:
+    def discard(self, orphan: OrphanedResult) -> None:
         """Remove the zips that one run has uploaded, but never the visible one."""
-        for key in discard_zips(self.storage, leftover):
-            self.logger.info("Deleted %s, which attempt %d left", key, leftover.job.attempt)
+        for key in discard_zips(self.storage, orphan):
+            self.logger.info("Deleted %s, which attempt %d left", key, orphan.job.attempt)

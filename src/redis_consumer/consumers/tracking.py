@@ -20,9 +20,9 @@ from redis_consumer.consumers.stages import Stages
 from redis_consumer.consumers.steps import Steps
 from redis_consumer.consumers.track_results import TrackResult, wanted_outputs, write_tracks
 from redis_consumer.errors import InvalidImage, PermanentError
-from redis_consumer.family import NEXT_PHASE
 from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.job import Job, JobStatus, ModelId
+from redis_consumer.queue.child_jobs import NEXT_PHASE
 
 if TYPE_CHECKING:
     from redis_consumer.serving.base import Array

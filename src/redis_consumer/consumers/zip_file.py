@@ -18,12 +18,12 @@ from redis_consumer.consumers.reasons import describe
 from redis_consumer.consumers.results import discard_zips, shown_name, zip_name
 from redis_consumer.consumers.summary import Summary
 from redis_consumer.errors import InvalidJob, PermanentError
-from redis_consumer.family import NEXT_PHASE
 from redis_consumer.job import Job, JobStatus, unreadable_archive
+from redis_consumer.queue.child_jobs import NEXT_PHASE
 
 if TYPE_CHECKING:
     from redis_consumer.archives import ResultZip
-    from redis_consumer.job import Leftover
+    from redis_consumer.job import OrphanedResult
 
 #: Ends of archives' names that this consumer takes.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -195,7 +195,7 @@ class ZipFileConsumer(Consumer):
             for name, reason in csv.reader(file):
                 summary.add_skipped(name, reason)
 
-    def discard(self, leftover: Leftover) -> None:
+    def discard(self, orphan: OrphanedResult) -> None:
         """Remove the zip that one run has uploaded, but never the visible one."""
-        for key in discard_zips(self.storage, leftover):
-            self.logger.info("Deleted %s, which attempt %d left", key, leftover.job.attempt)
+        for key in discard_zips(self.storage, orphan):
+            self.logger.info("Deleted %s, which attempt %d left", key, orphan.job.attempt)

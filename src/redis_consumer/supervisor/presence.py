@@ -12,7 +12,7 @@ from redis_consumer import metrics
 from redis_consumer.errors import ConsumerError, RedisUnavailable
 from redis_consumer.job import Job
 from redis_consumer.logs import job_context
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Presence:
     def end(self) -> None:
         """Free the worker's name."""
         if self.is_registered:
-            quietly(self.queue.unregister)
+            quietly(lambda: upkeep.unregister(self.queue))
 
     def _register(self) -> float:
         """Take this worker's name, or wait for another one of the same name to lapse."""
@@ -77,7 +77,7 @@ class Presence:
         if now < self._register_at:
             return self._register_at
         try:
-            wait_s = self.queue.register()
+            wait_s = upkeep.register(self.queue)
         except RedisUnavailable:
             self._pause_s = min(2 * self._pause_s, LOOK_S)
             self._register_at = time.monotonic() + self._pause_s
@@ -101,7 +101,7 @@ class Presence:
         return self._register_at
 
     def _sweep(self) -> None:
-        swept = self.queue.sweep(every_s=self._sweep_s / 2)
+        swept = upkeep.sweep(self.queue, every_s=self._sweep_s / 2)
         metrics.SWEPT.add(self.queue.name, amount=len(swept))
 
     def _renew(self, jobs: Sequence[Job]) -> None:

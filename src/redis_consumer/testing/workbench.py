@@ -22,7 +22,7 @@ from redis_consumer.consumers.registry import get_consumer_class, make_consumer
 from redis_consumer.consumers.zip_file import ZipFileConsumer
 from redis_consumer.job import EMPTY_FIELDS, Job
 from redis_consumer.models import ModelStore
-from redis_consumer.queue import timestamp
+from redis_consumer.queue import admin, timestamp
 from redis_consumer.serving import open_model_server
 from redis_consumer.storage import Storage
 from redis_consumer.testing.arguments import check_fields, checked_children
@@ -185,7 +185,7 @@ class Workbench:
 
     def cancel(self, job: Job) -> None:
         """Cancel a job, as `redis-consumer cancel` does."""
-        self.consumer.job_queue.cancel(job.id)
+        admin.cancel(self.consumer.job_queue, job.id)
 
     def _submit(self, uploaded: Uploaded, job_fields: Mapping[str, object]) -> str:
         """Write an input to the bucket and return the key of a job for it."""

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from redis_consumer import queue
+from redis_consumer.queue import OUTAGES_ALLOWED, upkeep
 from redis_consumer.settings import Settings
 from support.documents import DOCS, PAGES, extension
 
@@ -44,8 +44,8 @@ def test_the_defaults_on_the_page_are_all_that_matter() -> None:
 
 
 def test_numbers_of_the_queue_are_on_the_page() -> None:
-    assert f"have had no lease for {queue.ORPHAN_S:g} s" in TEXT
-    assert f"more than {('zero', 'one', 'two', 'three', 'four')[queue.OUTAGES_ALLOWED]} outages" in TEXT
+    assert f"have had no lease for {upkeep.ORPHAN_S:g} s" in TEXT
+    assert f"more than {('zero', 'one', 'two', 'three', 'four')[OUTAGES_ALLOWED]} outages" in TEXT
 
 
 def test_a_name_reads_as_a_sentence() -> None:

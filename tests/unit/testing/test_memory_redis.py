@@ -10,8 +10,8 @@ import pytest
 from fakeredis import FakeRedis, FakeServer
 
 from redis_consumer.errors import JobCancelled, LeaseLost, SettingsError
-from redis_consumer.family import Family
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, admin, upkeep
+from redis_consumer.queue.child_jobs import ChildJobs
 from redis_consumer.redis import RedisClient
 from redis_consumer.testing.memory_redis import MemoryRedis
 
@@ -19,7 +19,7 @@ from redis_consumer.testing.memory_redis import MemoryRedis
 def story(redis: Any, name: str = "caf\udce9.zip") -> list[object]:
     """All that a job and its child can live through; what was seen of it."""
     queue, children = JobQueue(redis, "zip", "pod-1"), JobQueue(redis, "predict", "pod-1")
-    seen: list[object] = [queue.register(), queue.claim()]
+    seen: list[object] = [upkeep.register(queue), queue.claim()]
     redis.hset("zip:ä.zip:1", mapping={"status": "new", "original_name": name})
     redis.lpush("zip", "zip:ä.zip:1")
     job = queue.claim()
@@ -29,9 +29,9 @@ def story(redis: Any, name: str = "caf\udce9.zip") -> list[object]:
     job = queue.claim()
     assert job is not None
     queue.update(job, {"status": "started"})
-    family = Family(queue, job)
-    family.stage([("predict:a:1", {"status": "new"}), ("predict:b:1", {"status": "new"})])
-    family.fan_out("gather", {})
+    child_jobs = ChildJobs(queue, job)
+    child_jobs.write_children([("predict:a:1", {"status": "new"}), ("predict:b:1", {"status": "new"})])
+    child_jobs.fan_out("gather", {})
     for end in ("done", "failed"):
         child = children.claim()
         assert child is not None
@@ -40,15 +40,20 @@ def story(redis: Any, name: str = "caf\udce9.zip") -> list[object]:
         children.complete(child, {"status": end}, is_success=end == "done")
     job = queue.claim()
     assert job is not None
-    seen += [(child.id, child.status) for child in Family(queue, job).children()]
-    seen.append(queue.cancel(job.id))
+    seen += [(child.id, child.status) for child in ChildJobs(queue, job).children()]
+    seen.append(admin.cancel(queue, job.id))
     with pytest.raises(JobCancelled):
         queue.complete(job, {"status": "done"}, is_success=True)
     queue.complete(job, {"status": "failed"}, is_dead=True)
     with pytest.raises(LeaseLost):
         queue.update(job, {"status": "started"})
-    seen.append(queue.sweep())
-    seen += [queue.dead_letters(), queue.retry(job.id), queue.has_work(["zip"]), sorted(redis.hkeys(job.id))]
+    seen.append(upkeep.sweep(queue))
+    seen += [
+        admin.dead_letters(queue),
+        admin.retry(queue, job.id),
+        queue.has_work(["zip"]),
+        sorted(redis.hkeys(job.id)),
+    ]
     return seen
 
 

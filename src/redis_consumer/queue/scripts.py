@@ -16,8 +16,10 @@ from redis import exceptions
 from redis_consumer.errors import SettingsError
 from redis_consumer.redis import RedisClient
 
-#: Scripts that call functions of ``lua/family.lua``.
-_WITH_FAMILY = frozenset({"cancel", "children", "claim", "complete", "fan_out", "retry", "stage", "sweep", "update"})
+#: Scripts that call functions of ``lua/child_jobs.lua``.
+_WITH_CHILD_JOBS = frozenset(
+    {"cancel", "claim", "complete", "fan_out", "read_children", "retry", "sweep", "update", "write_children"}
+)
 
 
 def script_call(name: str, keys: list[str], arguments: list[str]) -> Call:
@@ -40,7 +42,7 @@ def text_of(value: object) -> str:
 @cache
 def _script(name: str) -> Script:
     folder = Path(__file__).parent / "lua"
-    before = ["checks", "family"] if name in _WITH_FAMILY else ["checks"]
+    before = ["checks", "child_jobs"] if name in _WITH_CHILD_JOBS else ["checks"]
     return Script(*(folder / f"{each}.lua" for each in (*before, name)))
 
 

@@ -1,45 +1,33 @@
-"""Changes the state of jobs in Redis, each change by one script (``lua/``).
+"""Claims and settles jobs in Redis, with one script (``lua/``) for each change of state.
 
-The lists and hashes are those of the contract (sections 1.1 to 1.4), so that foreign producers, workers, the
-janitor and the autoscaler see what they always saw. Our own keys besides them: `redis_consumer.keys`.
-`redis_consumer.family` has what a parent job does with its children.
+The lists and hashes are those of the contract (sections 1.1 to 1.4). Producers, workers, the janitor and the autoscaler
+of other software use the same ones. `redis_consumer.keys` lists the package's own keys.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 from redis_consumer.errors import JobCancelled, LeaseLost
-from redis_consumer.job import Job, Leftover
+from redis_consumer.job import Job
 from redis_consumer.keys import own_key, own_keys
 from redis_consumer.logs import job_context
+from redis_consumer.queue.scripts import Call, flat, run_together, script_call, text_of
 from redis_consumer.redis import MAX_BLOCK_S
-from redis_consumer.scripts import Call, flat, run_together, script_call, text_of
 from redis_consumer.text import MAX_TEXT, cut
 
 logger = logging.getLogger(__name__)
 
 LEASE_S = 10.0
 MAX_ATTEMPTS = 5
-SWEEP_S = 5.0
-#: Seconds after which an entry without a lease counts as stranded: a claim takes milliseconds.
-ORPHAN_S = 5.0
 #: Outages that a job may be given back for while others succeed, before its attempts count.
 OUTAGES_ALLOWED = 3
-#: Jobs returned by one sweep at most, so that it never blocks Redis for long.
-SWEEP_LIMIT = 500
-#: Children that one sweep looks at.
-CHILDREN_LIMIT = 1000
 #: Seconds after which the objects of runs without a visible result are removed: a late one may still upload.
-LEFTOVER_S = 600.0
-LEFTOVERS_LIMIT = 100
-#: Minutes for which the number of completed jobs is kept.
-RATES_MIN = 60
+ORPHANED_RESULT_S = 600.0
 #: Seconds for which a replica may take to confirm.
 CONFIRM_S = 1.0
 #: Seconds for which the hashes of children last after the end of their parent.
@@ -90,12 +78,19 @@ class JobQueue:
         self.is_chained = False
         kinds = ("leases", "holders", "attempts", "given-back", "dead", "leftovers", "cancelled", "forgiven")
         self._claim_keys = [self.name, self.processing, *own_keys(self.name, *kinds, "processing")]
-        self._claim_limits = [self.worker, _ms(lease_s), str(max_attempts), _ms(LEFTOVER_S), str(result_ttl_s)]
-        #: Whether the last sweep found leases of which it can't say whether they have ended; see `sweep`.
+        self._claim_limits = [
+            self.worker,
+            milliseconds(lease_s),
+            str(max_attempts),
+            milliseconds(ORPHANED_RESULT_S),
+            str(result_ttl_s),
+        ]
+        #: Whether the last sweep found leases of which it can't say whether they have ended; see `upkeep.sweep`.
         self.has_doubts = False
+        #: Tells this process from another one that is registered under the same name.
+        self.token = uuid.uuid4().hex
         self._seems_empty = False
         self._claimed: list[Any] | None = None
-        self._token = uuid.uuid4().hex
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, worker={self.worker!r})"
@@ -210,7 +205,7 @@ class JobQueue:
             stamped.setdefault("finished_at", stamped["updated_at"])
         keys = self._keys_of(job, "leases", "attempts", "given-back", "dead", "completed", "rates", "leftovers")
         how = "done" if is_success else "dead" if is_dead else "failed"
-        limits = [_ms(LEFTOVER_S), str(self.child_expire_s), str(self.result_ttl_s)]
+        limits = [milliseconds(ORPHANED_RESULT_S), str(self.child_expire_s), str(self.result_ttl_s)]
         arguments = [self.holder(job), how, stamped["updated_at"], *limits, *flat(stamped)]
         call = script_call("complete", keys, arguments)
         if self.replicas:
@@ -222,7 +217,7 @@ class JobQueue:
             self.check(self.run(call), job)
 
     def _complete_confirmed(self, call: Call, job: Job) -> None:
-        wait = ("WAIT", self.replicas, _ms(CONFIRM_S))
+        wait = ("WAIT", self.replicas, milliseconds(CONFIRM_S))
         code, confirmed = run_together(self.redis, [call], wait)
         self.check(code, job)
         if int(confirmed) < self.replicas:
@@ -272,72 +267,16 @@ class JobQueue:
         running = list(jobs)
         kinds = ("leases", "holders", "workers", "processing")
         keys = [*map(self.key, kinds), self.processing, self.key("registrations"), *(job.id for job in running)]
-        arguments = [self.worker, _ms(self.lease_s), timestamp(), self._token, "", "", *map(self.holder, running)]
-        return list(self.run(script_call("renew", keys, arguments)))
-
-    def register(self) -> float:
-        """Say that this worker lives; give 0, or for how many seconds another one of its name is registered."""
-        keys = [self.key("workers"), self.key("processing"), self.processing]
-        keys += [self.key("registrations"), self.key("orphans")]
-        return int(self.run(script_call("register", keys, [self.worker, _ms(self.lease_s), self._token]))) / 1000
-
-    def unregister(self) -> None:
-        """Say that this worker ends, so that another of its name may start at once."""
-        # Another one may have the name by now, where this one was frozen.
-        if (self.redis.hget(self.key("registrations"), self.worker) or "").partition(" ")[0] == self._token:
-            self.redis.zrem(self.key("workers"), self.worker)
-            self.redis.hdel(self.key("registrations"), self.worker)
-
-    def sweep(self, *, every_s: float = SWEEP_S) -> list[str]:
-        """Return jobs whose lease ran out, and entries that have none, to the queue; say which.
-
-        Parents learn of children that ended unreported: by a worker that doesn't support child jobs, or by expiry.
-        Where the clock may have been set, workers get time to renew: `has_doubts` tells that `doubt_s` later more may
-        come back. For `every_s` seconds no other sweep of this queue does anything.
-        """
-        kinds = ("leases", "holders", "processing", "orphans", "sweep", "workers", "registrations", "rates")
-        keys = [self.name, *map(self.key, (*kinds, "attempts", "given-back", "forgiven", "dead", "waiting", "swept"))]
-        first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
-        limits = [_ms(every_s), _ms(ORPHAN_S), str(SWEEP_LIMIT)]
-        prefix = f"processing-{self.name}:"
-        arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT), _ms(self.lease_s), str(self.result_ttl_s)]
-        doubts, *reply = self.run(script_call("sweep", keys, arguments))
-        self.has_doubts = doubts > 0
-        for job_id, processing, attempt in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
-            worker = processing.removeprefix(prefix)
-            with job_context(job_id=job_id, attempt=int(attempt) if attempt else None, queue=self.name):
-                logger.warning("Swept job %s back to queue %s: its worker %s is gone", job_id, self.name, worker)
-        return list(reply[::3])
-
-    def leave(self, job: Job) -> None:
-        """Note that a run which lost its job may have left an object in the bucket."""
-        due_ms = round((time.time() + LEFTOVER_S) * 1000)
-        self.redis.zadd(self.key("leftovers"), {f"{job.attempt} {job.id}": due_ms})
-
-    def leftovers(self) -> list[Leftover]:
-        """Give runs whose objects may be removed now; the same ones again after some minutes, until `forget`."""
-        reply = self.run(script_call("leftovers", [self.key("leftovers")], [str(LEFTOVERS_LIMIT), _ms(LEFTOVER_S)]))
-        runs = zip(*(reply[number::4] for number in range(4)), strict=True)
-        return [
-            Leftover(Job(job_id, attempt=int(attempt)), visible, record) for attempt, job_id, visible, record in runs
+        arguments = [
+            self.worker,
+            milliseconds(self.lease_s),
+            timestamp(),
+            self.token,
+            "",
+            "",
+            *map(self.holder, running),
         ]
-
-    def forget(self, leftover: Leftover) -> None:
-        """Note that the objects of a run are removed."""
-        self.redis.zrem(self.key("leftovers"), f"{leftover.job.attempt} {leftover.job.id}")
-
-    def cancel(self, job_id: str) -> str:
-        """End a job that nobody wants any more; its children follow.
-
-        Returns:
-            ``cancelled`` (it waited), ``stopping`` (it runs until its next step), ``final`` (it has its result
-            already) or ``gone`` (there is no such job).
-        """
-        kinds = [self.key(kind) for kind in ("attempts", "given-back", "forgiven")]
-        keys = [self.name, self.key("holders"), self.key("cancelled"), job_id, *kinds]
-        reason = f"JobCancelled: job {job_id}: cancelled; submit it again if it was a mistake"
-        arguments = [timestamp(), self.worker, reason, str(self.child_expire_s), str(self.result_ttl_s)]
-        return str(self.run(script_call("cancel", keys, arguments)))
+        return list(self.run(script_call("renew", keys, arguments)))
 
     def has_work(self, names: Sequence[str]) -> bool:
         """Whether jobs wait in one of these queues; of several, also whether one that runs may bring some."""
@@ -345,25 +284,6 @@ class JobQueue:
             if self.redis.llen(name) or (len(names) > 1 and self.redis.exists(*own_keys(name, "holders", "waiting"))):
                 return True
         return False
-
-    def dead_letters(self, limit: int = -1) -> list[str]:
-        """Keys of the jobs that failed for a reason other than their input, the latest first."""
-        return [str(job_id) for job_id in self.redis.lrange(self.key("dead"), 0, limit if limit < 0 else limit - 1)]
-
-    def retry(self, job_id: str) -> bool:
-        """Put a dead letter back into the queue with all its attempts; False where it is none."""
-        kinds = [self.key(kind) for kind in ("attempts", "given-back", "forgiven")]
-        return bool(
-            self.run(script_call("retry", [self.key("dead"), self.name, job_id, *kinds], [timestamp(), self.worker]))
-        )
-
-    def drop(self, job_id: str) -> bool:
-        """Take a job off the dead letters; it stays failed. False where it is none."""
-        if not self.redis.lrem(self.key("dead"), -1, job_id):
-            return False
-        for kind in ("attempts", "forgiven"):
-            self.redis.hdel(self.key(kind), job_id)
-        return True
 
     def stamp(self, fields: Mapping[str, Any]) -> dict[str, str]:
         """Turn values into the texts that Redis holds (None becomes empty) and say when and by whom."""
@@ -396,5 +316,6 @@ class JobQueue:
         return call.script.run(self.redis, call.keys, call.arguments)
 
 
-def _ms(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """Give seconds as scripts take them."""
     return str(round(seconds * 1000))

@@ -10,8 +10,8 @@ import pytest
 
 from redis_consumer.consumers import TensorFlowServingConsumer
 from redis_consumer.consumers.base import Outcome
-from redis_consumer.job import Leftover
-from redis_consumer.queue import JobQueue
+from redis_consumer.job import OrphanedResult
+from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
 from support.queues import claimed, submit
@@ -48,7 +48,7 @@ def lose(queue: JobQueue, db: Any) -> None:
     """Let the lease of the running job end, and sweep it."""
     db.zadd(queue.key("leases"), dict.fromkeys(db.zrange(queue.key("leases"), 0, -1), 1))
     db.delete(queue.key("sweep"))
-    assert queue.sweep()
+    assert upkeep.sweep(queue)
 
 
 def make_due(db: Any) -> None:
@@ -105,40 +105,40 @@ def test_attempts_of_a_dead_letter_leave_nothing(redis_client: RedisClient, redi
 
 def test_they_are_left_until_late_runs_are_over(queue: JobQueue, redis_db: Any) -> None:
     submit(redis_db)
-    queue.leave(claimed(queue))
-    assert queue.leftovers() == []
+    upkeep.note_orphaned_result(queue, claimed(queue))
+    assert upkeep.orphaned_results(queue) == []
 
 
 def test_a_job_that_runs_again_keeps_what_it_has(queue: JobQueue, redis_db: Any) -> None:
     submit(redis_db)
-    queue.leave(claimed(queue))
+    upkeep.note_orphaned_result(queue, claimed(queue))
     make_due(redis_db)
-    assert queue.leftovers() == []
+    assert upkeep.orphaned_results(queue) == []
     assert redis_db.zcard(LEFTOVERS) == 1
 
 
 def test_a_job_that_is_gone_leaves_nothing(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db)
     job = claimed(queue)
-    queue.leave(job)
+    upkeep.note_orphaned_result(queue, job)
     redis_db.delete(job_id)
     make_due(redis_db)
-    [leftover] = queue.leftovers()
-    assert (leftover.job.id, leftover.job.attempt, leftover.visible) == (job_id, 1, "")
+    [orphan] = upkeep.orphaned_results(queue)
+    assert (orphan.job.id, orphan.job.attempt, orphan.visible) == (job_id, 1, "")
 
 
 def test_one_that_could_not_be_removed_comes_again_later(queue: JobQueue, redis_db: Any) -> None:
     job_id = submit(redis_db, status="done")
     redis_db.zadd(LEFTOVERS, {f"1 {job_id}": 1})
-    [leftover] = queue.leftovers()
-    assert queue.leftovers() == []
+    [orphan] = upkeep.orphaned_results(queue)
+    assert upkeep.orphaned_results(queue) == []
     make_due(redis_db)
-    assert queue.leftovers() == [leftover]
-    queue.forget(leftover)
+    assert upkeep.orphaned_results(queue) == [orphan]
+    upkeep.forget_orphaned_result(queue, orphan)
     assert not redis_db.exists(LEFTOVERS)
 
 
 def test_a_bucket_that_cannot_delete_is_left_alone(redis_client: RedisClient, queue: JobQueue, redis_db: Any) -> None:
     consumer = Saving(redis_client, object(), "predict", name="pod-1")
     submit(redis_db)
-    consumer.discard(Leftover(claimed(queue), ""))
+    consumer.discard(OrphanedResult(claimed(queue), ""))

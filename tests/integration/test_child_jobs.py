@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from redis_consumer.errors import JobCancelled, LeaseLost, RedisUnavailable
-from redis_consumer.family import MAX_LIST_BYTES, Family, child_key
 from redis_consumer.job import Job
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, admin, upkeep
+from redis_consumer.queue.child_jobs import MAX_LIST_BYTES, ChildJobs, child_key
 from redis_consumer.redis import RedisClient
 from support.queues import claimed, submit
 
@@ -27,19 +27,19 @@ def images(redis_client: RedisClient) -> JobQueue:
     return JobQueue(redis_client, "images", "pod-2")
 
 
-def stage(queue: JobQueue, job: Job, count: int, to: str = "images") -> Family:
-    family = Family(queue, job)
+def stage(queue: JobQueue, job: Job, count: int, to: str = "images") -> ChildJobs:
+    child_jobs = ChildJobs(queue, job)
     keys = [child_key(job, to, f"{index}.tif", index) for index in range(count)]
     if count:
-        family.stage([(key, {"status": "new", "input_file_name": "x"}) for key in keys])
-    return family
+        child_jobs.write_children([(key, {"status": "new", "input_file_name": "x"}) for key in keys])
+    return child_jobs
 
 
 def divide(queue: JobQueue, job: Job, count: int, to: str = "images") -> list[str]:
     """Fan a claimed job out; give the keys of the children."""
-    family = stage(queue, job, count, to)
-    family.fan_out("gather", {})
-    return [child.id for child in family.children()]
+    child_jobs = stage(queue, job, count, to)
+    child_jobs.fan_out("gather", {})
+    return [child.id for child in child_jobs.children()]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def end(queue: JobQueue, status: str = "done", **fields: Any) -> str:
 
 def sweep(queue: JobQueue, db: Any) -> None:
     db.delete(queue.key("sweep"))
-    queue.sweep()
+    upkeep.sweep(queue)
 
 
 def own_keys(db: Any) -> list[str]:
@@ -98,7 +98,7 @@ def test_the_last_child_brings_the_parent_back(
     end(images, ends[1])
     job = claimed(zips)
     assert (job.id, job.get("next_phase"), job.get("status")) == (PARENT, "gather", "waiting")
-    assert sorted(child.status for child in Family(zips, job).children()) == sorted(ends)
+    assert sorted(child.status for child in ChildJobs(zips, job).children()) == sorted(ends)
 
 
 def test_a_parent_that_comes_back_is_the_next_in_line(
@@ -182,20 +182,20 @@ def test_each_phase_has_all_its_attempts(fanned: Fanned, zips: JobQueue, images:
 
 def test_a_repeated_fan_out_is_carried_out_once(redis_db: Any, zips: JobQueue) -> None:
     submit(redis_db, "a", "zips")
-    family = stage(zips, claimed(zips), 2)
-    family.fan_out("gather", {})
-    family.fan_out("gather", {})
+    child_jobs = stage(zips, claimed(zips), 2)
+    child_jobs.fan_out("gather", {})
+    child_jobs.fan_out("gather", {})
     assert redis_db.llen("images") == 2
 
 
 def test_repeated_staging_is_carried_out_once(redis_db: Any, zips: JobQueue) -> None:
     submit(redis_db, "a", "zips")
     job = claimed(zips)
-    family = stage(zips, job, 2)
+    child_jobs = stage(zips, job, 2)
     for _ in range(2):
-        family._staged = 2  # the reply of the first call was lost
-        family.stage([("images:c:3", {"status": "new"})])
-    family.fan_out("gather", {})
+        child_jobs._written = 2  # the reply of the first call was lost
+        child_jobs.write_children([("images:c:3", {"status": "new"})])
+    child_jobs.fan_out("gather", {})
     assert redis_db.llen("images") == 3
 
 
@@ -215,20 +215,20 @@ def test_who_lost_the_parent_changes_no_child(redis_db: Any, zips: JobQueue) -> 
     late = claimed(zips)
     zips.give_back(late, is_crash=True)
     divide(zips, claimed(zips), 2)
-    family = Family(zips, late)
+    child_jobs = ChildJobs(zips, late)
     with pytest.raises(LeaseLost):
-        family.stage([(redis_db.lindex("images", 0), {"status": "odd"})])
+        child_jobs.write_children([(redis_db.lindex("images", 0), {"status": "odd"})])
     with pytest.raises(LeaseLost):
-        family.fan_out("gather", {})
+        child_jobs.fan_out("gather", {})
     assert {redis_db.hget(key, "status") for key in redis_db.keys("images:*")} == {"new"}
 
 
 def test_lost_staged_children_are_noticed(redis_db: Any, zips: JobQueue) -> None:
     submit(redis_db, "a", "zips")
-    family = stage(zips, claimed(zips), 2)
+    child_jobs = stage(zips, claimed(zips), 2)
     redis_db.delete(f"redis-consumer:staged:{PARENT}")
     with pytest.raises(RedisUnavailable, match="missing"):
-        family.fan_out("gather", {})
+        child_jobs.fan_out("gather", {})
 
 
 def test_a_failed_first_phase_leaves_no_children(redis_db: Any, zips: JobQueue) -> None:
@@ -255,7 +255,7 @@ def test_a_dead_letter_child_counts_as_failed(
 
 def test_a_cancelled_child_counts_as_failed(fanned: Fanned, zips: JobQueue, images: JobQueue) -> None:
     (key,) = fanned(1)
-    assert images.cancel(key) == "cancelled"
+    assert admin.cancel(images, key) == "cancelled"
     assert claimed(zips).id == PARENT
 
 
@@ -271,7 +271,7 @@ def test_expired_children_count_as_failed_at_the_next_sweep(
     assert images.claim() is None
     sweep(zips, redis_db)
     job = claimed(zips)
-    assert [child.status for child in Family(zips, job).children()] == ["done"] * (3 - expired) + [""] * expired
+    assert [child.status for child in ChildJobs(zips, job).children()] == ["done"] * (3 - expired) + [""] * expired
 
 
 @pytest.mark.parametrize("status", ["done", "failed"])
@@ -295,7 +295,7 @@ def test_a_parent_whose_family_was_deleted_before_its_children_ended_comes_back(
     sweep(zips, redis_db)
     job = claimed(zips)
     assert (job.id, job.get("next_phase")) == (PARENT, "gather")
-    assert [child.status for child in Family(zips, job).children()] == ["done", "done"]
+    assert [child.status for child in ChildJobs(zips, job).children()] == ["done", "done"]
 
 
 def test_a_large_family_is_swept_some_at_a_time(fanned: Fanned, zips: JobQueue, redis_db: Any) -> None:
@@ -326,7 +326,7 @@ def test_cancelling_a_waiting_parent_reaches_waiting_and_running_children(
 ) -> None:
     keys = fanned(3)
     running = claimed(images)
-    assert zips.cancel(PARENT) == "cancelled"
+    assert admin.cancel(zips, PARENT) == "cancelled"
     with pytest.raises(JobCancelled):
         images.update(running, {"status": "started"})
     with pytest.raises(JobCancelled):
@@ -392,7 +392,7 @@ def test_cancelling_reaches_grandchildren(
     submit(redis_db, "a", "zips")
     divide(zips, claimed(zips), 1, to="middle")
     divide(middle, claimed(middle), 2)
-    zips.cancel(PARENT)
+    admin.cancel(zips, PARENT)
     while redis_db.llen("images") or redis_db.llen("middle"):
         assert images.claim() is None
         assert middle.claim() is None
@@ -412,7 +412,7 @@ def test_a_copied_parent_field_means_nothing(fanned: Fanned, zips: JobQueue, ima
     fanned(1)
     copy = submit(redis_db, "copy", "images", parent=PARENT)
     redis_db.lmove("images", "images", "LEFT", "RIGHT")
-    zips.cancel(PARENT)
+    admin.cancel(zips, PARENT)
     assert end(images) == copy
     assert images.claim() is None
 
@@ -451,7 +451,7 @@ def test_a_retried_child_is_waited_for_again(fanned: Fanned, zips: JobQueue, ima
     fanned(2)
     dead = claimed(images)
     images.complete(dead, {"status": "failed", "reason": "bug"}, is_dead=True)
-    assert images.retry(dead.id)
+    assert admin.retry(images, dead.id)
     end(images)
     assert not redis_db.exists("zips")
     end(images)
@@ -466,7 +466,7 @@ def test_a_child_retried_after_its_parent_runs_by_itself(
     dead = claimed(images)
     images.complete(dead, {"status": "failed", "reason": "bug"}, is_dead=True)
     end(zips)
-    assert images.retry(dead.id)
+    assert admin.retry(images, dead.id)
     assert end(images) == dead.id
 
 
@@ -476,10 +476,10 @@ def test_a_retried_parent_goes_on_with_its_second_phase(
     (key,) = fanned(1)
     end(images)
     zips.complete(claimed(zips), {"status": "failed", "reason": "bug"}, is_dead=True)
-    assert zips.retry(PARENT)
+    assert admin.retry(zips, PARENT)
     job = claimed(zips)
     assert job.get("next_phase") == "gather"
-    assert [child.id for child in Family(zips, job).children()] == [key]
+    assert [child.id for child in ChildJobs(zips, job).children()] == [key]
 
 
 def test_a_retried_parent_whose_family_is_forgotten_begins_anew(
@@ -489,7 +489,7 @@ def test_a_retried_parent_whose_family_is_forgotten_begins_anew(
     end(images)
     zips.complete(claimed(zips), {"status": "failed", "reason": "bug"}, is_dead=True)
     redis_db.delete(f"redis-consumer:family:{PARENT}")
-    assert zips.retry(PARENT)
+    assert admin.retry(zips, PARENT)
     assert claimed(zips).get("next_phase") == ""
 
 
@@ -511,13 +511,13 @@ def test_a_parent_of_an_older_worker_is_adopted(zips: JobQueue, images: JobQueue
         end(images)
     submit(redis_db, "a", "zips", children=",".join(keys))
     redis_db.hset(PARENT, "status", "waiting")
-    Family(zips, claimed(zips)).adopt("gather", {})
+    ChildJobs(zips, claimed(zips)).adopt("gather", {})
     assert redis_db.llen("images") == 2 - finished
     assert redis_db.hget(PARENT, "progress") == str(50 * finished)
     for _ in range(2 - finished):
         end(images)
     job = claimed(zips)
-    assert [child.id for child in Family(zips, job).children()] == keys
+    assert [child.id for child in ChildJobs(zips, job).children()] == keys
 
 
 def test_the_parents_hash_stays_small_with_many_children(fanned: Fanned, redis_db: Any) -> None:

@@ -1,4 +1,4 @@
-"""Divides a job into child jobs and reads their results, with one script for each step; see ``lua/family.lua``."""
+"""Divides a job into child jobs and reads their results, with one script for each step; see ``lua/child_jobs.lua``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
-from redis_consumer.scripts import flat, script_call
+from redis_consumer.queue.scripts import flat, script_call
 from redis_consumer.text import in_utf8
 
 #: Field of a parent with the method that continues the job when its children have ended.
@@ -44,7 +44,7 @@ def child_key(parent: Job, queue: str, name: str, index: int) -> str:
     return f"{queue}:{shown}:{digest}"
 
 
-class Family:
+class ChildJobs:
     """The children of one running job.
 
     All methods raise `LeaseLost` if this worker no longer holds the job, and `JobCancelled` if the job or its own
@@ -58,21 +58,21 @@ class Family:
     def __init__(self, queue: JobQueue, parent: Job) -> None:
         self.queue = queue
         self.parent = parent
-        self._staged = 0
+        self._written = 0
 
-    def stage(self, children: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    def write_children(self, children: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Write hashes of children that aren't in their queues yet. Those of an earlier run are removed first.
 
         Args:
             children: key and fields of each, in order; see `child_key`.
         """
         keys = [self.queue.key("holders"), self.queue.key("cancelled"), self.parent.id]
-        arguments = [self.queue.holder(self.parent), str(self._staged), str(CHILD_LIFE_S)]
+        arguments = [self.queue.holder(self.parent), str(self._written), str(CHILD_LIFE_S)]
         for key, fields in children:
             texts = flat(self.queue.stamp(fields))
             arguments += [key, str(len(texts)), *texts]
-        self._check(self.queue.run(script_call("stage", keys, arguments)))
-        self._staged += len(children)
+        self._check(self.queue.run(script_call("write_children", keys, arguments)))
+        self._written += len(children)
 
     def fan_out(self, then: str, fields: Mapping[str, Any], *, share: int = 100) -> None:
         """Push the staged children into their queues and let the parent wait for them. This ends the claim.
@@ -82,7 +82,7 @@ class Family:
             fields: fields to write to the parent.
             share: percentage of the parent's progress that the children make up.
         """
-        self._wait(str(self._staged), then, fields, share)
+        self._wait(str(self._written), then, fields, share)
 
     def adopt(self, then: str, fields: Mapping[str, Any]) -> None:
         """Let the parent wait for the children of its field ``children``, which an older worker has pushed."""
@@ -102,7 +102,7 @@ class Family:
         """Give all children in order, read in batches. A child whose hash is gone has no fields."""
         for start in range(0, 1 << 31, CHUNK):
             arguments = [str(start), str(CHUNK)]
-            rows = self.queue.run(script_call("children", [self.parent.id], arguments))
+            rows = self.queue.run(script_call("read_children", [self.parent.id], arguments))
             for key, *texts in rows:
                 yield Job(key, dict(zip(texts[::2], texts[1::2], strict=True)))
             if len(rows) < CHUNK:

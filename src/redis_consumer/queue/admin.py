@@ -1,0 +1,46 @@
+"""Cancels jobs, retries or drops dead letters, and removes jobs that have ended."""
+
+from __future__ import annotations
+
+from redis_consumer.queue.job_queue import JobQueue, timestamp
+from redis_consumer.queue.scripts import script_call
+
+
+def cancel(queue: JobQueue, job_id: str) -> str:
+    """End a job that nobody wants any more, and its children.
+
+    Returns:
+        ``cancelled`` (it waited), ``stopping`` (it runs until its next step), ``final`` (it has its result
+        already) or ``gone`` (there is no such job).
+    """
+    kinds = [queue.key(kind) for kind in ("attempts", "given-back", "forgiven")]
+    keys = [queue.name, queue.key("holders"), queue.key("cancelled"), job_id, *kinds]
+    reason = f"JobCancelled: job {job_id}: cancelled; submit it again if it was a mistake"
+    arguments = [timestamp(), queue.worker, reason, str(queue.child_expire_s), str(queue.result_ttl_s)]
+    return str(queue.run(script_call("cancel", keys, arguments)))
+
+
+def dead_letters(queue: JobQueue, limit: int = -1) -> list[str]:
+    """Give the keys of jobs that failed for a reason other than their input, the latest first."""
+    return [str(job_id) for job_id in queue.redis.lrange(queue.key("dead"), 0, limit if limit < 0 else limit - 1)]
+
+
+def retry(queue: JobQueue, job_id: str) -> bool:
+    """Return a dead letter to its queue with all its attempts. Return False if it isn't a dead letter."""
+    keys = [queue.key("dead"), queue.name, job_id, *map(queue.key, ("attempts", "given-back", "forgiven"))]
+    return bool(queue.run(script_call("retry", keys, [timestamp(), queue.worker])))
+
+
+def drop(queue: JobQueue, job_id: str) -> bool:
+    """Remove a job from the dead letters; it stays failed. Return False if it isn't a dead letter."""
+    if not queue.redis.lrem(queue.key("dead"), -1, job_id):
+        return False
+    for kind in ("attempts", "forgiven"):
+        queue.redis.hdel(queue.key(kind), job_id)
+    return True
+
+
+def forget(queue: JobQueue, job_id: str, updated_at: str) -> bool:
+    """Remove the hash and the dead letter of an ended job. Return False if it has changed since `updated_at`."""
+    kinds = map(queue.key, ("dead", "attempts", "given-back", "forgiven", "holders"))
+    return bool(queue.run(script_call("forget", [job_id, *kinds], [updated_at])))

@@ -1,0 +1,92 @@
+"""Registers workers, returns jobs of dead workers to their queue, and lists results that no job names."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime, timedelta, timezone
+
+from redis_consumer.job import Job, OrphanedResult
+from redis_consumer.logs import job_context
+from redis_consumer.queue.job_queue import ORPHANED_RESULT_S, JobQueue, milliseconds
+from redis_consumer.queue.scripts import script_call
+
+logger = logging.getLogger(__name__)
+
+SWEEP_S = 5.0
+#: Seconds after which an entry without a lease counts as stranded: a claim takes milliseconds.
+ORPHAN_S = 5.0
+#: Jobs returned by one sweep at most, so that it never blocks Redis for long.
+SWEEP_LIMIT = 500
+#: Children that one sweep checks.
+CHILDREN_LIMIT = 1000
+ORPHANED_RESULTS_LIMIT = 100
+#: Minutes for which the number of completed jobs is kept.
+RATES_MIN = 60
+
+
+def register(queue: JobQueue) -> float:
+    """Register the worker's name. Return 0, or for how many seconds another worker still holds it."""
+    keys = [queue.key("workers"), queue.key("processing"), queue.processing]
+    keys += [queue.key("registrations"), queue.key("orphans")]
+    arguments = [queue.worker, milliseconds(queue.lease_s), queue.token]
+    return int(queue.run(script_call("register", keys, arguments))) / 1000
+
+
+def unregister(queue: JobQueue) -> None:
+    """Free the worker's name, so that another worker can start under it at once."""
+    # If this process was frozen, another one may hold the name by now.
+    if (queue.redis.hget(queue.key("registrations"), queue.worker) or "").partition(" ")[0] == queue.token:
+        queue.redis.zrem(queue.key("workers"), queue.worker)
+        queue.redis.hdel(queue.key("registrations"), queue.worker)
+
+
+def sweep(queue: JobQueue, *, every_s: float = SWEEP_S) -> list[str]:
+    """Return jobs whose lease ran out, and entries without a lease, to their queue.
+
+    Parents learn of children that ended unreported: by a worker that doesn't support child jobs, or by expiry. If the
+    clock may have been set, workers first get time to renew: `JobQueue.has_doubts` then says that more jobs may be
+    returned `JobQueue.doubt_s` later.
+
+    Args:
+        queue: the queue.
+        every_s: seconds for which no other sweep of this queue does anything.
+
+    Returns:
+        Keys of the returned jobs.
+    """
+    kinds = ("leases", "holders", "processing", "orphans", "sweep", "workers", "registrations", "rates")
+    keys = [queue.name, *map(queue.key, (*kinds, "attempts", "given-back", "forgiven", "dead", "waiting", "swept"))]
+    first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
+    limits = [milliseconds(every_s), milliseconds(ORPHAN_S), str(SWEEP_LIMIT)]
+    prefix = f"processing-{queue.name}:"
+    lease_ms = milliseconds(queue.lease_s)
+    arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT), lease_ms, str(queue.result_ttl_s)]
+    doubts, *reply = queue.run(script_call("sweep", keys, arguments))
+    queue.has_doubts = doubts > 0
+    for job_id, processing, attempt in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
+        worker = processing.removeprefix(prefix)
+        with job_context(job_id=job_id, attempt=int(attempt) if attempt else None, queue=queue.name):
+            logger.warning("Swept job %s back to queue %s: its worker %s is gone", job_id, queue.name, worker)
+    return list(reply[::3])
+
+
+def note_orphaned_result(queue: JobQueue, job: Job) -> None:
+    """Note that a run which lost its job may have uploaded an object."""
+    due_ms = round((time.time() + ORPHANED_RESULT_S) * 1000)
+    queue.redis.zadd(queue.key("leftovers"), {f"{job.attempt} {job.id}": due_ms})
+
+
+def orphaned_results(queue: JobQueue) -> list[OrphanedResult]:
+    """Give runs whose objects can be removed now. Each is given again after some minutes, until it is forgotten."""
+    limits = [str(ORPHANED_RESULTS_LIMIT), milliseconds(ORPHANED_RESULT_S)]
+    reply = queue.run(script_call("orphaned_results", [queue.key("leftovers")], limits))
+    runs = zip(*(reply[number::4] for number in range(4)), strict=True)
+    return [
+        OrphanedResult(Job(job_id, attempt=int(attempt)), visible, record) for attempt, job_id, visible, record in runs
+    ]
+
+
+def forget_orphaned_result(queue: JobQueue, orphan: OrphanedResult) -> None:
+    """Note that the objects of a run are removed."""
+    queue.redis.zrem(queue.key("leftovers"), f"{orphan.job.attempt} {orphan.job.id}")
