@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.chaos_ledger import Ledger
 from redis_consumer.consumers import TensorFlowServingConsumer
-from redis_consumer.consumers.base import Outcome
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job, JobStatus
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from benchmarks.chaos_consumer import LEDGER_VARIABLE
 from benchmarks.chaos_ledger import Ledger
 from redis_consumer.consumers import Child, Consumer, ImageFileConsumer, TrackingConsumer, ZipFileConsumer
-from redis_consumer.consumers.base import Outcome
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.job import Job
 
 T = TypeVar("T")

@@ -13,9 +13,10 @@ from types import FrameType
 from typing import Protocol
 
 from redis_consumer import machine
-from redis_consumer.consumers.account import announce
-from redis_consumer.consumers.base import Consumer, Interrupted, Outcome
+from redis_consumer.consumers.base import Consumer
+from redis_consumer.consumers.claimed_job import Interrupted, Outcome
 from redis_consumer.consumers.reasons import describe
+from redis_consumer.consumers.telemetry import announce
 from redis_consumer.errors import ConsumerError, LeaseLost, RedisUnavailable
 from redis_consumer.job import Job
 
@@ -118,7 +119,7 @@ class Worker:
         self.consumer.job_queue.is_chained = True
         announce(self.consumer.job_queue.name, type(self.consumer).__name__)
         try:
-            self.consumer.warm_up()
+            self.consumer._warm_up()
             self.supervisor.wait_for_start(type(self.consumer).__name__)
             if hasattr(self.consumer.redis, "note_served"):
                 self.consumer.redis.note_served()
@@ -178,7 +179,7 @@ class Worker:
         with contextlib.suppress(LeaseLost):
             self.consumer.job_queue.release()
         try:
-            self.consumer.clean_up()
+            self.consumer._clean_up()
         except RedisUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - what a plug-in's `discard` raises ends no slot
@@ -194,7 +195,7 @@ class Worker:
             self.supervisor.pause("")
         if self._jobs_since_rest >= (REST_EVERY if job is not None else 1):
             self._jobs_since_rest = 0
-            self.consumer.rest()
+            self.consumer._rest()
         if job is None and self.is_burst and not queue.has_work(self.served):
             self._stopping.set()
         if job is not None and self._stopping.is_set():
@@ -224,7 +225,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 machine.check()
-                self.consumer.check_dependencies()
+                self.consumer._check_dependencies()
             except ConsumerError as error:
                 logger.warning("Claiming nothing: %s", error)
                 self.supervisor.pause(describe(error))

@@ -18,8 +18,9 @@ import tifffile
 
 from redis_consumer import wanted
 from redis_consumer.archives import iter_image_archive, iter_members
-from redis_consumer.consumers import running
-from redis_consumer.consumers.base import Consumer, Outcome
+from redis_consumer.consumers import claimed_job
+from redis_consumer.consumers.base import Consumer
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.consumers.image import ImageFileConsumer
 from redis_consumer.errors import JobCancelled
 from redis_consumer.images import read_image
@@ -95,7 +96,7 @@ def ended_by_cancel(consumer: Consumer, begun: threading.Event, redis_db: Any, *
 
 @pytest.fixture(autouse=True)
 def _is_asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(claimed_job, "PROGRESS_S", 0.0)
     monkeypatch.setattr(wanted, "EVERY_S", 0.05)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from redis_consumer.consumers import Consumer
-from redis_consumer.consumers.base import Interrupted, Outcome
+from redis_consumer.consumers.claimed_job import Interrupted, Outcome
 from redis_consumer.consumers.reasons import reason_of
 from redis_consumer.errors import InvalidImage, ModelServerUnavailable, SettingsError
 from redis_consumer.queue import admin

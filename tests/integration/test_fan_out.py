@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from redis_consumer.consumers import Child, Consumer, running, second_phase
-from redis_consumer.consumers.base import Interrupted, Outcome
+from redis_consumer.consumers import Child, Consumer, claimed_job, second_phase
+from redis_consumer.consumers.claimed_job import Interrupted, Outcome
 from redis_consumer.consumers.fan_out import inherited, reason_of_child
 from redis_consumer.consumers.in_flight import AT_ONCE
 from redis_consumer.errors import InvalidImage, StorageUnavailable
@@ -182,7 +182,7 @@ def test_a_job_that_is_cancelled_while_it_makes_children_stops_there(
                 admin.cancel(self.job_queue, job.id)
                 yield child
 
-    monkeypatch.setattr(running, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(claimed_job, "PROGRESS_S", 0.0)
     submit(" ".join(f"w{number}" for number in range(90)))
     run(make(Watched, "movies"))
     assert redis_db.hget(PARENT, "reason").startswith("JobCancelled: ")
@@ -222,7 +222,7 @@ def test_only_a_marked_method_can_be_named(make: Make, submit: Submit, redis_db:
         assert redis_db.hget(PARENT, "reason").startswith(f"InvalidJob: field next_phase: {name!r} is no second phase")
 
 
-@pytest.mark.parametrize("then", ["joni", "clean_up", ""])
+@pytest.mark.parametrize("then", ["joni", "close", ""])
 def test_a_consumer_that_names_no_phase_of_its_own_is_told(
     make: Make, submit: Submit, redis_db: Any, then: str
 ) -> None:

@@ -208,7 +208,7 @@ def test_closing_gives_back_what_was_opened(
     monkeypatch.setenv("MODEL_SERVER", "onnx://")
     consumer = ImageFileConsumer(redis_client, Storage(tmp_path.as_uri()), "predict")
     consumer.prepare()
-    consumer.check_dependencies()
+    consumer._check_dependencies()
     consumer.close()
 
 

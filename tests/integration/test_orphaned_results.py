@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from redis_consumer.consumers import TensorFlowServingConsumer
-from redis_consumer.consumers.base import Outcome
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.job import OrphanedResult
 from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
@@ -75,22 +75,22 @@ def test_the_zip_of_a_late_run_goes_and_the_visible_one_stays(
     visible = redis_db.hget(job_id, "output_file_name")
     assert len(objects(consumer)) == 2
     make_due(redis_db)
-    consumer.clean_up()
+    consumer._clean_up()
     assert objects(consumer) == [visible]
     assert not redis_db.exists(LEFTOVERS)
 
 
 def test_the_zip_of_a_run_that_was_killed_goes(consumer: Saving, queue: JobQueue, redis_db: Any) -> None:
     submit(redis_db)
-    consumer.job = claimed(consumer.job_queue)
+    consumer._hold(claimed(consumer.job_queue))
     consumer.save_output(np.zeros((4, 4, 1), np.float32), "cells")
     consumer.save_output(np.zeros((4, 4, 1), np.float32), "more")
-    consumer.job = None
+    consumer._hold(None)
     lose(queue, redis_db)
     queue.complete(claimed(queue), {"status": "done"}, is_success=True)
     assert len(objects(consumer)) == 2
     make_due(redis_db)
-    consumer.clean_up()
+    consumer._clean_up()
     assert objects(consumer) == []
 
 

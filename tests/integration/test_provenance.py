@@ -19,7 +19,7 @@ from fixtures_serving import serve_models
 from fixtures_storage import BucketForTests
 from redis_consumer import settings
 from redis_consumer.consumers import provenance
-from redis_consumer.consumers.base import Outcome
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.errors import ModelServerUnavailable
 from redis_consumer.models.store import PACKAGED
 from redis_consumer.queue import upkeep
@@ -220,7 +220,7 @@ def test_a_record_that_can_not_be_made_costs_no_result(
     site = make_site()
     put_crop(site.storage, tmp_path)
     site.consumer()
-    monkeypatch.setattr(provenance, "_inputs", lambda notes: {1, 2})
+    monkeypatch.setattr(provenance.Provenance, "_inputs", lambda *_: {1, 2})
     after = site.run()
     assert (after["status"], after.get("provenance_file_name")) == ("done", None)
 
@@ -260,7 +260,7 @@ def test_an_archive_without_a_result_of_any_image_keeps_its_record_with_its_tabl
     assert [each["status"] for each in site.record(after)["children"]] == ["failed"]
     leftovers = "redis-consumer:leftovers:predict-zip"
     site.db.zadd(leftovers, dict.fromkeys(site.db.zrange(leftovers, 0, -1), 1))
-    consumer.clean_up()
+    consumer._clean_up()
     assert site.storage.exists(after["output_file_name"])
     assert site.storage.exists(after["provenance_file_name"])
 
@@ -271,11 +271,9 @@ def test_the_record_of_a_late_run_goes_and_the_visible_one_stays(make_site: Make
     consumer: Any = site.consumer()
     site.db.hset("predict:a.tif:1", mapping={"status": "new", "input_file_name": IMAGE, "model_name": MODEL})
     site.db.lpush("predict", "predict:a.tif:1")
-    consumer.job = claimed(consumer.job_queue)
-    consumer.provenance.begin(consumer.job)
+    consumer._hold(claimed(consumer.job_queue))
     consumer.save_output(np.zeros((4, 4, 1), np.float32), "cells")
-    consumer.provenance.end()
-    consumer.job = None
+    consumer._hold(None)
     _lose(consumer, site.db)
     winner = claimed(consumer.job_queue)
     assert consumer.run(winner) is Outcome.SETTLED
@@ -283,7 +281,7 @@ def test_the_record_of_a_late_run_goes_and_the_visible_one_stays(make_site: Make
     upkeep.note_orphaned_result(consumer.job_queue, winner)  # as one that didn't hear of its success
     leftovers = "redis-consumer:leftovers:predict"
     site.db.zadd(leftovers, dict.fromkeys(site.db.zrange(leftovers, 0, -1), 1))
-    consumer.clean_up()
+    consumer._clean_up()
     assert _records(site) == [site.db.hget("predict:a.tif:1", "provenance_file_name")]
 
 

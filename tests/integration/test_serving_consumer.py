@@ -277,10 +277,10 @@ def test_models_are_loaded_before_the_first_job_where_the_settings_say_so(
     asked: list[str] = []
     monkeypatch.setattr(consumer.model_server, "metadata", lambda model: asked.append(str(model)))
     monkeypatch.setattr(consumer, "_measure_call", lambda _: None)  # it needs real metadata
-    consumer.warm_up()
+    consumer._warm_up()
     assert asked == []
     settings.use(settings.Settings(warm_up="Nuclear:1, Other:2"))
-    consumer.warm_up()
+    consumer._warm_up()
     assert asked == ["Nuclear:1", "Other:2"]
 
 
@@ -288,5 +288,5 @@ def test_a_model_that_cannot_be_loaded_yet_stops_no_worker(
     consumer: TensorFlowServingConsumer, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.use(settings.Settings(warm_up="Unknown:1"))
-    consumer.warm_up()
+    consumer._warm_up()
     assert "WARM_UP=Unknown:1: " in caplog.text

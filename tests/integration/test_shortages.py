@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from redis_consumer.consumers import Consumer
-from redis_consumer.consumers.base import Outcome
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.consumers.image import ImageFileConsumer
 from redis_consumer.consumers.zip_file import ZipFileConsumer
 from redis_consumer.errors import InvalidJob, OutOfResources

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from fixtures_serving import serve_models
-from redis_consumer.consumers import TensorFlowServingConsumer, running
-from redis_consumer.consumers.base import Interrupted
+from redis_consumer.consumers import TensorFlowServingConsumer, claimed_job
+from redis_consumer.consumers.claimed_job import Interrupted
 from redis_consumer.errors import JobCancelled, LeaseLost, ModelMismatch
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models import ModelStore
@@ -83,12 +83,14 @@ def gated(onnx_server: OnnxServer) -> Iterator[Gated]:
 
 
 @pytest.fixture
-def claimed(redis_db: Any, make: Make, gated: Gated) -> TensorFlowServingConsumer:
+def claimed(redis_db: Any, make: Make, gated: Gated, monkeypatch: pytest.MonkeyPatch) -> TensorFlowServingConsumer:
     """A consumer that is in the middle of a job."""
     consumer = make(gated)
     redis_db.hset(JOB, mapping={"status": "new", "input_file_name": "uploads/a.tif"})
     redis_db.lpush("predict", JOB)
-    consumer.job = consumer.job_queue.claim()
+    with monkeypatch.context() as patch:
+        patch.setattr(claimed_job, "PROGRESS_S", 0.0)
+        consumer._hold(consumer.job_queue.claim())
     return consumer
 
 
@@ -160,7 +162,7 @@ def test_images_one_after_the_other_are_one_stream(make: Make, gated: Gated) -> 
 def test_the_progress_of_a_job_is_written(
     claimed: TensorFlowServingConsumer, gated: Gated, redis_db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(claimed_job, "PROGRESS_S", 0.0)
     written: list[int] = []
     monkeypatch.setattr(claimed, "on_update", lambda: written.append(int(redis_db.hget(JOB, "progress"))))
     gated.go.set()
@@ -239,13 +241,14 @@ def test_retries_are_told_to_the_job_by_the_thread_that_runs_it(
         server = TFServingServer(address, backoff_s=0)
         consumer = make(server)
         redis_db.hset(JOB, mapping={"status": "predicting"})
-        consumer.job = Job(JOB, {})
+        consumer._hold(Job(JOB, {}))
         threads: set[threading.Thread] = set()
         monkeypatch.setattr(consumer, "update_key", lambda *_: threads.add(threading.current_thread()))
         (output,) = consumer.predict(image(1, 8, 8, 1), ModelId("Scaling", 1))
         server.close()
     assert output.shape == (1, 8, 8, 1)
-    assert consumer.predict_retries == 3
+    assert consumer._claimed is not None
+    assert consumer._claimed.retries == 3
     assert threads == {threading.current_thread()}
 
 

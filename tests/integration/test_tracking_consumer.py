@@ -16,7 +16,7 @@ import tifffile
 from benchmarks.movies import shuffled
 
 from redis_consumer import settings
-from redis_consumer.consumers import ImageFileConsumer, TrackingConsumer, running
+from redis_consumer.consumers import ImageFileConsumer, TrackingConsumer, claimed_job
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.models import ModelStore
 from redis_consumer.queue import admin
@@ -119,7 +119,7 @@ def test_progress_rises_to_the_end_through_both_phases(
     run: Callable[..., Result], consumers: dict[str, Consumer], redis_db: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     shown: list[int] = []
-    monkeypatch.setattr(running, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(claimed_job, "PROGRESS_S", 0.0)
     monkeypatch.setattr(consumers["track"], "on_update", lambda: shown.append(int(redis_db.hget(JOB, "progress"))))
     movies.write_tiff(MOVIE, tmp_path / "uploads" / "cells.tif")
     after, _ = run("cells.tif", original_name="cells.tif", outputs="all", progress="70")
@@ -156,7 +156,7 @@ def test_a_movie_that_is_cancelled_while_cells_are_linked_goes_no_further(
                 admin.cancel(consumers["track"].job_queue, JOB)
             super().add(labels, shift_px)
 
-    monkeypatch.setattr(running, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(claimed_job, "PROGRESS_S", 0.0)
     monkeypatch.setattr(linking, "Linker", Watched)
     movies.write_tiff(MOVIE, tmp_path / "uploads" / "cells.tif")
     after, _ = run("cells.tif", original_name="cells.tif")

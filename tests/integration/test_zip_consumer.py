@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from redis_consumer.consumers import ZipFileConsumer, running
+from redis_consumer.consumers import ZipFileConsumer, claimed_job
 from redis_consumer.consumers.in_flight import AT_ONCE
 from redis_consumer.job import Job
 from redis_consumer.queue import admin, upkeep
@@ -45,7 +45,7 @@ def parts(
     redis_client: RedisClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[RedisClient, Storage, str]:
     """What a consumer is made of; each step looks whether the job is wanted."""
-    monkeypatch.setattr(running, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(claimed_job, "PROGRESS_S", 0.0)
     return redis_client, Storage(tmp_path.as_uri()), "predict"
 
 

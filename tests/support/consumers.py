@@ -35,10 +35,10 @@ class OutageOnce(TensorFlowServingConsumer):
 
     def _consume(self, redis_hash: str) -> str:
         self.redis.hincrby(redis_hash, "runs", 1)
-        self.check_dependencies()
+        self._check_dependencies()
         return self.final_status
 
-    def check_dependencies(self) -> None:
+    def _check_dependencies(self) -> None:
         self.redis.incr("checks")
         if not self.redis.exists("bucket-is-back"):
             raise StorageUnavailable("bucket: away")

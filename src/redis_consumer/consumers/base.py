@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from enum import Enum
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 from redis_consumer import machine, wanted
 from redis_consumer.consumers import defaults
-from redis_consumer.consumers.fan_out import method_of
-from redis_consumer.consumers.options import is_per_job
-from redis_consumer.consumers.reasons import describe, reason_of
+from redis_consumer.consumers.claimed_job import ClaimedJob, Outcome
+from redis_consumer.consumers.fan_out import Child, check_phase, method_of_phase
+from redis_consumer.consumers.options import NO_OPTIONS, ConsumerOptions, is_per_job, options_for, read_variables
+from redis_consumer.consumers.provenance import Provenance
+from redis_consumer.consumers.reasons import reason_of
 from redis_consumer.consumers.renewal import Renewal
-from redis_consumer.consumers.results import discard_record, shown_name
-from redis_consumer.consumers.running import RunningJob
+from redis_consumer.consumers.results import discard_record
+from redis_consumer.consumers.telemetry import JobTelemetry
 from redis_consumer.errors import (
-    ConsumerError,
     InvalidJob,
-    JobCancelled,
     LeaseLost,
-    OutOfResources,
     RedisUnavailable,
-    RetryableError,
-    SettingsError,
 )
 from redis_consumer.job import Job, JobStatus, OrphanedResult, misspelt_fields, unknown_field
-from redis_consumer.queue import timestamp, upkeep
-from redis_consumer.queue.child_jobs import NEXT_PHASE
+from redis_consumer.queue import JobQueue, timestamp, upkeep
+from redis_consumer.queue.child_jobs import NEXT_PHASE, ChildJobs
+from redis_consumer.storage import transfers
 
 
-class Outcome(str, Enum):
-    """How the claim of a job ended."""
-
-    SETTLED = "settled"
-    GIVEN_BACK = "given back"
-    LOST = "lost"
-
-
-class Interrupted(BaseException):
-    """The worker stops and can't wait for the running job any longer; the job goes back as the next in line."""
-
-
-class Consumer(RunningJob):
+class Consumer:
     """A consumer of one queue. Subclasses implement `_consume` and may override every method by name.
 
     An instance runs one job at a time; use one instance a thread.
@@ -65,6 +52,98 @@ class Consumer(RunningJob):
         on_update: called after each write of progress; the supervisor watches it.
         provenance: takes notes of the running job; they are written as an object beside its result.
     """
+
+    #: Its options, see `redis_consumer.consumers.options`; a plug-in declares a class of this name with theirs.
+    Options: ClassVar[type[ConsumerOptions]] = ConsumerOptions
+
+    def __init__(
+        self,
+        redis_client: Any,
+        storage_client: Any,
+        queue: str,
+        final_status: str = "done",
+        failed_status: str = "failed",
+        name: str | None = None,
+    ) -> None:
+        self.redis = redis_client
+        self.storage = storage_client
+        self.queue = str(queue).lower()
+        self.final_status = final_status
+        self.failed_status = failed_status
+        self.finished_statuses = {final_status, failed_status}
+        self.name = name or defaults.get("HOSTNAME")
+        self.hostname = self.name
+        self.output_dir = defaults.get("OUTPUT_DIR")
+        self.logger = logging.getLogger(f"{type(self).__module__}.{type(self).__name__}")
+        self.job_queue = JobQueue(
+            redis_client,
+            self.queue,
+            self.name,
+            lease_s=float(defaults.get("LEASE_TIMEOUT")),
+            max_attempts=int(defaults.get("MAX_ATTEMPTS")),
+            replicas=int(defaults.get("REDIS_WAIT_REPLICAS")),
+            child_expire_s=int(defaults.get("EXPIRE_TIME")),
+            result_ttl_s=int(defaults.get("RESULT_TTL")),
+        )
+        self.processing_queue = self.job_queue.processing
+        self.on_update: Callable[[], None] | None = None
+        self._variables = read_variables(self.Options)
+        self._child_jobs: Callable[[JobQueue, Job], ChildJobs] = ChildJobs
+        self._hold(None)
+
+    def _hold(self, job: Job | None) -> None:
+        """Make a claimed job the running one; None once it has ended. Nothing else changes the state of a run."""
+        self.job = job
+        self.provenance = Provenance(self, job)
+        self._claimed: ClaimedJob | None = None
+        # Key and fields of the running job: consumers of 2020 read and assign them.
+        self._redis_hash: str | None = None
+        self._redis_values: Mapping[str, str] = {}
+        if job is None:
+            return
+        transfers.note(self.provenance.transfers)
+        self._redis_hash, self._redis_values = job.id, dict(job.fields)
+        self._claimed = ClaimedJob(
+            self.job_queue,
+            job,
+            telemetry=JobTelemetry(job, self.queue, type(self).__name__, self.logger),
+            provenance=self.provenance,
+            # Looked up at each write: plug-ins may replace it on the instance meanwhile.
+            write=lambda key, fields: self.update_key(key, fields),
+            child_jobs=self._child_jobs,
+        )
+
+    def _running(self) -> ClaimedJob:
+        """Give the running job.
+
+        Raises:
+            ValueError: none runs.
+        """
+        if self._claimed is None or self._claimed.is_settled:
+            raise ValueError(f"{type(self).__name__}: runs no job at the moment; only a running one has children")
+        return self._claimed
+
+    def _consume(self, redis_hash: str) -> str:
+        """Do the work of one job and return its status; the only method that a plug-in must implement.
+
+        Args:
+            redis_hash: the key of the job's hash.
+
+        Returns:
+            `final_status` or `failed_status`; any other status puts the job back into its queue.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no method _consume(redis_hash)")
+
+    @property
+    def options(self) -> Any:
+        """Options of the running job, an instance of `Options`.
+
+        Raises:
+            InvalidJob: a field of the job is wrong or missing.
+        """
+        if self.Options is ConsumerOptions:
+            return NO_OPTIONS
+        return options_for(self.Options, self._variables, self.job or Job(""))
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:  # noqa: ARG002 - subclasses look at it
         """Say whether this consumer can work on a job; one that it can't ends ``failed``."""
@@ -93,83 +172,19 @@ class Consumer(RunningJob):
 
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it: complete, fail or give back, exactly one of these."""
-        self._open(job)
-        self.provenance.begin(job)
+        self._hold(job)
+        claimed = self._running()
         try:
-            with self._account.of(job):
-                outcome = self._run(job)
-                if outcome is not Outcome.SETTLED:
-                    self._account.end(outcome.name.lower())
-                return outcome
+            with claimed.telemetry:
+                return claimed.run(partial(self._work, job), partial(self._fail, job), self.finished_statuses)
         finally:
-            self.provenance.end()
-            self.job = None
-
-    def _run(self, job: Job) -> Outcome:
-        started = time.monotonic()
-        try:
-            try:
-                outcome = self._settle(job, self._work(job))
-            except (LeaseLost, RetryableError, SettingsError):
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever a plug-in raises ends its job, not the worker
-                self._check_fault(error)
-                self._check_shortage(error, job)
-                self._handle_error(error, job.id)
-                outcome = self._settle(job, self.failed_status)
-        except LeaseLost as error:
-            self.logger.warning("Lost job %s: %s", job.id, error)
-            with contextlib.suppress(RedisUnavailable):
-                upkeep.note_orphaned_result(self.job_queue, job)
-            return Outcome.LOST
-        except (RetryableError, SettingsError) as error:
-            # A wrong setting, such as a key that was changed, isn't caused by the job: every other would fail as well.
-            self.logger.warning("Gave back job %s: %s", job.id, describe(error))
-            return self._give_back(job, error=describe(error))
-        except OutOfResources as error:
-            self.logger.warning("Gave back job %s, the attempt counts: %s", job.id, describe(error))
-            return self._give_back(job, is_crash=True, error=describe(error))
-        except Interrupted:
-            self.logger.warning("Gave back job %s: the worker stops", job.id)
-            self._account.end(self._give_back(job, is_next=True).name.lower())
-            raise
-        self._log_end(job, time.monotonic() - started)
-        return outcome
-
-    def _log_end(self, job: Job, seconds: float) -> None:
-        """Log how a job ended, once: done, failed (with the error), waiting for its children, or given back."""
-        how, error = self._account.ending, self._error
-        text, level, trace = how, logging.INFO, None
-        if how == "failed" and error is not None:
-            is_known = isinstance(error, ConsumerError)
-            text = f"failed: {describe(error)}" if is_known else f"failed by a bug: {describe(error)}"
-            level, trace = (logging.WARNING, None) if is_known else (logging.ERROR, error)
-        self.logger.log(level, "Ended job %s after %.3f s: %s", job.id, seconds, text, exc_info=trace)
-
-    def _check_fault(self, error: Exception) -> None:
-        """Raise where the machine of this worker is to blame for an error: then no job fails for it."""
-        if isinstance(error, JobCancelled):
-            return
-        fault = machine.fault_of(error, losses_before=self._losses)
-        if fault is not None:
-            raise fault from error
-
-    @staticmethod
-    def _check_shortage(error: Exception, job: Job) -> None:
-        """Raise where the job needs more memory or disk than there is."""
-        if isinstance(error, JobCancelled):
-            return
-        shortage = machine.shortage_of(error, shown_name(job.get("original_name") or job.id))
-        try:
-            if shortage is not None:
-                raise shortage from error
-        finally:
-            # Else it and this frame would hold each other, and with them open files that take room.
-            del shortage
+            claimed.error = None  # it holds the frames of the run, and with them all that the run had in memory
+            transfers.note(None)
+            self._hold(None)
 
     def _work(self, job: Job) -> str:
         machine.look()
-        self._losses = machine.losses()
+        self._running().losses = machine.losses()
         self.logger.info("Started job %s", job.id)
         _ = self.options  # a job with a wrong one ends before any work
         self._warn_of_fields(job)
@@ -182,7 +197,8 @@ class Consumer(RunningJob):
         if job.get("progress", "0") != "0" and not job.get(NEXT_PHASE) and job.status != JobStatus.WAITING:
             self.update_key(job.id, {"progress": 0})  # an earlier run got so far
         with wanted.asking(self.check_wanted):
-            return method_of(self, job)(job.id)
+            method = method_of_phase(self, job) if job.get(NEXT_PHASE) else self._consume
+            return method(job.id)
 
     def _warn_of_fields(self, job: Job) -> None:
         """Say in the log, and in the job's field ``warning``, which fields may be misspelt."""
@@ -192,38 +208,98 @@ class Consumer(RunningJob):
             self.logger.warning("Job %s: %s", job.id, "; ".join(problems))
             self.update_key(job.id, {"warning": "; ".join(problems)})
 
-    def _settle(self, job: Job, status: str) -> Outcome:
-        if self._is_settled:
-            return Outcome.SETTLED
-        if not isinstance(status, str):
-            raise TypeError(f"_consume returned {status!r}; it must return a status, such as self.final_status")
-        if status not in self.finished_statuses:
-            outcome = self._give_back(job)
-            self._account.end(outcome.name.lower())
-            return outcome
-        self._is_over = True
-        self.update_key(job.id, {"status": status})
-        return Outcome.SETTLED
-
-    def _give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False, error: str = "") -> Outcome:
-        try:
-            self.job_queue.give_back(job, is_next=is_next, is_crash=is_crash, error=error)
-        except LeaseLost as error:
-            self.logger.warning("Lost job %s: %s", job.id, error)
-            return Outcome.LOST
-        return Outcome.GIVEN_BACK
+    def _fail(self, job: Job, error: Exception) -> str:
+        self._handle_error(error, job.id)
+        return self.failed_status
 
     def _handle_error(self, err: Exception, redis_hash: str) -> None:
         """Write a job's failure: a readable ``reason``, whose last line is ``ErrorType: what is wrong``.
 
         A job that failed by a bug is listed among the dead letters as well, to be retried once that is fixed.
         """
-        self._error = err
-        self._account.note_error(err)
-        self._is_bug = not isinstance(err, ConsumerError)
+        if self._claimed is not None:
+            self._claimed.error = err
+            self._claimed.telemetry.note_error(err)
         self.update_key(redis_hash, {"status": self.failed_status, "reason": reason_of(err)})
 
-    def clean_up(self) -> None:
+    def update_key(self, redis_hash: str, data: Mapping[str, Any] | None = None) -> None:
+        """Write fields of a job, with ``updated_at`` and ``updated_by``.
+
+        For the running job the write happens only while the job is still ours, and one with a final ``status``
+        ends the claim together with it.
+
+        Raises:
+            ValueError: `data` is no dictionary.
+            LeaseLost: somebody else has the job by now; nothing was written.
+            JobCancelled: nobody wants the job any more; nothing was written.
+            MachineUnavailable: the job is to fail, but no job can be done on this machine; nothing was written.
+        """
+        if data is not None and not isinstance(data, Mapping):
+            raise ValueError(f"update_key: data is a {type(data).__name__}, wanted a dictionary of fields")
+        fields = dict(data or {})
+        claimed = self._claimed
+        if claimed is None or redis_hash != claimed.job.id or claimed.is_settled:
+            self.redis.hset(redis_hash, mapping=self.job_queue.stamp(fields))
+        elif fields.get("status") in self.finished_statuses:
+            is_success = fields["status"] == self.final_status
+            if is_success:
+                fields.update(self.provenance.closing_fields(fields))
+            claimed.complete(fields, is_success=is_success)
+        else:
+            claimed.update(fields)
+            if self.on_update is not None:
+                self.on_update()
+
+    def report_progress(self, done: int, total: int) -> None:
+        """Write how much of the running job is done, in percent; at most once a second, so it can be called often.
+
+        What is shown never falls in one run.
+
+        Raises:
+            JobCancelled, LeaseLost: as `update_key`.
+        """
+        if self._claimed is not None:
+            self._claimed.report_progress(done, total)
+
+    def check_wanted(self) -> None:
+        """Continue only if the running job is still wanted and ours; asks once a second at most, so call it often.
+
+        Raises:
+            JobCancelled, LeaseLost: as `update_key`.
+        """
+        if self._claimed is not None:
+            self._claimed.check_wanted()
+
+    def fan_out(
+        self, children: Iterable[Child], *, then: str, fields: Mapping[str, Any] | None = None, share: int = 100
+    ) -> str:
+        """Divide the running job into children; it waits for them, and no worker is held meanwhile.
+
+        Nothing is pushed before the last child is known. A run that is repeated makes the same children.
+
+        Args:
+            children: in order; may be made one by one, while earlier ones are uploaded.
+            then: method, marked by `second_phase`, that goes on with the job once all of them have ended, in whatever
+                way; `child_jobs` gives them there. At once where there are none.
+            fields: what to write to the job; short texts that the second phase needs.
+            share: percent of the job's progress that the children stand for; the rest is the second phase's to report.
+
+        Returns:
+            The status to return from `_consume`; the claim has ended, so nothing more can be written.
+
+        Raises:
+            LeaseLost, JobCancelled: as `update_key`; nothing was pushed.
+            ValueError: no method of the name `then` is marked.
+        """
+        claimed = self._running()
+        check_phase(self, then)
+        return claimed.fan_out(children, then=then, storage=self.storage, fields=fields or {}, share=share)
+
+    def child_jobs(self) -> Iterator[Job]:
+        """Give the children of the running job as they are now, in order; without fields those that are gone."""
+        return self._running().children()
+
+    def _clean_up(self) -> None:
         """Remove from the bucket what runs uploaded whose result doesn't count; a worker calls it now and then."""
         for orphan in upkeep.orphaned_results(self.job_queue):
             self.discard(orphan)
@@ -233,13 +309,13 @@ class Consumer(RunningJob):
     def discard(self, orphan: OrphanedResult) -> None:
         """Remove the objects of one such run; a consumer with objects of its own removes them here."""
 
-    def rest(self) -> None:
+    def _rest(self) -> None:
         """Give back memory that the last jobs needed; a worker calls it as soon as no job waits, and now and then."""
         from redis_consumer.serving.memory import return_freed
 
         return_freed()
 
-    def warm_up(self) -> None:
+    def _warm_up(self) -> None:
         """Load before the first job what it would have to wait for; what can't be had now is tried again by the job."""
 
     def prepare(self) -> None:
@@ -251,7 +327,7 @@ class Consumer(RunningJob):
         if hasattr(self.storage, "prepare"):
             self.storage.prepare()
 
-    def check_dependencies(self) -> None:
+    def _check_dependencies(self) -> None:
         """Raise where Redis or the bucket doesn't answer now; a worker that gave a job back waits for it.
 
         Raises:
@@ -271,14 +347,14 @@ class Consumer(RunningJob):
 
         For scripts that run `_consume` themselves; the job is running until its final status is written.
         """
-        self._end_renewal()
+        if self._claimed is not None:
+            self._claimed.stop_renewal()
         self.purge_processing_queue()
         job = self.job_queue.claim()
-        self._open(job)
+        self._hold(job)
         if job is None:
             return None
-        self.provenance.begin(job)
-        self._renewal = Renewal(self.job_queue, job)
+        self._running().start_renewal()
         return job.id
 
     def get_current_timestamp(self) -> str:
@@ -295,9 +371,11 @@ class Consumer(RunningJob):
 
     def _put_back_hash(self, redis_hash: str) -> None:
         """Return the job taken by `get_redis_hash` to the end of its queue."""
-        job = self.job if self.job is not None and self.job.id == redis_hash else Job(redis_hash)
-        self._end_renewal()
+        claimed = self._claimed
         try:
-            self.job_queue.give_back(job)
+            if claimed is not None and claimed.job.id == redis_hash:
+                claimed.give_back()
+            else:
+                self.job_queue.give_back(Job(redis_hash))
         except LeaseLost:
             self.logger.error("Job %s isn't ours in %s; nothing to put back", redis_hash, self.processing_queue)

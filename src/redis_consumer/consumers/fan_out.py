@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from redis_consumer.consumers.in_flight import in_flight
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import FINAL_STATUSES, OWN_FIELDS, Job, JobStatus
-from redis_consumer.queue import JobQueue, timestamp
+from redis_consumer.queue import timestamp
 from redis_consumer.queue.child_jobs import CHUNK, NEXT_PHASE, ChildJobs, child_key
 from redis_consumer.text import quoted
 from redis_consumer.traces import carried
@@ -21,32 +21,6 @@ from redis_consumer.traces import carried
 #: Bytes of the fields that each of many children inherits.
 MAX_COMMON_BYTES = 1 << 16
 _MARK = "is_second_phase"
-
-
-class Noting(Protocol):
-    """Who takes notes of the job."""
-
-    def input_fields(self) -> dict[str, str]:
-        """What the job keeps of its input for its second phase."""
-
-
-class Divider(Protocol):
-    """What is needed of a `Consumer` to divide its job."""
-
-    job_queue: JobQueue
-    storage: Any
-    name: str
-
-    @property
-    def provenance(self) -> Noting:
-        """Its notes."""
-
-    def _consume(self, redis_hash: str) -> str: ...
-
-    def check_wanted(self) -> None:
-        """See `Consumer`."""
-
-    def _family(self, parent: Job) -> ChildJobs: ...
 
 
 @dataclass(frozen=True)
@@ -77,15 +51,13 @@ def second_phase(method: Callable[..., str]) -> Callable[..., str]:
     return method
 
 
-def method_of(consumer: Divider, job: Job) -> Callable[[str], str]:
-    """The method that a job goes on with.
+def method_of_phase(consumer: object, job: Job) -> Callable[[str], str]:
+    """Give the method that continues a job after its children.
 
     Raises:
-        InvalidJob: the consumer has no second phase of that name.
+        InvalidJob: the consumer has no second phase of the name that the job has.
     """
     name = job.get(NEXT_PHASE)
-    if not name:
-        return consumer._consume
     method = _phase(consumer, name)
     if method is None:
         raise InvalidJob(
@@ -95,12 +67,12 @@ def method_of(consumer: Divider, job: Job) -> Callable[[str], str]:
     return method
 
 
-def _phase(consumer: Divider, name: str) -> Callable[[str], str] | None:
-    method: Callable[[str], str] | None = getattr(consumer, name, None)
-    return method if getattr(method, _MARK, False) else None
+def check_phase(consumer: object, then: str) -> None:
+    """Refuse a name of no second phase.
 
-
-def _check_phase(consumer: Divider, then: str) -> None:
+    Raises:
+        ValueError: the message names those that there are.
+    """
     if _phase(consumer, then) is None:
         kind = type(consumer)
         known = [name for name in dir(kind) if getattr(getattr(kind, name, None), _MARK, False)]
@@ -108,6 +80,11 @@ def _check_phase(consumer: Divider, then: str) -> None:
             f"fan_out: then={then!r} is no method marked by @second_phase; {kind.__name__} has: "
             f"{', '.join(known) or 'none'}"
         )
+
+
+def _phase(consumer: object, name: str) -> Callable[[str], str] | None:
+    method: Callable[[str], str] | None = getattr(consumer, name, None)
+    return method if getattr(method, _MARK, False) else None
 
 
 def inherited(job: Job) -> dict[str, str]:
@@ -134,41 +111,46 @@ def common_fields(job: Job) -> dict[str, str]:
     return fields
 
 
-def run_fan_out(
-    consumer: Divider, job: Job, children: Iterable[Child], *, then: str, fields: Mapping[str, Any] | None, share: int
-) -> None:
-    """Upload the children's inputs, stage their hashes, and put all of them into their queues at once.
+def write_children(
+    child_jobs: ChildJobs, children: Iterable[Child], storage: Any, check: Callable[[], None]
+) -> dict[str, str]:
+    """Upload the inputs of children and write their hashes; they are in no queue yet.
+
+    Args:
+        child_jobs: those of the running job.
+        children: in order; may be made one by one.
+        storage: where their inputs are uploaded to.
+        check: raises where the job is no longer wanted; called for each child.
+
+    Returns:
+        Fields for the running job: how long this took.
 
     Raises:
         LeaseLost, JobCancelled: as `Consumer.update_key`.
-        ValueError: there is no second phase of the name `then`.
     """
-    _check_phase(consumer, then)
-    started = time.monotonic()
-    family = consumer._family(job)
+    started, job = time.monotonic(), child_jobs.parent
     folder = hashlib.md5(job.id.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
 
     def upload(numbered: tuple[int, Child]) -> dict[str, Any]:
         index, child = numbered
         if child.path is None:
             return {}
-        key, url = consumer.storage.upload(str(child.path), f"{folder}/{index}")
+        key, url = storage.upload(str(child.path), f"{folder}/{index}")
         child.path.unlink()
         return {"input_file_name": key, "url": url}
 
-    given = {"identity_upload": consumer.name, **carried(job.fields)}
+    given = {"identity_upload": child_jobs.queue.worker, **carried(job.fields)}
     chunk: list[tuple[str, Mapping[str, Any]]] = []
     with contextlib.closing(in_flight(upload, enumerate(children))) as uploaded:
         for (index, child), where in uploaded:
-            consumer.check_wanted()
+            check()
             chunk.append((child_key(job, child.queue, child.name, index), _hash_of(child, {**where, **given})))
             if len(chunk) == CHUNK:
-                family.write_children(chunk)
+                child_jobs.write_children(chunk)
                 chunk.clear()
     if chunk:
-        family.write_children(chunk)
-    took = {"children_upload_time": f"{time.monotonic() - started:.6f}"}
-    family.fan_out(then, {**consumer.provenance.input_fields(), **took, **(fields or {})}, share=share)
+        child_jobs.write_children(chunk)
+    return {"children_upload_time": f"{time.monotonic() - started:.6f}"}
 
 
 def _hash_of(child: Child, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,9 +52,9 @@ class ImageFileConsumer(FunctionConsumer):
 
     _stages: Stages | None = None
 
-    def warm_up(self) -> None:
+    def _warm_up(self) -> None:
         """Load the models that the settings name, and the libraries that their jobs need."""
-        super().warm_up()
+        super()._warm_up()
         for library in _LIBRARIES if self.call_bytes else ():
             import_module(library)
 
@@ -205,7 +205,8 @@ class ImageFileConsumer(FunctionConsumer):
         """Run model and functions over an image, group by group."""
         plan, groups = work.plan, work.groups
         for number, group in enumerate(groups):
-            self._part = (number, len(groups))
+            if self._claimed is not None:
+                self._claimed.part = (number, len(groups))
             if self._stages is not None:
                 self._stages.begin_group(number, len(groups))
             image = frames.read(group.start, group.stop)
@@ -214,16 +215,17 @@ class ImageFileConsumer(FunctionConsumer):
             del image
             if is_large:
                 # What one stage has used is returned before the next one needs as much.
-                self.rest()
+                self._rest()
             outputs = self._predict(job, plan, prepared)
             del prepared
             if is_large:
-                self.rest()
+                self._rest()
             results = self._run_planned("post", plan.postprocess, outputs, plan.options)
             del outputs
             arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
             yield [self._restore(array, frames.shape[1:3]) for array in arrays]
-        self._part = (0, 1)
+        if self._claimed is not None:
+            self._claimed.part = (0, 1)
 
     def _predict_all(self, image: Array, model: ModelId) -> list[Array]:
         with self._predicting():

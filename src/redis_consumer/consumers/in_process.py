@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from redis_consumer.consumers.base import Consumer
@@ -140,7 +139,7 @@ class DeskChildJobs(ChildJobs):
 def seat(consumer: Consumer, desk: Desk) -> Consumer:
     """Let a consumer, made with `desk` as its Redis, work there alone."""
     consumer.job_queue = DeskQueue(desk, consumer.queue, consumer.name)
-    setattr(consumer, "_family", partial(DeskChildJobs, consumer.job_queue))  # noqa: B010 - a method, replaced on purpose
+    consumer._child_jobs = DeskChildJobs
     return consumer
 
 

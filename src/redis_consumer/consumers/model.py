@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from redis_consumer.consumers import defaults
-from redis_consumer.consumers.base import Consumer, Outcome
+from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.predict import ModelClient, keep_predictions, model_of, request_of, stacked, with_batch
 from redis_consumer.consumers.tiling import Tiling, measured_call, tiling_of
 from redis_consumer.errors import ConsumerError
-from redis_consumer.job import Job, ModelId
+from redis_consumer.job import ModelId
 
 if TYPE_CHECKING:
     from redis_consumer.models import Card, ModelStore
@@ -48,8 +48,6 @@ class ModelConsumer(Consumer):
         **kwargs: Any,
     ) -> None:
         super().__init__(redis_client, storage_client, queue, final_status, **kwargs)
-        self.predict_retries = 0
-        self._part = (0, 1)
         #: Bytes that one call of a model takes in this process, by its name and version; those that were measured.
         self.call_bytes: dict[str, int] = {}
         self._is_by_card = False
@@ -70,18 +68,12 @@ class ModelConsumer(Consumer):
         """The model server, opened when first asked for."""
         return defaults.model_server(self.models)
 
-    def run(self, job: Job) -> Outcome:
-        """Run a claimed job and settle it, see `Consumer.run`."""
-        self.predict_retries = 0
-        self._part = (0, 1)
-        return super().run(job)
-
     def prepare(self) -> None:
         """Open the model server, so that a wrong address stops the start; nothing connects yet."""
         super().prepare()
         _ = self.model_server
 
-    def warm_up(self) -> None:
+    def _warm_up(self) -> None:
         """Ask for the models that the settings name, so that they are loaded and their metadata known."""
         names = str(defaults.get("WARM_UP"))
         try:
@@ -100,21 +92,21 @@ class ModelConsumer(Consumer):
         shape = self._tiling(model).call_shape() if hasattr(self.model_server, "release") else None
         if shape is None:
             return
-        self.rest()
+        self._rest()
         self._ask_server(model, np.zeros(shape, np.float32), self._note_retry)
         self.logger.info("Model %s: one call takes %d MB", model, self.call_bytes[str(model)] / 1e6)
-        self.rest()
+        self._rest()
 
-    def rest(self) -> None:
+    def _rest(self) -> None:
         """Give back memory that the last jobs needed, that of models in this process too."""
         release = getattr(self.__dict__.get("model_server"), "release", None)
         if release is not None:
             release()
-        super().rest()
+        super()._rest()
 
-    def check_dependencies(self) -> None:
+    def _check_dependencies(self) -> None:
         """Raise where Redis, the bucket or the model server doesn't answer now."""
-        super().check_dependencies()
+        super()._check_dependencies()
         self.model_server.check()
 
     def close(self) -> None:
@@ -316,8 +308,8 @@ class ModelConsumer(Consumer):
         return tiling_of(self.model_server, self.models, model, on_retry=self._note_retry)
 
     def _note_model(self, model: ModelId) -> None:
-        self._account.tell(model=str(model))
-        self.provenance.note_model(str(model), partial(self._describe_model, model))
+        if self._claimed is not None:
+            self._claimed.note_model(str(model), partial(self._describe_model, model))
 
     def _describe_model(self, model: ModelId) -> dict[str, Any]:
         """What is known of a model that was asked, for the record of the result."""
@@ -336,7 +328,7 @@ class ModelConsumer(Consumer):
         return {**found, "card": None if card is None else _as_data(card)}
 
     def _run_one(self, tiling: Tiling, planned: Planned) -> list[Array]:
-        part, parts = self._part
+        part, parts = (0, 1) if self._claimed is None else self._claimed.part
         tiles = planned.tiles
         (outputs,) = self._run_tiles(
             tiling, [planned], lambda done: self.report_progress(part * tiles + done, parts * tiles)
@@ -386,10 +378,10 @@ class ModelConsumer(Consumer):
 
     def _note_retry(self, count: int, code: str) -> None:
         self.logger.warning("Model server: try %d failed with %s", count, code)
-        self.predict_retries += 1
-        if self.job is not None:
-            fields = {"status": f"retry-predicting - {count} - {code}", "predict_retries": self.predict_retries}
-            self.update_key(self.job.id, fields)
+        if self._claimed is not None:
+            self._claimed.retries += 1
+            fields = {"status": f"retry-predicting - {count} - {code}", "predict_retries": self._claimed.retries}
+            self.update_key(self._claimed.job.id, fields)
 
 
 def _as_data(card: Card) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import time
 import zipfile
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
@@ -45,79 +44,61 @@ _DETECTED = ("scale", "label")
 _GROUP = "redis_consumer.consumers"
 
 
-@dataclass(slots=True)
-class _Notes:
-    """What is known of one run. Made for each job, also for one that moves nothing: it must cost next to nothing."""
-
-    job: Job
-    started_s: float = field(default_factory=time.time)
-    since: float = field(default_factory=time.monotonic)
-    transfers: transfers.Transfers = field(default_factory=transfers.Transfers)
-    models: dict[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)
-    functions: dict[tuple[str, str], Callable[[], dict[str, Any]]] = field(default_factory=dict)
-    detected: dict[str, str] = field(default_factory=dict)
-    children: list[dict[str, str]] = field(default_factory=list)
-    children_left_out: int = 0
-    outputs: list[dict[str, Any]] = field(default_factory=list)
-    files_left_out: int = 0
-    result: str = ""
-    key: str = ""
-
-
 class Provenance:
-    """Takes notes of the running job of one consumer, and writes its record.
+    """Takes notes of one run of a job, and writes its record.
 
-    Notes may come from several threads.
+    Notes may come from several threads. Made for each job, also for one that moves nothing: it must cost next to
+    nothing.
 
     Args:
-        consumer: whose class and queue are noted.
+        consumer: whose class, queue and options are noted.
+        job: the claimed job; without one, nothing is noted.
+
+    Attributes:
+        transfers: what the run downloads and uploads.
     """
 
-    def __init__(self, consumer: Any) -> None:
+    def __init__(self, consumer: Any, job: Job | None = None) -> None:
         self._consumer = consumer
-        self._notes: _Notes | None = None
-
-    def begin(self, job: Job) -> None:
-        """Start anew: this job begins, in this thread."""
-        self._notes = _Notes(job)
-        transfers.note(self._notes.transfers)
-
-    def end(self) -> None:
-        """Note that the job has ended; nothing more is recorded."""
-        self._notes = None
-        transfers.note(None)
+        self._job = job
+        self._started_s = time.time()
+        self._since = time.monotonic()
+        self.transfers = transfers.Transfers()
+        self._models: dict[str, Callable[[], dict[str, Any]]] = {}
+        self._functions: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {}
+        self._detected: dict[str, str] = {}
+        self._children: list[dict[str, str]] = []
+        self._children_left_out = 0
+        self._outputs: list[dict[str, Any]] = []
+        self._files_left_out = 0
+        self._result = ""
+        self._key = ""
 
     def note_model(self, name: str, describe: Callable[[], dict[str, Any]]) -> None:
         """Note that a model was asked; `describe` is called once, when the record is written."""
-        if self._notes is not None:
-            self._notes.models.setdefault(name, describe)
+        self._models.setdefault(name, describe)
 
     def note_function(self, kind: str, name: str, describe: Callable[[], dict[str, Any]]) -> None:
         """Note that a function of images was run, of the kind ``pre`` or ``post``; `describe` as for models."""
-        if self._notes is not None:
-            self._notes.functions.setdefault((kind, name), describe)
+        self._functions.setdefault((kind, name), describe)
 
     def note_fields(self, fields: Mapping[str, Any]) -> None:
         """Note what a run writes to its job, where that is something it found out."""
-        if self._notes is not None:
-            self._notes.detected |= {name: str(fields[name]) for name in _DETECTED if name in fields}
-            self._notes.result = str(fields.get(_RESULT_FIELD) or self._notes.result)
+        self._detected |= {name: str(fields[name]) for name in _DETECTED if name in fields}
+        self._result = str(fields.get(_RESULT_FIELD) or self._result)
 
     def noted_child(self, child: Job) -> Job:
         """Note a child whose result goes into this one, and give it back."""
-        notes = self._notes
-        if notes is None:
-            return child
-        notes.transfers.not_wanted.add(child.get(_RESULT_FIELD))
-        if len(notes.children) == MOST_CHILDREN:
-            notes.children_left_out += 1
+        self.transfers.not_wanted.add(child.get(_RESULT_FIELD))
+        if len(self._children) == MOST_CHILDREN:
+            self._children_left_out += 1
         else:
-            notes.children.append({"job": child.id, "status": child.status, "record": cut(child.get(FIELD))})
+            self._children.append({"job": child.id, "status": child.status, "record": cut(child.get(FIELD))})
         return child
 
     def input_fields(self) -> dict[str, str]:
         """What a job that is divided keeps of its input for its second phase."""
-        downloads = self._notes.transfers.downloads if self._notes is not None else []
+        downloads = self.transfers.downloads
         return {INPUT_FIELD: f"{downloads[0].sha256} {downloads[0].size} {downloads[0].key}"} if downloads else {}
 
     def upload(self, path: str | Path) -> tuple[str, str]:
@@ -127,15 +108,15 @@ class Provenance:
             StorageUnavailable, FileNotFoundError: as `Storage.upload`.
         """
         storage = self._consumer.storage
-        if self._notes is None or not hasattr(storage, "write_bytes"):
+        if self._job is None or not hasattr(storage, "write_bytes"):
             key, url = storage.upload(str(path))
             return str(key), str(url)
         with ThreadPoolExecutor(1, thread_name_prefix="upload") as pool:
             uploading = pool.submit(storage.upload, str(path))
             output, left_out = _described(Path(path))
-            self._notes.outputs.append(output)
-            self._notes.files_left_out += left_out
-            self._write(self._notes)
+            self._outputs.append(output)
+            self._files_left_out += left_out
+            self._write(self._job)
             key, url = uploading.result()
         return str(key), str(url)
 
@@ -147,56 +128,55 @@ class Provenance:
         Args:
             fields: the last ones of the job.
         """
-        notes = self._notes
-        if notes is None:
+        if self._job is None:
             return {}
-        result = str(fields.get(_RESULT_FIELD) or notes.result)
-        if not notes.key and result and hasattr(self._consumer.storage, "write_bytes"):
-            notes.outputs = [_moved(each) for each in notes.transfers.uploads] or [{"key": result}]
-            self._write(notes)
-        return {FIELD: notes.key} if notes.key else {}
+        result = str(fields.get(_RESULT_FIELD) or self._result)
+        if not self._key and result and hasattr(self._consumer.storage, "write_bytes"):
+            self._outputs = [_moved(each) for each in self.transfers.uploads] or [{"key": result}]
+            self._write(self._job)
+        return {FIELD: self._key} if self._key else {}
 
-    def _write(self, notes: _Notes) -> None:
+    def _write(self, job: Job) -> None:
         try:
-            text = json.dumps(self._record(notes), indent=1, ensure_ascii=False)
+            text = json.dumps(self._record(job), indent=1, ensure_ascii=False)
         except ConsumerError:
             raise
         except Exception:
             # What a plug-in's function or server says of itself must not cost the result.
-            logger.exception("Job %s gets no provenance record", notes.job.id)
-            self._notes = None
+            logger.exception("Job %s gets no provenance record", job.id)
+            self._job = None
             return
-        key = record_key(notes.job)
+        key = record_key(job)
         self._consumer.storage.write_bytes(key, text.encode("utf-8", "replace"))
-        notes.key = key
+        self._key = key
 
-    def _record(self, notes: _Notes) -> dict[str, Any]:
-        functions = [{"kind": kind, "name": name, **tell()} for (kind, name), tell in notes.functions.items()]
+    def _record(self, job: Job) -> dict[str, Any]:
+        functions = [{"kind": kind, "name": name, **tell()} for (kind, name), tell in self._functions.items()]
         return {
             "format": FORMAT,
-            "job": self._job(notes.job),
+            "job": self._fields_of(job),
             "options": _masked(as_texts(self._consumer.options)),
             "consumer": conditions.origin(cast(Hashable, type(self._consumer)), _GROUP),
             "software": conditions.software(),
             "settings": conditions.settings_now(),
             "model_server": conditions.model_server_kind(),
-            "models": [{"model": name, **tell()} for name, tell in notes.models.items()],
+            "models": [{"model": name, **tell()} for name, tell in self._models.items()],
             "functions": functions,
-            "detected": notes.detected,
-            "inputs": _inputs(notes),
-            "outputs": notes.outputs,
-            "children": notes.children,
+            "detected": self._detected,
+            "inputs": self._inputs(job),
+            "outputs": self._outputs,
+            "children": self._children,
             "left_out": {
-                "children": notes.children_left_out,
-                "objects": notes.transfers.left_out,
-                "files": notes.files_left_out,
+                "children": self._children_left_out,
+                "objects": self.transfers.left_out,
+                "files": self._files_left_out,
             },
-            "started": datetime.fromtimestamp(notes.started_s, timezone.utc).isoformat(),
+            "started": datetime.fromtimestamp(self._started_s, timezone.utc).isoformat(),
             "finished": timestamp(),
-            "seconds": round(time.monotonic() - notes.since, 6),
+            "seconds": round(time.monotonic() - self._since, 6),
         }
 
-    def _job(self, job: Job) -> dict[str, Any]:
+    def _fields_of(self, job: Job) -> dict[str, Any]:
         """A job and its fields, without fields of its progress, secrets, and links: they may hold a signature."""
         kind = self._consumer.Options
         shown = {name: text for name, text in inherited(job).items() if not is_secret(kind, name)}
@@ -207,19 +187,18 @@ class Provenance:
             key = self._consumer.storage.key_of(job.get("input_file_name").rstrip("/"))
         return {"id": job.id, "attempt": job.attempt, "queue": self._consumer.queue, "input": key, "fields": fields}
 
+    def _inputs(self, job: Job) -> list[dict[str, Any]]:
+        """What was downloaded but the results of children, the job's own input first."""
+        own = self.transfers.downloads
+        before = job.get(INPUT_FIELD).split(" ", 2)
+        if len(before) == 3 and before[2] not in {each.key for each in own}:
+            own = [transfers.Moved(before[2], int(before[1]), before[0]), *own]
+        return [_moved(each) for each in own]
+
 
 def _masked(texts: Mapping[str, str]) -> dict[str, str]:
     """The same texts, shortened and without the signatures and passwords of links in them."""
     return {cut(name): cut(mask_secrets(text), MAX_TEXT) for name, text in texts.items()}
-
-
-def _inputs(notes: _Notes) -> list[dict[str, Any]]:
-    """What was downloaded but the results of children, the job's own input first."""
-    own = notes.transfers.downloads
-    before = notes.job.get(INPUT_FIELD).split(" ", 2)
-    if len(before) == 3 and before[2] not in {each.key for each in own}:
-        own = [transfers.Moved(before[2], int(before[1]), before[0]), *own]
-    return [_moved(each) for each in own]
 
 
 def _moved(moved: transfers.Moved) -> dict[str, Any]:

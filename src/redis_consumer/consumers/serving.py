@@ -5,18 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from redis_consumer.consumers import defaults, detect
-from redis_consumer.consumers.base import Outcome
 from redis_consumer.consumers.frames import Frames
 from redis_consumer.consumers.model import ModelConsumer
 from redis_consumer.consumers.model_input import dimension_orders, fit_inputs, inputs_of_metadata, spec_of
 from redis_consumer.consumers.predict import ModelClient, described_inputs, model_of
-from redis_consumer.consumers.results import discard_zips, write_result, zip_name
+from redis_consumer.consumers.results import discard_zips, write_result
 from redis_consumer.consumers.tiling import Tiling, tiling_by
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job, ModelId
@@ -40,31 +38,9 @@ class TensorFlowServingConsumer(ModelConsumer):
         kwargs: passed on to `Consumer`.
     """
 
-    _zips = 0
-
-    #: Key and fields of the running job. Consumers of 2020 assign both themselves.
-    _redis_hash: str | None = None
-    _redis_values: Mapping[str, str] = MappingProxyType({})
-
     def is_valid_hash(self, redis_hash: str | None) -> bool:
         """Say whether this consumer can work on a job, see `Consumer.is_valid_hash`."""
         return redis_hash is not None
-
-    def run(self, job: Job) -> Outcome:
-        """Run a claimed job and settle it, see `Consumer.run`."""
-        self._zips = 0
-        try:
-            return super().run(job)
-        finally:
-            self._tell_job(None)
-
-    def _open(self, job: Job | None) -> None:
-        super()._open(job)
-        self._tell_job(job)
-
-    def _tell_job(self, job: Job | None) -> None:
-        self._redis_hash = job.id if job else None
-        self._redis_values = dict(job.fields) if job else {}
 
     def detect_scale(self, image: Array | Frames) -> float:
         """Ask ``SCALE_DETECT_MODEL`` by which factor an image is to be resized; 1 while detection is off.
@@ -268,11 +244,7 @@ class TensorFlowServingConsumer(ModelConsumer):
 
     def _next_zip_name(self) -> str | None:
         """Name for a zip of the running job, None for any where none runs."""
-        if self.job is None:
-            return None
-        name = zip_name(self.job, self._zips)
-        self._zips += 1
-        return name
+        return None if self._claimed is None else self._claimed.next_zip_name()
 
     def _upload_zip(self, path: str) -> tuple[str, str]:
         return self.provenance.upload(path)

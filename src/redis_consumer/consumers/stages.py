@@ -53,7 +53,7 @@ class Stages:
     @property
     def retries(self) -> int:
         """How often the model server was asked again in this job."""
-        return self.consumer.predict_retries
+        return 0 if self.consumer._claimed is None else self.consumer._claimed.retries
 
     def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
         """Begin a stage, unless the job is beyond; `ended` names the field for the seconds of the one before."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from redis_consumer.consumers.movie import Movie
 from redis_consumer.consumers.results import result_stem
-from redis_consumer.consumers.steps import Steps
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job
 from redis_consumer.text import quoted
@@ -19,6 +18,48 @@ if TYPE_CHECKING:
     from redis_consumer.images.scratch import FrameScratch
     from redis_consumer.serving.base import Array
     from redis_consumer.tracking.tracks import Tracking
+
+T = TypeVar("T")
+
+#: Percentage of progress when all frames are processed; packing and uploading make up the rest.
+_LAST = 98
+
+
+class FrameProgress:
+    """Reports the progress of a job by the frames that were processed. Stops a job that was cancelled or lost.
+
+    Args:
+        report: takes what is done and the total: `Consumer.report_progress`.
+        total: number of frames, each counted as often as it is processed.
+        first: percent of the job that was done before.
+    """
+
+    def __init__(self, report: Callable[[int, int], None], total: int, *, first: int = 0) -> None:
+        self._report = report
+        self._total = total
+        self._first = first
+        self._done = 0
+
+    def take(self, count: int = 1) -> None:
+        """Count frames that were processed."""
+        self._done += count
+        shown = self._first * self._total + (_LAST - self._first) * min(self._done, self._total)
+        self._report(shown, 100 * self._total)
+
+    def counted(self, frames: Iterable[T]) -> Iterator[T]:
+        """Count frames as they are taken."""
+        for frame in frames:
+            self.take()
+            yield frame
+
+    def reading(self, read: Callable[[int], T]) -> Callable[[int], T]:
+        """Count frames as they are read by their number."""
+
+        def counted(number: int) -> T:
+            self.take()
+            return read(number)
+
+        return counted
 
 
 @dataclass(frozen=True)
@@ -30,18 +71,18 @@ class TrackResult:
         tracking: its tracks.
         labels: (T, Y, X) uint32, the label of its track in each pixel.
         shifts_px: for each frame, rows and columns by which the scene has moved since the one before.
-        steps: told of each frame that is written.
+        progress: counts the frames that are written.
     """
 
     movie: Movie
     tracking: Tracking
     labels: FrameScratch
     shifts_px: list[tuple[int, int]]
-    steps: Steps
+    progress: FrameProgress
 
     def frames(self) -> Iterator[Array]:
         """The labels, frame by frame."""
-        return self.steps.counted(self.labels)
+        return self.progress.counted(self.labels)
 
     @property
     def offsets_px(self) -> list[tuple[int, int]]:
@@ -115,7 +156,7 @@ def _table(result: TrackResult, stem: Path) -> list[Path]:
 
     path = stem.with_name("tracks.csv")
     write_table(path, result.tracking, result.offsets_px)
-    result.steps.take(len(result.movie))
+    result.progress.take(len(result.movie))
     return [path]
 
 
@@ -123,7 +164,7 @@ def _preview(result: TrackResult, stem: Path) -> list[Path]:
     from redis_consumer.tracking.preview import write_preview
 
     path = stem.with_name("tracks.gif")
-    write_preview(path, result.steps.counted(result.movie.images()), result.tracking, result.offsets_px)
+    write_preview(path, result.progress.counted(result.movie.images()), result.tracking, result.offsets_px)
     return [path]
 
 

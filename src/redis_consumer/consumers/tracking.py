@@ -17,8 +17,7 @@ from redis_consumer.consumers.movie import SUFFIXES, Movie, natural, open_movies
 from redis_consumer.consumers.results import result_stem, shown_name
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Stages
-from redis_consumer.consumers.steps import Steps
-from redis_consumer.consumers.track_results import TrackResult, wanted_outputs, write_tracks
+from redis_consumer.consumers.track_results import FrameProgress, TrackResult, wanted_outputs, write_tracks
 from redis_consumer.errors import InvalidImage, PermanentError
 from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.job import Job, JobStatus, ModelId
@@ -99,7 +98,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
             imwrite(path, stack, photometric="minisblack", metadata={"axes": "TYX"})
             yield Child(str(defaults.get("SEGMENTATION_QUEUE")).lower(), path.name, path, fields=_child_fields(job))
 
-    def _segmentation(self, job: Job, movie: Movie, folder: Path, steps: Steps) -> Frames:
+    def _segmentation(self, job: Job, movie: Movie, folder: Path, progress: FrameProgress) -> Frames:
         """The label images that the workers made, kept in a file."""
         labels = FrameScratch(folder / "labels", movie.shape)
         children = self.child_jobs()
@@ -112,7 +111,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
                     job_id=job.id,
                 )
             labels.append(self._labels_of(child, (len(frames), *movie.shape[1:])))
-            steps.take(len(frames))
+            progress.take(len(frames))
         return labels.read
 
     def _labels_of(self, child: Job, shape: tuple[int, ...]) -> Array:
@@ -141,20 +140,20 @@ class TrackingConsumer(TensorFlowServingConsumer):
 
         passes = _PASSES + len(wanted_outputs(job))
         first = CHILDREN_SHARE if job.get(NEXT_PHASE) else 0
-        steps = Steps(self, passes * sum(map(len, movies)), first=first)
+        progress = FrameProgress(self.report_progress, passes * sum(map(len, movies)), first=first)
         results = folder / "results"
         files: list[Path] = []
         for number, movie in enumerate(movies):
             place = results if len(movies) == 1 else results / f"movie_{number}"
-            labels = movie.labels or self._segmentation(job, movie, folder, steps)
-            result = self._track(job, movie, steps.reading(labels), folder / f"tracked_{number}", steps)
+            labels = movie.labels or self._segmentation(job, movie, folder, progress)
+            result = self._track(job, movie, progress.reading(labels), folder / f"tracked_{number}", progress)
             files += write_tracks(result, place, job)
         stages.begin(JobStatus.SAVING_RESULTS, ended="prediction_time", predict_retries=stages.retries)
         key, url = self._upload_zip(zip_files(files, results, name=self._next_zip_name()))
         stages.finish(output_file_name=key, output_url=url, progress=100)
         return self.final_status
 
-    def _track(self, job: Job, movie: Movie, labels: Frames, scratch: Path, steps: Steps) -> TrackResult:
+    def _track(self, job: Job, movie: Movie, labels: Frames, scratch: Path, progress: FrameProgress) -> TrackResult:
         """Link the cells of one movie."""
         model = linking_model(job)
         shifts = [(0, 0)] * len(movie)
@@ -170,7 +169,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         tracked = FrameScratch(scratch, movie.shape)
         for number in range(len(movie)):
             tracked.append(tracking.relabel(number, labels(number)))
-        return TrackResult(movie, tracking, tracked, shifts, steps)
+        return TrackResult(movie, tracking, tracked, shifts, progress)
 
     def _link(self, movie: Movie, labels: Frames, shifts: Sequence[tuple[int, int]]) -> Tracking:
         from redis_consumer.tracking.linking import Linker, LinkOptions

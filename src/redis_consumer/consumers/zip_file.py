@@ -87,7 +87,7 @@ class ZipFileConsumer(Consumer):
         if job.get(NEXT_PHASE):
             return self.gather(redis_hash)
         if job.status == JobStatus.WAITING and job.get("children").strip(","):
-            return self.adopt(then="gather")
+            return self._running().adopt("gather")
         problem = unreadable_archive(shown_name(job.original_name)) or unreadable_archive(job.input_file_name)
         if problem:
             raise InvalidJob(problem, job_id=job.id)
@@ -183,7 +183,7 @@ class ZipFileConsumer(Consumer):
             path = Path(self.storage.download(child.get("output_file_name"), folder))
             check_result_zip(path, shown_name(child.get("original_name")))
         except PermanentError as error:
-            self._check_fault(error)
+            self._running().check_fault(error)
             return describe(error)
         return path
 

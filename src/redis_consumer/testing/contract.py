@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from redis_consumer.consumers.base import Consumer, Outcome
+from redis_consumer.consumers.base import Consumer
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.consumers.options import describe_options, options_for
 from redis_consumer.consumers.registry import get_consumer_class
 from redis_consumer.errors import InvalidJob, ModelServerUnavailable

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from redis_consumer.consumers import defaults
-from redis_consumer.consumers.base import Consumer, Outcome
+from redis_consumer.consumers.base import Consumer
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.consumers.model import ModelConsumer
 from redis_consumer.consumers.options import as_text
 from redis_consumer.consumers.registry import get_consumer_class, make_consumer

@@ -11,7 +11,7 @@ import pytest
 
 import redis_consumer
 from redis_consumer import errors
-from redis_consumer.consumers.base import Outcome
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.redis import RedisClient
 from redis_consumer.settings import Settings
 from redis_consumer.storage import Storage

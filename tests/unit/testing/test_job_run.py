@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from redis_consumer.consumers.base import Outcome
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.job import Job
 from redis_consumer.testing import JobRun
 

@@ -22,7 +22,7 @@ from redis_consumer.consumers import (
     per_job,
     second_phase,
 )
-from redis_consumer.consumers.base import Outcome
+from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.errors import ModelServerUnavailable, SettingsError
 from redis_consumer.job import ModelId
 from support import onnx_models

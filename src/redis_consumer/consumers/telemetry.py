@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from types import TracebackType
@@ -24,34 +25,33 @@ _ENDINGS = {"dead": "failed", "cancelled": "failed"}
 _stages: set[str] = set()
 
 
-class Account:
-    """Reports the runs of one consumer, one at a time.
+class JobTelemetry:
+    """Reports one run of a job for as long as its ``with`` block lasts.
 
     Args:
-        queue: where jobs are taken from.
-        consumer: name of the class that runs them.
+        job: the claimed job.
+        queue: name of the queue that it was claimed from.
+        consumer: name of the class that runs it.
+        logger: where the lines about the run are logged.
     """
 
-    def __init__(self, queue: str, consumer: str) -> None:
+    def __init__(self, job: Job, queue: str, consumer: str, logger: logging.Logger) -> None:
+        self.job = job
         self.queue = queue
         self.consumer = consumer
+        self.logger = logger
         self._is_open = self._is_cancelled = False
         self._status = self._stage = ""
         self._started = self._stage_started = 0.0
         self._spans: traces.RunSpans | None = None
 
-    def of(self, job: Job) -> Account:
-        """Report a run for as long as the ``with`` block lasts."""
-        self._job = job
-        return self
-
     def __enter__(self) -> None:
-        job = self._job
+        job = self.job
         self._log_token = enter_job(
             {"job_id": job.id, "attempt": job.attempt, "queue": self.queue, "consumer": self.consumer}
         )
         self._spans = self._begun_spans(job) if traces.is_on() else None
-        self._is_open, self._is_cancelled, self._status, self._stage = True, False, "", ""
+        self._is_open = True
         if metrics.mend():
             announce(self.queue, self.consumer)
         metrics.ATTEMPTS.add(self.queue)
@@ -90,10 +90,20 @@ class Account:
         """Note how the run ended, one of `metrics.JOB_STATUSES`; what is said last holds."""
         self._status = "cancelled" if how == "failed" and self._is_cancelled else how
 
-    @property
-    def ending(self) -> str:
-        """How the run ended, in a word for its log line: done, failed, waiting or given back."""
-        return _ENDINGS.get(self._status, self._status.replace("_", " "))
+    def log_end(self, seconds: float, error: Exception | None) -> None:
+        """Log how the job ended: done, failed, waiting for its children, or given back.
+
+        Args:
+            seconds: how long it ran.
+            error: the error by which it failed, if it did.
+        """
+        how = _ENDINGS.get(self._status, self._status.replace("_", " "))
+        text, level, trace = how, logging.INFO, None
+        if how == "failed" and error is not None:
+            is_known = isinstance(error, ConsumerError)
+            text = f"failed: {describe(error)}" if is_known else f"failed by a bug: {describe(error)}"
+            level, trace = (logging.WARNING, None) if is_known else (logging.ERROR, error)
+        self.logger.log(level, "Ended job %s after %.3f s: %s", self.job.id, seconds, text, exc_info=trace)
 
     def tell(self, **attributes: str) -> None:
         """Add to what the run's span says."""
