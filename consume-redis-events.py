@@ -5,14 +5,13 @@ import sys
 from typing import Any
 
 import redis_consumer
-from redis_consumer import settings
-from redis_consumer.cli import connect, run
+from redis_consumer import app, settings
 from redis_consumer.consumers import registry
 
 
 def initialize_logger() -> None:
     """Log as ``LOG_LEVEL`` and ``LOG_FORMAT`` say."""
-    connect.start_logs(settings.current())
+    app.start_logs(settings.current())
 
 
 def get_consumer(consumer_type: str, **kwargs: Any) -> "redis_consumer.consumers.Consumer":
@@ -22,4 +21,4 @@ def get_consumer(consumer_type: str, **kwargs: Any) -> "redis_consumer.consumers
 
 
 if __name__ == "__main__":
-    sys.exit(run.run_script(initialize_logger, get_consumer))
+    sys.exit(app.run_script(initialize_logger, get_consumer))

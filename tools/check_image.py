@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tools.container import ROOT, Buildah, Container, NotHere, check_machine
 
+from redis_consumer.cli.authors.scaffold import write_package
 from redis_consumer.cli.embedded import RedisServer, run_redis
-from redis_consumer.cli.scaffold import write_package
 
 NAME = "localhost/kiosk-redis-consumer"
 IMAGE = "nuclei.tif"

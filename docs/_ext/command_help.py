@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import typer
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 
-from redis_consumer.cli.app import app as commands
+from redis_consumer.cli.app import load_command
 
 
 class CommandHelp(Directive):
@@ -30,7 +29,7 @@ class CommandHelp(Directive):
 
 def describe(name: str) -> Iterator[str]:
     """Usage, purpose, options and examples of a command, or of each in a group, as reStructuredText."""
-    command = typer.main.get_command(commands).commands[name]  # type: ignore[attr-defined]
+    command = load_command(name)
     if not hasattr(command, "commands"):
         yield from _describe(name, command)
         return

@@ -119,3 +119,18 @@ class LeaseLost(ConsumerError):
 
 class SettingsError(ConsumerError, ValueError):
     """A setting is missing or wrong. The worker doesn't start, or claims no jobs until the setting is right."""
+
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 3
+EXIT_INTERRUPTED = 130
+
+
+def exit_code(error: ConsumerError | KeyboardInterrupt) -> int:
+    """Give the exit code of a command that ends with this error."""
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if isinstance(error, SettingsError):
+        return EXIT_USAGE
+    return EXIT_UNAVAILABLE if isinstance(error, RetryableError) else EXIT_FAILED

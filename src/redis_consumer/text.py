@@ -61,6 +61,22 @@ def cut(text: str, most: int = MAX_LINE) -> str:
     return f"{text[:kept]}… {len(text) - 2 * kept:,} characters left out …{text[len(text) - kept :]}"
 
 
+def printable(text: str) -> str:
+    r"""Shorten a text and replace terminal control characters, which file names, keys and reasons may contain.
+
+    >>> printable("a\x1b[2Jb")
+    'a?[2Jb'
+    """
+    short = cut(text, MAX_TEXT)
+    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in short)
+
+
+def last_line(reason: str) -> str:
+    """Give the last line of a job's reason, which says what is wrong and what to do."""
+    lines = reason.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
 def without_paths(text: str) -> str:
     """Replace each absolute path in a text by its last part, so that users see no paths of the machine. URLs stay.
 

@@ -14,8 +14,8 @@ from typing import IO, Any
 import pytest
 import redis
 
-from redis_consumer.cli import watch as watching
-from redis_consumer.cli.watch import watch
+from redis_consumer.client import watch as watching
+from redis_consumer.client.watch import watch
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.redis import RedisClient
 from support.cli import CommandLine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from redis_consumer.cli.watch import MAX_PAUSE_S, read_states, watch
+from redis_consumer.client.watch import MAX_PAUSE_S, read_states, watch
 from redis_consumer.redis import RedisClient
 
 

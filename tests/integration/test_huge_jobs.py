@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from redis_consumer.cli.watch import read_hash, read_states
+from redis_consumer.client.watch import read_hash, read_states
 from redis_consumer.consumers.fan_out import common_fields
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job

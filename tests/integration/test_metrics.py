@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from redis_consumer import metrics
-from redis_consumer.cli import metrics as metrics_module
-from redis_consumer.cli.metrics import read_figures
+from redis_consumer.cli.queues import metrics as metrics_module
+from redis_consumer.cli.queues.metrics import read_figures
 from redis_consumer.consumers import Consumer
 from redis_consumer.consumers.claimed_job import Interrupted
 from redis_consumer.errors import (

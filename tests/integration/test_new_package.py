@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from redis_consumer.cli import scaffold
+from redis_consumer.cli.authors import scaffold
 from support.documents import ROOT
 from support.redis_server import RedisServer
 

@@ -14,7 +14,7 @@ import pytest
 import redis
 import trustme
 
-from redis_consumer.cli import rights
+from redis_consumer.cli.workers import rights
 from redis_consumer.errors import SettingsError
 from redis_consumer.redis import RedisClient
 from redis_consumer.redis_servers import Access

@@ -82,6 +82,7 @@ def test_all_scripts_are_tried(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
         "redis_consumer.queue.admin",
         "redis_consumer.queue.child_jobs",
         "redis_consumer.queue.scripts",
+        "redis_consumer.client.watch",
     ):
         monkeypatch.setattr(f"{module}.script_call", noted)
     for change in CHANGES:

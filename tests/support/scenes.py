@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from redis_consumer.cli.watch import read_hash
+from redis_consumer.client.watch import read_hash
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue, admin, upkeep
 from redis_consumer.queue.child_jobs import ChildJobs, child_key

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from redis_consumer.cli.output import printable
 from redis_consumer.consumers.analysis import write_analysis
 from redis_consumer.consumers.options import ConsumerOptions, options_for, per_job
 from redis_consumer.consumers.reasons import describe, reason_of
@@ -23,7 +22,7 @@ from redis_consumer.job import Job, ModelId
 from redis_consumer.logs import initialize_logger, job_context
 from redis_consumer.queue import JobQueue
 from redis_consumer.settings import Settings
-from redis_consumer.text import MAX_LINE, MAX_TEXT, cell, check_numbers, cut, decimal, quoted, whole
+from redis_consumer.text import MAX_LINE, MAX_TEXT, cell, check_numbers, cut, decimal, printable, quoted, whole
 from redis_consumer.traces import carried
 
 HUGE = "x" * 10_000_000

@@ -1,8 +1,4 @@
-"""The command line.
-
-Each command has its own file. A command imports what it needs only when it runs, so that ``--help`` and ``run`` start
-fast.
-"""
+"""The command line. Each command has its own file and prints; what it does is in the packages below."""
 
 from __future__ import annotations
 

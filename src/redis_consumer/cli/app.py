@@ -1,54 +1,74 @@
-"""Lists all commands, in the groups in which the help shows them."""
+"""Lists all commands, in the groups in which the help shows them, and loads the module of the one that is run."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from redis_consumer.cli import (
-    cancel,
-    consumers,
-    dead,
-    demo,
-    doctor,
-    health,
-    metrics,
-    new_consumer,
-    prune,
-    queues,
-    reproduce,
-    run,
-    show_settings,
-    status,
-    submit,
-    sweep,
-)
+from redis_consumer import __version__
 from redis_consumer.cli.output import exit_codes, notes
 
-#: Commands by the panel of the help that shows them; the most used ones are first.
+#: Commands and their help by group; the most used ones are first. The module of a command is found by their names.
 PANELS = {
-    "Images": ("submit", "status", "cancel", "reproduce", "demo"),
-    "Workers": ("run", "doctor", "settings", "health"),
-    "Queues": ("queues", "dead", "sweep", "prune", "metrics"),
-    "Authors": ("new-consumer", "consumers"),
+    "Images": {
+        "submit": "Submit a job for each file, and download the results with --wait.",
+        "status": "Show one job, or the queues and the jobs in them.",
+        "cancel": "Cancel waiting or running jobs.",
+        "reproduce": "Run a finished job again from its record and compare the results.",
+        "demo": "Segment an example image or your own, without any service, and write a report.",
+    },
+    "Workers": {
+        "run": "Run a worker, which takes jobs from its queues until it is stopped.",
+        "doctor": "Check settings, Redis, bucket, model server and models, and show what to fix.",
+        "settings": "Show the value, source and meaning of every setting.",
+        "health": "Check the worker at HEALTH_ADDRESS. For container health checks.",
+    },
+    "Queues": {
+        "queues": "Show waiting and running jobs, dead letters and workers of each queue.",
+        "dead": "List, retry or drop dead letters: jobs that failed for a reason other than their input.",
+        "sweep": "Return jobs of dead workers to their queues and print their keys.",
+        "prune": "Remove jobs that ended long ago, with their results.",
+        "metrics": "Serve queue metrics to Prometheus, reading Redis on each scrape.",
+    },
+    "Authors": {
+        "new-consumer": "Write a package for your own consumer.",
+        "consumers": "List the consumers that a worker can run, or show one with its options.",
+    },
 }
+
+
+class _Command(TyperCommand):
+    """Stands for a command in help and completion. Its module is loaded only when the command is run."""
+
+    def make_context(self, *args: Any, **arguments: Any) -> Any:
+        """Load the command, and parse its arguments."""
+        return load_command(self.name or "").make_context(*args, **arguments)
 
 
 class _Commands(TyperGroup):
     def __init__(self, **arguments: Any) -> None:
-        """Sort the commands into their panels."""
+        """Put each command into its panel."""
         super().__init__(**arguments)
-        for panel, names in PANELS.items():
-            for name in names:
-                self.commands[name] = command = self.commands.pop(name)
-                command.rich_help_panel = panel  # type: ignore[attr-defined]
+        for panel, helps in PANELS.items():
+            for name, text in helps.items():
+                self.commands[name] = _Command(name, help=text, rich_help_panel=panel)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command, and turn our errors into exit codes."""
         with exit_codes():
             return super().invoke(ctx)
+
+
+def load_command(name: str) -> Any:
+    """Load the module of a command and give the command."""
+    group = next(panel.lower() for panel, helps in PANELS.items() if name in helps)
+    module = import_module(f"redis_consumer.cli.{group}.{name.replace('-', '_')}")
+    commands = typer.Typer(rich_markup_mode="rich", add_completion=False)
+    module.register(commands)
+    return typer.main.get_group(commands).commands[name]
 
 
 app = typer.Typer(
@@ -63,8 +83,6 @@ app = typer.Typer(
 
 def _show_version(is_wanted: bool) -> None:
     if is_wanted:
-        from redis_consumer import __version__
-
         typer.echo(f"redis-consumer {__version__}")
         raise typer.Exit
 
@@ -76,24 +94,3 @@ def _root(
     ] = False,
 ) -> None:
     """Segment microscopy images with workers that take jobs from a Redis queue."""
-
-
-for module in (
-    run,
-    submit,
-    status,
-    reproduce,
-    cancel,
-    queues,
-    metrics,
-    dead,
-    sweep,
-    prune,
-    show_settings,
-    consumers,
-    doctor,
-    health,
-    demo,
-    new_consumer,
-):
-    module.register(app)

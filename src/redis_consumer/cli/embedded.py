@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redis_consumer.errors import RedisUnavailable, SettingsError
+from redis_consumer.redis import RedisClient
+from redis_consumer.redis_servers import Access
+from redis_consumer.settings import Settings
 
 SERVER_VARIABLE = "REDIS_SERVER"
 #: Where `make setup` installs the program, in the clone that contains this file.
@@ -92,8 +95,6 @@ def run_worker(environment: Mapping[str, str], *, log: Path) -> Iterator[subproc
         environment: settings of the worker. It reads no settings of this process and no settings files.
         log: file for its output.
     """
-    from redis_consumer.settings import Settings
-
     ours = {field.upper() for field in Settings.model_fields} | {"REDIS_CONSUMER_CONFIG"}
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
     command = [sys.executable, "-m", "redis_consumer", "run"]
@@ -163,9 +164,6 @@ def _free_port() -> int:
 
 
 def _wait_for_redis(process: subprocess.Popen[bytes], port: int, password: str, log: Path) -> None:
-    from redis_consumer.redis import RedisClient
-    from redis_consumer.redis_servers import Access
-
     deadline = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:

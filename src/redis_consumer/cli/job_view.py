@@ -1,36 +1,20 @@
-"""``redis-consumer status JOB``: shows one job, and estimates when it will be ready."""
+"""Shows one job, for `redis-consumer status JOB` and `redis-consumer dead show`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from redis_consumer.cli.output import EXIT_FAILED, console, fail, printable, write_json
-from redis_consumer.cli.watch import read_hash
-from redis_consumer.cli.words import age_s, duration, in_words
-from redis_consumer.errors import SettingsError
+from redis_consumer.cli.output import console, duration, fail, in_words, write_json
+from redis_consumer.client.queue_state import Outlook, look_ahead
+from redis_consumer.client.watch import age_s, read_hash
+from redis_consumer.errors import EXIT_FAILED
 from redis_consumer.job import FINAL_STATUSES
-
-if TYPE_CHECKING:
-    from redis_consumer.cli.queue_state import Place, QueueView
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """Where a job is, and when it will be ready.
-
-    Attributes:
-        place: where the job is.
-        left_s: estimated seconds until it is ready, None without an estimate.
-        note: the basis of the estimate, or why there is none; empty for a job that is not waiting.
-    """
-
-    place: Place
-    left_s: float | None = None
-    note: str = ""
+from redis_consumer.text import printable
 
 
 def show_job(client: Any, job_id: str, *, queue: str | None, is_json: bool) -> None:
@@ -65,38 +49,8 @@ def read_job(client: Any, job_id: str) -> dict[str, str]:
     return read_hash(client, job_id)
 
 
-def look_ahead(client: Any, job_id: str, *, queue: str | None) -> Outlook | None:
-    """Find where a job is and, if it waits, when it will be ready. None if its queue is not known."""
-    from redis_consumer.cli.queue_state import queue_of, read_place, read_queues
-
-    try:
-        name = queue_of(job_id, queue)
-    except SettingsError:
-        return None
-    [view] = read_queues(client, [name])
-    place = read_place(client, job_id, name)
-    if place.position is None:
-        return Outlook(place)
-    if not view.workers:
-        return Outlook(place, note=f"no worker serves queue {name}")
-    return Outlook(place, *estimate(place.position, view))
-
-
-def estimate(position: int, view: QueueView) -> tuple[float | None, str]:
-    """Estimate the seconds until a waiting job is ready. Return them with the basis of the estimate.
-
-    The estimate assumes that running jobs, all jobs ahead and the job itself are completed at the recent rate.
-    """
-    if not view.jobs_per_minute:
-        return None, "no job was completed in the last ten minutes"
-    return 60 * (position + view.running) / view.jobs_per_minute, f"at {view.jobs_per_minute:.3g} jobs/min"
-
-
 def write_job(job_id: str, fields: Mapping[str, str], outlook: Outlook | None = None) -> None:
     """Print a job: first a summary, then all its fields."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+
+from redis_consumer.settings import Settings
 
 Queue = Annotated[str | None, typer.Option("--queue", "-q", help="Queue; overrides QUEUE.", metavar="NAME")]
 Queues = Annotated[
@@ -36,3 +39,16 @@ ModelServer = Annotated[
     typer.Option("--model-server", help="Model server, e.g. tfs://host:8500; overrides MODEL_SERVER.", metavar="URL"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print data for scripts: one JSON document on standard output.")]
+
+
+def chosen_queues(settings: Settings, named: Sequence[str] | None, *, is_exact: bool = False) -> list[str]:
+    """Give the queues to read: the named ones, else those of the settings, each with its ``-zip`` queue.
+
+    Args:
+        settings: the settings in use.
+        named: names of queues, in upper or lower case.
+        is_exact: use only the named queues, without their ``-zip`` queues.
+    """
+    names = [name.lower() for name in named or (settings.queue, settings.segmentation_queue)]
+    pairs = [(name,) if name.endswith("-zip") or (named and is_exact) else (name, f"{name}-zip") for name in names]
+    return list(dict.fromkeys(name for pair in pairs for name in pair))

@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from redis_consumer.errors import ConsumerError, RetryableError, SettingsError
-from redis_consumer.text import MAX_TEXT, cut
+from redis_consumer.errors import EXIT_INTERRUPTED, ConsumerError, exit_code
+from redis_consumer.text import last_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_UNAVAILABLE = 3
-EXIT_INTERRUPTED = 130
 
 EXIT_CODES = (
     "Exit codes: 0 success; 1 a job or check failed; 2 wrong usage or settings; "
@@ -40,41 +35,19 @@ def exit_codes() -> Iterator[None]:
     """Turn our errors into a message on standard error and the exit code that the help names."""
     try:
         yield
-    except SettingsError as error:
-        fail(str(error), EXIT_USAGE)
-    except RetryableError as error:
-        fail(str(error), EXIT_UNAVAILABLE)
-    except ConsumerError as error:
-        fail(str(error), EXIT_FAILED)
-    except KeyboardInterrupt:
-        fail("Interrupted", EXIT_INTERRUPTED)
+    except (ConsumerError, KeyboardInterrupt) as error:
+        fail(str(error), exit_code(error))
 
 
-def exit_code_of(call: Callable[[], int]) -> int:
-    """Call a function outside of a command. Return its exit code, or that of the error it raises."""
-    try:
-        with exit_codes():
-            return call()
-    except typer.Exit as stop:
-        return int(stop.exit_code)
-    return EXIT_FAILED
-
-
-def fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
     """Print an error message and exit with this code."""
-    say(f"Error: {message}" if code != EXIT_INTERRUPTED else message)
+    say("Interrupted" if code == EXIT_INTERRUPTED else f"Error: {message}")
     raise typer.Exit(code)
 
 
 def say(message: str) -> None:
     """Print a message for people on standard error."""
     sys.stderr.write(f"{printable(message)}\n")
-
-
-def printable(text: str) -> str:
-    """Shorten a text and remove terminal control characters, which file names, keys and reasons may contain."""
-    short = cut(text, MAX_TEXT)
-    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in short)
 
 
 def write_json(value: Any) -> None:
@@ -89,3 +62,36 @@ def console(*, is_data: bool = True) -> Console:
     # Wide enough for whole lines in pipes and logs. A terminal has its own width.
     stream = sys.stdout if is_data else sys.stderr
     return Console(file=stream, highlight=False, soft_wrap=False, width=None if stream.isatty() else 160)
+
+
+def in_words(fields: Mapping[str, str]) -> str:
+    """Describe the state of a job from its fields."""
+    state = fields.get("status", "")
+    if state == "failed":
+        reason = last_line(fields.get("reason", ""))
+        return f"failed: {reason}" if reason else "failed"
+    words = {"new": "waiting in its queue", "waiting": "waiting for its images", "": "without a status"}
+    text = words.get(state, state.replace("-", " "))
+    progress = fields.get("progress", "")
+    return f"{text} ({progress} %)" if progress and state != "done" else text
+
+
+def duration(seconds: float) -> str:
+    """Format a duration in a suitable unit.
+
+    >>> duration(90)
+    '1.5 min'
+    """
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def counted(count: int, noun: str) -> str:
+    """Format a count with its noun.
+
+    >>> counted(1, "job"), counted(2, "job")
+    ('1 job', '2 jobs')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -2,7 +2,7 @@
 
 from redis_consumer.images.axes import batch_shape, check_indices, select_channels, to_batch
 from redis_consumer.images.image import Image, ImageLimits, check_frames
-from redis_consumer.images.reading import get_image, open_image, read_as_stored, read_image
+from redis_consumer.images.reading import get_image, open_image, read_as_stored, read_image, read_planes
 from redis_consumer.images.writing import StackFiles, save_numpy_array, write_channels
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "open_image",
     "read_as_stored",
     "read_image",
+    "read_planes",
     "save_numpy_array",
     "select_channels",
     "to_batch",

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from redis_consumer import wanted
 from redis_consumer.errors import ConsumerError, InvalidImage
+from redis_consumer.images.axes import to_batch
 from redis_consumer.images.image import Array, Image, ImageLimits, Source, check_source
 from redis_consumer.images.npy import open_npy
 from redis_consumer.images.picture import open_picture
@@ -41,6 +43,12 @@ FORMATS = "TIFF, PNG, JPEG, JPEG 2000, BMP, GIF, PGM, PPM or NPY"
 
 #: The functions of old consumers had no limits of height and width. Memory is still limited.
 NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None)
+
+
+def read_planes(path: Path) -> npt.NDArray[np.float32]:
+    """Read the first channel of all images in a file (times, depths, pages) as (B, Y, X) float32."""
+    planes: npt.NDArray[np.float32] = to_batch(read_image(path, limits=NO_SIDE_LIMITS))[..., 0]
+    return planes
 
 
 def read_image(path: str | os.PathLike[str], *, limits: ImageLimits | None = None, name: str | None = None) -> Image:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from redis_consumer.cli.app import app
+from redis_consumer.cli.app import PANELS, load_command
 from redis_consumer.consumers import ImageFileConsumer
 from support.documents import DOCS, PAGES, PAPERS, ROOT, blocks, commands, extension, name_of
 
@@ -21,8 +20,7 @@ EVERYWHERE = [*PAPERS, *PAGES]
 @cache
 def verbs() -> dict[str, Any]:
     """The commands of the command line by name."""
-    found: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    return found
+    return {name: load_command(name) for names in PANELS.values() for name in names}
 
 
 def options_of(command: Any) -> set[str]:

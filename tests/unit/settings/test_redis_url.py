@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from redis_consumer import settings
-from redis_consumer.cli import connect
-from redis_consumer.cli.rights import rule
+from redis_consumer import app, settings
+from redis_consumer.cli.workers.rights import rule
 from redis_consumer.consumers import defaults
 from redis_consumer.errors import SettingsError
 from redis_consumer.redis import RedisClient
@@ -77,7 +76,7 @@ def test_the_user_and_password_of_the_variables_go_with_a_url_that_has_none(monk
 )
 def test_the_option_wins_over_it(option: str, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "rediss://redis:6380")
-    loaded = connect.read_settings(redis=option)
+    loaded = app.read_settings(redis=option)
     assert (loaded.redis_host, loaded.redis_port) == address
 
 

@@ -1,0 +1,1 @@
+"""Commands for images: submit jobs, look at them, cancel and reproduce them."""

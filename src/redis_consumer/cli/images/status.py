@@ -1,0 +1,119 @@
+"""``redis-consumer status``: shows the jobs in the queues, or one job."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from redis_consumer.app import open_redis, read_settings
+from redis_consumer.cli import options
+from redis_consumer.cli.job_view import show_job
+from redis_consumer.cli.output import console, notes, say, write_json
+from redis_consumer.client.queue_index import unserved_in_words, unserved_queues
+from redis_consumer.client.queue_state import processing_lists, read_queues
+from redis_consumer.client.watch import JobState, read_states
+from redis_consumer.text import printable
+
+LATEST = 10
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """State of a queue.
+
+    Attributes:
+        queue: its name.
+        waiting: jobs in the queue.
+        processing: jobs that workers hold.
+        workers: workers alive.
+        holders: names of workers that hold jobs, of any software.
+    """
+
+    queue: str
+    waiting: int
+    processing: int
+    workers: int
+    holders: list[str]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=notes(
+            "redis-consumer status",
+            "redis-consumer status predict:cells.tif:0a1b2c3d-0000-4000-8000-000000000000",
+            "redis-consumer status --queue predict --queue track --json",
+        )
+    )(status)
+
+
+def status(
+    job: Annotated[str | None, typer.Argument(help="Key of a job, as printed by submit.", metavar="JOB")] = None,
+    queue: options.Queues = None,
+    redis: options.Redis = None,
+    json: options.Json = False,
+) -> None:
+    """Show one job, or the queues and the jobs in them.
+
+    With JOB, it shows the job's place in its queue and all its fields. The exit code is
+    1 if the job failed or is unknown. Without JOB, it also names all queues in which
+    jobs wait but that no worker serves.
+    """
+    settings = read_settings(redis=redis)
+    client = open_redis()
+    if job is not None:
+        show_job(client, job, queue=queue[0] if queue else None, is_json=json)
+        return
+    _show_queues(client, options.chosen_queues(settings, queue), is_json=json)
+
+
+def _show_queues(client: Any, names: list[str], *, is_json: bool) -> None:
+    alive = {view.queue: view.workers for view in read_queues(client, names)}
+    queues: list[QueueState] = []
+    seen: list[str] = []
+    for name in names:
+        running = _processing(client, name)
+        held = [job_id for held_by in running.values() for job_id in held_by]
+        queues.append(QueueState(name, client.llen(name), len(held), alive[name], sorted(running)))
+        # The next job is at the right end.
+        seen += [*held[:LATEST], *reversed(client.lrange(name, -LATEST, -1))]
+    states, unserved = read_states(client, seen), unserved_queues(client, say)
+    if is_json:
+        jobs = [{**asdict(state), "reason": state.short_reason} for state in states]
+        write_json({"queues": [asdict(queue) for queue in queues], "jobs": jobs, "unserved": unserved})
+        return
+    _write_queues(queues, states)
+    if unserved:
+        console().print(f"\n{unserved_in_words(unserved)}", style="yellow", markup=False)
+
+
+def _processing(client: Any, queue: str) -> dict[str, list[str]]:
+    """Read the jobs that workers hold, by worker."""
+    keys = processing_lists(client, queue)
+    return {key.rpartition(":")[2]: client.lrange(key, 0, -1) for key in keys}
+
+
+def _write_queues(queues: list[QueueState], states: list[JobState]) -> None:
+    table = Table("Queue", "Waiting", "Processing", "Workers", "Held by", box=None, pad_edge=False, header_style="bold")
+    for queue in queues:
+        table.add_row(
+            Text(queue.queue),
+            str(queue.waiting),
+            str(queue.processing),
+            str(queue.workers),
+            Text(printable(", ".join(queue.holders))),
+        )
+    screen = console()
+    screen.print(table)
+    if not states:
+        return
+    jobs = Table("Job", "Status", "Progress", box=None, pad_edge=False, header_style="bold")
+    for state in states:
+        status = printable(state.status.replace("-", " "))
+        jobs.add_row(Text(printable(state.job_id)), Text(status), f"{state.progress:.0f} %")
+    screen.print()
+    screen.print(jobs)

@@ -1,0 +1,191 @@
+"""``redis-consumer submit``: submits jobs for files and downloads their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from redis_consumer.app import open_bucket, open_redis, read_settings
+from redis_consumer.cli import options
+from redis_consumer.cli.embedded import stop_on_signals
+from redis_consumer.cli.images.progress import progress_of
+from redis_consumer.cli.output import notes, say, write_json
+from redis_consumer.client.results import follow
+from redis_consumer.client.submit import Result, not_submitted, submit_files
+from redis_consumer.client.watch import NOT_SUBMITTED
+from redis_consumer.errors import EXIT_FAILED, EXIT_UNAVAILABLE, InvalidJob
+from redis_consumer.job import Job, is_version, misspelt_fields, unknown_field
+from redis_consumer.text import in_utf8
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=notes(
+            "redis-consumer submit cells.tif --wait",
+            "redis-consumer submit *.tif --model NuclearSegmentation:1 --scale 0.5 --wait --output results",
+            "redis-consumer submit plate.zip --queue predict --json",
+        )
+    )(submit)
+
+
+def submit(
+    files: Annotated[list[Path], typer.Argument(help="Images, or archives of images.")],
+    queue: options.Queue = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model. Default: the worker's default model.", metavar="NAME:VERSION"),
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option("--scale", "-s", min=1e-6, help="Factor to resize the image by before the model is applied."),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels",
+            help="Channels to use. Without --model, in this order: nuclei, cytoplasm, phase.",
+            metavar="0,",
+        ),
+    ] = None,
+    dimension_order: Annotated[
+        str | None, typer.Option("--dimension-order", help="Axes of the image, e.g. XYB or CXY.", metavar="AXES")
+    ] = None,
+    postprocess: Annotated[
+        str | None, typer.Option("--postprocess", help="Post-processing, e.g. deep_watershed.", metavar="NAMES")
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option("--field", "-f", help="Any other field of the job; repeatable.", metavar="KEY=VALUE"),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the results and download them.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", file_okay=False, help="Folder for results. Default: ./results. Implies --wait."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0, help="Maximum seconds to wait; 0 for no limit.", metavar="SECONDS")
+    ] = 0.0,
+    redis: options.Redis = None,
+    bucket: options.Bucket = None,
+    json: options.Json = False,
+) -> None:
+    """Submit a job for each file, and download the results with --wait.
+
+    Files are uploaded to the bucket. The key of each job is printed as soon as the job
+    is in its queue. With --wait, the command shows the progress and downloads the
+    results. A file that cannot be submitted, or whose result cannot be downloaded,
+    does not affect the others. While the command waits, Redis may be unavailable for
+    up to a minute. With --json, the document is always written, even after an error,
+    and has a row for each file.
+    """
+    named = {
+        "scale": scale,
+        "channels": channels,
+        "dimension_order": dimension_order,
+        "postprocess_function": postprocess,
+    }
+    fields = job_fields(model, named, field or [])
+    settings = read_settings(queue=queue, redis=redis, bucket=bucket)
+    client, storage = open_redis(), open_bucket()
+    is_waiting = wait or output is not None
+    rows = {path: not_submitted(path) for path in files}
+    sending = submit_files(
+        client, storage, list(rows), settings.queue, fields, warn=say, replicas=settings.redis_wait_replicas
+    )
+    try:
+        with stop_on_signals():
+            for row in sending:
+                rows[row.submission.path] = row
+                _tell(row, is_waiting=is_waiting, is_json=json)
+            if is_waiting:
+                for row in _wait(client, storage, rows.values(), output or Path("results"), timeout):
+                    rows[row.submission.path] = row
+    finally:
+        _write(list(rows.values()), is_waiting=is_waiting, is_json=json)
+    if is_waiting and not all(row.state.is_final for row in rows.values()):
+        say(f"Timed out after {timeout:g} s. The jobs continue; check them with `redis-consumer status JOB`.")
+        raise typer.Exit(EXIT_UNAVAILABLE)
+    raise typer.Exit(_exit_code(rows.values()))
+
+
+def _wait(client: Any, storage: Any, rows: Iterable[Result], folder: Path, timeout_s: float) -> Iterator[Result]:
+    """Wait for the submitted jobs, and show their progress."""
+    sent = [row.submission for row in rows if not row.error]
+    with progress_of(sent) as display:
+        for row in follow(client, storage, sent, folder, timeout_s=timeout_s, tell=say):
+            display.show(row.state)
+            yield row
+
+
+def _exit_code(rows: Iterable[Result]) -> int:
+    failed = [row for row in rows if row.is_failed]
+    if any(row.is_unavailable for row in failed):
+        return EXIT_UNAVAILABLE
+    return EXIT_FAILED if failed else 0
+
+
+def job_fields(model: str | None, named: Mapping[str, object], others: list[str]) -> dict[str, str]:
+    """Build the fields of a job from the options.
+
+    Raises:
+        typer.BadParameter: a model is not NAME:VERSION, a field is not KEY=VALUE, or the axes are unknown.
+    """
+    fields = {name: str(value) for name, value in named.items() if value is not None}
+    if model is not None:
+        name, colon, version = model.rpartition(":")
+        if not (name and colon and is_version(version)):
+            raise typer.BadParameter(
+                f"{model!r} isn't NAME:VERSION, e.g. NuclearSegmentation:1 or NuclearSegmentation:latest",
+                param_hint="--model",
+            )
+        fields |= {"model_name": name, "model_version": version}
+    for text in others:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"{text!r} isn't KEY=VALUE, e.g. label=1", param_hint="--field")
+        fields[key] = value
+    try:
+        _ = Job("", fields).dimension_order
+    except InvalidJob as error:
+        raise typer.BadParameter(str(error), param_hint="--dimension-order") from error
+    for strange, near in misspelt_fields(fields).items():
+        say(f"Warning: {unknown_field(strange, near)}")
+    return fields
+
+
+def _tell(row: Result, *, is_waiting: bool, is_json: bool) -> None:
+    """Print the result of a submission at once."""
+    sent = row.submission
+    if row.error:
+        say(f"{sent.path.name}: not submitted: {row.error}")
+    elif is_waiting:
+        say(f"{sent.path.name}: submitted as {sent.job_id}")
+    elif not is_json:
+        typer.echo(sent.job_id)
+
+
+def _write(rows: list[Result], *, is_waiting: bool, is_json: bool) -> None:
+    """Write the results at the end, or those known so far if the command ends early."""
+    if is_json:
+        write_json([_as_data(row, is_waiting=is_waiting) for row in rows])
+        return
+    for row in rows if is_waiting else []:
+        if row.path is not None:
+            typer.echo(in_utf8(str(row.path)))
+        elif row.state.status == NOT_SUBMITTED:
+            pass  # already printed
+        elif row.is_failed:
+            say(f"{row.submission.path.name}: failed: {row.reason} ({row.state.job_id})")
+        elif not row.state.is_final:
+            say(f"{row.submission.path.name}: not ready, {row.state.status} ({row.state.job_id})")
+
+
+def _as_data(row: Result, *, is_waiting: bool) -> dict[str, Any]:
+    texts = {key: value and in_utf8(value) for key, value in row.as_data().items()}
+    if is_waiting or row.error:
+        return texts
+    return {"job": texts["job"], "file": texts["file"], **row.submission.fields}

@@ -1,0 +1,1 @@
+"""Commands for queues: look at them, and mend or empty them."""

@@ -1,0 +1,1 @@
+"""Commands for workers: run them and check their setup."""

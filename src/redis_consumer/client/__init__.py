@@ -1,0 +1,1 @@
+"""Submits jobs, waits for their results and reads the state of queues. It prints nothing."""

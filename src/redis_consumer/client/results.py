@@ -1,0 +1,74 @@
+"""Waits for submitted jobs and downloads their results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from redis_consumer.client.queue_index import ServiceCheck
+from redis_consumer.client.submit import Result, Submission
+from redis_consumer.client.watch import JobState, watch
+from redis_consumer.consumers.reasons import describe
+from redis_consumer.errors import ConsumerError, RetryableError
+
+
+def follow(
+    client: Any,
+    storage: Any,
+    submissions: Sequence[Submission],
+    folder: Path,
+    *,
+    timeout_s: float = 0.0,
+    tell: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Result]:
+    """Wait for jobs and download the results. Yield the state of each job at the start and whenever it changes.
+
+    Args:
+        client: a `RedisClient`.
+        storage: a `Storage`.
+        submissions: the jobs.
+        folder: folder for the results; created if it is missing.
+        timeout_s: maximum seconds to wait, 0 for no limit.
+        tell: called with a message if no worker serves the queue of a job.
+        sleep: waits for a number of seconds; what it raises ends the waiting.
+
+    Raises:
+        RedisUnavailable: as `watch`.
+    """
+    by_id = {sent.job_id: sent for sent in submissions}
+    names = result_names(submissions)
+    states: dict[str, JobState] = {}
+    service = ServiceCheck(client, tell)
+
+    def pause(seconds: float) -> None:
+        service.look(states.values())
+        sleep(seconds)
+
+    for state in watch(client, list(by_id), timeout_s=timeout_s, sleep=pause):
+        states[state.job_id] = state
+        if state.status == "done" and state.output_file_name:
+            yield _downloaded(storage, by_id[state.job_id], state, folder / names[state.job_id])
+        else:
+            yield Result(by_id[state.job_id], state)
+
+
+def result_names(submissions: Sequence[Submission]) -> dict[str, str]:
+    """Name each result after its file, with a part of the job's id if two files have the same name."""
+    stems = [sent.path.stem for sent in submissions]
+    return {
+        sent.job_id: f"{stem}-result.zip" if stems.count(stem) == 1 else f"{stem}-{sent.job_id[-12:]}-result.zip"
+        for sent, stem in zip(submissions, stems, strict=True)
+    }
+
+
+def _downloaded(storage: Any, sent: Submission, state: JobState, path: Path) -> Result:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        storage.download_file(state.output_file_name, path)
+    except (ConsumerError, OSError) as error:
+        reason = f"the result cannot be downloaded: {describe(error)}"
+        return Result(sent, state, None, reason, isinstance(error, RetryableError))
+    return Result(sent, state, path)

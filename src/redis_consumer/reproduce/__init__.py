@@ -1,0 +1,1 @@
+"""Runs a finished job again from its provenance record and compares the results."""
