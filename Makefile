@@ -113,8 +113,8 @@ protos: $(UV) ## Generate the model server's messages anew from their .proto fil
 	$(UV) run --no-project --isolated --python 3.11 --with "grpcio-tools==1.62.3" --with "setuptools<81" python tools/generate_protos.py
 
 $(VENV)/.locked: uv.lock pyproject.toml | $(UV)
-	@echo "Making $(VENV) from uv.lock"
-	$(UV) sync --frozen --python "$(PYTHON)"
+	@echo "Installing the locked packages into $(VENV), which can take a minute"
+	@$(UV) sync --quiet --frozen --python "$(PYTHON)"
 	@touch $@
 
 .tools/uv/bin/uv:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tools.container import ROOT, Buildah, Container, NotHere, check_machine
 
-from redis_consumer.cli.authors.scaffold import write_package
+from redis_consumer.cli.authors.new_consumer import write_package
 from redis_consumer.cli.embedded import RedisServer, run_redis
 
 NAME = "localhost/kiosk-redis-consumer"

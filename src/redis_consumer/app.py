@@ -108,21 +108,7 @@ def run_worker(
     for problem in settings_module.misspelt_variables():
         logger.warning("%s", problem)
     services = [_service(text) for text in serve] or [(settings.consumer_type, defaults.queue())]
-    redis = defaults.redis_client(deadline_s=SUPERVISOR_WAITS_S)
-    queues = [
-        JobQueue(
-            redis,
-            name,
-            settings.hostname,
-            lease_s=settings.lease_timeout,
-            max_attempts=settings.max_attempts,
-            child_expire_s=settings.expire_time,
-            result_ttl_s=settings.result_ttl,
-        )
-        for _, name in services
-    ]
-    if len({queue.name for queue in queues}) < len(queues):
-        raise SettingsError("--serve: a queue is named twice; name each queue once")
+    queues = _open_queues([name for _, name in services])
     slot_count, thread_count = slots or settings.concurrency, threads or settings.threads
 
     def run_slot(link: Link) -> int:
@@ -137,7 +123,7 @@ def run_worker(
             make = partial(registry.make_by_script, get_consumer, consumer_type, **given)
         return _run_slot(make, link, queues, is_burst=is_burst, threads=thread_count)
 
-    supervisor = Supervisor(
+    return Supervisor(
         queues,
         run_slot,
         slots=slot_count,
@@ -145,8 +131,27 @@ def run_worker(
         limits=_limits(settings),
         health_address=settings.health_address,
         is_burst=is_burst,
-    )
-    return supervisor.run()
+    ).run()
+
+
+def _open_queues(names: Sequence[str]) -> list[JobQueue]:
+    """Open the queues of a worker for its supervisor."""
+    if len(set(names)) < len(names):
+        raise SettingsError("--serve: a queue is named twice; name each queue once")
+    settings = settings_module.current()
+    redis = defaults.redis_client(deadline_s=SUPERVISOR_WAITS_S)
+    return [
+        JobQueue(
+            redis,
+            name,
+            settings.hostname,
+            lease_s=settings.lease_timeout,
+            max_attempts=settings.max_attempts,
+            child_expire_s=settings.expire_time,
+            result_ttl_s=settings.result_ttl,
+        )
+        for name in names
+    ]
 
 
 def _limits(settings: Settings) -> Limits:
@@ -172,23 +177,20 @@ def _run_slot(
     make_consumer: Callable[[], Consumer], link: Link, queues: Sequence[JobQueue], *, is_burst: bool, threads: int
 ) -> int:
     settings = settings_module.current()
-    grace_s = settings.grace_period
-    expected = queues[link.service].name
-    known_problems = settings_module.misspelt_variables()
+    names = [queue.name for queue in queues]
 
     def make_worker(thread: int) -> Worker:
         consumer = make_consumer()
-        if consumer.queue != expected:
-            raise SettingsError(
-                f"consumer {type(consumer).__name__}: serves queue {consumer.queue!r}, not {expected!r}; "
-                f"run it with --serve TYPE={consumer.queue}"
-            )
+        _check_queue(consumer, names[link.service])
         if thread == 0:
-            options = [name.upper() for name in consumer.Options.model_fields]
-            for problem in set(settings_module.misspelt_variables(options)).difference(known_problems):
-                logger.warning("%s", problem)
-        others = [queue.name for queue in queues]
-        return Worker(consumer, link.of_thread(thread), grace_period_s=grace_s, is_burst=is_burst, served=others)
+            _warn_of_options(consumer)
+        return Worker(
+            consumer,
+            link.of_thread(thread),
+            grace_period_s=settings.grace_period,
+            is_burst=is_burst,
+            served=names,
+        )
 
     def run() -> int:
         if settings.otel_exporter_otlp_endpoint:
@@ -196,11 +198,28 @@ def _run_slot(
         try:
             if threads == 1:
                 return make_worker(0).run()
-            return Crew([make_worker(thread) for thread in range(threads)], grace_period_s=grace_s).run()
+            workers = [make_worker(thread) for thread in range(threads)]
+            return Crew(workers, grace_period_s=settings.grace_period).run()
         finally:
             traces.stop()
 
     return exit_code_of(run)
+
+
+def _check_queue(consumer: Consumer, expected: str) -> None:
+    """Refuse the consumer of a script that serves another queue than its worker."""
+    if consumer.queue != expected:
+        raise SettingsError(
+            f"consumer {type(consumer).__name__}: serves queue {consumer.queue!r}, not {expected!r}; "
+            f"run it with --serve TYPE={consumer.queue}"
+        )
+
+
+def _warn_of_options(consumer: Consumer) -> None:
+    """Warn of variables whose names are similar to those of the consumer's options."""
+    options = [name.upper() for name in consumer.Options.model_fields]
+    for problem in set(settings_module.misspelt_variables(options)).difference(settings_module.misspelt_variables()):
+        logger.warning("%s", problem)
 
 
 def run_script(start_logs: Callable[[], None], get_consumer: Callable[..., Consumer]) -> int:

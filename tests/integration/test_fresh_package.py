@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from redis_consumer.cli.authors import scaffold
+from redis_consumer.cli.authors import new_consumer
 from support.documents import ROOT
 from support.redis_server import RedisServer
 
@@ -46,12 +46,12 @@ def test_the_wheel_has_the_templates(wheels: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.endswith(".tmpl")}
     root = ROOT / "src"
-    assert packed == {path.relative_to(root).as_posix() for path in scaffold.TEMPLATES.rglob("*.tmpl")}
+    assert packed == {path.relative_to(root).as_posix() for path in new_consumer.TEMPLATES.rglob("*.tmpl")}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", scaffold.KINDS)
+@pytest.mark.parametrize("kind", new_consumer.KINDS)
 def test_a_new_package_passes_its_own_checks(uv: str, wheels: Path, tmp_path: Path, kind: str) -> None:
     run(tmp_path, uv, "venv", "env")
     python, programs = tmp_path / "env" / "bin" / "python", tmp_path / "env" / "bin"
@@ -69,7 +69,7 @@ def test_a_new_package_passes_its_own_checks(uv: str, wheels: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", scaffold.KINDS)
+@pytest.mark.parametrize("kind", new_consumer.KINDS)
 def test_the_printed_steps_work_where_nothing_else_is_installed(
     uv: str, wheels: Path, tmp_path: Path, redis_server: RedisServer, redis_db: object, kind: str
 ) -> None:

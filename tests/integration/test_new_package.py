@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from redis_consumer.cli.authors import scaffold
+from redis_consumer.cli.authors import new_consumer
 from support.documents import ROOT
 from support.redis_server import RedisServer
 
@@ -43,11 +43,11 @@ def install(package: Path) -> Path:
     return source
 
 
-@pytest.mark.parametrize("kind", scaffold.KINDS)
+@pytest.mark.parametrize("kind", new_consumer.KINDS)
 def test_the_commands_of_its_readme_do_a_job(
     tmp_path: Path, redis_server: RedisServer, redis_db: object, kind: str
 ) -> None:
-    scaffold.write_package("cell-counter", kind, tmp_path)
+    new_consumer.write_package("cell-counter", kind, tmp_path)
     package = tmp_path / "cell-counter"
     readme = (package / "README.md").read_text().partition("## Run")[2]
     *start, doctor, run = re.findall(r"^\$ (.+)$", readme.partition("## Deploy")[0], re.MULTILINE)

@@ -1,1 +1,1 @@
-"""Commands for queues: look at them, and mend or empty them."""
+"""Commands for queues: show them, sweep and prune them, and handle dead letters."""

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from redis_consumer.app import open_queue, open_redis, read_settings
 from redis_consumer.cli import options
-from redis_consumer.cli.job_view import read_job, write_job
+from redis_consumer.cli.images.status import read_job, write_job
 from redis_consumer.cli.output import console, counted, duration, fail, notes, say, write_json
 from redis_consumer.client.queue_state import queue_of
 from redis_consumer.client.watch import age_s, read_fields

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from redis_consumer.cli.app import app
-from redis_consumer.cli.authors import scaffold
+from redis_consumer.cli.authors import new_consumer
 from redis_consumer.settings import Settings
 from support.charts import Chart
 from support.dockerfile import last, read_dockerfile
@@ -36,7 +36,7 @@ def run(folder: Path, *command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind", scaffold.KINDS)
+@pytest.mark.parametrize("kind", new_consumer.KINDS)
 @pytest.mark.parametrize("name", ["counter", LONG])
 def test_its_code_is_clean(tmp_path: Path, kind: str, name: str) -> None:
     assert new(name, "--kind", kind).exit_code == 0
@@ -44,14 +44,14 @@ def test_its_code_is_clean(tmp_path: Path, kind: str, name: str) -> None:
     run(tmp_path / name, str(BIN / "ruff"), "format", "--check", "--no-cache")
 
 
-@pytest.mark.parametrize("kind", scaffold.KINDS)
+@pytest.mark.parametrize("kind", new_consumer.KINDS)
 def test_its_tests_pass(tmp_path: Path, kind: str) -> None:
     new("cell-counter", "--kind", kind)
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", "pythonpath=src"]
     run(tmp_path / "cell-counter", sys.executable, "-m", "pytest", *options)
 
 
-@pytest.mark.parametrize("kind", scaffold.KINDS)
+@pytest.mark.parametrize("kind", new_consumer.KINDS)
 def test_the_class_is_short(tmp_path: Path, kind: str) -> None:
     new("counter", "--kind", kind)
     text = (tmp_path / "counter" / "src" / "counter" / "consumer.py").read_text()
@@ -187,7 +187,7 @@ def test_its_steps_install_this_package_from_where_it_came(
         def read_text(self, name: str) -> str | None:
             return direct_url if name == "direct_url.json" else None
 
-    monkeypatch.setattr(scaffold, "distribution", lambda _: Installed())
+    monkeypatch.setattr(new_consumer, "distribution", lambda _: Installed())
     output = new("cell-counter").stdout
     steps = [line.strip() for line in output.partition("Next")[2].splitlines()[1:]]
     assert steps[0] == "cd cell-counter"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redis_consumer.cli.workers.checks import FAILED, OK, UNAVAILABLE, _look, named_models
+from redis_consumer.cli.workers.doctor import FAILED, OK, UNAVAILABLE, _look, named_models
 from redis_consumer.errors import ModelNotFound, StorageUnavailable
 from redis_consumer.settings import Settings
 
