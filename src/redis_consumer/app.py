@@ -265,7 +265,7 @@ def open_model_server(bucket: Storage) -> ModelServer:
 
 
 def _address(text: str | None) -> tuple[str | None, str | None, str | None]:
-    """Host and port of ``--redis``, or the URL."""
+    """Split the value of ``--redis`` into host and port, or give it as the URL."""
     if text is None or "://" in text:
         return None, None, text
     host, colon, port = text.rpartition(":")

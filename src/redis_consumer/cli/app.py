@@ -57,7 +57,7 @@ class _Commands(TyperGroup):
                 self.commands[name] = _Command(name, help=text, rich_help_panel=panel)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command, and turn our errors into exit codes."""
+        """Run a command and turn our errors into exit codes."""
         with exit_codes():
             return super().invoke(ctx)
 

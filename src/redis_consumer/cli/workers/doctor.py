@@ -183,7 +183,7 @@ def _rights(client: Any, settings: Settings) -> tuple[str, str]:
 
 
 def _asks_models(settings: Settings) -> bool:
-    """Whether jobs may use the models that settings name; a missing class is reported elsewhere."""
+    """Say whether jobs may use the models that settings name. A missing class is reported elsewhere."""
     try:
         return issubclass(get_consumer_class(settings.consumer_type), ModelConsumer)
     except ConsumerError:

@@ -1,4 +1,4 @@
-"""Lists what a worker's ACL user needs in Redis: commands and keys."""
+"""Lists the commands and keys that a worker's ACL user needs in Redis, and finds missing rights."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _TRANSACTION = ("MULTI", "DISCARD")
 
 
 def keys_of(queue: str) -> list[str]:
-    """Patterns of the keys of one queue: its list and its jobs, the lists of running jobs, and our own."""
+    """List the patterns of a queue's keys: its list and jobs, the lists of running jobs, and our own keys."""
     return [queue, f"{queue}:*", f"processing-{queue}:*", "redis-consumer:*"]
 
 
 def commands() -> list[list[str]]:
-    """The commands, with arguments that would do nothing."""
+    """List the commands, with arguments that would do nothing."""
     on_a_key = []
     for text in _ON_A_KEY.replace("\n", "").split("|"):
         name, *others = text.split()
@@ -45,14 +45,14 @@ def commands() -> list[list[str]]:
 
 
 def rule(queues: Sequence[str]) -> str:
-    """What ``ACL SETUSER`` takes for a worker of these queues."""
+    """Give the rules for ``ACL SETUSER`` that a worker of these queues needs."""
     names = ["|".join(each[:2]) if each[0] == "CLIENT" else each[0] for each in commands()]
     keys = dict.fromkeys(key for queue in queues for key in keys_of(queue))
     return " ".join([*(f"~{key}" for key in keys), *(f"+{name.lower()}" for name in (*names, *_TRANSACTION))])
 
 
 def missing(client: RedisClient, queues: Sequence[str]) -> list[str]:
-    """Name the commands and the keys that the user may not use; nothing is run."""
+    """List the commands and keys that the user has no right to use. No command is run."""
     keys = [key.replace("*", "probe") for queue in queues for key in keys_of(queue)]
     refused = refused_commands(client._redis_master, [*commands(), *(["EXISTS", key] for key in keys)])
     found = []
