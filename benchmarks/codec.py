@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from redis_consumer.job import ModelId
 from redis_consumer.serving._pb.tfs_pb2 import PredictRequest, PredictResponse
-from redis_consumer.serving.tensors import tensor_head, to_tensor, wire_type
-from redis_consumer.serving.tf_messages import predict_outputs, predict_request
+from redis_consumer.serving.tfs.messages import predict_outputs, predict_request
+from redis_consumer.serving.tfs.tensors import tensor_head, to_tensor, wire_type
 
 MODEL = ModelId("Model", 1)
 SHAPES = {"small": (1, 256, 256, 1), "mid": (1, 512, 512, 2), "big": (1, 2048, 2048, 2)}

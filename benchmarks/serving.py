@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.image_jobs import Plane, image_worker, photograph
 from benchmarks.model_server import ModelServer, run_model_server
 from redis_consumer.job import ModelId
-from redis_consumer.serving.tf_messages import predict_request
-from redis_consumer.serving.tf_serving import PREDICT
+from redis_consumer.serving.tfs.messages import predict_request
+from redis_consumer.serving.tfs.server import PREDICT
 
 SIDE_PX = 512
 SERVICE_MS = 20.0

@@ -13,7 +13,7 @@ import pytest
 
 from redis_consumer.errors import ModelNotFound
 from redis_consumer.job import ModelId
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 
 TESTS = Path(__file__).resolve().parent
 

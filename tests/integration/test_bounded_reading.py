@@ -20,7 +20,7 @@ from redis_consumer.errors import InvalidImage
 from redis_consumer.job import Job
 from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
 from redis_consumer.testing import run
 from support import attack_pictures, attacks

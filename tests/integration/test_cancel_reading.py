@@ -28,7 +28,7 @@ from redis_consumer.images.regions import open_regions
 from redis_consumer.models import ModelStore
 from redis_consumer.queue import admin
 from redis_consumer.redis import RedisClient
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
 from support import ome_zarr
 

@@ -14,7 +14,7 @@ from redis_consumer.grpc_clients import (
     make_tensor_proto,
 )
 from redis_consumer.serving._pb.tfs_pb2 import PredictResponse
-from redis_consumer.serving.tensors import to_tensor
+from redis_consumer.serving.tfs.tensors import to_tensor
 
 IMAGE = np.arange(8, dtype=np.float32).reshape(2, 2, 2, 1)
 

@@ -17,7 +17,7 @@ from redis_consumer.consumers import ImageFileConsumer
 from redis_consumer.errors import InvalidJob
 from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
 
 JOB = "predict:a.npy:1"

@@ -19,7 +19,7 @@ from redis_consumer.consumers import ImageFileConsumer
 from redis_consumer.images.regions import open_regions
 from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
-from redis_consumer.serving.tf_serving import TFServingServer
+from redis_consumer.serving.tfs.server import TFServingServer
 from redis_consumer.storage import Storage
 from support import ome_zarr
 

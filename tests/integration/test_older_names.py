@@ -19,8 +19,8 @@ from redis_consumer.job import ModelId
 from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving._pb.tfs_pb2 import PredictResponse
-from redis_consumer.serving.onnx import OnnxServer
-from redis_consumer.serving.tf_serving import TFServingServer
+from redis_consumer.serving.onnx.server import OnnxServer
+from redis_consumer.serving.tfs.server import TFServingServer
 from redis_consumer.storage import Storage
 from support.tf_protos import official_class
 

@@ -13,8 +13,9 @@ import pytest
 
 from redis_consumer.errors import ModelMismatch, ModelNotFound, SettingsError
 from redis_consumer.job import ModelId
-from redis_consumer.serving import TensorSpec, onnx_session
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving import TensorSpec
+from redis_consumer.serving.onnx import session
+from redis_consumer.serving.onnx.server import OnnxServer
 from support import onnx_models as models
 
 SCALING = ModelId("Scaling", 1)
@@ -155,7 +156,7 @@ def test_the_log_names_what_runs_the_model(onnx_server: OnnxServer, caplog: pyte
 
 
 def test_slots_share_the_cpus(find_model: Callable[[ModelId], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_session, "usable_cpus", lambda: 6)
+    monkeypatch.setattr(session, "usable_cpus", lambda: 6)
     assert "on 3 CPUs" in OnnxServer(find_model, slots=2).check()
 
 
@@ -164,9 +165,9 @@ def test_threads_share_one_session(onnx_server: OnnxServer, monkeypatch: pytest.
 
     def new_session(path: Path, *, threads: int) -> Any:
         loaded.append(path)
-        return onnx_session.new_session(path, threads=threads)
+        return session.new_session(path, threads=threads)
 
-    monkeypatch.setattr("redis_consumer.serving.onnx.new_session", new_session)
+    monkeypatch.setattr("redis_consumer.serving.onnx.server.new_session", new_session)
     with ThreadPoolExecutor(8) as pool:
         outputs = list(pool.map(lambda value: onnx_server.predict(SCALING, {"image": IMAGE + value}), range(32)))
     assert len(loaded) == 1
@@ -180,7 +181,7 @@ import numpy as np
 from pathlib import Path
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 
 path, model = Path(sys.argv[1]), ModelId("Convolving")
 server = OnnxServer(lambda _: path, threads=1, arena_bytes=4 * 2**20)
@@ -212,7 +213,7 @@ import numpy as np
 from pathlib import Path
 from redis_consumer.job import ModelId
 from redis_consumer.models import ModelStore
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 
 def resident_mb(name):
     lines = Path("/proc/self/status").read_text().splitlines()

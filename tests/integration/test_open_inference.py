@@ -13,8 +13,8 @@ import pytest
 from redis_consumer.errors import ModelMismatch, ModelNotFound, ModelServerUnavailable
 from redis_consumer.job import ModelId
 from redis_consumer.serving import TensorSpec
-from redis_consumer.serving.channel import CallLimits
-from redis_consumer.serving.open_inference import OpenInferenceServer
+from redis_consumer.serving.oip.server import OpenInferenceServer
+from redis_consumer.serving.transport.channel import CallLimits
 from support import onnx_models as models
 from support.open_inference import serve_open_inference
 

@@ -89,7 +89,7 @@ import logging, sys
 from pathlib import Path
 import numpy as np
 from redis_consumer.job import ModelId
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 
 logging.basicConfig(level="INFO", format="%(message)s")
 path, image, outputs = map(Path, sys.argv[1:])

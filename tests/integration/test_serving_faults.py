@@ -15,8 +15,8 @@ import pytest
 from fixtures_serving import serve_models
 from redis_consumer.errors import ModelMismatch, ModelServerUnavailable
 from redis_consumer.job import ModelId
-from redis_consumer.serving.connection import ConnectionOptions
-from redis_consumer.serving.tf_serving import TFServingServer
+from redis_consumer.serving.tfs.server import TFServingServer
+from redis_consumer.serving.transport.connection import ConnectionOptions
 from support.grpc_server import GET_MODEL_METADATA, PREDICT, Answer, answering, cutting
 from support.tf_protos import official_class
 

@@ -22,7 +22,7 @@ from redis_consumer.images.image import Source
 from redis_consumer.images.reading import OpenedImage
 from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
 from redis_consumer.storage.faults import check_room
 

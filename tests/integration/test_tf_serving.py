@@ -16,7 +16,7 @@ from fixtures_serving import serve_models
 from redis_consumer.errors import ModelMismatch, ModelNotFound, ModelServerUnavailable
 from redis_consumer.job import ModelId
 from redis_consumer.serving import TensorSpec
-from redis_consumer.serving.tf_serving import TFServingServer
+from redis_consumer.serving.tfs.server import TFServingServer
 
 SCALING = ModelId("Scaling", 1)
 IMAGE = np.arange(12, dtype=np.float32).reshape(1, 3, 4, 1)

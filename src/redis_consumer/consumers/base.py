@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from redis_consumer import machine, wanted
+from redis_consumer import machine, resources, wanted
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.claimed_job import ClaimedJob, Outcome
 from redis_consumer.consumers.fan_out import Child, check_phase, method_of_phase
@@ -311,9 +311,7 @@ class Consumer:
 
     def _rest(self) -> None:
         """Give back memory that the last jobs needed; a worker calls it as soon as no job waits, and now and then."""
-        from redis_consumer.serving.memory import return_freed
-
-        return_freed()
+        resources.return_freed()
 
     def _warm_up(self) -> None:
         """Load before the first job what it would have to wait for; what can't be had now is tried again by the job."""

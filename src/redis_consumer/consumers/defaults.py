@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redis_consumer import settings
+from redis_consumer import resources, settings
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import ModelId
 
@@ -55,9 +55,7 @@ def read_anew() -> AbstractContextManager[None]:
 
 def max_job_bytes() -> int:
     """Bytes of memory that one job may need: ``MAX_JOB_MB``, or the job's part of the container's memory."""
-    from redis_consumer.serving.memory import usable_bytes
-
-    return int(get("MAX_JOB_MB")) * 10**6 or usable_bytes() // (int(get("CONCURRENCY")) * int(get("THREADS")))
+    return int(get("MAX_JOB_MB")) * 10**6 or resources.usable_bytes() // (int(get("CONCURRENCY")) * int(get("THREADS")))
 
 
 def redis_client(*, deadline_s: float | None = None) -> RedisClient:
@@ -88,7 +86,7 @@ def model_store(bucket: Storage | None) -> ModelStore:
 def model_server(models: ModelStore) -> ModelServer:
     """Open the model server that the settings name; nothing connects yet."""
     from redis_consumer.serving import ConnectionOptions, open_model_server
-    from redis_consumer.serving.connection import parse_headers
+    from redis_consumer.serving.transport.connection import parse_headers
 
     headers = get("MODEL_SERVER_HEADERS")
     return open_model_server(

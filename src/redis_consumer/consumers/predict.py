@@ -61,7 +61,7 @@ class ModelClient:
 
     def describe_inputs(self) -> list[dict[str, str]]:
         """Name, dtype and shape of each input as texts (contract, section 4.4)."""
-        from redis_consumer.serving.tensors import wire_type
+        from redis_consumer.serving.tfs.tensors import wire_type
 
         return [
             {

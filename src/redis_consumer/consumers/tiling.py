@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from redis_consumer import resources
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.predict import only_input
 from redis_consumer.errors import ModelMismatch
@@ -240,9 +241,7 @@ def measured_call(ask: Callable[[], list[Array]], tiling: Tiling, batch: Array) 
     Returns:
         The outputs; and bytes, never less than inputs and outputs take.
     """
-    from redis_consumer.serving.memory import grown_by
-
-    outputs, grown = grown_by(ask)
+    outputs, grown = resources.grown_by(ask)
     least = batch.nbytes + sum(np.asarray(output).nbytes for output in outputs)
     shape = tiling.call_shape()
     return outputs, round(max(grown, least) * max(1.0, math.prod(shape) / batch.size if shape else 1.0))

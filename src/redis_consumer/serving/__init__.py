@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from redis_consumer.errors import SettingsError
 from redis_consumer.job import ModelId
 from redis_consumer.serving.base import ModelServer, ModelSpec, TensorSpec, check_inputs, check_outputs
-from redis_consumer.serving.connection import ConnectionOptions
+from redis_consumer.serving.transport.connection import ConnectionOptions
 
 __all__ = [
     "ConnectionOptions",
@@ -58,12 +58,12 @@ def open_model_server(
     """
     scheme, targets = _parsed(url)
     if scheme == "onnx":
-        from redis_consumer.serving.onnx import OnnxServer
+        from redis_consumer.serving.onnx.server import OnnxServer
 
         return OnnxServer(find_model, slots=slots)
     options = replace(connection or ConnectionOptions(), is_encrypted=_REMOTE[scheme])
     if scheme.startswith("tfs"):
-        from redis_consumer.serving.tf_serving import TFServingServer
+        from redis_consumer.serving.tfs.server import TFServingServer
 
         return TFServingServer(
             ",".join(targets),
@@ -73,8 +73,8 @@ def open_model_server(
             metadata_expire_s=metadata_expire_s,
             connection=options,
         )
-    from redis_consumer.serving.channel import CallLimits
-    from redis_consumer.serving.open_inference import OpenInferenceServer
+    from redis_consumer.serving.oip.server import OpenInferenceServer
+    from redis_consumer.serving.transport.channel import CallLimits
 
     limits = CallLimits(timeout_s=timeout_s, backoff_s=backoff_s, max_retries=max_retries)
     return OpenInferenceServer(targets, options=options, limits=limits, metadata_expire_s=metadata_expire_s)

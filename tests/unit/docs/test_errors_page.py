@@ -25,7 +25,7 @@ from redis_consumer.processing.tiles import plan_cuts
 from redis_consumer.processing.whole_image import Sampler, fit
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving import ModelSpec, TensorSpec, check_outputs
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
 from support import attacks
 from support.documents import DOCS

@@ -18,8 +18,8 @@ import pytest
 
 from redis_consumer.job import ModelId
 from redis_consumer.serving import open_model_server
-from redis_consumer.serving.channel import CallLimits
-from redis_consumer.serving.open_inference import OpenInferenceServer
+from redis_consumer.serving.oip.server import OpenInferenceServer
+from redis_consumer.serving.transport.channel import CallLimits
 from redis_consumer.settings import Settings
 from support.documents import DOCS, ROOT, blocks
 from support.open_inference import ENVIRONMENTS

@@ -8,7 +8,7 @@ import numpy as np
 from redis_consumer.job import ModelId
 from redis_consumer.serving.base import ModelSpec, TensorSpec
 from redis_consumer.serving.identity import FILE, METADATA, identify, spec_digest
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 from support import onnx_models
 
 SPEC = ModelSpec((TensorSpec("image", np.dtype(np.float32), (None, 8)),), ())

@@ -9,9 +9,9 @@ import pytest
 from redis_consumer.errors import SettingsError
 from redis_consumer.job import ModelId
 from redis_consumer.serving import ModelServer, open_model_server
-from redis_consumer.serving.onnx import OnnxServer
-from redis_consumer.serving.open_inference import OpenInferenceServer
-from redis_consumer.serving.tf_serving import TFServingServer
+from redis_consumer.serving.oip.server import OpenInferenceServer
+from redis_consumer.serving.onnx.server import OnnxServer
+from redis_consumer.serving.tfs.server import TFServingServer
 
 
 def nowhere(model: ModelId) -> Path:

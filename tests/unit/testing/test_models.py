@@ -10,7 +10,7 @@ import pytest
 from redis_consumer.errors import ModelMismatch, ModelNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.models import ModelStore
-from redis_consumer.serving.onnx import OnnxServer
+from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.testing.images import example_image, fake_model
 from redis_consumer.testing.models import FakeServer, Function, fields_of, named
 

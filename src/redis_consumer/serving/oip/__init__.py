@@ -1,0 +1,1 @@
+"""Speaks to servers of the Open Inference Protocol v2."""

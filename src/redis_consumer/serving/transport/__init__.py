@@ -1,0 +1,1 @@
+"""Carries calls to model servers over gRPC."""
