@@ -14,9 +14,14 @@ from redis_consumer.job import ModelId
 from redis_consumer.serving._pb.oip_pb2 import ModelInferRequest, ModelInferResponse
 from redis_consumer.serving.base import Array
 from redis_consumer.serving.bfloat16 import from_bfloat16, to_bfloat16
-from redis_consumer.serving.transport.buffers import Piece, joined, size_of
-from redis_consumer.serving.transport.fields import MAX_MESSAGE_BYTES, field_head
-from redis_consumer.serving.transport.wire import walk
+from redis_consumer.serving.transport.protobuf import (
+    MAX_MESSAGE_BYTES,
+    Piece,
+    field_head,
+    field_values,
+    joined,
+    size_of,
+)
 
 _RAW_INPUT = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _OUTPUT = ModelInferResponse.OUTPUTS_FIELD_NUMBER
@@ -170,10 +175,10 @@ def _split(content: bytes) -> tuple[list[OutputTensor], list[memoryview]]:
     outputs: list[OutputTensor] = []
     raw: list[memoryview] = []
     try:
-        for number, value, _ in walk(memoryview(content)):
-            if number == _OUTPUT and value is not None:
+        for number, value in field_values(memoryview(content)):
+            if number == _OUTPUT:
                 outputs.append(OutputTensor.FromString(bytes(value)))
-            elif number == _RAW_OUTPUT and value is not None:
+            elif number == _RAW_OUTPUT:
                 raw.append(value)
     except (DecodeError, ValueError) as error:
         raise ModelServerUnavailable(

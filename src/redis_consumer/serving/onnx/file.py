@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from redis_consumer.digest import file_digest
 from redis_consumer.errors import ModelMismatch, ModelNotFound
-from redis_consumer.serving.transport.fields import Buffer, fields
+from redis_consumer.serving.transport.protobuf import Buffer, fields
 
 # For each message of onnx.proto that leads to a tensor: its fields by number, and the message in each.
 MESSAGES: dict[str, dict[int, str]] = {
@@ -106,11 +106,13 @@ def _locations(content: Buffer, span: tuple[int, int], message: str, depth: int)
     if depth > _MAX_DEPTH:
         raise ValueError("its graphs are nested too deeply")
     if message == _ENTRY:
-        entry = {number: content[start:end] for number, start, end in fields(content, *span)}
+        entry = {
+            number: bytes(content[value:end]) for number, _, value, end in fields(content, *span) if value is not None
+        }
         if entry.get(1) == b"location":
             yield entry.get(2, b"").decode("utf-8", "surrogateescape")
         return
-    for number, start, end in fields(content, *span):
+    for number, _, value, end in fields(content, *span):
         child = MESSAGES[message].get(number)
-        if child is not None:
-            yield from _locations(content, (start, end), child, depth + 1)
+        if child is not None and value is not None:
+            yield from _locations(content, (value, end), child, depth + 1)

@@ -23,9 +23,16 @@ from redis_consumer.serving.tfs.tensors import (
     to_tensor,
     wire_type,
 )
-from redis_consumer.serving.transport.buffers import Piece, joined, size_of
-from redis_consumer.serving.transport.fields import MAX_MESSAGE_BYTES, field_head
-from redis_consumer.serving.transport.wire import walk
+from redis_consumer.serving.transport.protobuf import (
+    MAX_FIELDS,
+    MAX_MESSAGE_BYTES,
+    Piece,
+    field_head,
+    field_values,
+    fields,
+    joined,
+    size_of,
+)
 
 _INPUTS = PredictRequest.INPUTS_FIELD_NUMBER
 _OUTPUTS = PredictResponse.OUTPUTS_FIELD_NUMBER
@@ -117,7 +124,7 @@ def _field(number: int, content: Sequence[Piece]) -> list[Piece]:
 
 
 def _located(reply: memoryview) -> dict[str, _Tensor]:
-    return dict(_entry(content) for number, content, _ in walk(reply) if number == _OUTPUTS and content is not None)
+    return dict(_entry(value) for number, value in field_values(reply) if number == _OUTPUTS)
 
 
 def _parsed(reply: bytes) -> dict[str, _Tensor]:
@@ -133,7 +140,7 @@ def _parsed(reply: bytes) -> dict[str, _Tensor]:
 
 
 def _entry(entry: memoryview) -> tuple[str, _Tensor]:
-    found = [(number, content) for number, content, _ in walk(entry) if content is not None]
+    found = list(field_values(entry))
     parts = dict(found)
     if len(parts) != len(found):
         raise ValueError("a part of an output comes twice")
@@ -143,16 +150,16 @@ def _entry(entry: memoryview) -> tuple[str, _Tensor]:
 def _split(tensor: memoryview) -> _Tensor:
     large: dict[int, list[memoryview]] = defaultdict(list)
     rest = []
-    for number, content, whole in walk(tensor):
-        if number in _LARGE and content is not None:
-            large[number].append(content)
+    for number, start, value, end in fields(tensor, limit=MAX_FIELDS):
+        if number in _LARGE and value is not None:
+            large[number].append(tensor[value:end])
         else:
-            rest.append(whole)
+            rest.append(tensor[start:end])
     head = TensorProto.FromString(b"".join(rest))
     field = wire_type(head.dtype).field
-    contents, values = large[_CONTENT], large[_RAW_FIELDS.get(field, 0)]
+    contents, packed = large[_CONTENT], large[_RAW_FIELDS.get(field, 0)]
     if contents and contents[-1]:
         return head, contents[-1]
-    if values and getattr(head, field):
+    if packed and getattr(head, field):
         raise ValueError("packed values and single ones are mixed")
-    return head, values[0] if len(values) == 1 else joined(values)
+    return head, packed[0] if len(packed) == 1 else joined(packed)

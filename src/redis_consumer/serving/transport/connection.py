@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from redis_consumer.errors import SettingsError
-from redis_consumer.serving.transport.fields import MAX_MESSAGE_BYTES
+from redis_consumer.serving.transport.protobuf import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     import grpc

@@ -17,7 +17,7 @@ from redis_consumer.job import ModelId
 from redis_consumer.serving.tfs import messages
 from redis_consumer.serving.tfs.messages import predict_outputs, predict_request
 from redis_consumer.serving.tfs.tensors import WIRE_TYPES, wire_type
-from redis_consumer.serving.transport.fields import field_head
+from redis_consumer.serving.transport.protobuf import field_head
 from support.tf_protos import official_class
 
 MODEL = ModelId("Nuclei", 3)
