@@ -14,13 +14,12 @@ from redis_consumer.errors import ModelMismatch, ModelNotFound, ModelServerUnava
 from redis_consumer.job import ModelId
 from redis_consumer.serving import TensorSpec
 from redis_consumer.serving.oip.server import OpenInferenceServer
-from redis_consumer.serving.transport.channel import CallLimits
 from support import onnx_models as models
 from support.open_inference import serve_open_inference
 
 SCALING = ModelId("Scaling", 1)
 IMAGE = np.arange(12, dtype=np.float32).reshape(1, 3, 4, 1)
-NO_PAUSE = CallLimits(timeout_s=20, backoff_s=0, max_retries=2)
+NO_PAUSE: dict[str, Any] = {"timeout_s": 20, "backoff_s": 0, "max_retries": 2}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def address(onnx_model_dir: Path) -> Iterator[str]:
 
 @pytest.fixture
 def server(address: str) -> Iterator[OpenInferenceServer]:
-    opened = OpenInferenceServer([address], limits=NO_PAUSE)
+    opened = OpenInferenceServer(address, **NO_PAUSE)
     yield opened
     opened.close()
 
@@ -70,7 +69,7 @@ def test_each_element_type_goes_through(onnx_model_dir: Path, tmp_path: Path, re
     models.save(tmp_path, "Echoing", 1, models.echoing(dtypes))
     inputs = {f"in_{dtype}": np.array([[0, 1, 1]], dtype) for dtype in dtypes}
     with serve_open_inference(tmp_path, "--reply", reply) as address:
-        server = OpenInferenceServer([address], limits=NO_PAUSE)
+        server = OpenInferenceServer(address, **NO_PAUSE)
         outputs = server.predict(ModelId("Echoing"), inputs)
         server.close()
     for dtype in dtypes:
@@ -112,7 +111,7 @@ def test_an_unknown_model_is_not_found(server: OpenInferenceServer, model: Model
 def test_a_server_that_recovers_is_asked_again(onnx_model_dir: Path) -> None:
     told: list[tuple[int, str]] = []
     with serve_open_inference(onnx_model_dir, "--fail-first", "2") as address:
-        server = OpenInferenceServer([address], limits=NO_PAUSE)
+        server = OpenInferenceServer(address, **NO_PAUSE)
         outputs = server.predict(SCALING, {"image": IMAGE}, on_retry=lambda *failed: told.append(failed))
         server.close()
     np.testing.assert_array_equal(outputs["prediction"], IMAGE * 2)
@@ -121,7 +120,7 @@ def test_a_server_that_recovers_is_asked_again(onnx_model_dir: Path) -> None:
 
 def test_a_server_that_does_not_recover_is_unavailable(onnx_model_dir: Path) -> None:
     with serve_open_inference(onnx_model_dir, "--fail-first", "9", "--code", "INTERNAL") as address:
-        server = OpenInferenceServer([address], limits=NO_PAUSE)
+        server = OpenInferenceServer(address, **NO_PAUSE)
         with pytest.raises(ModelServerUnavailable, match="Open Inference server at 127.0.0.1.*INTERNAL: asked to fail"):
             server.predict(SCALING, {"image": IMAGE})
         server.close()
@@ -129,7 +128,7 @@ def test_a_server_that_does_not_recover_is_unavailable(onnx_model_dir: Path) -> 
 
 def test_a_model_that_is_not_ready_is_unavailable_until_it_is(onnx_model_dir: Path) -> None:
     with serve_open_inference(onnx_model_dir, "--loading", "1") as address:
-        server = OpenInferenceServer([address], limits=NO_PAUSE)
+        server = OpenInferenceServer(address, **NO_PAUSE)
         with pytest.raises(ModelServerUnavailable, match="it isn't ready"):
             server.metadata(SCALING)
         assert server.metadata(SCALING).inputs[0].name == "image"
@@ -139,7 +138,7 @@ def test_a_model_that_is_not_ready_is_unavailable_until_it_is(onnx_model_dir: Pa
 def test_a_prediction_waits_for_a_model_that_is_not_ready(onnx_model_dir: Path) -> None:
     told: list[tuple[int, str]] = []
     with serve_open_inference(onnx_model_dir, "--loading", "1") as address:
-        server = OpenInferenceServer([address], limits=NO_PAUSE)
+        server = OpenInferenceServer(address, **NO_PAUSE)
         server.predict(SCALING, {"image": IMAGE}, on_retry=lambda *failed: told.append(failed))
         server.close()
     assert told == [(1, "INVALID_ARGUMENT")]
@@ -147,7 +146,7 @@ def test_a_prediction_waits_for_a_model_that_is_not_ready(onnx_model_dir: Path) 
 
 def test_outputs_of_other_names_than_the_metadata_say_are_a_mismatch(onnx_model_dir: Path) -> None:
     with serve_open_inference(onnx_model_dir, "--reply", "misnamed") as address:
-        server = OpenInferenceServer([address], limits=NO_PAUSE)
+        server = OpenInferenceServer(address, **NO_PAUSE)
         server.metadata(SCALING)
         with pytest.raises(ModelMismatch, match="gave the outputs 'prediction_of_another_model'"):
             server.predict(SCALING, {"image": IMAGE})
@@ -161,7 +160,7 @@ def test_metadata_without_tensors_are_a_mismatch(tmp_path: Path) -> None:
     constant.graph.output[0].type.tensor_type.ClearField("shape")
     models.save(tmp_path, "Constant", 1, constant)
     with serve_open_inference(tmp_path) as address:
-        server = OpenInferenceServer([address], limits=NO_PAUSE)
+        server = OpenInferenceServer(address, **NO_PAUSE)
         with pytest.raises(ModelMismatch, match="its metadata name no inputs or no outputs; declare them"):
             server.metadata(ModelId("Constant"))
         server.close()
@@ -173,8 +172,8 @@ def test_a_server_that_answers_something_else_is_unavailable() -> None:
     other = grpc.server(ThreadPoolExecutor(1), handlers=[handler])
     port = other.add_insecure_port("127.0.0.1:0")
     other.start()
-    server = OpenInferenceServer([f"127.0.0.1:{port}"], limits=NO_PAUSE)
-    with pytest.raises(ModelServerUnavailable, match="its reply can't be read"):
+    server = OpenInferenceServer(f"127.0.0.1:{port}", **NO_PAUSE)
+    with pytest.raises(ModelServerUnavailable, match="metadata can't be read"):
         server.metadata(SCALING)
     server.close()
     other.stop(grace=None).wait()
@@ -185,27 +184,27 @@ def test_metadata_are_asked_for_once(server: OpenInferenceServer) -> None:
 
 
 def test_metadata_expire(address: str) -> None:
-    server = OpenInferenceServer([address], metadata_expire_s=0)
+    server = OpenInferenceServer(address, metadata_expire_s=0)
     assert server.metadata(SCALING) is not server.metadata(SCALING)
     server.close()
 
 
 def test_calls_go_past_a_server_that_is_away(address: str) -> None:
-    server = OpenInferenceServer(["127.0.0.1:1", address], limits=NO_PAUSE)
+    server = OpenInferenceServer(f"127.0.0.1:1,{address}", **NO_PAUSE)
     outputs = server.predict(SCALING, {"image": IMAGE})
     np.testing.assert_array_equal(outputs["prediction"], IMAGE * 2)
     server.close()
 
 
 def test_the_check_says_what_answers_and_what_does_not(address: str) -> None:
-    server = OpenInferenceServer([address, "127.0.0.1:1"])
+    server = OpenInferenceServer(f"{address},127.0.0.1:1")
     expected = f"Open Inference server answers at {address}, but not at 127.0.0.1:1 (UNAVAILABLE)"
     assert server.check() == expected
     server.close()
 
 
 def test_another_kind_of_server_is_told_apart(tf_serving: str) -> None:
-    server = OpenInferenceServer([tf_serving], limits=NO_PAUSE)
+    server = OpenInferenceServer(tf_serving, **NO_PAUSE)
     with pytest.raises(ModelServerUnavailable, match=r"no Open Inference server answers at .*\(UNIMPLEMENTED\)"):
         server.check()
     with pytest.raises(ModelServerUnavailable, match="UNIMPLEMENTED"):

@@ -12,7 +12,6 @@ import pytest
 from redis_consumer.errors import ModelMismatch, ModelNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.serving.oip.server import OpenInferenceServer
-from redis_consumer.serving.transport.channel import CallLimits
 from support import onnx_models as models
 from support.open_inference import serve_by
 
@@ -36,7 +35,7 @@ def address(
 
 @pytest.fixture
 def server(address: str) -> Iterator[OpenInferenceServer]:
-    opened = OpenInferenceServer([address], limits=CallLimits(timeout_s=60, backoff_s=0, max_retries=0))
+    opened = OpenInferenceServer(address, timeout_s=60, backoff_s=0, max_retries=0)
     yield opened
     opened.close()
 

@@ -313,7 +313,7 @@ class ModelConsumer(Consumer):
 
     def _describe_model(self, model: ModelId) -> dict[str, Any]:
         """What is known of a model that was asked, for the record of the result."""
-        from redis_consumer.serving.identity import identify
+        from redis_consumer.serving.base import identify
 
         found: dict[str, Any] = {"version_served": None, "sha256": None, "digest_of": "unknown: asked by own code"}
         try:

@@ -9,16 +9,27 @@ from urllib.parse import urlsplit
 
 from redis_consumer.errors import SettingsError
 from redis_consumer.job import ModelId
-from redis_consumer.serving.base import ModelServer, ModelSpec, TensorSpec, check_inputs, check_outputs
+from redis_consumer.serving.base import (
+    ModelIdentity,
+    ModelServer,
+    ModelSpec,
+    TensorSpec,
+    check_inputs,
+    check_outputs,
+    identify,
+)
+from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.serving.transport.connection import ConnectionOptions
 
 __all__ = [
     "ConnectionOptions",
+    "ModelIdentity",
     "ModelServer",
     "ModelSpec",
     "TensorSpec",
     "check_inputs",
     "check_outputs",
+    "identify",
     "open_model_server",
 ]
 
@@ -58,26 +69,25 @@ def open_model_server(
     """
     scheme, targets = _parsed(url)
     if scheme == "onnx":
-        from redis_consumer.serving.onnx.server import OnnxServer
-
         return OnnxServer(find_model, slots=slots)
-    options = replace(connection or ConnectionOptions(), is_encrypted=_REMOTE[scheme])
+    server: Callable[..., ModelServer]
+    # Late: each loads protobuf and the messages of its protocol.
     if scheme.startswith("tfs"):
         from redis_consumer.serving.tfs.server import TFServingServer
 
-        return TFServingServer(
-            ",".join(targets),
-            timeout_s=timeout_s,
-            backoff_s=backoff_s,
-            max_retries=max_retries,
-            metadata_expire_s=metadata_expire_s,
-            connection=options,
-        )
-    from redis_consumer.serving.oip.server import OpenInferenceServer
-    from redis_consumer.serving.transport.channel import CallLimits
+        server = TFServingServer
+    else:
+        from redis_consumer.serving.oip.server import OpenInferenceServer
 
-    limits = CallLimits(timeout_s=timeout_s, backoff_s=backoff_s, max_retries=max_retries)
-    return OpenInferenceServer(targets, options=options, limits=limits, metadata_expire_s=metadata_expire_s)
+        server = OpenInferenceServer
+    return server(
+        ",".join(targets),
+        timeout_s=timeout_s,
+        backoff_s=backoff_s,
+        max_retries=max_retries,
+        metadata_expire_s=metadata_expire_s,
+        connection=replace(connection or ConnectionOptions(), is_encrypted=_REMOTE[scheme]),
+    )
 
 
 def _parsed(url: str) -> tuple[str, list[str]]:

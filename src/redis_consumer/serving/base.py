@@ -1,9 +1,11 @@
-"""Defines what every model server offers: names, shapes and predictions."""
+"""Defines what every model server offers: names, shapes, predictions and the identity of a model."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +18,9 @@ Array = npt.NDArray[Any]
 
 OnRetry = Callable[[int, str], None]
 """Called before each repeated call with the number of calls that failed so far and the last one's gRPC code."""
+
+#: What a digest is of: the weights, which decide the pixels; or only what a remote server shows of a model.
+FILE, METADATA = "model file", "metadata"
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,21 @@ class ModelSpec:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Identifies one version of a model.
+
+    Attributes:
+        version: the number of the version that answers, None where the server doesn't say.
+        sha256: digest of what `digest_of` says.
+        digest_of: `FILE`, or `METADATA`: names, types and shapes of the model's tensors, which other weights may share.
+    """
+
+    version: int | None
+    sha256: str
+    digest_of: str
 
 
 class ModelServer(Protocol):
@@ -90,6 +110,24 @@ class ModelServer(Protocol):
 
     def close(self) -> None:
         """Close connections and free memory."""
+
+
+def identify(server: ModelServer, model: ModelId) -> ModelIdentity:
+    """Ask a model server which model it is; servers that remember metadata aren't asked again.
+
+    Raises:
+        ModelNotFound, ModelMismatch, ModelServerUnavailable: as `ModelServer.metadata`.
+    """
+    if hasattr(server, "identity"):
+        found: ModelIdentity = server.identity(model)
+        return found
+    return ModelIdentity(model.version or None, spec_digest(server.metadata(model)), METADATA)
+
+
+def spec_digest(spec: ModelSpec) -> str:
+    """Give the SHA-256 of names, types and shapes of all tensors."""
+    text = json.dumps(asdict(spec), default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array], model: ModelId) -> dict[str, Array]:

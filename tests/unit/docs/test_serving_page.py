@@ -19,7 +19,6 @@ import pytest
 from redis_consumer.job import ModelId
 from redis_consumer.serving import open_model_server
 from redis_consumer.serving.oip.server import OpenInferenceServer
-from redis_consumer.serving.transport.channel import CallLimits
 from redis_consumer.settings import Settings
 from support.documents import DOCS, ROOT, blocks
 from support.open_inference import ENVIRONMENTS
@@ -65,7 +64,7 @@ def test_the_steps_for_mlserver_run(tmp_path: Path) -> None:
     image = np.random.default_rng(7).random((1, 1024, 1024, 1), np.float32)
     local = open_model_server("onnx://", find_model=lambda _: folder / "model.onnx")
     with mlserver(python, folder) as address:
-        remote = OpenInferenceServer([address], limits=CallLimits(timeout_s=60, backoff_s=0.5, max_retries=20))
+        remote = OpenInferenceServer(address, timeout_s=60, backoff_s=0.5, max_retries=20)
         assert remote.metadata(MODEL) == local.metadata(MODEL)
         expected = local.predict(MODEL, {"image": image})["prediction"]
         prediction = remote.predict(MODEL, {"image": image})["prediction"]

@@ -17,8 +17,16 @@ import numpy as np
 from redis_consumer import metrics
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
-from redis_consumer.serving.base import Array, ModelSpec, OnRetry, TensorSpec, check_inputs, check_outputs
-from redis_consumer.serving.identity import FILE, ModelIdentity
+from redis_consumer.serving.base import (
+    FILE,
+    Array,
+    ModelIdentity,
+    ModelSpec,
+    OnRetry,
+    TensorSpec,
+    check_inputs,
+    check_outputs,
+)
 from redis_consumer.serving.onnx.file import check_file, checksum
 from redis_consumer.serving.onnx.session import (
     CPU,
@@ -123,7 +131,7 @@ class OnnxServer:
         return self._loaded(model).spec
 
     def identity(self, model: ModelId) -> ModelIdentity:
-        """Say which file a model is, see `redis_consumer.serving.identity.identify`."""
+        """Say which file a model is, see `redis_consumer.serving.identify`."""
         version = self._find_model(model).resolve().parent.name
         return ModelIdentity(int(version) if version.isdecimal() else None, self._loaded(model).checksum, FILE)
 

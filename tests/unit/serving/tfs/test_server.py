@@ -9,7 +9,7 @@ from redis_consumer.errors import ModelMismatch, ModelServerUnavailable
 from redis_consumer.job import ModelId
 from redis_consumer.serving import TensorSpec
 from redis_consumer.serving._pb.tfs_pb2 import GetModelMetadataResponse
-from redis_consumer.serving.tfs.metadata import metadata_as_json, model_spec, signature
+from redis_consumer.serving.tfs.server import metadata_as_json, model_spec, signature
 from support.tf_protos import official_class
 
 MODEL = ModelId("Nuclei", 3)
