@@ -12,9 +12,9 @@ import pytest
 from redis_consumer.consumers import Child, Consumer, claimed_job, second_phase
 from redis_consumer.consumers.claimed_job import Interrupted, Outcome
 from redis_consumer.consumers.fan_out import inherited, reason_of_child
-from redis_consumer.consumers.in_flight import AT_ONCE
 from redis_consumer.errors import InvalidImage, StorageUnavailable
 from redis_consumer.job import Job
+from redis_consumer.ordered_pool import AT_ONCE
 from redis_consumer.queue import admin
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage

@@ -10,9 +10,9 @@ from unittest.mock import ANY
 import pytest
 
 from redis_consumer.consumers import Consumer
-from redis_consumer.consumers.in_flight import in_flight
 from redis_consumer.errors import InvalidImage
 from redis_consumer.logs import initialize_logger
+from redis_consumer.ordered_pool import OrderedPool
 from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
@@ -57,7 +57,8 @@ class Shouting(Consumer):
         def shout(number: int) -> None:
             self.logger.getChild("library").warning("Number %d", number)
 
-        list(in_flight(shout, range(3)))
+        with OrderedPool(2) as pool:
+            list(pool.map(shout, range(3)))
         return self.final_status
 
 

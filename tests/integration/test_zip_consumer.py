@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from redis_consumer.consumers import ZipFileConsumer, claimed_job
-from redis_consumer.consumers.in_flight import AT_ONCE
 from redis_consumer.job import Job
+from redis_consumer.ordered_pool import AT_ONCE
 from redis_consumer.queue import admin, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redis_consumer.consumers.in_flight import in_flight
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import FINAL_STATUSES, OWN_FIELDS, Job, JobStatus
+from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.queue import timestamp
 from redis_consumer.queue.child_jobs import CHUNK, NEXT_PHASE, ChildJobs, child_key
 from redis_consumer.text import quoted
@@ -131,18 +130,18 @@ def write_children(
     started, job = time.monotonic(), child_jobs.parent
     folder = hashlib.md5(job.id.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
 
-    def upload(numbered: tuple[int, Child]) -> dict[str, Any]:
+    def upload(numbered: tuple[int, Child]) -> tuple[int, Child, dict[str, Any]]:
         index, child = numbered
         if child.path is None:
-            return {}
+            return index, child, {}
         key, url = storage.upload(str(child.path), f"{folder}/{index}")
         child.path.unlink()
-        return {"input_file_name": key, "url": url}
+        return index, child, {"input_file_name": key, "url": url}
 
     given = {"identity_upload": child_jobs.queue.worker, **carried(job.fields)}
     chunk: list[tuple[str, Mapping[str, Any]]] = []
-    with contextlib.closing(in_flight(upload, enumerate(children))) as uploaded:
-        for (index, child), where in uploaded:
+    with OrderedPool(AT_ONCE) as pool:
+        for index, child, where in pool.map(upload, enumerate(children)):
             check()
             chunk.append((child_key(job, child.queue, child.name, index), _hash_of(child, {**where, **given})))
             if len(chunk) == CHUNK:

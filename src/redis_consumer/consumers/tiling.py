@@ -15,6 +15,7 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.predict import only_input
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
+from redis_consumer.ordered_pool import OrderedPool
 from redis_consumer.serving.batches import batch_size_for
 
 if TYPE_CHECKING:
@@ -169,15 +170,14 @@ class Tiling:
             The outputs for each image.
         """
         from redis_consumer.processing.tiled import run_each
-        from redis_consumer.serving.stream import Stream
 
-        with Stream(int(defaults.get("CALLS_IN_FLIGHT"))) as stream:
+        with OrderedPool(int(defaults.get("CALLS_IN_FLIGHT")), is_detached=True) as pool:
 
             def tell(count: int, code: str) -> None:
-                stream.tell(partial(on_retry, count, code))
+                pool.tell(partial(on_retry, count, code))
 
             predict = self.adapted(lambda tiles: self._ask_full(tiles, lambda full: ask(full, tell)))
-            yield from run_each(images, predict, map_batches=stream.map, on_tiles=on_tiles)
+            yield from run_each(images, predict, map_batches=pool.map, on_tiles=on_tiles)
 
     def adapted(self, predict: Predict) -> Predict:
         """The same function for tiles with a last axis for channels, where the model's arrays have none."""

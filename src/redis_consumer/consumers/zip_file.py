@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import tempfile
 import time
@@ -13,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.fan_out import Child, common_fields, reason_of_child, second_phase
-from redis_consumer.consumers.in_flight import in_flight
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.consumers.results import discard_zips, shown_name, zip_name
 from redis_consumer.consumers.summary import Summary
 from redis_consumer.errors import InvalidJob, PermanentError
 from redis_consumer.job import Job, JobStatus, unreadable_archive
+from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.queue.child_jobs import NEXT_PHASE
 
 if TYPE_CHECKING:
@@ -158,12 +157,12 @@ class ZipFileConsumer(Consumer):
     def _merge(self, summary: Summary, archive: ResultZip, folder: Path) -> None:
         """Take over the result of each child, some of them downloaded ahead."""
 
-        def fetch(numbered: tuple[int, Job]) -> Path | str:
+        def fetch(numbered: tuple[int, Job]) -> tuple[Job, Path | str]:
             index, child = numbered
-            return self._fetch(child, folder / str(index))
+            return child, self._fetch(child, folder / str(index))
 
-        with contextlib.closing(in_flight(fetch, enumerate(self.child_jobs()))) as fetched:
-            for (_, child), found in fetched:
+        with OrderedPool(AT_ONCE) as pool:
+            for child, found in pool.map(fetch, enumerate(self.child_jobs())):
                 if isinstance(found, Path):
                     archive.add_zip(found)
                     found.unlink()
