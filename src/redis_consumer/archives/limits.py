@@ -1,10 +1,12 @@
-"""Checks the size of an untrusted archive and the names of its members."""
+"""Checks the size of an untrusted archive and its entries."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import IO
 
 from redis_consumer.errors import UnsafeArchive
 from redis_consumer.job import READABLE_ARCHIVES
@@ -32,6 +34,28 @@ class ArchiveLimits:
     max_bytes: int = 10 << 30
     max_members: int = 100_000
     max_ratio: int = 200
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of an archive.
+
+    Attributes:
+        name: its name in the archive.
+        open: opens a stream of its bytes.
+        fault: why the archive is refused because of it; empty if it is accepted.
+        advice: what to do about the fault.
+    """
+
+    name: str
+    open: Callable[[], IO[bytes]]
+    fault: str = ""
+    advice: str = ""
+
+    def check(self, label: str) -> None:
+        """Raise `UnsafeArchive` if this entry has a fault."""
+        if self.fault:
+            raise UnsafeArchive(f"{label}: member {self.name[:100]!r} {self.fault}; {self.advice}")
 
 
 class Meter:

@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redis_consumer import wanted
-from redis_consumer.archives.entries import Entry
-from redis_consumer.archives.limits import ArchiveLimits, Meter, damaged, is_junk, local_name, safe_name, unreadable
+from redis_consumer.archives.limits import (
+    ArchiveLimits,
+    Entry,
+    Meter,
+    damaged,
+    is_junk,
+    local_name,
+    safe_name,
+    unreadable,
+)
 from redis_consumer.archives.tar_entries import tar_entries
 from redis_consumer.archives.zip_entries import zip_entries
 from redis_consumer.errors import ConsumerError

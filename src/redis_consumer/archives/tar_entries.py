@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from redis_consumer import wanted
-from redis_consumer.archives.entries import Entry
-from redis_consumer.archives.limits import ArchiveLimits, Meter, check_count, unreadable
+from redis_consumer.archives.limits import ArchiveLimits, Entry, Meter, check_count, unreadable
 from redis_consumer.errors import ConsumerError, UnsafeArchive
 
 #: Largest size of the headers of one member. The library reads a name of any length into memory.

@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from redis_consumer.archives.entries import Entry
-from redis_consumer.archives.limits import ArchiveLimits, check_count, unreadable
+from redis_consumer.archives.limits import ArchiveLimits, Entry, check_count, unreadable
 
 #: Records of the zip format: end of the directory, end of the zip64 directory, its locator, header of a file.
 _END = struct.Struct("<4s4H2LH")

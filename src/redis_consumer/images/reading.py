@@ -14,9 +14,7 @@ import numpy.typing as npt
 
 from redis_consumer import wanted
 from redis_consumer.errors import ConsumerError, InvalidImage
-from redis_consumer.images.axes import to_batch
-from redis_consumer.images.image import Array, Image, ImageLimits, Source, check_source
-from redis_consumer.images.npy import open_npy
+from redis_consumer.images.image import Array, Image, ImageLimits, Source, check_source, to_batch
 from redis_consumer.images.picture import open_picture
 from redis_consumer.images.tiff import open_tiff
 from redis_consumer.job import PACKED_HEAD_BYTES, READABLE_ARCHIVES, packed_as
@@ -40,6 +38,12 @@ MAGIC = (
     *((b"P" + digit, "PGM or PPM") for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
 )
 FORMATS = "TIFF, PNG, JPEG, JPEG 2000, BMP, GIF, PGM, PPM or NPY"
+
+#: NPY has no axes of its own: channels are last, images of a batch first.
+_NPY_AXES = {2: "YX", 3: "YXC", 4: "BYXC"}
+#: Bytes of a header of NPY; numpy's own limit is lower still.
+_MAX_NPY_HEADER_BYTES = 1 << 16
+_NPY_LENGTH_END = 12
 
 #: The functions of old consumers had no limits of height and width. Memory is still limited.
 NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None)
@@ -180,6 +184,37 @@ def open_image(path: Path, *, limits: ImageLimits, name: str) -> Iterator[Opened
     """
     with _opened(path, _sniff(path, name), limits, name) as opened:
         yield opened
+
+
+@contextmanager
+def open_npy(path: Path, name: str) -> Iterator[Source]:
+    """Read the header of an NPY file; pixels are copied from a memory map, pickles are never loaded.
+
+    Raises:
+        InvalidImage: the rank isn't 2, 3 or 4.
+        Exception: whatever numpy raises for a damaged file.
+    """
+    with path.open("rb") as file:
+        head = file.read(_NPY_LENGTH_END)
+    # The first version has two bytes for the length, the others four; numpy reads as much before it looks at it.
+    length = int.from_bytes(head[8:_NPY_LENGTH_END] if head[6:7] > b"\1" else head[8:10], "little")
+    if length > _MAX_NPY_HEADER_BYTES:
+        raise InvalidImage(
+            f"{name}: its header has {length} bytes, allowed are {_MAX_NPY_HEADER_BYTES}; "
+            "save the array again by numpy.save"
+        )
+    # A map refuses a file that is shorter than its header says, before memory is taken.
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim not in _NPY_AXES:
+        raise InvalidImage(
+            f"{name}: array of rank {array.ndim}; save it as (y, x), (y, x, channel) or (batch, y, x, channel)"
+        )
+    yield Source(
+        shape=array.shape,
+        axes=_NPY_AXES[array.ndim],
+        dtype=array.dtype,
+        decode=lambda: np.array(array, dtype=array.dtype.newbyteorder("=")),
+    )
 
 
 def _read(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Image:

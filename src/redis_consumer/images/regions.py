@@ -14,12 +14,20 @@ import numpy as np
 
 from redis_consumer import wanted
 from redis_consumer.errors import ConsumerError, InvalidImage
-from redis_consumer.images.axes import Batch, select_channels, to_batch
-from redis_consumer.images.image import Array, Image, ImageLimits, Source, check_frames, check_source
-from redis_consumer.images.npy import open_npy
+from redis_consumer.images.image import (
+    Array,
+    Batch,
+    Image,
+    ImageLimits,
+    Source,
+    check_frames,
+    check_source,
+    select_channels,
+    to_batch,
+)
 from redis_consumer.images.ome_zarr import is_ome_zarr, open_ome_zarr
 from redis_consumer.images.planes import NotByRegionError, Planes, Region, array_planes
-from redis_consumer.images.reading import MAGIC
+from redis_consumer.images.reading import MAGIC, open_npy
 from redis_consumer.images.tiff import open_tiff
 from redis_consumer.images.tiff_planes import open_tiff_planes
 
