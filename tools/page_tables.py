@@ -19,7 +19,7 @@ from redis_consumer.consumers.catalogue import describe
 from redis_consumer.consumers.registry import BUILT_IN
 from redis_consumer.metrics import Metric, queues, worker
 from redis_consumer.settings import Settings
-from redis_consumer.settings.options import allowed_values
+from redis_consumer.settings.settings import allowed_values
 from redis_consumer.testing import ConsumerContract
 
 ROOT = Path(__file__).parents[1]

@@ -9,6 +9,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from redis_consumer.consumers.base import Consumer
 from redis_consumer.crew import Crew
 from redis_consumer.errors import ConsumerError, SettingsError, exit_code
 from redis_consumer.logs import initialize_logger
+from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
 from redis_consumer.settings import Settings
@@ -140,18 +142,9 @@ def _open_queues(names: Sequence[str]) -> list[JobQueue]:
         raise SettingsError("--serve: a queue is named twice; name each queue once")
     settings = settings_module.current()
     redis = defaults.redis_client(deadline_s=SUPERVISOR_WAITS_S)
-    return [
-        JobQueue(
-            redis,
-            name,
-            settings.hostname,
-            lease_s=settings.lease_timeout,
-            max_attempts=settings.max_attempts,
-            child_expire_s=settings.expire_time,
-            result_ttl_s=settings.result_ttl,
-        )
-        for name in names
-    ]
+    # The supervisor never waits for a replica: it must watch its slots.
+    options = replace(defaults.queue_options(), replicas=0)
+    return [JobQueue(redis, name, settings.hostname, options) for name in names]
 
 
 def _limits(settings: Settings) -> Limits:
@@ -250,8 +243,8 @@ def open_redis(deadline_s: float = PERSON_WAITS_S) -> RedisClient:
 
 def open_queue(client: Any, name: str) -> JobQueue:
     """Open a queue to change jobs in it. ``updated_by`` of each job then names the command line of this machine."""
-    ttl_s = settings_module.current().result_ttl
-    return JobQueue(client, name, f"command-line-{socket.gethostname()}", result_ttl_s=ttl_s)
+    options = QueueOptions(result_ttl_s=settings_module.current().result_ttl)
+    return JobQueue(client, name, f"command-line-{socket.gethostname()}", options)
 
 
 def open_bucket() -> Storage:

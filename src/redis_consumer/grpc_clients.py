@@ -105,8 +105,8 @@ class PredictClient(GrpcClient):
         self._model = ModelId.numbered(model_name, model_version)
         self._server = TFServingServer(
             host,
-            backoff_s=settings.get("GRPC_BACKOFF") if backoff_s is None else backoff_s,
-            max_retries=settings.get("MAX_RETRY") if max_retries is None else max_retries,
+            backoff_s=settings.current().grpc_backoff if backoff_s is None else backoff_s,
+            max_retries=settings.current().max_retry if max_retries is None else max_retries,
         )
 
     def predict(self, request_data: Sequence[Mapping[str, Any]], request_timeout: float = 10) -> dict[str, Array]:
@@ -167,9 +167,9 @@ class GrpcModelWrapper:
         self.model_metadata = list(model_metadata)
         self.output_names: list[str] = []
         self._shapes = [tuple(map(int, entry["in_tensor_shape"].split(","))) for entry in self.model_metadata]
-        self._request_timeout = float(request_timeout or settings.get("GRPC_TIMEOUT"))
-        largest = int(max_batch_size or settings.get("TF_MAX_BATCH_SIZE"))
-        side = int(min_model_size or settings.get("TF_MIN_MODEL_SIZE"))
+        self._request_timeout = float(request_timeout or settings.current().grpc_timeout)
+        largest = int(max_batch_size or settings.current().tf_max_batch_size)
+        side = int(min_model_size or settings.current().tf_min_model_size)
         self._batch_size = batch_size or batch_size_for(self._shapes, largest, side)
 
     @property

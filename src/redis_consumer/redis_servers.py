@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,46 +66,34 @@ class Access:
         return {**found, "ssl": True, **{name: str(path) for name, path in files.items() if path is not None}}
 
 
-def access_from(get: Callable[[str], Any]) -> Access:
-    """Give what the settings say.
-
-    Args:
-        get: gives the value of a setting by its name.
-
-    Raises:
-        SettingsError: a file is missing, or one is named without TLS.
-    """
-    from redis_consumer.settings.redis_url import parse_redis_url  # late, as the settings themselves
-
-    url = parse_redis_url(get("REDIS_URL")) if get("REDIS_URL") else None
-    ca, cert, key = (
-        Path(get(name)) if get(name) else None for name in ("REDIS_CA", "REDIS_CLIENT_CERT", "REDIS_CLIENT_KEY")
-    )
-    if (ca or cert or key) and not (url and url.is_encrypted):
-        raise SettingsError("REDIS_CA, REDIS_CLIENT_CERT: set without TLS; give REDIS_URL as rediss://host:port")
-    return Access(
-        username=get("REDIS_USERNAME"),
-        password=get("REDIS_PASSWORD") or "",
-        db=url.db if url else 0,
-        is_encrypted=url is not None and url.is_encrypted,
-        ca_path=ca,
-        cert_path=cert,
-        key_path=key,
-        master_name=get("REDIS_MASTER_NAME"),
-    )
-
-
 def usual_access(host: str, port: int) -> Access:
     """Give what the settings say of an address that is theirs; nothing of any other, which must not get the password.
 
     Raises:
-        SettingsError: as `access_from`, or another setting is wrong.
+        SettingsError: a setting is wrong, a file is missing, or one is named without TLS.
     """
     from redis_consumer import settings  # late: most of the time that an import of this package would take
+    from redis_consumer.settings.redis_url import parse_redis_url
 
     with settings.glanced_at():
-        is_theirs = (host, port) == (settings.get("REDIS_HOST"), int(settings.get("REDIS_PORT")))
-        return access_from(settings.get) if is_theirs else Access()
+        now = settings.current()
+    if (host, port) != (now.redis_host, now.redis_port):
+        return Access()
+    url = parse_redis_url(settings.revealed(now.redis_url) or "redis://localhost")
+    files = [Path(path) if path else None for path in (now.redis_ca, now.redis_client_cert, now.redis_client_key)]
+    if any(files) and not url.is_encrypted:
+        raise SettingsError("REDIS_CA, REDIS_CLIENT_CERT: set without TLS; give REDIS_URL as rediss://host:port")
+    ca_path, cert_path, key_path = files
+    return Access(
+        username=now.redis_username,
+        password=settings.revealed(now.redis_password) or "",
+        db=url.db,
+        is_encrypted=url.is_encrypted,
+        ca_path=ca_path,
+        cert_path=cert_path,
+        key_path=key_path,
+        master_name=now.redis_master_name,
+    )
 
 
 def is_sentinel(client: Any) -> bool:

@@ -6,14 +6,15 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from redis_consumer.consumers import defaults, frames
+from redis_consumer import settings
+from redis_consumer.consumers import frames
 from redis_consumer.consumers.image import ImageFileConsumer
 from redis_consumer.consumers.input_image import open_input
 from redis_consumer.errors import InvalidImage
@@ -88,14 +89,10 @@ def test_channels_are_compared_with_the_model_before_anything_is_read(
 )
 def test_what_may_fit_the_model_is_read(fields: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     functions = {"pre": {"first_channel": lambda image: image[..., :1]}}
-    monkeypatch.setattr(defaults, "get", _with(defaults.get, PROCESSING_FUNCTIONS=functions))
+    monkeypatch.setattr(settings, "PROCESSING_FUNCTIONS", functions)
     image = np.zeros((64, 64, 3), np.float32)
     given: dict[str, Any] = dict(fields)
     assert run(ImageFileConsumer, image, model=lambda tiles: tiles, **given).status == "done"
-
-
-def _with(get: Callable[[str], Any], **values: Any) -> Callable[[str], Any]:
-    return lambda name: values[name] if name in values else get(name)
 
 
 def test_frames_that_a_field_makes_too_high_are_refused(tmp_path: Path) -> None:

@@ -174,10 +174,10 @@ def test_the_attempts_go_on_so_that_no_token_comes_twice(
 def test_each_phase_has_all_its_attempts(fanned: Fanned, zips: JobQueue, images: JobQueue, redis_db: Any) -> None:
     fanned(1)
     end(images)
-    for _ in range(zips.max_attempts):
+    for _ in range(zips.options.max_attempts):
         zips.give_back(claimed(zips), is_crash=True, error="crash")
     assert zips.claim() is None
-    assert f"in each of {zips.max_attempts} attempts (the last time: crash)" in redis_db.hget(PARENT, "reason")
+    assert f"in each of {zips.options.max_attempts} attempts (the last time: crash)" in redis_db.hget(PARENT, "reason")
 
 
 def test_a_repeated_fan_out_is_carried_out_once(redis_db: Any, zips: JobQueue) -> None:
@@ -247,7 +247,7 @@ def test_a_dead_letter_child_counts_as_failed(
     if how == "bug":
         images.complete(claimed(images), {"status": "failed", "reason": "x"}, is_dead=True)
     else:
-        for _ in range(images.max_attempts):
+        for _ in range(images.options.max_attempts):
             images.give_back(claimed(images), is_crash=True)
         assert images.claim() is None
     assert claimed(zips).id == PARENT
@@ -500,7 +500,7 @@ def test_the_end_of_the_parent_lets_its_children_expire(
     end(images)
     end(images)
     end(zips)
-    assert {redis_db.ttl(key) for key in keys} <= {zips.child_expire_s, zips.child_expire_s - 1}
+    assert {redis_db.ttl(key) for key in keys} <= {zips.options.child_expire_s, zips.options.child_expire_s - 1}
     assert own_keys(redis_db) == []
 
 

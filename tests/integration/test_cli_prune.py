@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from redis_consumer.cli.app import app
 from redis_consumer.consumers.results import record_key, zip_name
 from redis_consumer.job import Job
+from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue, admin, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
@@ -202,7 +203,7 @@ def test_an_age_that_is_none_is_refused(prune: Any, age: str) -> None:
 @pytest.mark.parametrize("how", ["done", "failed", "dead", "cancelled", "exhausted", "too large"])
 @pytest.mark.parametrize("ttl_s", [0, 600])
 def test_a_hash_lasts_as_long_as_is_set(redis_client: RedisClient, redis_db: Any, how: str, ttl_s: int) -> None:
-    queue = JobQueue(redis_client, "predict", "pod-1", result_ttl_s=ttl_s, max_attempts=1)
+    queue = JobQueue(redis_client, "predict", "pod-1", QueueOptions(result_ttl_s=ttl_s, max_attempts=1))
     job_id = submit(redis_db)
     if how == "cancelled":
         admin.cancel(queue, job_id)
@@ -218,7 +219,7 @@ def test_a_hash_lasts_as_long_as_is_set(redis_client: RedisClient, redis_db: Any
 
 
 def test_a_dead_letter_ends_with_its_hash_and_a_retry_keeps_it(redis_client: RedisClient, redis_db: Any) -> None:
-    queue = JobQueue(redis_client, "predict", "pod-1", result_ttl_s=600)
+    queue = JobQueue(redis_client, "predict", "pod-1", QueueOptions(result_ttl_s=600))
     retried, expired = give_up(redis_db, queue, "a"), give_up(redis_db, queue, "b")
     redis_db.delete(expired)
     upkeep.sweep(queue)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from redis_consumer.cli.app import app
 from redis_consumer.job import Job
+from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from support.queues import claimed, submit
@@ -25,7 +26,7 @@ LEASES, WORKERS = "redis-consumer:leases:predict", "redis-consumer:workers:predi
 
 
 def seen_by(client: RedisClient, worker: str, lease_s: float = LEASE_S) -> JobQueue:
-    return JobQueue(client, "predict", worker, lease_s=lease_s)
+    return JobQueue(client, "predict", worker, QueueOptions(lease_s=lease_s))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from redis_consumer.consumers import Consumer
 from redis_consumer.errors import InvalidImage
 from redis_consumer.logs import initialize_logger
+from redis_consumer.options import QueueOptions
 from redis_consumer.ordered_pool import OrderedPool
 from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
@@ -123,7 +124,7 @@ def test_lines_about_jobs_that_nobody_runs(
     redis_db.lpush("predict", "predict:gone.tif:1")
     assert queue.claim() is None
     submit(redis_db)
-    claimed(JobQueue(redis_client, "predict", "pod-2", lease_s=0.001))
+    claimed(JobQueue(redis_client, "predict", "pod-2", QueueOptions(lease_s=0.001)))
     redis_db.zadd("redis-consumer:leases:predict", {JOB: 1})
     upkeep.sweep(queue)
     written = lines(capsys.readouterr().err)

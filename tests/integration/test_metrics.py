@@ -27,6 +27,7 @@ from redis_consumer.errors import (
     StorageUnavailable,
 )
 from redis_consumer.job import ModelId
+from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue, admin, upkeep
 from redis_consumer.queue.child_jobs import ChildJobs
 from redis_consumer.redis import RedisClient
@@ -287,7 +288,7 @@ def die(queue: JobQueue, db: Any) -> None:
 
 def exhaust(queue: JobQueue, db: Any) -> None:
     queue.give_back(claimed(queue), is_crash=True)
-    assert JobQueue(queue.redis, "predict", "pod-2", max_attempts=1).claim() is None
+    assert JobQueue(queue.redis, "predict", "pod-2", QueueOptions(max_attempts=1)).claim() is None
 
 
 def cancel(queue: JobQueue, db: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 from redis_consumer.consumers import TensorFlowServingConsumer
 from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.job import OrphanedResult
+from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
@@ -95,7 +96,7 @@ def test_the_zip_of_a_run_that_was_killed_goes(consumer: Saving, queue: JobQueue
 
 
 def test_attempts_of_a_dead_letter_leave_nothing(redis_client: RedisClient, redis_db: Any) -> None:
-    queue = JobQueue(redis_client, "predict", "pod-2", max_attempts=2)
+    queue = JobQueue(redis_client, "predict", "pod-2", QueueOptions(max_attempts=2))
     job_id = submit(redis_db)
     for _ in range(2):
         queue.give_back(claimed(queue), is_crash=True)

@@ -11,6 +11,7 @@ import pytest
 
 from redis_consumer.errors import JobCancelled, LeaseLost, RedisUnavailable, SettingsError
 from redis_consumer.job import Job
+from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue, admin, upkeep
 from redis_consumer.redis import RedisClient
 from support.queues import counted_runs
@@ -323,7 +324,7 @@ def test_a_second_delivery_of_a_running_job_is_dropped(
 
 def short(redis_client: RedisClient, worker: str = "pod-1") -> JobQueue:
     """A queue whose leases are over at once."""
-    return JobQueue(redis_client, "predict", worker, lease_s=0.001)
+    return JobQueue(redis_client, "predict", worker, QueueOptions(lease_s=0.001))
 
 
 def test_the_sweep_returns_what_a_silent_worker_held(
@@ -429,7 +430,7 @@ def test_a_worker_has_its_name_again_after_redis_came_back_empty(queue: JobQueue
 def test_a_name_is_taken_until_its_registration_lapses(queue: JobQueue) -> None:
     assert upkeep.register(queue) == 0
     other = JobQueue(queue.redis, queue.name, queue.worker)
-    assert 0 < upkeep.register(other) <= queue.lease_s
+    assert 0 < upkeep.register(other) <= queue.options.lease_s
     upkeep.unregister(queue)
     assert upkeep.register(queue) == 0
 
@@ -493,7 +494,9 @@ def test_a_result_that_replicas_have_is_confirmed(tmp_path: Path, caplog: pytest
     (tmp_path / "replica").mkdir()
     replica = RedisServer(tmp_path / "replica", replica_of=master.port).start()
     try:
-        queue = JobQueue(RedisClient("127.0.0.1", master.port, 0.05, deadline_s=20), "predict", "pod-1", replicas=1)
+        queue = JobQueue(
+            RedisClient("127.0.0.1", master.port, 0.05, deadline_s=20), "predict", "pod-1", QueueOptions(replicas=1)
+        )
         wait_for(lambda: master.client.info("replication").get("slave0", {}).get("state") == "online", "the replica")
         job_id = submit(master.client)
         queue.complete(claimed(queue), {"status": "done"})
@@ -508,7 +511,7 @@ def test_a_result_that_no_replica_has_is_told(
     redis_client: RedisClient, redis_db: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("redis_consumer.queue.job_queue.CONFIRM_S", 0.05)
-    queue = JobQueue(redis_client, "predict", "pod-1", replicas=1)
+    queue = JobQueue(redis_client, "predict", "pod-1", QueueOptions(replicas=1))
     job_id = submit(redis_db)
     queue.complete(claimed(queue), {"status": "done"})
     assert redis_db.hget(job_id, "status") == "done"
@@ -654,7 +657,7 @@ def test_a_sweep_notes_thousands_of_entries_without_a_lease(queue: JobQueue, red
 
 
 def test_a_cancelled_job_that_becomes_a_dead_letter_can_be_retried(redis_client: RedisClient, redis_db: Any) -> None:
-    queue = JobQueue(redis_client, "predict", "pod-1", max_attempts=1)
+    queue = JobQueue(redis_client, "predict", "pod-1", QueueOptions(max_attempts=1))
     job_id = submit(redis_db)
     job = claimed(queue)
     admin.cancel(queue, job_id)

@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from redis_consumer.errors import RedisUnavailable, SettingsError
+from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import MAX_PAUSE_S, RedisClient
 from support.redis_server import RedisServer, free_port
@@ -206,7 +207,7 @@ def test_a_full_redis_is_not_taken_for_an_available_one_by_scripts_that_write_no
 
 def test_leases_are_renewed_while_memory_is_full(server: RedisServer, db: Any) -> None:
     client = RedisClient("127.0.0.1", server.port, 0.01, password="old", deadline_s=0.05)
-    queue = JobQueue(client, "predict", "pod-1", lease_s=600)
+    queue = JobQueue(client, "predict", "pod-1", QueueOptions(lease_s=600))
     submit(db)
     job = queue.claim()
     assert job is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job
+from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue
 from redis_consumer.queue.scripts import Call
 from redis_consumer.redis import RedisClient
@@ -38,7 +39,8 @@ class Refusing(JobQueue):
 
 def test_a_job_that_cannot_be_returned_at_once_is_returned_soon(redis_server: RedisServer, redis_db: Any) -> None:
     def queue(kind: type[JobQueue]) -> JobQueue:
-        return kind(RedisClient("127.0.0.1", redis_server.port, 0.05, deadline_s=1.0), "predict", "pod-1", lease_s=600)
+        client = RedisClient("127.0.0.1", redis_server.port, 0.05, deadline_s=1.0)
+        return kind(client, "predict", "pod-1", QueueOptions(lease_s=600))
 
     def run_slot(link: Link) -> int:
         link.wait_for_start("Slot")

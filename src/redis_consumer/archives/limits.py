@@ -10,6 +10,7 @@ from typing import IO
 
 from redis_consumer.errors import UnsafeArchive
 from redis_consumer.job import READABLE_ARCHIVES
+from redis_consumer.options import ArchiveLimits
 from redis_consumer.text import in_utf8
 
 #: Any archive can unpack to this size, even a small one: blank images are packed to a thousandth of their size.
@@ -19,21 +20,6 @@ _MAX_LOCAL_BYTES = 120
 _DRIVE = re.compile(r"[A-Za-z]:")
 #: Metadata files that macOS and Windows add to archives.
 _JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
-
-
-@dataclass(frozen=True)
-class ArchiveLimits:
-    """Limits for the content of an archive.
-
-    Attributes:
-        max_bytes: largest size of its unpacked images, counted while they are written.
-        max_members: largest number of files, images or not.
-        max_ratio: largest ratio of the unpacked size to the size of the archive, for more than 256 MiB.
-    """
-
-    max_bytes: int = 10 << 30
-    max_members: int = 100_000
-    max_ratio: int = 200
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redis_consumer import wanted
-from redis_consumer.archives.limits import (
-    ArchiveLimits,
-    Entry,
-    Meter,
-    damaged,
-    is_junk,
-    local_name,
-    safe_name,
-    unreadable,
-)
-from redis_consumer.archives.tar_entries import tar_entries
-from redis_consumer.archives.zip_entries import zip_entries
+from redis_consumer.archives.limits import Entry, Meter, damaged, is_junk, local_name, safe_name, unreadable
+from redis_consumer.archives.readers import tar_entries, zip_entries
 from redis_consumer.errors import ConsumerError
 from redis_consumer.job import PACKED_HEAD_BYTES, packed_as
+from redis_consumer.options import ArchiveLimits
 
 _COPY_BYTES = 1 << 20
 

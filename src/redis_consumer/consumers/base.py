@@ -71,20 +71,11 @@ class Consumer:
         self.final_status = final_status
         self.failed_status = failed_status
         self.finished_statuses = {final_status, failed_status}
-        self.name = name or defaults.get("HOSTNAME")
+        self.name = name or defaults.current().hostname
         self.hostname = self.name
-        self.output_dir = defaults.get("OUTPUT_DIR")
+        self.output_dir = defaults.output_dir()
         self.logger = logging.getLogger(f"{type(self).__module__}.{type(self).__name__}")
-        self.job_queue = JobQueue(
-            redis_client,
-            self.queue,
-            self.name,
-            lease_s=float(defaults.get("LEASE_TIMEOUT")),
-            max_attempts=int(defaults.get("MAX_ATTEMPTS")),
-            replicas=int(defaults.get("REDIS_WAIT_REPLICAS")),
-            child_expire_s=int(defaults.get("EXPIRE_TIME")),
-            result_ttl_s=int(defaults.get("RESULT_TTL")),
-        )
+        self.job_queue = JobQueue(redis_client, self.queue, self.name, defaults.queue_options())
         self.processing_queue = self.job_queue.processing
         self.on_update: Callable[[], None] | None = None
         self._variables = read_variables(self.Options)
@@ -156,7 +147,7 @@ class Consumer:
         """
         self.purge_processing_queue()
         try:
-            job = self.job_queue.claim(float(defaults.get("EMPTY_QUEUE_TIMEOUT")))
+            job = self.job_queue.claim(defaults.current().empty_queue_timeout)
         except RedisUnavailable:
             self.redis.ping()  # waits until Redis is back
             return
@@ -168,7 +159,7 @@ class Consumer:
         finally:
             renewal.stop()
         if outcome is Outcome.GIVEN_BACK:
-            time.sleep(float(defaults.get("DO_NOTHING_TIMEOUT")))
+            time.sleep(defaults.current().do_nothing_timeout)
 
     def run(self, job: Job) -> Outcome:
         """Run a claimed job and settle it: complete, fail or give back, exactly one of these."""
@@ -365,7 +356,7 @@ class Consumer:
         Running jobs, those of other slots under the same name too, are never touched.
         """
         self.job_queue.renew()
-        upkeep.sweep(self.job_queue, every_s=float(defaults.get("SWEEP_INTERVAL")) / 2)
+        upkeep.sweep(self.job_queue, every_s=defaults.current().sweep_interval / 2)
 
     def _put_back_hash(self, redis_hash: str) -> None:
         """Return the job taken by `get_redis_hash` to the end of its queue."""

@@ -55,14 +55,14 @@ def software() -> dict[str, Any]:
 
 def settings_now() -> dict[str, Any]:
     """What holds now of `SETTINGS`, whether given or by default, and under ``given`` the names that were given."""
-    found = defaults.effective(SETTINGS)
-    values = {name: value for name, (value, _) in found.items()}
-    return {**values, "given": [name for name, (_, is_given) in found.items() if is_given]}
+    now = defaults.current()
+    values = {name: getattr(now, name.lower()) for name in SETTINGS}
+    return {**values, "given": [name for name in SETTINGS if now.is_given(name)]}
 
 
 def model_server_kind() -> str:
     """Scheme of the model server's URL: what it speaks, not where it is."""
-    return str(defaults.get("MODEL_SERVER")).partition("://")[0]
+    return defaults.current().model_server.partition("://")[0]
 
 
 @cache

@@ -6,20 +6,25 @@ to ``settings.NAME``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redis_consumer import resources, settings
+from redis_consumer import options, resources, settings
 from redis_consumer.errors import InvalidJob
-from redis_consumer.job import ModelId
+from redis_consumer.job import Job, ModelId
+from redis_consumer.models import ModelStore
+from redis_consumer.redis import RedisClient
+from redis_consumer.storage import Storage
 
 if TYPE_CHECKING:
-    from redis_consumer.models import ModelStore
-    from redis_consumer.redis import RedisClient
     from redis_consumer.serving.base import ModelServer
-    from redis_consumer.storage import Storage
+
+
+def current() -> settings.Settings:
+    """All settings, as they are now."""
+    return settings.current()
 
 
 def get(name: str) -> Any:
@@ -27,15 +32,14 @@ def get(name: str) -> Any:
     return settings.get(name)
 
 
-def is_given(name: str) -> bool:
-    """Whether somebody set a setting, rather than leave it at its default."""
-    return settings.current().is_given(name)
+def processing_functions() -> dict[str, dict[str, Callable[..., Any]]]:
+    """Functions by kind (``pre``, ``post``) and name, with those that a script put in."""
+    return settings.PROCESSING_FUNCTIONS
 
 
-def effective(names: Iterable[str]) -> dict[str, tuple[Any, bool]]:
-    """Value of each setting by its name, and whether somebody set it, as they are now; none of them may be a secret."""
-    now = settings.current()
-    return {name: (getattr(now, name.lower()), now.is_given(name)) for name in names}
+def output_dir() -> str:
+    """Folder for results of the older software."""
+    return settings.OUTPUT_DIR
 
 
 def is_setting(name: str) -> bool:
@@ -55,31 +59,131 @@ def read_anew() -> AbstractContextManager[None]:
 
 def max_job_bytes() -> int:
     """Bytes of memory that one job may need: ``MAX_JOB_MB``, or the job's part of the container's memory."""
-    return int(get("MAX_JOB_MB")) * 10**6 or resources.usable_bytes() // (int(get("CONCURRENCY")) * int(get("THREADS")))
+    now = settings.current()
+    return now.max_job_mb * 10**6 or resources.usable_bytes() // (now.concurrency * now.threads)
+
+
+def queue_options() -> options.QueueOptions:
+    """Times and limits of the jobs of a queue."""
+    now = settings.current()
+    return options.QueueOptions(
+        lease_s=now.lease_timeout,
+        max_attempts=now.max_attempts,
+        replicas=now.redis_wait_replicas,
+        child_expire_s=now.expire_time,
+        result_ttl_s=now.result_ttl,
+    )
+
+
+def image_limits() -> options.ImageLimits:
+    """Largest size of an image."""
+    now = settings.current()
+    return options.ImageLimits(
+        max_height=now.max_image_height, max_width=now.max_image_width, max_frames=now.max_image_frames
+    )
+
+
+def archive_limits() -> options.ArchiveLimits:
+    """Limits for the content of an archive."""
+    now = settings.current()
+    return options.ArchiveLimits(max_bytes=now.max_archive_bytes, max_members=now.max_archive_members)
+
+
+def movie_limits() -> options.MovieLimits:
+    """Limits for the file of a movie."""
+    return options.MovieLimits(image_limits(), archive_limits(), max_job_bytes())
+
+
+def tiling_options() -> options.TilingOptions:
+    """Sizes of tiles and of the calls that carry them."""
+    now = settings.current()
+    return options.TilingOptions(
+        max_tile_yx=(now.max_image_height, now.max_image_width),
+        max_batch=now.tf_max_batch_size,
+        min_model_px=now.tf_min_model_size,
+        max_call_bytes=now.max_call_bytes,
+        calls_in_flight=now.calls_in_flight,
+    )
+
+
+def scale_detection() -> options.DetectionOptions:
+    """The model that detects the scale of an image."""
+    now = settings.current()
+    return options.DetectionOptions(
+        now.scale_detect_model, now.scale_detect_enabled, now.scale_detect_sample, now.scale_reshape_size
+    )
+
+
+def label_detection() -> options.DetectionOptions:
+    """The model that detects the label of an image."""
+    now = settings.current()
+    return options.DetectionOptions(
+        now.label_detect_model, now.label_detect_enabled, now.label_detect_sample, now.label_reshape_size
+    )
+
+
+def link_options() -> options.LinkOptions:
+    """Limits for the movement of cells."""
+    return options.LinkOptions(max_distance_px=settings.current().max_distance)
+
+
+def linking_model(job: Job) -> ModelId | None:
+    """The model that links cells: the job's own or that of the settings; None if no setting names one.
+
+    Whether the model is served makes no difference: results must not change while a model is unavailable.
+    """
+    now = settings.current()
+    if not (now.is_given("CALIBAN_MODEL") or now.is_given("TRACKING_MODEL")):
+        return None
+    own = job.model if job.get("model_version").strip() else None
+    return own or ModelId.parse(now.caliban_model if now.is_given("CALIBAN_MODEL") else now.tracking_model)
+
+
+def linking_model_options() -> options.LinkingModelOptions:
+    """Inputs of the model that links cells."""
+    now = settings.current()
+    return options.LinkingModelOptions(
+        encoder=now.neighborhood_encoder,
+        max_distance_px=now.max_distance,
+        picture_px=now.appearance_dim,
+        is_picture_fixed=now.crop_mode == "fixed",
+        is_picture_normalized=now.caliban_norm,
+        is_frame_normalized=now.normalize_tracking,
+        surroundings_px=now.neighborhood_scale_size,
+        max_pairs=now.tf_max_batch_size,
+        tracks=options.LearnedOptions(
+            birth=now.birth, death=now.death, division=now.division, track_length=now.track_length
+        ),
+    )
+
+
+def frame_fields() -> dict[str, str]:
+    """Fields by which tracking says how its frames are segmented; none where the queue's own defaults apply."""
+    now = settings.current()
+    if not now.is_given("TRACKING_SEGMENT_MODEL"):
+        return {}
+    name, _, version = now.tracking_segment_model.partition(":")
+    fields = {"model_name": name, "model_version": version, "cuts": str(now.cuts)}
+    # Else the model's card says it: the default is of the contract's model.
+    if now.is_given("TRACKING_POSTPROCESS_FUNCTION"):
+        fields["postprocess_function"] = now.tracking_postprocess_function
+    return fields
 
 
 def redis_client(*, deadline_s: float | None = None) -> RedisClient:
     """Connect to Redis; waits for an absent one for `deadline_s` seconds, None for ever."""
-    from redis_consumer.redis import RedisClient
-    from redis_consumer.redis_servers import access_from
-
-    return RedisClient(
-        get("REDIS_HOST"), get("REDIS_PORT"), get("REDIS_TIMEOUT"), access=access_from(get), deadline_s=deadline_s
-    )
+    now = settings.current()
+    return RedisClient(now.redis_host, now.redis_port, now.redis_timeout, deadline_s=deadline_s)
 
 
 def storage() -> Storage:
     """Open the bucket; nothing connects yet."""
-    from redis_consumer.storage import Storage
-
-    return Storage(get("STORAGE_BUCKET"))
+    return Storage(settings.current().storage_bucket)
 
 
 def model_store(bucket: Storage | None) -> ModelStore:
     """Find models and cards: in the bucket, else in the package."""
-    from redis_consumer.models import ModelStore
-
-    folder = get("MODEL_CACHE")
+    folder = settings.current().model_cache
     return ModelStore(bucket, Path(folder) if folder else None)
 
 
@@ -88,26 +192,26 @@ def model_server(models: ModelStore) -> ModelServer:
     from redis_consumer.serving import ConnectionOptions, open_model_server
     from redis_consumer.serving.transport.connection import parse_headers
 
-    headers = get("MODEL_SERVER_HEADERS")
+    now = settings.current()
     return open_model_server(
-        get("MODEL_SERVER"),
+        now.model_server,
         find_model=models.find,
-        timeout_s=get("GRPC_TIMEOUT"),
-        backoff_s=get("GRPC_BACKOFF"),
-        max_retries=get("MAX_RETRY"),
-        metadata_expire_s=get("METADATA_EXPIRE_TIME"),
-        slots=get("CONCURRENCY"),
+        timeout_s=now.grpc_timeout,
+        backoff_s=now.grpc_backoff,
+        max_retries=now.max_retry,
+        metadata_expire_s=now.metadata_expire_time,
+        slots=now.concurrency,
         connection=ConnectionOptions(
-            ca_path=Path(get("MODEL_SERVER_CA")) if get("MODEL_SERVER_CA") else None,
-            headers=parse_headers(headers or ""),
-            compression=get("GRPC_COMPRESSION"),
+            ca_path=Path(now.model_server_ca) if now.model_server_ca else None,
+            headers=parse_headers(settings.revealed(now.model_server_headers) or ""),
+            compression=now.grpc_compression,
         ),
     )
 
 
 def model_of_label(label: int | None) -> ModelId:
     """The model for a kind of image (contract, section 7); for nuclei where the kind is unknown."""
-    choices = get("MODEL_CHOICES")
+    choices = settings.MODEL_CHOICES
     if (label or 0) not in choices:
         raise InvalidJob(f"field label: {label} is no kind of image; give one of {', '.join(map(str, choices))}")
     return ModelId.parse(str(choices[label or 0]))
@@ -115,7 +219,7 @@ def model_of_label(label: int | None) -> ModelId:
 
 def postprocess_of_label(label: int | str) -> str:
     """The function that follows the model for a kind of image (contract, section 5.2)."""
-    choices = get("POSTPROCESS_CHOICES")
+    choices = settings.POSTPROCESS_CHOICES
     if int(label) not in choices:
         raise InvalidJob(f"field label: {label} is no kind of image; give one of {', '.join(map(str, choices))}")
     return str(choices[int(label)])
@@ -133,15 +237,15 @@ def functions_of_model(model: ModelId) -> tuple[tuple[str, ...], tuple[str, ...]
     Returns:
         Their names; none for a model that the settings don't name for any kind.
     """
-    labels = [label for label, name in get("MODEL_CHOICES").items() if ModelId.parse(str(name)) == model]
+    labels = [label for label, name in settings.MODEL_CHOICES.items() if ModelId.parse(str(name)) == model]
     return (("histogram_normalization",), (postprocess_of_label(labels[0]),)) if labels else ((), ())
 
 
 def queue() -> str:
     """The list that the settings name: ``QUEUE``, or for archives ``<QUEUE>-zip`` (contract, section 1.1)."""
-    name = str(get("QUEUE")).lower()
-    is_zip = str(get("CONSUMER_TYPE")).lower() == "zip" and not name.endswith("-zip")
-    return f"{name}-zip" if is_zip else name
+    now = settings.current()
+    is_zip = now.consumer_type.lower() == "zip" and not now.queue.endswith("-zip")
+    return f"{now.queue}-zip" if is_zip else now.queue
 
 
 def parts(name: str | None = None) -> dict[str, Any]:

@@ -313,15 +313,15 @@ class ImageFileConsumer(FunctionConsumer):
 
     def _prepare(self, job: Job, plan: Plan, image: Array, scale: float) -> Array:
         """Resize the image to the model's pixel size and run the functions that go before the model."""
-        from redis_consumer.images.image import DEFAULT_MAX_BYTES
+        from redis_consumer.options import ImageLimits
         from redis_consumer.processing.resize import resize_image
 
         height, width = self._scaled_yx(job, image.shape, scale)
         held = image.shape[0] * height * width * image.shape[-1] * image.itemsize
-        if scale > 1 and held > DEFAULT_MAX_BYTES:
+        if scale > 1 and held > ImageLimits.max_bytes:
             raise InvalidJob(
                 f"field scale: {scale:g} makes {shown_name(job.original_name)} {held >> 20} MiB large, allowed are "
-                f"{DEFAULT_MAX_BYTES >> 20} MiB; give a smaller scale, or submit fewer frames",
+                f"{ImageLimits.max_bytes >> 20} MiB; give a smaller scale, or submit fewer frames",
                 job_id=job.id,
             )
         scaled = image if scale == 1 else resize_image(image, (height, width))

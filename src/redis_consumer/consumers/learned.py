@@ -7,20 +7,18 @@ and one that takes embeddings, which a second model (``NEIGHBORHOOD_ENCODER``) m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from redis_consumer.consumers import defaults
 from redis_consumer.consumers.movie import Movie
 from redis_consumer.errors import ModelMismatch
-from redis_consumer.job import Job, ModelId
-
-if TYPE_CHECKING:
-    from redis_consumer.serving.base import Array
-    from redis_consumer.tracking.features import Cells
-    from redis_consumer.tracking.learned import Place
-    from redis_consumer.tracking.tracks import Tracking
+from redis_consumer.job import ModelId
+from redis_consumer.options import LinkingModelOptions
+from redis_consumer.serving.base import Array
+from redis_consumer.tracking.features import Cells, adjacency, describe, neighborhood
+from redis_consumer.tracking.learned import Place, link_learned
+from redis_consumer.tracking.tracks import Tracking
 
 Ask = Callable[[ModelId, Mapping[str, Any]], dict[str, Any]]
 """Asks a model server: model and inputs by name; gives outputs by name."""
@@ -31,19 +29,14 @@ _PAIRED = {f"input{number}" for number in range(8)}
 _ENCODED_FRAMES = 64
 
 
-def linking_model(job: Job) -> ModelId | None:
-    """The model that links cells; None where nobody has set one: then they are linked without.
-
-    It doesn't check that a model is served: results must not change while a model is unavailable.
-    """
-    setting = next((name for name in ("CALIBAN_MODEL", "TRACKING_MODEL") if defaults.is_given(name)), None)
-    if setting is None:
-        return None
-    own = job.model if job.get("model_version").strip() else None
-    return own or ModelId.parse(str(defaults.get(setting)))
-
-
-def link_by_model(model: ModelId, names: set[str], ask: Ask, movie: Movie, labels: Callable[[int], Array]) -> Tracking:
+def link_by_model(
+    model: ModelId,
+    names: set[str],
+    ask: Ask,
+    movie: Movie,
+    labels: Callable[[int], Array],
+    options: LinkingModelOptions,
+) -> Tracking:
     """Link the cells of a movie by a model.
 
     Args:
@@ -52,13 +45,12 @@ def link_by_model(model: ModelId, names: set[str], ask: Ask, movie: Movie, label
         ask: the model server.
         movie: the images.
         labels: gives the label image of a frame.
+        options: what it is given.
 
     Raises:
         ModelMismatch: it is no linking model.
         ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
     """
-    from redis_consumer.tracking.learned import LearnedOptions, link_learned
-
     kind: type[_Paired | _Embedded] | None = _Paired if names == _PAIRED else _Embedded if names == _EMBEDDED else None
     if kind is None:
         raise ModelMismatch(
@@ -66,32 +58,38 @@ def link_by_model(model: ModelId, names: set[str], ask: Ask, movie: Movie, label
             "TRACKING_MODEL, or leave it unset to link cells without a model",
             model=str(model),
         )
-    options = LearnedOptions(
-        birth=float(defaults.get("BIRTH")),
-        death=float(defaults.get("DEATH")),
-        division=float(defaults.get("DIVISION")),
-        track_length=int(defaults.get("TRACK_LENGTH")),
-    )
-    frames = [kind.describe(movie.read(number), labels(number)) for number in range(len(movie))]
-    return link_learned(frames, kind(model, ask, movie, frames), options, clean_up=kind is _Embedded)
+    described = [kind.describe(movie.read(number), labels(number), options) for number in range(len(movie))]
+    score = kind(model, ask, movie, described, options)
+    return link_learned(described, score, options.tracks, clean_up=kind is _Embedded)
 
 
 class _Embedded:
     """The kind that takes embeddings."""
 
-    def __init__(self, model: ModelId, ask: Ask, movie: Movie, frames: Sequence[Cells]) -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        model: ModelId,
+        ask: Ask,
+        movie: Movie,  # noqa: ARG002
+        frames: Sequence[Cells],
+        options: LinkingModelOptions,
+    ) -> None:
         self.model = model
         self.ask = ask
         self.frames = frames
+        self.options = options
         self.embeddings = self._encode()
 
     @staticmethod
-    def describe(image: Array, labels: Array) -> Cells:
+    def describe(image: Array, labels: Array, options: LinkingModelOptions) -> Cells:
         """See `redis_consumer.tracking.features.describe`."""
-        from redis_consumer.tracking.features import describe
-
-        side_px, is_fixed = int(defaults.get("APPEARANCE_DIM")), defaults.get("CROP_MODE") == "fixed"
-        return describe(labels, image, side_px=side_px, is_fixed=is_fixed, normalize=bool(defaults.get("CALIBAN_NORM")))
+        return describe(
+            labels,
+            image,
+            side_px=options.picture_px,
+            is_fixed=options.is_picture_fixed,
+            normalize=options.is_picture_normalized,
+        )
 
     def __call__(self, histories: Sequence[Sequence[Place]], frame: int) -> Array:
         """See `redis_consumer.tracking.learned.Score`."""
@@ -109,11 +107,12 @@ class _Embedded:
         return _shaped(answer, wanted, self.model)
 
     def _encode(self) -> list[Array]:
-        encoder = ModelId.parse(str(defaults.get("NEIGHBORHOOD_ENCODER")))
+        encoder = ModelId.parse(self.options.encoder)
         most = max((len(cells) for cells in self.frames), default=0)
         embeddings: list[Array] = []
         for start in range(0, len(self.frames), _ENCODED_FRAMES):
-            outputs = self.ask(encoder, _encoder_inputs(self.frames[start : start + _ENCODED_FRAMES], most))
+            frames = self.frames[start : start + _ENCODED_FRAMES]
+            outputs = self.ask(encoder, _encoder_inputs(frames, most, self.options.max_distance_px))
             if len(outputs) < 2:
                 raise ModelMismatch(
                     f"model {encoder}: gives {len(outputs)} output, wanted two; correct NEIGHBORHOOD_ENCODER",
@@ -123,11 +122,8 @@ class _Embedded:
         return embeddings
 
 
-def _encoder_inputs(frames: Sequence[Cells], most: int) -> dict[str, Array]:
+def _encoder_inputs(frames: Sequence[Cells], most: int, reach_px: float) -> dict[str, Array]:
     """The inputs of the encoder, with zeros for the cells that a frame has fewer than the fullest one."""
-    from redis_consumer.tracking.features import adjacency
-
-    reach_px = float(defaults.get("MAX_DISTANCE"))
     parts = {
         "encoder_app_input": [cells.appearances for cells in frames],
         "encoder_morph_input": [cells.morphologies for cells in frames],
@@ -145,30 +141,31 @@ def _encoder_inputs(frames: Sequence[Cells], most: int) -> dict[str, Array]:
 class _Paired:
     """The kind that takes one track and one cell."""
 
-    def __init__(self, model: ModelId, ask: Ask, movie: Movie, frames: Sequence[Cells]) -> None:
+    def __init__(
+        self, model: ModelId, ask: Ask, movie: Movie, frames: Sequence[Cells], options: LinkingModelOptions
+    ) -> None:
         self.model = model
         self.ask = ask
         self.movie = movie
         self.frames = frames
+        self.options = options
         self.surroundings = [self._surroundings(number, cells.centroids_px) for number, cells in enumerate(frames)]
 
     @staticmethod
-    def describe(image: Array, labels: Array) -> Cells:
+    def describe(image: Array, labels: Array, options: LinkingModelOptions) -> Cells:
         """See `redis_consumer.tracking.features.describe`."""
-        from redis_consumer.tracking.features import describe
-
-        return describe(labels, _normalized(image), side_px=int(defaults.get("APPEARANCE_DIM")))
+        return describe(labels, _prepared(image, options), side_px=options.picture_px)
 
     def __call__(self, histories: Sequence[Sequence[Place]], frame: int) -> Array:
         """See `redis_consumer.tracking.learned.Score`."""
         cells = self.frames[frame]
         last = np.array([self.frames[at].centroids_px[index] for *_, (at, index) in histories])
         away = cells.centroids_px[np.newaxis] - last[:, np.newaxis]
-        near = np.argwhere(np.hypot(away[..., 0], away[..., 1]) <= float(defaults.get("MAX_DISTANCE")))
+        near = np.argwhere(np.hypot(away[..., 0], away[..., 1]) <= self.options.max_distance_px)
         ahead = self._surroundings(frame, last)
         pasts = [self._past(places) for places in histories]
         answer = np.full((len(histories), len(cells), 3), np.nan)
-        size = int(defaults.get("TF_MAX_BATCH_SIZE"))
+        size = self.options.max_pairs
         for start in range(0, len(near), size):
             pairs = near[start : start + size]
             inputs: dict[str, Array] = {}
@@ -194,16 +191,14 @@ class _Paired:
         )
 
     def _surroundings(self, frame: int, places: Array) -> Array:
-        from redis_consumer.tracking.features import neighborhood
-
-        side_px = 2 * int(defaults.get("NEIGHBORHOOD_SCALE_SIZE")) + 1
-        image = _normalized(self.movie.read(frame))
+        side_px = 2 * self.options.surroundings_px + 1
+        image = _prepared(self.movie.read(frame), self.options)
         cuts = [neighborhood(image, place, side_px) for place in places]
         return np.array(cuts, np.float32).reshape(-1, side_px, side_px, 1)
 
 
-def _normalized(image: Array) -> Array:
-    if not defaults.get("NORMALIZE_TRACKING"):
+def _prepared(image: Array, options: LinkingModelOptions) -> Array:
+    if not options.is_frame_normalized:
         return image
     normal: Array = (image - image.mean()) / (image.std() or 1)
     return normal

@@ -118,22 +118,29 @@ def check_names(options: type[ConsumerOptions], owner: str) -> None:
         SettingsError: which one does, and what to do.
     """
     for name, info in options.model_fields.items():
-        kind = get_origin(_given(info)) or _given(info)
-        if per_job not in info.metadata and _is_inside(info.annotation):
-            raise SettingsError(
-                f"{owner}: its option {name!r} has per_job inside its type; put it outside: Annotated[TYPE, per_job]"
-            )
-        # One that something in its annotation reads from a text, such as pydantic's Json, has metadata.
-        if isinstance(kind, type) and issubclass(kind, Mapping) and all(mark == per_job for mark in info.metadata):
-            raise SettingsError(
-                f"{owner}: its option {name!r} is a {kind.__name__}, which no text gives; make its values options"
-            )
-        if info.validation_alias is not None:
-            raise SettingsError(f"{owner}: its option {name!r} has an alias, by which no job gives it; leave that out")
-        taken = "a setting" if defaults.is_setting(name) else "a field that workers write" if name in OWN_FIELDS else ""
-        if taken or not name.islower():
-            why = f"is the name of {taken}" if taken else "isn't in lower case"
-            raise SettingsError(f"{owner}: its option {name!r} {why}; call it otherwise, e.g. my_{name.lower()}")
+        problem = _problem_of_kind(info) or _problem_of_name(name)
+        if problem:
+            raise SettingsError(f"{owner}: its option {name!r} {problem}")
+
+
+def _problem_of_kind(info: FieldInfo) -> str:
+    kind = get_origin(_given(info)) or _given(info)
+    if per_job not in info.metadata and _is_inside(info.annotation):
+        return "has per_job inside its type; put it outside: Annotated[TYPE, per_job]"
+    # One that something in its annotation reads from a text, such as pydantic's Json, has metadata.
+    if isinstance(kind, type) and issubclass(kind, Mapping) and all(mark == per_job for mark in info.metadata):
+        return f"is a {kind.__name__}, which no text gives; make its values options"
+    if info.validation_alias is not None:
+        return "has an alias, by which no job gives it; leave that out"
+    return ""
+
+
+def _problem_of_name(name: str) -> str:
+    taken = "a setting" if defaults.is_setting(name) else "a field that workers write" if name in OWN_FIELDS else ""
+    if not taken and name.islower():
+        return ""
+    why = f"is the name of {taken}" if taken else "isn't in lower case"
+    return f"{why}; call it otherwise, e.g. my_{name.lower()}"
 
 
 def read_variables(options: type[ConsumerOptions]) -> dict[str, str]:

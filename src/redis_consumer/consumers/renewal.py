@@ -40,7 +40,7 @@ class Renewal:
                 self._queue.redis.end_thread()
 
     def _renew(self) -> None:
-        while not self._is_over.wait(self._queue.lease_s / 3):
+        while not self._is_over.wait(self._queue.options.lease_s / 3):
             try:
                 if self._queue.renew([self._job]):
                     return

@@ -6,18 +6,21 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from redis_consumer.consumers.movie import Movie
 from redis_consumer.consumers.results import result_stem
 from redis_consumer.errors import InvalidJob
+from redis_consumer.images.scratch import FrameScratch
+from redis_consumer.images.writing import write_frames
 from redis_consumer.job import Job
+from redis_consumer.serving.base import Array
 from redis_consumer.text import quoted
-
-if TYPE_CHECKING:
-    from redis_consumer.images.scratch import FrameScratch
-    from redis_consumer.serving.base import Array
-    from redis_consumer.tracking.tracks import Tracking
+from redis_consumer.tracking.challenge import write_challenge
+from redis_consumer.tracking.preview import write_preview
+from redis_consumer.tracking.table import write_table
+from redis_consumer.tracking.track_file import write_track_file
+from redis_consumer.tracking.tracks import Tracking, to_json
 
 T = TypeVar("T")
 
@@ -122,9 +125,6 @@ def write_tracks(result: TrackResult, folder: Path, job: Job) -> list[Path]:
         PermanentError: more tracks than the files can tell apart.
         OSError: the files can't be written.
     """
-    from redis_consumer.images.writing import write_frames
-    from redis_consumer.tracking.lineage import to_json
-
     stem = folder / result_stem(job.original_name)
     stem.parent.mkdir(parents=True, exist_ok=True)
     movie = write_frames(result.frames(), result.labels.shape, Path(f"{stem}_feature_0.tif"))
@@ -137,8 +137,6 @@ def write_tracks(result: TrackResult, folder: Path, job: Job) -> list[Path]:
 
 
 def _trk(result: TrackResult, stem: Path) -> list[Path]:
-    from redis_consumer.tracking.track_file import write_track_file
-
     path = Path(f"{stem}.trk")
     images, tracks = result.movie.images(), result.tracking.tracks
     write_track_file(path, images, result.frames(), tracks, shape=result.movie.shape)
@@ -146,14 +144,10 @@ def _trk(result: TrackResult, stem: Path) -> list[Path]:
 
 
 def _challenge(result: TrackResult, stem: Path) -> list[Path]:
-    from redis_consumer.tracking.challenge import write_challenge
-
     return write_challenge(stem.parent / "01_RES", result.frames(), result.tracking.tracks, len(result.movie))
 
 
 def _table(result: TrackResult, stem: Path) -> list[Path]:
-    from redis_consumer.tracking.table import write_table
-
     path = stem.with_name("tracks.csv")
     write_table(path, result.tracking, result.offsets_px)
     result.progress.take(len(result.movie))
@@ -161,8 +155,6 @@ def _table(result: TrackResult, stem: Path) -> list[Path]:
 
 
 def _preview(result: TrackResult, stem: Path) -> list[Path]:
-    from redis_consumer.tracking.preview import write_preview
-
     path = stem.with_name("tracks.gif")
     write_preview(path, result.progress.counted(result.movie.images()), result.tracking, result.offsets_px)
     return [path]

@@ -10,23 +10,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from redis_consumer.archives import iter_image_archive, zip_files
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.fan_out import Child, reason_of_child, second_phase
-from redis_consumer.consumers.learned import link_by_model, linking_model
+from redis_consumer.consumers.learned import link_by_model
 from redis_consumer.consumers.movie import SUFFIXES, Movie, natural, open_movies
 from redis_consumer.consumers.results import result_stem, shown_name
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Stages
 from redis_consumer.consumers.track_results import FrameProgress, TrackResult, wanted_outputs, write_tracks
 from redis_consumer.errors import InvalidImage, PermanentError
+from redis_consumer.images import ImageLimits, read_image
 from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.job import Job, JobStatus, ModelId
+from redis_consumer.processing.drift import measure_shift
 from redis_consumer.queue.child_jobs import NEXT_PHASE
+from redis_consumer.serving.base import Array
+from redis_consumer.tracking.linking import Linker
+from redis_consumer.tracking.tracks import Tracking
 
 if TYPE_CHECKING:
-    from redis_consumer.serving.base import Array
-    from redis_consumer.tracking.tracks import Tracking
-
     Frames = Callable[[int], Array]
 
 #: Pixels of the frames that go to a worker as one job: less is lost to the way there and back, and enough jobs remain.
@@ -84,7 +87,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
             folder = Path(name)
             path = Path(self.storage.download(job.input_file_name, folder / "input"))
-            with open_movies(job, path, folder) as movies:
+            with open_movies(job, path, folder, defaults.movie_limits()) as movies:
                 yield movies, folder
 
     def _children(self, job: Job, movie: Movie, folder: Path) -> Iterator[Child]:
@@ -96,7 +99,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
             path = folder / f"{stem}-tracking-frame-{frames.start}.tif"
             stack = np.stack([movie.read(number) for number in frames])
             imwrite(path, stack, photometric="minisblack", metadata={"axes": "TYX"})
-            yield Child(str(defaults.get("SEGMENTATION_QUEUE")).lower(), path.name, path, fields=_child_fields(job))
+            yield Child(defaults.current().segmentation_queue, path.name, path, fields=_child_fields(job))
 
     def _segmentation(self, job: Job, movie: Movie, folder: Path, progress: FrameProgress) -> Frames:
         """The label images that the workers made, kept in a file."""
@@ -116,9 +119,6 @@ class TrackingConsumer(TensorFlowServingConsumer):
 
     def _labels_of(self, child: Job, shape: tuple[int, ...]) -> Array:
         """The label images in a child's result: one stack, or one file a frame as older workers write them."""
-        from redis_consumer.archives import iter_image_archive
-        from redis_consumer.images import ImageLimits, read_image
-
         limits = ImageLimits(max_height=None, max_width=None)
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
             path = self.storage.download(child.get("output_file_name"), name)
@@ -136,8 +136,6 @@ class TrackingConsumer(TensorFlowServingConsumer):
 
     def _finish(self, job: Job, stages: Stages, movies: Sequence[Movie], folder: Path) -> str:
         """Link each movie, and upload the tracks of all."""
-        from redis_consumer.archives import zip_files
-
         passes = _PASSES + len(wanted_outputs(job))
         first = CHILDREN_SHARE if job.get(NEXT_PHASE) else 0
         progress = FrameProgress(self.report_progress, passes * sum(map(len, movies)), first=first)
@@ -155,7 +153,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
 
     def _track(self, job: Job, movie: Movie, labels: Frames, scratch: Path, progress: FrameProgress) -> TrackResult:
         """Link the cells of one movie."""
-        model = linking_model(job)
+        model = defaults.linking_model(job)
         shifts = [(0, 0)] * len(movie)
         if model is None:
             shifts = list(self._shifts(movie))
@@ -165,25 +163,21 @@ class TrackingConsumer(TensorFlowServingConsumer):
                 raise InvalidImage(f"{job.get('original_name') or job.get('input_file_name')}: {error}") from error
         else:
             names = {spec.name for spec in self.model_server.metadata(model, on_retry=self._note_retry).inputs}
-            tracking = link_by_model(model, names, self._ask_model, movie, labels)
+            tracking = link_by_model(model, names, self._ask_model, movie, labels, defaults.linking_model_options())
         tracked = FrameScratch(scratch, movie.shape)
         for number in range(len(movie)):
             tracked.append(tracking.relabel(number, labels(number)))
         return TrackResult(movie, tracking, tracked, shifts, progress)
 
     def _link(self, movie: Movie, labels: Frames, shifts: Sequence[tuple[int, int]]) -> Tracking:
-        from redis_consumer.tracking.linking import Linker, LinkOptions
-
-        linker = Linker(LinkOptions(max_distance_px=float(defaults.get("MAX_DISTANCE"))))
+        linker = Linker(defaults.link_options())
         for number in range(len(movie)):
             linker.add(labels(number), shifts[number])
         return linker.finish()
 
     def _shifts(self, movie: Movie) -> Iterator[tuple[int, int]]:
         """For each frame, by how much the scene has moved since the one before; nowhere unless that is asked for."""
-        from redis_consumer.processing.drift import measure_shift
-
-        if not defaults.get("DRIFT_CORRECT_ENABLED"):
+        if not defaults.current().drift_correct_enabled:
             yield from ((0, 0) for _ in range(len(movie)))
             return
         before = None
@@ -212,11 +206,4 @@ def stacks(shape: tuple[int, int, int]) -> Iterator[range]:
 def _child_fields(job: Job) -> dict[str, str]:
     """How frames are to be segmented: as the settings say where they do, else as the queue does by default."""
     fields = {name: job.get(name) for name in ("scale", "label") if job.get(name)}
-    fields |= {"channels": "0,,", "dimension_order": "BXY"}
-    if defaults.is_given("TRACKING_SEGMENT_MODEL"):
-        name, _, version = str(defaults.get("TRACKING_SEGMENT_MODEL")).partition(":")
-        fields |= {"model_name": name, "model_version": version, "cuts": str(defaults.get("CUTS"))}
-        # Else the model's card says it: the default is of the contract's model.
-        if defaults.is_given("TRACKING_POSTPROCESS_FUNCTION"):
-            fields["postprocess_function"] = str(defaults.get("TRACKING_POSTPROCESS_FUNCTION"))
-    return fields
+    return {**fields, "channels": "0,,", "dimension_order": "BXY", **defaults.frame_fields()}

@@ -7,8 +7,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from redis_consumer.archives import ResultZip, check_result_zip, iter_members
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.fan_out import Child, common_fields, reason_of_child, second_phase
@@ -16,13 +17,9 @@ from redis_consumer.consumers.reasons import describe
 from redis_consumer.consumers.results import discard_zips, shown_name, zip_name
 from redis_consumer.consumers.summary import Summary
 from redis_consumer.errors import InvalidJob, PermanentError
-from redis_consumer.job import Job, JobStatus, unreadable_archive
+from redis_consumer.job import Job, JobStatus, OrphanedResult, unreadable_archive
 from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.queue.child_jobs import NEXT_PHASE
-
-if TYPE_CHECKING:
-    from redis_consumer.archives import ResultZip
-    from redis_consumer.job import OrphanedResult
 
 #: Ends of archives' names that this consumer takes.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -99,14 +96,12 @@ class ZipFileConsumer(Consumer):
 
     def _children(self, job: Job, path: Path, folder: Path, fields: dict[str, str]) -> Iterator[Child]:
         """Give a child for each image; note in `fields` where the list of what was skipped is."""
-        from redis_consumer.archives import ArchiveLimits, iter_members
-
         common = common_fields(job)
         if job.input_file_name.lower().endswith(".zarr.zip"):
             where = {"input_file_name": job.input_file_name, "url": job.get("url")}
             yield Child(self.child_queue, job.original_name, fields={**common, **where})
             return
-        limits = ArchiveLimits(int(defaults.get("MAX_ARCHIVE_BYTES")), int(defaults.get("MAX_ARCHIVE_MEMBERS")))
+        limits = defaults.archive_limits()
         images, skipped, label = 0, folder / _SKIPPED, shown_name(job.original_name)
         (folder / "images").mkdir()
         with skipped.open("w", newline="", encoding="utf-8", errors="replace") as file:
@@ -128,8 +123,6 @@ class ZipFileConsumer(Consumer):
     @second_phase
     def gather(self, redis_hash: str) -> str:
         """Merge the results of the children into one zip, with a table of the outcome of each."""
-        from redis_consumer.archives import ResultZip
-
         started = time.monotonic()
         job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
         self.update_key(redis_hash, {"status": JobStatus.SAVING_RESULTS.value})
@@ -173,8 +166,6 @@ class ZipFileConsumer(Consumer):
 
     def _fetch(self, child: Job, folder: Path) -> Path | str:
         """Download the result of a child; the reason where there is none."""
-        from redis_consumer.archives import check_result_zip
-
         reason = reason_of_child(child)
         if reason:
             return reason

@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from redis_consumer.errors import InvalidImage
 from redis_consumer.job import DIMENSION_ORDERS
+from redis_consumer.options import ImageLimits
 
 Array = npt.NDArray[Any]
 Batch = npt.NDArray[np.float32]
 
-#: 60 frames (the contract's MAX_IMAGE_FRAMES) of 2048 x 2048 float32 pixels take 0.94 GiB.
-DEFAULT_MAX_BYTES = 1 << 30
 #: Size of pixels that is always allowed, and above it the largest ratio to the stored bytes. Compression makes blank
 #: images a thousand times smaller, and images of cells hardly ten times.
 SMALL_BYTES = 256 << 20
@@ -47,23 +46,6 @@ class Image:
     def __post_init__(self) -> None:
         if len(self.axes) != self.array.ndim:
             raise ValueError(f"axes {self.axes!r} don't fit an array of shape {self.array.shape}")
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """How large an image may be. Checked against the header, before any pixel is decoded.
-
-    Attributes:
-        max_height: rows; None for any number.
-        max_width: columns; None for any number.
-        max_bytes: of all decoded pixels, in the dtype of the file.
-        max_frames: planes besides channels (times, depths, pages); None for any number.
-    """
-
-    max_height: int | None = 2048
-    max_width: int | None = 2048
-    max_bytes: int = DEFAULT_MAX_BYTES
-    max_frames: int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from redis_consumer import wanted
 from redis_consumer.errors import ConsumerError, InvalidImage
-from redis_consumer.images.image import Array, Image, ImageLimits, Source, check_source, to_batch
+from redis_consumer.images.image import Array, Image, Source, check_source, to_batch
 from redis_consumer.images.picture import open_picture
 from redis_consumer.images.tiff import open_tiff
 from redis_consumer.job import PACKED_HEAD_BYTES, READABLE_ARCHIVES, packed_as
+from redis_consumer.options import ImageLimits
 
 if TYPE_CHECKING:
     import os

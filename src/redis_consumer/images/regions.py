@@ -18,7 +18,6 @@ from redis_consumer.images.image import (
     Array,
     Batch,
     Image,
-    ImageLimits,
     Source,
     check_frames,
     check_source,
@@ -30,6 +29,7 @@ from redis_consumer.images.planes import NotByRegionError, Planes, Region, array
 from redis_consumer.images.reading import MAGIC, open_npy
 from redis_consumer.images.tiff import open_tiff
 from redis_consumer.images.tiff_planes import open_tiff_planes
+from redis_consumer.options import ImageLimits
 
 #: Planes, over all frames and channels: a table of them is held, and their numbers must be exact as float32.
 _MAX_PLANES = 1 << 20

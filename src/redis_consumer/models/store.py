@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from redis_consumer.digest import file_digest
 from redis_consumer.errors import ModelNotFound, ObjectNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.models.card import Card, read_card
-from redis_consumer.models.checksums import is_intact, write_sums
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ Value = TypeVar("Value")
 PACKAGED = Path(__file__).parent
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.toml"
+SUMS_FILE = "SHA256SUMS"
 # Where the usual exporters put the weights of a model that is too large for one file.
 _WEIGHTS_FILE = "model.onnx.data"
 
@@ -264,3 +265,19 @@ def _versions(folders: list[str]) -> frozenset[int]:
 
 def _key(model: ModelId, file: str) -> str:
     return f"models/{model.name}/{model.version or '<version>'}/{file}"
+
+
+def write_sums(folder: Path) -> None:
+    """Write the SHA-256 of each file of a folder into a file there, in the format of the command ``sha256sum``."""
+    lines = [f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    (folder / SUMS_FILE).write_text("".join(lines))
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether all files that `write_sums` listed exist unchanged; False for a folder without a list."""
+    try:
+        lines = (folder / SUMS_FILE).read_text().splitlines()
+        noted = [line.partition("  ") for line in lines]
+        return bool(noted) and all(file_digest(folder / name) == digest for digest, _, name in noted)
+    except (OSError, UnicodeDecodeError):
+        return False

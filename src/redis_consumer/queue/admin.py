@@ -16,7 +16,7 @@ def cancel(queue: JobQueue, job_id: str) -> str:
     kinds = [queue.key(kind) for kind in ("attempts", "given-back", "forgiven")]
     keys = [queue.name, queue.key("holders"), queue.key("cancelled"), job_id, *kinds]
     reason = f"JobCancelled: job {job_id}: cancelled; submit it again if it was a mistake"
-    arguments = [timestamp(), queue.worker, reason, str(queue.child_expire_s), str(queue.result_ttl_s)]
+    arguments = [timestamp(), queue.worker, reason, str(queue.options.child_expire_s), str(queue.options.result_ttl_s)]
     return str(queue.run(script_call("cancel", keys, arguments)))
 
 

@@ -93,7 +93,7 @@ class ChildJobs:
         kinds = ("leases", "given-back")
         keys = [queue.processing, queue.key("holders"), queue.key("cancelled"), self.parent.id, *map(queue.key, kinds)]
         stamped = queue.stamp({**fields, "status": "waiting", NEXT_PHASE: then})
-        limits = [str(MAX_LIST_BYTES), str(queue.child_expire_s), str(share)]
+        limits = [str(MAX_LIST_BYTES), str(queue.options.child_expire_s), str(share)]
         arguments = [queue.holder(self.parent), count, *limits, *flat(stamped)]
         call = script_call("fan_out", [*keys, queue.name, queue.key("forgiven")], arguments)
         self._check(queue.run(call))

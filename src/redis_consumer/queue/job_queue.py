@@ -16,22 +16,19 @@ from redis_consumer.errors import JobCancelled, LeaseLost
 from redis_consumer.job import Job
 from redis_consumer.keys import own_key, own_keys
 from redis_consumer.logs import job_context
+from redis_consumer.options import QueueOptions
 from redis_consumer.queue.scripts import Call, flat, run_together, script_call, text_of
 from redis_consumer.redis import MAX_BLOCK_S
 from redis_consumer.text import MAX_TEXT, cut
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 10.0
-MAX_ATTEMPTS = 5
 #: Outages that a job may be given back for while others succeed, before its attempts count.
 OUTAGES_ALLOWED = 3
 #: Seconds after which the objects of runs without a visible result are removed: a late one may still upload.
 ORPHANED_RESULT_S = 600.0
 #: Seconds for which a replica may take to confirm.
 CONFIRM_S = 1.0
-#: Seconds for which the hashes of children last after the end of their parent.
-CHILD_EXPIRE_S = 3600
 
 
 def timestamp() -> str:
@@ -46,33 +43,14 @@ class JobQueue:
         redis: a `RedisClient`, or any client with redis-py's commands that decodes replies.
         name: the list that producers push to; lower-cased.
         worker: name of this worker, unique among the living ones, without a colon.
-        lease_s: seconds for which a claim or a renewal holds.
-        max_attempts: runs of a job before it becomes a dead letter.
-        replicas: that must have a result (``WAIT``) before it counts as safe; 0 asks none.
-        child_expire_s: seconds for which the hashes of children last after the end of their parent.
-        result_ttl_s: seconds for which those of other jobs last after their end, 0 for ever.
+        options: times and limits of its jobs; None for the defaults.
     """
 
-    def __init__(
-        self,
-        redis: Any,
-        name: str,
-        worker: str,
-        *,
-        lease_s: float = LEASE_S,
-        max_attempts: int = MAX_ATTEMPTS,
-        replicas: int = 0,
-        child_expire_s: int = CHILD_EXPIRE_S,
-        result_ttl_s: int = 0,
-    ) -> None:
+    def __init__(self, redis: Any, name: str, worker: str, options: QueueOptions | None = None) -> None:
         self.redis = redis
         self.name = name.lower()
         self.worker = worker
-        self.lease_s = lease_s
-        self.max_attempts = max_attempts
-        self.replicas = replicas
-        self.child_expire_s = child_expire_s
-        self.result_ttl_s = result_ttl_s
+        self.options = options = options or QueueOptions()
         self.processing = f"processing-{self.name}:{worker}"
         #: Whether the settling of a job also takes the next one, where the caller says that it is done with it.
         self.is_chained = False
@@ -80,10 +58,10 @@ class JobQueue:
         self._claim_keys = [self.name, self.processing, *own_keys(self.name, *kinds, "processing")]
         self._claim_limits = [
             self.worker,
-            milliseconds(lease_s),
-            str(max_attempts),
+            milliseconds(options.lease_s),
+            str(options.max_attempts),
             milliseconds(ORPHANED_RESULT_S),
-            str(result_ttl_s),
+            str(options.result_ttl_s),
         ]
         #: Whether the last sweep found leases of which it can't say whether they have ended; see `upkeep.sweep`.
         self.has_doubts = False
@@ -98,7 +76,7 @@ class JobQueue:
     @property
     def doubt_s(self) -> float:
         """Seconds in which a living worker renews its leases."""
-        return 0.4 * self.lease_s
+        return 0.4 * self.options.lease_s
 
     def key(self, kind: str) -> str:
         """Name of one of our own keys for this queue."""
@@ -205,10 +183,10 @@ class JobQueue:
             stamped.setdefault("finished_at", stamped["updated_at"])
         keys = self._keys_of(job, "leases", "attempts", "given-back", "dead", "completed", "rates", "leftovers")
         how = "done" if is_success else "dead" if is_dead else "failed"
-        limits = [milliseconds(ORPHANED_RESULT_S), str(self.child_expire_s), str(self.result_ttl_s)]
+        limits = [milliseconds(ORPHANED_RESULT_S), str(self.options.child_expire_s), str(self.options.result_ttl_s)]
         arguments = [self.holder(job), how, stamped["updated_at"], *limits, *flat(stamped)]
         call = script_call("complete", keys, arguments)
-        if self.replicas:
+        if self.options.replicas:
             self._complete_confirmed(call, job)
         elif is_last and self.is_chained and self._claimed is None:
             code, self._claimed = run_together(self.redis, [call, self._claim_of(now=stamped["updated_at"])])
@@ -217,12 +195,12 @@ class JobQueue:
             self.check(self.run(call), job)
 
     def _complete_confirmed(self, call: Call, job: Job) -> None:
-        wait = ("WAIT", self.replicas, milliseconds(CONFIRM_S))
+        wait = ("WAIT", self.options.replicas, milliseconds(CONFIRM_S))
         code, confirmed = run_together(self.redis, [call], wait)
         self.check(code, job)
-        if int(confirmed) < self.replicas:
+        if int(confirmed) < self.options.replicas:
             what = "Result of job %s is on %d of %d replicas: a failover now would undo it, and run the job again"
-            logger.warning(what, job.id, confirmed, self.replicas)
+            logger.warning(what, job.id, confirmed, self.options.replicas)
 
     def give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False, error: str = "") -> None:
         """Return a job to its queue, unsettled: to the end of the line, after an outage.
@@ -269,7 +247,7 @@ class JobQueue:
         keys = [*map(self.key, kinds), self.processing, self.key("registrations"), *(job.id for job in running)]
         arguments = [
             self.worker,
-            milliseconds(self.lease_s),
+            milliseconds(self.options.lease_s),
             timestamp(),
             self.token,
             "",

@@ -29,7 +29,7 @@ def register(queue: JobQueue) -> float:
     """Register the worker's name. Return 0, or for how many seconds another worker still holds it."""
     keys = [queue.key("workers"), queue.key("processing"), queue.processing]
     keys += [queue.key("registrations"), queue.key("orphans")]
-    arguments = [queue.worker, milliseconds(queue.lease_s), queue.token]
+    arguments = [queue.worker, milliseconds(queue.options.lease_s), queue.token]
     return int(queue.run(script_call("register", keys, arguments))) / 1000
 
 
@@ -60,8 +60,8 @@ def sweep(queue: JobQueue, *, every_s: float = SWEEP_S) -> list[str]:
     first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
     limits = [milliseconds(every_s), milliseconds(ORPHAN_S), str(SWEEP_LIMIT)]
     prefix = f"processing-{queue.name}:"
-    lease_ms = milliseconds(queue.lease_s)
-    arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT), lease_ms, str(queue.result_ttl_s)]
+    lease_ms = milliseconds(queue.options.lease_s)
+    arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT), lease_ms, str(queue.options.result_ttl_s)]
     doubts, *reply = queue.run(script_call("sweep", keys, arguments))
     queue.has_doubts = doubts > 0
     for job_id, processing, attempt in zip(reply[::3], reply[1::3], reply[2::3], strict=True):

@@ -20,7 +20,7 @@ from redis_consumer.reproduce.record import MOST_BYTES, Record, differences, par
 from redis_consumer.settings import Settings
 from redis_consumer.settings.sources import build
 from redis_consumer.storage import Storage
-from redis_consumer.storage.overlay import Overlay
+from redis_consumer.storage.read_only import ReadOnlyBucket
 
 #: Number of child records to look for. If these no longer exist, the others do not either.
 _CHILDREN_TRIED = 10
@@ -54,7 +54,7 @@ class Rerun:
         children = _record_of_children(record, bucket)
         #: The record that is run. Its model versions are pinned, see `pinned`.
         self.record = pinned(record, children.data["models"])
-        self.overlay = Overlay(bucket, folder)
+        self.overlay = ReadOnlyBucket(bucket, folder)
         self._fields = fields
         self._own = settings_module.current()
         self._desk = Desk(on_write)

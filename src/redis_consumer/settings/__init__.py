@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from redis_consumer.settings.options import MASK, Setting, Settings
+from redis_consumer.settings.settings import MASK, Setting, Settings
 from redis_consumer.settings.sources import Variable, build, load_settings, misspelt_variables, read_variables
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "misspelt_variables",
     "read_anew",
     "read_variables",
+    "revealed",
     "use",
 ]
 
@@ -43,8 +44,15 @@ if TYPE_CHECKING:
     PROCESSING_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]]
     #: Applications by kind of image, see `redis_consumer.processing.applications`.
     APPLICATION_CHOICES: dict[int, Callable[..., Any]]
+    #: Model and post-processing by kind of image (the job's field ``label``).
+    MODEL_CHOICES: dict[int, str]
+    POSTPROCESS_CHOICES: dict[int, str]
+    #: Folder for results of the older software, beside the package.
+    OUTPUT_DIR: str
 
 _in_use: list[Settings] = []
+# The last settings with assigned values: what they were made of, and they themselves.
+_assigned: list[tuple[Settings, dict[str, object], Settings]] = []
 
 
 def use(settings: Settings | None) -> None:
@@ -61,7 +69,11 @@ def current() -> Settings:
     if not _in_use:
         use(load_settings())
     assigned = {name: value for name, value in globals().items() if name.isupper() and is_setting(name)}
-    return _with_assigned(_in_use[0], assigned) if assigned else _in_use[0]
+    if not assigned:
+        return _in_use[0]
+    if not _assigned or _assigned[0][0] is not _in_use[0] or _assigned[0][1] != assigned:
+        _assigned[:] = [(_in_use[0], assigned, _with_assigned(_in_use[0], assigned))]
+    return _assigned[0][2]
 
 
 @contextmanager
@@ -109,13 +121,18 @@ def get(name: str) -> Any:
 def __getattr__(name: str) -> Any:
     if name.isupper() and is_setting(name):
         value = getattr(current(), name.lower())
-        return value.get_secret_value() if isinstance(value, SecretStr) else value
+        return revealed(value) if isinstance(value, SecretStr) else value
     if name in _DERIVED:
         return _DERIVED[name]()
     if name in _TABLES:
         # Kept, so that what a script puts in stays there.
         return globals().setdefault(name, _TABLES[name]())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def revealed(secret: SecretStr | None) -> str | None:
+    """Give a secret as plain text; None for none."""
+    return None if secret is None else secret.get_secret_value()
 
 
 def _strip(path: str) -> str:

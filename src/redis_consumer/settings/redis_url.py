@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -57,10 +57,7 @@ def parse_redis_url(text: str) -> RedisUrl:
     if parts.fragment:
         raise ValueError("a fragment")
     if parts.scheme == "unix":
-        found = re.fullmatch(r"(?:db=([0-9]{1,4}))?", parts.query)
-        if parts.hostname or not parts.path.startswith("/") or not found:
-            raise ValueError("no path of a socket")
-        return RedisUrl(unquote(parts.path), DEFAULT_PORT, int(found[1] or 0), username, password)
+        return RedisUrl(unquote(parts.path), DEFAULT_PORT, _socket_db(parts), username, password)
     path = re.fullmatch(r"/?([0-9]{0,4})", parts.path)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname or not path or parts.query:
         raise ValueError("no URL of Redis")
@@ -68,6 +65,14 @@ def parse_redis_url(text: str) -> RedisUrl:
     if not port:
         raise ValueError("no port")
     return RedisUrl(unquote(parts.hostname), port, int(path[1] or 0), username, password, parts.scheme == "rediss")
+
+
+def _socket_db(parts: SplitResult) -> int:
+    """Number of the database in the URL of a socket."""
+    found = re.fullmatch(r"(?:db=([0-9]{1,4}))?", parts.query)
+    if parts.hostname or not parts.path.startswith("/") or not found:
+        raise ValueError("no path of a socket")
+    return int(found[1] or 0)
 
 
 def redis_values(given: object) -> dict[str, object]:

@@ -24,8 +24,8 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 
 from redis_consumer.errors import SettingsError
 from redis_consumer.settings.kinds import CONFLICT
-from redis_consumer.settings.options import MASK, Settings, allowed_values
 from redis_consumer.settings.redis_url import redis_values
+from redis_consumer.settings.settings import MASK, Settings, allowed_values
 from redis_consumer.text import cut
 
 CONFIG_VARIABLE = "REDIS_CONSUMER_CONFIG"

@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from redis_consumer import wanted
@@ -19,11 +19,9 @@ from redis_consumer.storage import transfer, transfers
 from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import as_ours, local_disk, refuses_access_rules
 from redis_consumer.storage.keys import OUTPUT_DIR, check_key, local_path, output_key
+from redis_consumer.storage.links import Links
 from redis_consumer.storage.options import StorageOptions, usual_options
 from redis_consumer.storage.stores import Stores, check_writable
-
-if TYPE_CHECKING:
-    from redis_consumer.storage.links import Links
 
 logger = logging.getLogger(__name__)
 

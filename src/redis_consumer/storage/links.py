@@ -143,19 +143,18 @@ class Links:
         return None
 
     def _of_service(self, host: str, path: str) -> str | None:
-        scheme = self.address.scheme
+        scheme, bucket = self.address.scheme, self.address.bucket
         hosts = _SERVICE_HOSTS.get(scheme)
         if hosts is None:
             return None
-        api = _JSON_API.fullmatch(path)
-        if scheme == "gs" and api and (hosts.fullmatch(host) or host == "www.googleapis.com"):
-            return api["key"] if api["bucket"] == self.address.bucket else None
-        if hosts.fullmatch(host):
+        is_service = hosts.fullmatch(host) is not None
+        if scheme == "gs" and (is_service or host == "www.googleapis.com") and (api := _JSON_API.fullmatch(path)):
+            return api["key"] if api["bucket"] == bucket else None
+        if is_service:
             is_ours = scheme != "az" or host.partition(".")[0] == self.account
             return self._of_path(path) if is_ours else None
-        in_front, service = host[: len(self.address.bucket) + 1], host[len(self.address.bucket) + 1 :]
-        is_virtual = in_front == self.address.bucket + "." and scheme != "az" and hosts.fullmatch(service)
-        return path.removeprefix("/") if is_virtual else None
+        is_virtual = host.startswith(f"{bucket}.") and hosts.fullmatch(host.removeprefix(f"{bucket}."))
+        return path.removeprefix("/") if is_virtual and scheme != "az" else None
 
     def _of_path(self, path: str) -> str | None:
         bucket, _, key = path.removeprefix("/").partition("/")

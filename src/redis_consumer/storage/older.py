@@ -11,8 +11,8 @@ from redis_consumer.storage.bucket import Storage
 StorageException = StorageUnavailable
 """Older name of the error for a bucket that doesn't answer."""
 
-#: Scheme of each cloud's buckets, and the setting that names the bucket (contract, section 3).
-_PROVIDERS = {"aws": ("s3", "AWS_S3_BUCKET"), "gke": ("gs", "GKE_BUCKET")}
+#: Clouds with buckets of their own settings (contract, section 3).
+_PROVIDERS = ("aws", "gke")
 
 
 class _CloudStorage(Storage):
@@ -97,9 +97,12 @@ def _bucket_of(provider: str, bucket: str | None) -> str:
     """URL of a cloud's bucket: the given one, else the one that the settings name."""
     from redis_consumer import settings
 
-    scheme, variable = _PROVIDERS[provider]
     now = settings.current()
+    is_aws = provider == "aws"
+    scheme, variable, usual = (
+        ("s3", "AWS_S3_BUCKET", now.aws_s3_bucket) if is_aws else ("gs", "GKE_BUCKET", now.gke_bucket)
+    )
     if bucket is None and not now.is_given(variable) and now.is_bucket_given:
         return now.storage_bucket
-    name = bucket or str(settings.get(variable))
+    name = bucket or usual
     return name if "://" in name else f"{scheme}://{name}"

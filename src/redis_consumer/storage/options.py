@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,29 +112,8 @@ class StorageOptions:
             raise SettingsError(f"storage option max_download_bytes: {self.max_download_bytes!r} isn't above 0")
 
 
-def options_from(get: Callable[[str], Any]) -> dict[str, Any]:
-    """Give the options that the settings name, as arguments of `StorageOptions`.
-
-    Args:
-        get: gives the value of a setting by its name.
-    """
-    return {
-        "region": get("AWS_REGION"),
-        "access_key_id": get("AWS_ACCESS_KEY_ID"),
-        "secret_access_key": get("AWS_SECRET_ACCESS_KEY"),
-        "endpoint": get("AWS_ENDPOINT_URL") or None,
-        "service_account": get("GOOGLE_APPLICATION_CREDENTIALS") or None,
-        "account_name": get("AZURE_STORAGE_ACCOUNT_NAME") or None,
-        "account_key": get("AZURE_STORAGE_ACCOUNT_KEY"),
-        "result_urls": get("RESULT_URLS"),
-        "signed_url_expire_s": get("SIGNED_URL_EXPIRE_S"),
-        "max_backoff_s": get("STORAGE_MAX_BACKOFF"),
-        "max_download_bytes": get("MAX_DOWNLOAD_BYTES"),
-    }
-
-
 def usual_options() -> dict[str, Any]:
-    """Give the same of the settings in use.
+    """Give the options that the settings name, as arguments of `StorageOptions`.
 
     Raises:
         SettingsError: a setting is wrong.
@@ -143,4 +121,17 @@ def usual_options() -> dict[str, Any]:
     from redis_consumer import settings  # late: most of the time that an import of this package would take
 
     with settings.glanced_at():
-        return options_from(settings.get)
+        now = settings.current()
+    return {
+        "region": now.aws_region,
+        "access_key_id": settings.revealed(now.aws_access_key_id),
+        "secret_access_key": settings.revealed(now.aws_secret_access_key),
+        "endpoint": now.aws_endpoint_url,
+        "service_account": now.google_application_credentials,
+        "account_name": now.azure_storage_account_name,
+        "account_key": settings.revealed(now.azure_storage_account_key),
+        "result_urls": now.result_urls,
+        "signed_url_expire_s": now.signed_url_expire_s,
+        "max_backoff_s": now.storage_max_backoff,
+        "max_download_bytes": now.max_download_bytes,
+    }

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer.errors import PermanentError
-from redis_consumer.tracking.lineage import Track
+from redis_consumer.tracking.tracks import Track
 
 Array = npt.NDArray[Any]
 

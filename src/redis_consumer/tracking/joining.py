@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer.tracking import costs
-from redis_consumer.tracking.assignment import Pairs, assign
-from redis_consumer.tracking.lineage import Track
-from redis_consumer.tracking.tracks import Links, Tracking
+from redis_consumer.tracking.costs import Pairs, assign
+from redis_consumer.tracking.tracks import Links, Track, Tracking
 
 Indices = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]

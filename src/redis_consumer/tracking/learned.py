@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from redis_consumer.options import LearnedOptions
 from redis_consumer.tracking.features import Cells
-from redis_consumer.tracking.lineage import Track
 from redis_consumer.tracking.regions import Regions
-from redis_consumer.tracking.tracks import Tracking
+from redis_consumer.tracking.tracks import Track, Tracking
 
 Array = npt.NDArray[Any]
 Place = tuple[int, int]
@@ -25,23 +25,6 @@ cell are different cells, the same cell, or parent and daughter. NaN for pairs t
 _SAME, _DAUGHTER = 1, 2
 #: Several divisions in one family within this number of frames can be errors of the model.
 SUSPICIOUS_FRAMES = 9
-
-
-@dataclass(frozen=True)
-class LearnedOptions:
-    """Options for linking by probabilities.
-
-    Attributes:
-        birth: cost of a track that begins.
-        death: cost of a track that ends.
-        division: probability above which a new cell is a daughter.
-        track_length: number of last places of a track that the model gets.
-    """
-
-    birth: float = 0.99
-    death: float = 0.99
-    division: float = 0.9
-    track_length: int = 8
 
 
 @dataclass
@@ -158,23 +141,18 @@ def _tracking(tracks: Sequence[_Growing], frames: Sequence[Cells]) -> Tracking:
     for number in kept:
         for frame, index in tracks[number].places:
             owners[frame][index] = labels[number]
-    found = tuple(
-        Track(
-            labels[number],
-            tuple(frame for frame, _ in tracks[number].places),
-            labels.get(tracks[number].parent) if tracks[number].parent is not None else None,  # type: ignore[arg-type]
-            tuple(sorted(labels[daughter] for daughter in tracks[number].daughters)),
-        )
-        for number in kept
-    )
-    regions = tuple(
-        Regions(
-            cells.labels,
-            cells.areas_px,
-            cells.centroids_px.astype(np.float64),
-            np.sqrt(1 - cells.morphologies[:, 2].astype(np.float64) ** 2),
-            cells.at_border,
-        )
-        for cells in frames
-    )
+    found = tuple(_finished(tracks[number], labels[number], labels) for number in kept)
+    regions = tuple(map(_regions, frames))
     return Tracking(found, tuple(cells.labels for cells in frames), tuple(owners), regions)
+
+
+def _finished(track: _Growing, label: int, labels: dict[int, int]) -> Track:
+    parent = None if track.parent is None else labels.get(track.parent)
+    daughters = tuple(sorted(labels[daughter] for daughter in track.daughters))
+    return Track(label, tuple(frame for frame, _ in track.places), parent, daughters)
+
+
+def _regions(cells: Cells) -> Regions:
+    roundness = np.sqrt(1 - cells.morphologies[:, 2].astype(np.float64) ** 2)
+    centroids_px = cells.centroids_px.astype(np.float64)
+    return Regions(cells.labels, cells.areas_px, centroids_px, roundness, cells.at_border)

@@ -9,15 +9,16 @@ memory, not the frames.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from redis_consumer.options import LinkOptions
 from redis_consumer.tracking import costs
-from redis_consumer.tracking.assignment import Pairs, assign
+from redis_consumer.tracking.costs import Pairs, assign
 from redis_consumer.tracking.joining import join_tracks
 from redis_consumer.tracking.regions import Frame, Regions, measure
 from redis_consumer.tracking.tracks import Links, Tracking
@@ -27,19 +28,6 @@ Indices = npt.NDArray[np.intp]
 
 #: Number of nearest cells among which the two daughters of a cell that ends are searched.
 _MOST_DAUGHTERS = 6
-
-
-@dataclass(frozen=True)
-class LinkOptions:
-    """Limits for the movement of cells.
-
-    Attributes:
-        max_distance_px: largest movement between two frames and over a gap.
-        max_gap: largest number of successive frames in which a cell can be missed; 0 for none.
-    """
-
-    max_distance_px: float = 50.0
-    max_gap: int = 2
 
 
 class Linker:

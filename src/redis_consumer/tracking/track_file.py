@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer.errors import InvalidImage, UnsafeArchive
-from redis_consumer.tracking.lineage import Track, to_json
+from redis_consumer.tracking.tracks import Track, to_json
 
 Array = npt.NDArray[Any]
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ import pytest
 from redis_consumer.errors import InvalidJob, ModelMismatch, ModelNotFound, ObjectNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.models import Card, ModelStore, packaged_models, store
+from redis_consumer.models.store import SUMS_FILE, is_intact, write_sums
 from redis_consumer.storage import Storage
 
 Put = Callable[..., None]
@@ -229,3 +232,35 @@ def test_a_damaged_model_is_downloaded_again(
     assert again.read_text() == "the model"
     assert again.with_name("model.onnx.data").read_text() == "weights"
     assert "model Nuclei:2: the files in the cache are damaged; they are downloaded again" in caplog.text
+
+
+@pytest.fixture
+def noted(tmp_path: Path) -> Path:
+    folder = tmp_path / "noted"
+    folder.mkdir()
+    for name in ("model.onnx", "model.onnx.data"):
+        (folder / name).write_text(name)
+    write_sums(folder)
+    return folder
+
+
+def test_what_was_noted_is_intact(noted: Path) -> None:
+    assert is_intact(noted)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", SUMS_FILE])
+@pytest.mark.parametrize("content", [b"", b"?\xff", None])
+def test_what_changed_or_went_away_is_not(noted: Path, name: str, content: bytes | None) -> None:
+    (noted / name).unlink()
+    if content is not None:
+        (noted / name).write_bytes(content)
+    assert not is_intact(noted)
+
+
+def test_a_folder_without_notes_is_not(tmp_path: Path) -> None:
+    assert not is_intact(tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum isn't installed")
+def test_the_notes_are_those_of_the_usual_command(noted: Path) -> None:
+    subprocess.run(["sha256sum", "--check", "--strict", SUMS_FILE], cwd=noted, check=True, capture_output=True)

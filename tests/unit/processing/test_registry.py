@@ -196,8 +196,3 @@ def test_the_package_gives_functions_where_modules_have_the_same_name() -> None:
     assert processing.normalize is normalize
     assert processing.phase_preprocess is histogram_normalization
     assert all(callable(getattr(processing, name)) for name in processing.__all__)
-
-
-def test_the_package_refuses_unknown_names() -> None:
-    with pytest.raises(AttributeError, match="sharpen"):
-        processing.sharpen  # noqa: B018

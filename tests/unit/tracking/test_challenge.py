@@ -10,7 +10,7 @@ import tifffile
 
 from redis_consumer.errors import PermanentError
 from redis_consumer.tracking.challenge import write_challenge
-from redis_consumer.tracking.lineage import Track
+from redis_consumer.tracking.tracks import Track
 
 
 def test_masks_and_table_are_written(tmp_path: Path) -> None:

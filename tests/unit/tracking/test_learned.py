@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from redis_consumer.options import LearnedOptions
 from redis_consumer.tracking.features import Cells
-from redis_consumer.tracking.learned import LearnedOptions, Place, link_learned
-from redis_consumer.tracking.lineage import check
+from redis_consumer.tracking.learned import Place, link_learned
+from redis_consumer.tracking.tracks import check
 
 Chances = dict[tuple[int, int], tuple[float, float]]
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from redis_consumer.errors import InvalidImage
-from redis_consumer.tracking.lineage import check
-from redis_consumer.tracking.linking import Linker, LinkOptions, link_movie
-from redis_consumer.tracking.tracks import Tracking
+from redis_consumer.options import LinkOptions
+from redis_consumer.tracking.linking import Linker, link_movie
+from redis_consumer.tracking.tracks import Tracking, check
 from support.movies import true_labels
 
 Disc = tuple[float, float, float]

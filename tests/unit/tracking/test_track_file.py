@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redis_consumer.errors import InvalidImage, UnsafeArchive
-from redis_consumer.tracking.lineage import Track
 from redis_consumer.tracking.track_file import read_track_file, write_track_file
+from redis_consumer.tracking.tracks import Track
 
 RAW = np.random.default_rng(1).random((3, 5, 4)).astype(np.float32)
 LABELS = np.arange(60).reshape(3, 5, 4) % 4

@@ -11,11 +11,10 @@ from typing import Any
 from pydantic import PrivateAttr, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from redis_consumer.settings.data_options import BucketOptions, LimitOptions
+from redis_consumer.settings.images import ImageSettings, LimitSettings, ServerSettings, SpotSettings, TrackingSettings
 from redis_consumer.settings.kinds import Allowed
-from redis_consumer.settings.model_options import ImageOptions, ServerOptions, SpotOptions, TrackingOptions
 from redis_consumer.settings.redis_url import redis_values
-from redis_consumer.settings.worker_options import LogOptions, QueueOptions, RedisOptions
+from redis_consumer.settings.worker import BucketSettings, LogSettings, QueueSettings, RedisSettings
 from redis_consumer.text import check_numbers
 
 MASK = "********"
@@ -40,15 +39,15 @@ class Setting:
 
 class Settings(
     # They are listed in the reverse of this order.
-    LogOptions,
-    SpotOptions,
-    TrackingOptions,
-    LimitOptions,
-    ImageOptions,
-    BucketOptions,
-    ServerOptions,
-    RedisOptions,
-    QueueOptions,
+    LogSettings,
+    SpotSettings,
+    TrackingSettings,
+    LimitSettings,
+    ImageSettings,
+    BucketSettings,
+    ServerSettings,
+    RedisSettings,
+    QueueSettings,
     BaseSettings,
 ):
     """Every setting, checked and frozen.

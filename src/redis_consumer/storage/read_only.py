@@ -9,7 +9,7 @@ from typing import Any
 from redis_consumer.storage.bucket import Storage
 
 
-class Overlay:
+class ReadOnlyBucket:
     """A bucket for reading and a folder for writing. Objects that were written are read from the folder.
 
     It has the methods of a `Storage`.

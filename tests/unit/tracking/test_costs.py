@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_consumer.tracking.assignment import Pairs, assign
+from redis_consumer.tracking.costs import Pairs, assign
 
 prices = st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.integers(-5, 12), max_size=12)
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from redis_consumer.errors import InvalidImage
-from redis_consumer.tracking.lineage import Track, check, to_json
+from redis_consumer.tracking.tracks import Track, check, to_json
 
 BROKEN = {
     "one label twice": ([Track(1, (0,)), Track(1, (1,))], "two tracks have the same label"),

@@ -6,7 +6,7 @@ import pytest
 
 from redis_consumer.errors import ObjectNotFound
 from redis_consumer.storage import Storage
-from redis_consumer.storage.overlay import Overlay
+from redis_consumer.storage.read_only import ReadOnlyBucket
 
 
 @pytest.fixture
@@ -18,13 +18,13 @@ def bucket() -> Storage:
 
 
 @pytest.fixture
-def overlay(bucket: Storage, tmp_path: Path) -> Overlay:
+def overlay(bucket: Storage, tmp_path: Path) -> ReadOnlyBucket:
     (tmp_path / "folder").mkdir()
-    return Overlay(bucket, tmp_path / "folder")
+    return ReadOnlyBucket(bucket, tmp_path / "folder")
 
 
 def test_what_is_written_stays_out_of_the_bucket_and_is_read_back(
-    overlay: Overlay, bucket: Storage, tmp_path: Path
+    overlay: ReadOnlyBucket, bucket: Storage, tmp_path: Path
 ) -> None:
     (tmp_path / "result.zip").write_bytes(b"zip")
     key, _ = overlay.upload(tmp_path / "result.zip")
@@ -40,7 +40,7 @@ def test_what_is_written_stays_out_of_the_bucket_and_is_read_back(
     assert bucket.read_bytes("uploads/a.txt") == b"bucket"
 
 
-def test_one_object_may_be_named_in_several_ways(overlay: Overlay, tmp_path: Path) -> None:
+def test_one_object_may_be_named_in_several_ways(overlay: ReadOnlyBucket, tmp_path: Path) -> None:
     overlay.write_bytes("/output/a.txt", b"own")
     url = overlay.get_public_url("output/a.txt")
     for name in ("output/a.txt", "/output/a.txt", url):
@@ -52,13 +52,13 @@ def test_one_object_may_be_named_in_several_ways(overlay: Overlay, tmp_path: Pat
     assert not overlay.exists("output/a.txt")
 
 
-def test_all_else_is_the_buckets(overlay: Overlay, tmp_path: Path) -> None:
+def test_all_else_is_the_buckets(overlay: ReadOnlyBucket, tmp_path: Path) -> None:
     assert Path(overlay.download("uploads/a.txt", tmp_path / "down")).read_bytes() == b"bucket"
     assert overlay.list_folders("models") == ["Nuclei"]
     assert overlay.exists("uploads/a.txt")
 
 
-def test_nothing_is_deleted_in_the_bucket(overlay: Overlay, bucket: Storage) -> None:
+def test_nothing_is_deleted_in_the_bucket(overlay: ReadOnlyBucket, bucket: Storage) -> None:
     overlay.delete("uploads/a.txt")
     overlay.write_bytes("output/b", b"")
     overlay.delete("output/b")
@@ -66,7 +66,7 @@ def test_nothing_is_deleted_in_the_bucket(overlay: Overlay, bucket: Storage) -> 
     assert not overlay.exists("output/b")
 
 
-def test_what_is_kept_is_read_from_the_folder(overlay: Overlay, bucket: Storage) -> None:
+def test_what_is_kept_is_read_from_the_folder(overlay: ReadOnlyBucket, bucket: Storage) -> None:
     path = overlay.keep("uploads/a.txt")
     bucket.delete("uploads/a.txt")
     assert path.read_bytes() == overlay.read_bytes("uploads/a.txt") == b"bucket"

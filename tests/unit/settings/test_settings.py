@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from redis_consumer.settings.kinds import BUCKET_SCHEMES
-from redis_consumer.settings.options import MASK, Settings, allowed_values
+from redis_consumer.settings.settings import MASK, Settings, allowed_values
 from redis_consumer.storage import address
 
 #: Contract, section 7: every variable that has a fixed default, [23] where the versions differ.

@@ -1,10 +1,19 @@
-"""Defines the settings of model servers and of the models for each kind of image."""
+"""Defines the settings of images and models: model server, models, limits, tracking and spots."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from redis_consumer.options import (
+    MAX_SIDE_PX,
+    ArchiveLimits,
+    DetectionOptions,
+    LearnedOptions,
+    LinkingModelOptions,
+    LinkOptions,
+    TilingOptions,
+)
 from redis_consumer.settings.kinds import (
     CONFLICT,
     Compartment,
@@ -27,7 +36,7 @@ from redis_consumer.settings.kinds import (
 )
 
 
-class ServerOptions(BaseModel):
+class ServerSettings(BaseModel):
     """The model server."""
 
     tf_host: Text = Field(default="tf-serving", description="Host of TensorFlow Serving")
@@ -54,17 +63,20 @@ class ServerOptions(BaseModel):
     tf_tensor_dtype: TensorDtype = Field(
         default="DT_FLOAT", description="Former type of the input; not used, because it comes from the model's metadata"
     )
-    tf_max_batch_size: Size = Field(default=64, description="Most tiles in one call to the model server")
+    tf_max_batch_size: Size = Field(
+        default=TilingOptions.max_batch, description="Most tiles in one call to the model server"
+    )
     tf_min_model_size: Size = Field(
-        default=128,
+        default=TilingOptions.min_model_px,
         description="Side in pixels of the tile to which TF_MAX_BATCH_SIZE applies; larger tiles need smaller batches",
     )
     max_call_bytes: Size = Field(
-        default=16 << 20,
+        default=TilingOptions.max_call_bytes,
         description="Most bytes of tiles in one call to the model server, or in its reply; one tile can be larger",
     )
     calls_in_flight: Size = Field(
-        default=4, description="Calls to the model server that run in parallel for one image; 1 for one after the other"
+        default=TilingOptions.calls_in_flight,
+        description="Calls to the model server that run in parallel for one image; 1 for one after the other",
     )
     grpc_timeout: Timeout = Field(
         default=30.0,
@@ -80,7 +92,7 @@ class ServerOptions(BaseModel):
     dp_port: Port = Field(default=8080, description="Port of the former data-processing server; not used")
 
 
-class ImageOptions(BaseModel):
+class ImageSettings(BaseModel):
     """Models by kind of image, and detection of scale and label."""
 
     nuclear_model: ModelName = Field(
@@ -94,24 +106,24 @@ class ImageOptions(BaseModel):
     cuts: Count = Field(default=0, description="Number of pieces per side of a frame in tracking; 0 for automatic")
 
     scale_detect_enabled: Switch = Field(
-        default=False, description="Whether a model detects the scale of jobs that have none"
+        default=DetectionOptions.is_enabled, description="Whether a model detects the scale of jobs that have none"
     )
     scale_detect_model: ModelName = Field(default="ScaleDetection:1", description="Model that detects the scale")
     scale_detect_sample: Size = Field(
-        default=3, description="Every n-th piece of the image is used to detect the scale"
+        default=DetectionOptions.every, description="Every n-th piece of the image is used to detect the scale"
     )
     scale_reshape_size: Size = Field(
-        default=216, description="Side in pixels of the pieces that are used to detect the scale"
+        default=DetectionOptions.side_px, description="Side in pixels of the pieces that are used to detect the scale"
     )
     label_detect_enabled: Switch = Field(
-        default=False, description="Whether a model detects the label of jobs that have none"
+        default=DetectionOptions.is_enabled, description="Whether a model detects the label of jobs that have none"
     )
     label_detect_model: ModelName = Field(default="LabelDetection:1", description="Model that detects the label")
     label_detect_sample: Size = Field(
-        default=3, description="Every n-th piece of the image is used to detect the label"
+        default=DetectionOptions.every, description="Every n-th piece of the image is used to detect the label"
     )
     label_reshape_size: Size = Field(
-        default=216, description="Side in pixels of the pieces that are used to detect the label"
+        default=DetectionOptions.side_px, description="Side in pixels of the pieces that are used to detect the label"
     )
     max_scale: Factor = Field(default=10.0, description="Largest scale that a job can set")
     min_scale: Factor = Field(
@@ -130,7 +142,26 @@ class ImageOptions(BaseModel):
         return scale
 
 
-class TrackingOptions(BaseModel):
+class LimitSettings(BaseModel):
+    """Limits of images and of archives."""
+
+    max_image_height: Size = Field(default=MAX_SIDE_PX, description="Largest height of an image, in pixels")
+    max_image_width: Size = Field(default=MAX_SIDE_PX, description="Largest width of an image, in pixels")
+    max_image_frames: Size = Field(default=60, description="Most frames of a movie")
+
+    max_job_mb: Count = Field(
+        default=0,
+        description="MB of memory that one job may need; 0: the container's memory, divided by slots and their threads",
+    )
+
+    max_archive_bytes: Size = Field(
+        default=ArchiveLimits.max_bytes,
+        description="Largest total size of an archive's unpacked images, in bytes",
+    )
+    max_archive_members: Size = Field(default=ArchiveLimits.max_members, description="Most files in an archive")
+
+
+class TrackingSettings(BaseModel):
     """Tracking."""
 
     tracking_model: ModelName = Field(default="NuclearTrackingInf:6", description="Model that links cells")
@@ -139,26 +170,40 @@ class TrackingOptions(BaseModel):
         default="retinanet", description="Post-processing of TRACKING_SEGMENT_MODEL"
     )
     drift_correct_enabled: Switch = Field(default=False, description="Whether tracking removes the stage's drift first")
-    normalize_tracking: Switch = Field(default=True, description="Whether tracking normalises each frame")
-    neighborhood_scale_size: Size = Field(default=30, description="Pixels around a cell that the linking model uses")
-    max_distance: Factor = Field(default=50.0, description="Largest movement of a cell between two frames, in pixels")
-    track_length: Size = Field(default=8, description="Frames of a track that the linking model uses")
-    division: Fraction = Field(default=0.9, description="Probability above which a new cell is a daughter")
-    birth: Fraction = Field(default=0.99, description="Cost of a track that begins")
-    death: Fraction = Field(default=0.99, description="Cost of a track that ends")
+    normalize_tracking: Switch = Field(
+        default=LinkingModelOptions.is_frame_normalized, description="Whether tracking normalises each frame"
+    )
+    neighborhood_scale_size: Size = Field(
+        default=LinkingModelOptions.surroundings_px, description="Pixels around a cell that the linking model uses"
+    )
+    max_distance: Factor = Field(
+        default=LinkOptions.max_distance_px, description="Largest movement of a cell between two frames, in pixels"
+    )
+    track_length: Size = Field(
+        default=LearnedOptions.track_length, description="Frames of a track that the linking model uses"
+    )
+    division: Fraction = Field(
+        default=LearnedOptions.division, description="Probability above which a new cell is a daughter"
+    )
+    birth: Fraction = Field(default=LearnedOptions.birth, description="Cost of a track that begins")
+    death: Fraction = Field(default=LearnedOptions.death, description="Cost of a track that ends")
     caliban_model: ModelName = Field(
         default_factory=lambda data: data.get("tracking_model"),
         description="Model that links cells in caliban jobs; empty: TRACKING_MODEL",
     )
     neighborhood_encoder: ModelName = Field(
-        default="NuclearTrackingNE:6", description="Model that encodes cells for linking"
+        default=LinkingModelOptions.encoder, description="Model that encodes cells for linking"
     )
-    appearance_dim: Size = Field(default=32, description="Side in pixels of a cell's picture for the encoder")
+    appearance_dim: Size = Field(
+        default=LinkingModelOptions.picture_px, description="Side in pixels of a cell's picture for the encoder"
+    )
     crop_mode: CropMode = Field(default="resize", description="How a cell's picture is cut: resize or fixed")
-    caliban_norm: Switch = Field(default=True, description="Whether a cell's picture is normalised")
+    caliban_norm: Switch = Field(
+        default=LinkingModelOptions.is_picture_normalized, description="Whether a cell's picture is normalised"
+    )
 
 
-class SpotOptions(BaseModel):
+class SpotSettings(BaseModel):
     """Multiplexed images and spots."""
 
     multiplex_model: ModelName = Field(default="MultiplexSegmentation:9", description="Older name of MESMER_MODEL")

@@ -1,4 +1,4 @@
-"""Defines the settings of workers, Redis, logs and traces."""
+"""Defines the settings of workers: queue, Redis, bucket, logs and traces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from redis_consumer.options import QueueOptions
 from redis_consumer.settings.kinds import (
+    BucketUrl,
+    CloudProvider,
     Count,
     Endpoint,
     HealthAddress,
@@ -17,8 +20,10 @@ from redis_consumer.settings.kinds import (
     Port,
     QueueName,
     RedisAddress,
+    ResultUrls,
     Seconds,
     Secret,
+    SignedFor,
     Size,
     Switch,
     Text,
@@ -31,7 +36,7 @@ def _host_name(_: dict[str, Any]) -> str:
     return f"{socket.gethostname().replace(':', '-')}-{os.getpid()}"
 
 
-class QueueOptions(BaseModel):
+class QueueSettings(BaseModel):
     """The queue, and how a worker serves it."""
 
     queue: QueueName = Field(
@@ -55,7 +60,7 @@ class QueueOptions(BaseModel):
         description="Seconds of pause after `Consumer.consume()` put a job back; 0 for none; workers don't read it",
     )
     expire_time: Count = Field(
-        default=3600,
+        default=QueueOptions.child_expire_s,
         description="Seconds after the end of a parent job until its child jobs expire; 0 for at once",
     )
     metadata_expire_time: Count = Field(
@@ -85,9 +90,12 @@ class QueueOptions(BaseModel):
     stall_timeout: Seconds = Field(
         default=0.0, description="Seconds without progress after which a job's process is killed; 0 for never"
     )
-    max_attempts: Size = Field(default=5, description="Runs of a job before it becomes failed and a dead letter")
+    max_attempts: Size = Field(
+        default=QueueOptions.max_attempts,
+        description="Runs of a job before it becomes failed and a dead letter",
+    )
     result_ttl: Count = Field(
-        default=0,
+        default=QueueOptions.result_ttl_s,
         description="Seconds after which the hash of an ended job or dead letter expires; 0 for never. "
         "redis-consumer prune also removes objects",
     )
@@ -95,14 +103,14 @@ class QueueOptions(BaseModel):
         default=0, description="MB of memory above which a slot is replaced after its job; 0 for no limit"
     )
     lease_timeout: Timeout = Field(
-        default=10.0,
+        default=QueueOptions.lease_s,
         description="Seconds after which another worker can run the jobs of a worker that stopped renewing",
     )
     renew_interval: Timeout = Field(default=3.0, description="Seconds between two renewals of the leases of a worker")
     sweep_interval: Timeout = Field(default=5.0, description="Seconds between two sweeps for jobs of dead workers")
 
 
-class RedisOptions(BaseModel):
+class RedisSettings(BaseModel):
     """Redis."""
 
     redis_url: RedisAddress = Field(
@@ -129,11 +137,55 @@ class RedisOptions(BaseModel):
         default="", description="PEM file of the certificate's key; empty if REDIS_CLIENT_CERT contains it"
     )
     redis_wait_replicas: Count = Field(
-        default=0, description="Replicas that must confirm each submission and each result; 0 for none"
+        default=QueueOptions.replicas,
+        description="Replicas that must confirm each submission and each result; 0 for none",
     )
 
 
-class LogOptions(BaseModel):
+class BucketSettings(BaseModel):
+    """The bucket."""
+
+    storage_bucket: BucketUrl = Field(
+        default="s3://default-bucket",
+        description="Bucket: s3://, gs://, az://, file:/// or memory://; overrides CLOUD_PROVIDER and its buckets",
+    )
+    max_download_bytes: Size = Field(default=16 << 30, description="Largest object that is downloaded, in bytes")
+    storage_max_backoff: Timeout = Field(
+        default=60.0, description="Longest pause between two attempts to reach the bucket, in seconds"
+    )
+    cloud_provider: CloudProvider = Field(
+        default="gke", description="Without STORAGE_BUCKET: AWS_S3_BUCKET or GKE_BUCKET"
+    )
+    aws_s3_bucket: Text = Field(default="default-bucket", description="Name of the S3 bucket, without STORAGE_BUCKET")
+    gke_bucket: Text = Field(default="default-bucket", description="Name of the GCS bucket, without STORAGE_BUCKET")
+    aws_region: Text = Field(default="us-east-1", description="Region of the S3 bucket")
+    aws_access_key_id: Secret = Field(
+        default=None, description="Key id for S3; empty or specify_me: the machine's own credentials"
+    )
+    aws_secret_access_key: Secret = Field(
+        default=None, description="Key for S3; empty or specify_me: the machine's own credentials"
+    )
+    aws_endpoint_url: Endpoint = Field(
+        default="", description="Address of an S3 service other than Amazon's; empty for Amazon's"
+    )
+    azure_storage_account_name: str = Field(
+        default="", description="Name of the Azure account; needed for az:// buckets"
+    )
+    azure_storage_account_key: Secret = Field(
+        default=None, description="Key of the Azure account; empty: the machine's own credentials"
+    )
+    google_application_credentials: str = Field(
+        default="", description="Path of a service account's JSON file for GCS; empty: the machine's own credentials"
+    )
+    result_urls: ResultUrls = Field(
+        default="public", description="public: plain links to results; signed: links that expire"
+    )
+    signed_url_expire_s: SignedFor = Field(
+        default=86400, description="Seconds for which a signed link to a result works"
+    )
+
+
+class LogSettings(BaseModel):
     """Logs and traces."""
 
     debug: Switch = Field(

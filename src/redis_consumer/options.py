@@ -1,0 +1,171 @@
+"""Defines the options of the parts of a worker.
+
+Their defaults are those of the settings of the same meaning. The parts can be used without any settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Largest height and width of an image.
+MAX_SIDE_PX = 2048
+
+
+@dataclass(frozen=True)
+class QueueOptions:
+    """Times and limits of the jobs of a queue.
+
+    Attributes:
+        lease_s: seconds for which a claim or a renewal holds.
+        max_attempts: runs of a job before it becomes a dead letter.
+        replicas: number of replicas that must confirm a result (``WAIT``); 0 for none.
+        child_expire_s: seconds for which the hashes of children last after the end of their parent.
+        result_ttl_s: seconds for which the hashes of other jobs last after their end; 0 for ever.
+    """
+
+    lease_s: float = 10.0
+    max_attempts: int = 5
+    replicas: int = 0
+    child_expire_s: int = 3600
+    result_ttl_s: int = 0
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """Largest size of an image. It is checked against the header, before any pixel is decoded.
+
+    Attributes:
+        max_height: rows; None for any number.
+        max_width: columns; None for any number.
+        max_bytes: bytes of all decoded pixels, in the dtype of the file. 60 frames of 2048 x 2048 float32 pixels take
+            0.94 GiB.
+        max_frames: planes besides channels (times, depths, pages); None for any number.
+    """
+
+    max_height: int | None = MAX_SIDE_PX
+    max_width: int | None = MAX_SIDE_PX
+    max_bytes: int = 1 << 30
+    max_frames: int | None = None
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """Limits for the content of an archive.
+
+    Attributes:
+        max_bytes: largest size of its unpacked images, counted while they are written.
+        max_members: largest number of files, images or not.
+        max_ratio: largest ratio of the unpacked size to the size of the archive, for more than 256 MiB.
+    """
+
+    max_bytes: int = 10 << 30
+    max_members: int = 100_000
+    max_ratio: int = 200
+
+
+@dataclass(frozen=True)
+class MovieLimits:
+    """Limits for the file of a movie.
+
+    Attributes:
+        frames: largest size and number of its frames.
+        archive: limits of a zip of frames.
+        max_job_bytes: largest memory that a job can take.
+    """
+
+    frames: ImageLimits
+    archive: ArchiveLimits
+    max_job_bytes: int
+
+
+@dataclass(frozen=True)
+class TilingOptions:
+    """Sizes of tiles and of the calls that carry them to the model server.
+
+    Attributes:
+        max_tile_yx: largest height and width of a tile, in pixels.
+        max_batch: most tiles in one call.
+        min_model_px: side in pixels of the tile to which `max_batch` applies; calls with larger tiles carry fewer.
+        max_call_bytes: most bytes of tiles in one call, or in its reply; one tile can be larger.
+        calls_in_flight: calls that run in parallel for one image.
+    """
+
+    max_tile_yx: tuple[int, int] = (MAX_SIDE_PX, MAX_SIDE_PX)
+    max_batch: int = 64
+    min_model_px: int = 128
+    max_call_bytes: int = 16 << 20
+    calls_in_flight: int = 4
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """A model that detects the scale or the label of an image.
+
+    Attributes:
+        model: which model, ``name:version``.
+        is_enabled: whether it is asked for jobs that have none.
+        every: every n-th piece of the image is used.
+        side_px: side of the pieces in pixels.
+    """
+
+    model: str
+    is_enabled: bool = False
+    every: int = 3
+    side_px: int = 216
+
+
+@dataclass(frozen=True)
+class LinkOptions:
+    """Limits for the movement of cells.
+
+    Attributes:
+        max_distance_px: largest movement between two frames and over a gap.
+        max_gap: largest number of successive frames in which a cell can be missed; 0 for none.
+    """
+
+    max_distance_px: float = 50.0
+    max_gap: int = 2
+
+
+@dataclass(frozen=True)
+class LearnedOptions:
+    """Options for linking by probabilities.
+
+    Attributes:
+        birth: cost of a track that begins.
+        death: cost of a track that ends.
+        division: probability above which a new cell is a daughter.
+        track_length: number of last places of a track that the model gets.
+    """
+
+    birth: float = 0.99
+    death: float = 0.99
+    division: float = 0.9
+    track_length: int = 8
+
+
+@dataclass(frozen=True)
+class LinkingModelOptions:
+    """Inputs of the model that links cells.
+
+    Attributes:
+        encoder: model that encodes cells for it, ``name:version``.
+        max_distance_px: largest movement of a cell between two frames.
+        picture_px: side of a cell's picture.
+        is_picture_fixed: whether the picture is cut at that size, and not resized to it.
+        is_picture_normalized: whether a cell's picture is normalised.
+        is_frame_normalized: whether each frame is normalised.
+        surroundings_px: pixels around a cell that it gets.
+        max_pairs: most pairs of cells in one call.
+        tracks: how tracks follow from its answers.
+    """
+
+    encoder: str = "NuclearTrackingNE:6"
+    max_distance_px: float = LinkOptions.max_distance_px
+    picture_px: int = 32
+    is_picture_fixed: bool = False
+    is_picture_normalized: bool = True
+    is_frame_normalized: bool = True
+    surroundings_px: int = 30
+    max_pairs: int = TilingOptions.max_batch
+    tracks: LearnedOptions = LearnedOptions()
