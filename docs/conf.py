@@ -26,7 +26,7 @@ extensions = [
     "unrun_blocks",
 ]
 exclude_patterns = ["_ext", "examples"]
-# A name in single backticks, in a docstring or here, is a link where it can be one; see public_names.
+# A name in single backticks, in a docstring or here, is a link if it can be one; see public_names.
 default_role = "name"
 
 autodoc_default_options = {"members": True}

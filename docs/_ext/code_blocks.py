@@ -35,9 +35,9 @@ class Block:
         line: where it begins, from 1.
         language: as the page names it; empty for a drawing, which has none.
         text: the code, without its margin.
-        not_run: why no test runs it; empty where one does.
+        not_run: why no test runs it; empty if one does.
         run_by: the test that runs it, below ``tests/``; empty where the language alone decides.
-        source: the file that the page includes; None where the code stands in the page.
+        source: the file that the page includes; None if the code is in the page.
     """
 
     path: Path
@@ -109,7 +109,7 @@ def _body(lines: list[str], number: int, start: int) -> str:
 
 
 def _mark(lines: list[str], number: int) -> tuple[str, str]:
-    """What the comment above a line says: why the block there isn't run, and by which test it is."""
+    """Read the comment above a line: the reason why the block isn't run, and the test that runs it."""
     above = next((line for line in reversed(lines[:number]) if line.strip()), "")
     found = MARK.match(above)
     kind, text = (found[1], found[2]) if found else ("", "")

@@ -27,7 +27,7 @@ ALIASES = {"Analysis", "Array", "Batch", "Floats", "Input", "Labels", "Model"}
 
 
 class NameRole(XRefRole):
-    """The default role: a link where the name is documented, and code where it isn't (an argument, a field)."""
+    """The default role: a link if the name is documented, otherwise code (an argument, a field)."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Look among Python's names, whichever the role's own name is."""
@@ -37,7 +37,7 @@ class NameRole(XRefRole):
     def process_link(
         self, env: BuildEnvironment, refnode: nodes.Element, has_explicit_title: bool, title: str, target: str
     ) -> tuple[str, str]:
-        """Mark the reference as one that may lead nowhere, and remember where it stands."""
+        """Mark the reference as optional, and store its place."""
         refnode["is_optional"] = True
         refnode["py:module"] = env.ref_context.get("py:module")
         refnode["py:class"] = env.ref_context.get("py:class")
@@ -60,7 +60,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
 
 
 def _documented(env: BuildEnvironment) -> dict[str, str]:
-    """The documented name of each object, by its real path and, where it is the only one, by its last part."""
+    """The documented name of each object, by its real path and, if it is unique, by its last part."""
     known: dict[str, str] | None = getattr(env, "public_names", None)
     if known is not None:
         return known
@@ -82,7 +82,7 @@ def _real_path(name: str) -> str | None:
 
 
 def _find(name: str) -> Any:
-    """The object of a dotted name, looked for among builtins too; None where there is none."""
+    """The object of a dotted name, also a builtin; None if there is none."""
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
         try:
@@ -98,7 +98,7 @@ def _find(name: str) -> Any:
 def tidy_signature(
     _app: Sphinx, _kind: str, _name: str, _found: object, _options: object, arguments: str | None, result: str | None
 ) -> tuple[str | None, str | None]:
-    """Write the default of a dataclass's field that is made anew each time as Python can parse it."""
+    """Replace a dataclass's default that is created for each object by text that Python can parse."""
     return (arguments.replace("<factory>", "...") if arguments else arguments), result
 
 

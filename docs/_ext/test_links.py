@@ -37,7 +37,7 @@ class TestRole(SphinxRole):
 
 @cache
 def names_in(file: str) -> frozenset[str]:
-    """The tests of a file below ``tests/``; none where there is no such file."""
+    """The tests of a file below ``tests/``; none if there is no such file."""
     path = TESTS / file
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return frozenset(re.findall(r"^def (test_\w+)", text, re.MULTILINE))
