@@ -29,7 +29,7 @@ else:
 TABLE = Path(__file__).with_name("mechanisms.toml")
 #: One job from claim to end, in the test's own process and in a worker; these pass whatever mechanism is off.
 CONTROL = "integration/test_consumer.py::test_a_returned_final_status_completes_the_job"
-WORKER_CONTROL = "integration/test_worker.py::test_names_that_are_not_utf8_stop_nobody"
+WORKER_CONTROL = "integration/test_slot_loop.py::test_names_that_are_not_utf8_stop_nobody"
 #: Seconds for one of many tests that run one after the other.
 SHARE_S = 10.0
 
@@ -55,7 +55,7 @@ class Mechanism:
     @property
     def control(self) -> str:
         """The test that has to pass even so."""
-        is_of_worker = any("supervisor" in edit.file or "worker" in edit.file for edit in self.edits)
+        is_of_worker = any("/worker/" in edit.file for edit in self.edits)
         return WORKER_CONTROL if is_of_worker else CONTROL
 
 

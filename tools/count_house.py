@@ -26,6 +26,7 @@ import redis
 import typer
 
 from redis_consumer.consumers import Consumer
+from redis_consumer.worker.shared_status import SupervisorPipe
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "redis_consumer"
@@ -172,8 +173,11 @@ class Trivial(Consumer):
         return "done"
 
 
-class _Unsupervised:
-    """Stands for the supervisor, which is another process and no part of the job's way."""
+class _NoSupervisor(SupervisorPipe):
+    """Reports to no supervisor: that is another process, and does no part of the job."""
+
+    def __init__(self) -> None:
+        pass
 
     def wait_for_start(self, consumer: str) -> None:
         """Start at once."""
@@ -239,14 +243,14 @@ def _own_frames(frame: FrameType | None) -> int:
 def _run_one(server: Any, consumer_type: str) -> _Record:
     from redis_consumer import settings
     from redis_consumer.consumers import defaults, registry
-    from redis_consumer.worker import Worker
+    from redis_consumer.worker.slot_loop import SlotLoop
 
     settings.use(settings.load_settings())
     client = defaults.redis_client(deadline_s=5.0)
     client.hset("predict:a:1", mapping={"status": "new", "input_file_name": "uploads/nuclei.tif", "scale": "0.5"})
     client.lpush("predict", "predict:a:1")
     consumer = registry.make_consumer(consumer_type, **defaults.parts("predict"))
-    worker = Worker(consumer, _Unsupervised(), is_burst=True)
+    loop = SlotLoop(consumer, _NoSupervisor(), is_burst=True)
     record = _Record()
     claimed = consumer.job_queue.claim
 
@@ -258,7 +262,7 @@ def _run_one(server: Any, consumer_type: str) -> _Record:
     consumer.job_queue.claim = claim  # type: ignore[method-assign]
     with _scripts_of(server) as record.scripts:
         try:
-            worker.run()
+            loop.run()
         finally:
             sys.setprofile(None)
             threading.setprofile(None)

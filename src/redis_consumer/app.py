@@ -17,7 +17,6 @@ from redis_consumer import settings as settings_module
 from redis_consumer import traces
 from redis_consumer.consumers import defaults, registry
 from redis_consumer.consumers.base import Consumer
-from redis_consumer.crew import Crew
 from redis_consumer.errors import ConsumerError, SettingsError, exit_code
 from redis_consumer.logs import initialize_logger
 from redis_consumer.options import QueueOptions
@@ -25,9 +24,12 @@ from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
 from redis_consumer.settings import Settings
 from redis_consumer.storage import Storage
-from redis_consumer.supervisor import Limits, Link, Supervisor
 from redis_consumer.text import printable
-from redis_consumer.worker import Worker
+from redis_consumer.worker.limits import Limits
+from redis_consumer.worker.shared_status import SupervisorPipe
+from redis_consumer.worker.slot_loop import SlotLoop
+from redis_consumer.worker.supervisor import Supervisor
+from redis_consumer.worker.threaded_slot import ThreadedSlot
 
 if TYPE_CHECKING:
     from redis_consumer.serving.base import ModelServer  # loads numpy
@@ -113,17 +115,17 @@ def run_worker(
     queues = _open_queues([name for _, name in services])
     slot_count, thread_count = slots or settings.concurrency, threads or settings.threads
 
-    def run_slot(link: Link) -> int:
+    def run_slot(pipe: SupervisorPipe) -> int:
         # How many slots share the machine, and the folder in which they share downloaded models.
-        shared = {"concurrency": slot_count, "model_cache": settings.model_cache or str(link.folder)}
+        shared = {"concurrency": slot_count, "model_cache": settings.model_cache or str(pipe.folder)}
         settings_module.use(settings.model_copy(update=shared))
-        consumer_type, name = services[link.service]
+        consumer_type, name = services[pipe.queue_index]
         given = defaults.parts(name)
         if get_consumer is None:
             make = partial(registry.make_consumer, consumer_type, **given)
         else:
             make = partial(registry.make_by_script, get_consumer, consumer_type, **given)
-        return _run_slot(make, link, queues, is_burst=is_burst, threads=thread_count)
+        return _run_slot(make, pipe, queues, is_burst=is_burst, threads=thread_count)
 
     return Supervisor(
         queues,
@@ -167,19 +169,24 @@ def _service(text: str) -> tuple[str, str]:
 
 
 def _run_slot(
-    make_consumer: Callable[[], Consumer], link: Link, queues: Sequence[JobQueue], *, is_burst: bool, threads: int
+    make_consumer: Callable[[], Consumer],
+    pipe: SupervisorPipe,
+    queues: Sequence[JobQueue],
+    *,
+    is_burst: bool,
+    threads: int,
 ) -> int:
     settings = settings_module.current()
     names = [queue.name for queue in queues]
 
-    def make_worker(thread: int) -> Worker:
+    def make_loop(thread: int) -> SlotLoop:
         consumer = make_consumer()
-        _check_queue(consumer, names[link.service])
+        _check_queue(consumer, names[pipe.queue_index])
         if thread == 0:
             _warn_of_options(consumer)
-        return Worker(
+        return SlotLoop(
             consumer,
-            link.of_thread(thread),
+            pipe.of_thread(thread),
             grace_period_s=settings.grace_period,
             is_burst=is_burst,
             served=names,
@@ -190,9 +197,9 @@ def _run_slot(
             traces.start(settings.otel_exporter_otlp_endpoint, settings.hostname)
         try:
             if threads == 1:
-                return make_worker(0).run()
-            workers = [make_worker(thread) for thread in range(threads)]
-            return Crew(workers, grace_period_s=settings.grace_period).run()
+                return make_loop(0).run()
+            loops = [make_loop(thread) for thread in range(threads)]
+            return ThreadedSlot(loops, grace_period_s=settings.grace_period).run()
         finally:
             traces.stop()
 

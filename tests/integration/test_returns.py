@@ -15,7 +15,9 @@ from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue
 from redis_consumer.queue.scripts import Call
 from redis_consumer.redis import RedisClient
-from redis_consumer.supervisor import Limits, Link, Supervisor
+from redis_consumer.worker.limits import Limits
+from redis_consumer.worker.shared_status import SupervisorPipe
+from redis_consumer.worker.supervisor import Supervisor
 from support.queues import claimed, submit
 from support.redis_server import RedisServer
 from support.worker import JOB
@@ -42,14 +44,14 @@ def test_a_job_that_cannot_be_returned_at_once_is_returned_soon(redis_server: Re
         client = RedisClient("127.0.0.1", redis_server.port, 0.05, deadline_s=1.0)
         return kind(client, "predict", "pod-1", QueueOptions(lease_s=600))
 
-    def run_slot(link: Link) -> int:
-        link.wait_for_start("Slot")
+    def run_slot(pipe: SupervisorPipe) -> int:
+        pipe.wait_for_start("Slot")
         if redis_db.exists("died"):
             time.sleep(LONG_S)
             os.kill(os.getppid(), signal.SIGTERM)
             time.sleep(LONG_S)
         redis_db.set("died", "1")
-        link.report(claimed(queue(JobQueue)))
+        pipe.report(claimed(queue(JobQueue)))
         os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
@@ -90,7 +92,7 @@ class Watching(Supervisor):
 def test_a_slot_that_dies_while_redis_does_not_answer_is_noticed() -> None:
     """A server that takes connections and commands, and never replies."""
 
-    def run_slot(_: Link) -> int:
+    def run_slot(_: SupervisorPipe) -> int:
         time.sleep(0.3)  # by then the supervisor waits for a reply
         return 7
 

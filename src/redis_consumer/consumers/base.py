@@ -143,7 +143,7 @@ class Consumer:
     def consume(self) -> None:
         """Take one job and run it to its end; wait up to ``EMPTY_QUEUE_TIMEOUT`` seconds for one.
 
-        For scripts that loop on it themselves. `Worker` does more: it handles signals and outages.
+        For scripts that loop on it themselves. A worker does more: it handles signals and outages.
         """
         self.purge_processing_queue()
         try:

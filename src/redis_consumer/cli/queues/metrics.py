@@ -15,7 +15,7 @@ from redis_consumer.cli.output import notes, say
 from redis_consumer.client.queue_state import QueueView, read_queues
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.metrics import CONTENT_TYPE, Metric, queues, text_of_queues
-from redis_consumer.supervisor.pages import Pages, Reply, kept
+from redis_consumer.worker.http_endpoint import HttpEndpoint, Reply, kept
 
 #: Seconds to wait for Redis. Prometheus waits longer than this for a scrape.
 REDIS_WAITS_S = 2.0
@@ -57,7 +57,7 @@ def metrics(
     names = options.chosen_queues(settings, queue, is_exact=True)
     client = open_redis(REDIS_WAITS_S)
     selector = selectors.DefaultSelector()
-    pages = Pages(listen, pages_of(client, names), selector, name="--listen ")
+    pages = HttpEndpoint(listen, pages_of(client, names), selector, name="--listen ")
     say(f"Serving metrics of {', '.join(names)} on port {pages.port}")
     try:
         with stop_on_signals():

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis_consumer.errors import ConsumerError, LeaseLost
 from redis_consumer.job import Job
-from redis_consumer.supervisor.board import Board
+from redis_consumer.logs import job_context
+from redis_consumer.queue import JobQueue
+from redis_consumer.worker.limits import timeout_reason
+from redis_consumer.worker.shared_status import SharedStatus
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two tries to return a job: by far shorter than a lease, whose end would return it as well.
+AGAIN_S = 0.25
 
 
 @dataclass
@@ -22,10 +33,10 @@ class Slot:
 
     Attributes:
         pid: the process.
-        board: where it reports what it does.
+        status: where it reports what it does.
         folder: of its temporary files.
         started: when.
-        service: number of the queue that it serves, among those of the worker.
+        queue_index: number of the queue that it serves, among those of the worker.
         number: among the living slots of the worker; one that follows a dead one may have its number.
         killed_for: why it is ended, empty where it isn't.
         cause: the same for metrics.
@@ -34,10 +45,10 @@ class Slot:
     """
 
     pid: int
-    board: Board
+    status: SharedStatus
     folder: Path
     started: float
-    service: int = 0
+    queue_index: int = 0
     number: int = 0
     killed_for: str = ""
     cause: str = ""
@@ -45,40 +56,70 @@ class Slot:
     is_leaving: bool = False
 
 
-class Link:
-    """A thread's side of the line to its supervisor.
+@dataclass(frozen=True)
+class Return:
+    """A job whose slot died.
 
-    Args:
-        board: where to report what the thread does.
-        start: ends when the slot may claim.
-        folder: that all slots of the worker share, for what each would else make for itself.
-        service: number of the queue that the slot serves, among those of the worker.
-        thread: number of the thread within the slot.
+    Attributes:
+        queue: of the job.
+        job: the job.
+        cause: why the slot ended.
+        consumer: name of the class that ran it, None where it isn't known.
+        is_crash: whether the attempt counts.
+        is_late: whether it took too long; a job that does so again fails.
     """
 
-    def __init__(self, board: Board, start: int, folder: Path, service: int = 0, thread: int = 0) -> None:
-        self.folder = folder
-        self.service = service
-        self._board = board
-        self._start = start
-        self._thread = thread
+    queue: JobQueue
+    job: Job
+    cause: str
+    consumer: str | None
+    is_crash: bool
+    is_late: bool = False
 
-    def of_thread(self, thread: int) -> Link:
-        """The same line for another thread."""
-        return Link(self._board, self._start, self.folder, self.service, thread)
 
-    def wait_for_start(self, consumer: str) -> None:
-        """Report the name of the class that runs the jobs, and wait until the worker is registered."""
-        self._board.set_ready(consumer)
-        os.read(self._start, 1)
+class Returns:
+    """Returns jobs at once, and those that Redis didn't take some moments later."""
 
-    def report(self, job: Job | None) -> None:
-        """Report which job runs, None for none; the same one again means that it made progress."""
-        self._board.note(self._thread, job)
+    def __init__(self) -> None:
+        self._left: list[Return] = []
+        self._again_at = 0.0
 
-    def pause(self, reason: str) -> None:
-        """Report why the thread takes no jobs for now, empty once it takes them again."""
-        self._board.set_pause(self._thread, reason)
+    def give(self, returned: Return) -> None:
+        """Return a job."""
+        if not self._is_over(returned):
+            self._left.append(returned)
+            self._again_at = time.monotonic() + AGAIN_S
+        job, consumer = returned.job, returned.consumer
+        # Last: a log on a slow disk must not delay a job.
+        with job_context(job_id=job.id, attempt=job.attempt, queue=returned.queue.name, consumer=consumer):
+            logger.error("Job %s: its slot ended in attempt %d: %s", job.id, job.attempt, returned.cause)
+
+    def again(self) -> float:
+        """Try those again that are left, where it is time for it; give the moment of the next try."""
+        if self._left and time.monotonic() >= self._again_at:
+            self._left = [each for each in self._left if not self._is_over(each)]
+            self._again_at = time.monotonic() + AGAIN_S
+        return self._again_at if self._left else float("inf")
+
+    def _is_over(self, returned: Return) -> bool:
+        job, consumer = returned.job, returned.consumer
+        with job_context(job_id=job.id, attempt=job.attempt, queue=returned.queue.name, consumer=consumer):
+            try:
+                _return(returned)
+            except LeaseLost:
+                logger.info("Job %s was settled or taken before", job.id)
+            except ConsumerError as error:
+                logger.debug("Job %s is returned later: %s", job.id, error)
+                return False
+        return True
+
+
+def _return(returned: Return) -> None:
+    queue, job, cause = returned.queue, returned.job, returned.cause
+    if not returned.is_late:
+        queue.give_back(job, is_next=not returned.is_crash, is_crash=returned.is_crash, error=cause)
+    elif not queue.give_back_late(job, cause):
+        queue.complete(job, {"status": "failed", "reason": timeout_reason(job, cause)}, is_dead=True)
 
 
 def send_signal(pid: int, number: int) -> None:

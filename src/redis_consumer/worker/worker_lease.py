@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from redis_consumer import metrics
 from redis_consumer.errors import ConsumerError, RedisUnavailable
@@ -19,9 +20,12 @@ logger = logging.getLogger(__name__)
 #: Seconds between two looks at the slots at most.
 LOOK_S = 1.0
 FIRST_LOOK_S = 0.1
+#: Seconds that a call which may be broken off can take once the supervisor has something else to do. Redis answers in
+#: much less; what takes longer hangs.
+PATIENCE_S = 0.1
 
 
-class Presence:
+class WorkerLease:
     """Registration, leases and sweep of one worker, each in its own time.
 
     Args:
@@ -122,3 +126,44 @@ def quietly(call: Callable[[], object]) -> None:
         return  # the client has logged that
     except ConsumerError as error:
         logger.debug("%s", error)
+
+
+class BrokenOff(BaseException):
+    """Raised in the middle of a call, from the handler of a timer."""
+
+
+class BreakOff:
+    """Lets calls be broken off while `allowed`; they must bear to be repeated. For the main thread only."""
+
+    def __init__(self) -> None:
+        self._is_allowed = False
+
+    @contextlib.contextmanager
+    def allowed(self, *, by: float) -> Iterator[None]:
+        """Let the block be broken off; the code after it continues as if it had ended.
+
+        Args:
+            by: when there is something else to do in any case, by the monotonic clock; in the past for nothing.
+        """
+        try:
+            with contextlib.suppress(BrokenOff):
+                self._is_allowed = True
+                if (left_s := by - time.monotonic()) > 0:
+                    signal.setitimer(signal.ITIMER_REAL, left_s + PATIENCE_S)
+                yield
+                self._is_allowed = False
+        finally:
+            # Also after an error that ends the worker: its handlers are gone before the timer would fire.
+            self._is_allowed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def hurry(self) -> None:
+        """Break off what runs if it takes any longer; called by handlers of signals."""
+        if self._is_allowed:
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+
+    def on_timer(self, *_: object) -> None:
+        """The handler of SIGALRM."""
+        if self._is_allowed:
+            self._is_allowed = False
+            raise BrokenOff

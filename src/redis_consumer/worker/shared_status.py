@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from redis_consumer.job import Job
 
@@ -31,7 +35,7 @@ class Run:
     progressed: float
 
 
-class Board:
+class SharedStatus:
     """The running job of each thread of a slot, written there and read by the supervisor, also after a crash.
 
     Each thread has a cell with two records. It writes the one that isn't valid, then makes it valid by one write of
@@ -134,3 +138,57 @@ class Board:
     @staticmethod
     def _half(cell: int, number: int) -> int:
         return cell + _SEQUENCE.size + (number % 2) * _HALF_BYTES
+
+
+class SupervisorPipe:
+    """A thread's side of the line to its supervisor.
+
+    Args:
+        status: where to report what the thread does.
+        start: ends when the slot may claim.
+        folder: that all slots of the worker share, for what each would else make for itself.
+        queue_index: number of the queue that the slot serves, among those of the worker.
+        thread: number of the thread within the slot.
+    """
+
+    def __init__(self, status: SharedStatus, start: int, folder: Path, queue_index: int = 0, thread: int = 0) -> None:
+        self.folder = folder
+        self.queue_index = queue_index
+        self._board = status
+        self._start = start
+        self._thread = thread
+
+    def of_thread(self, thread: int) -> SupervisorPipe:
+        """The same line for another thread."""
+        return SupervisorPipe(self._board, self._start, self.folder, self.queue_index, thread)
+
+    def wait_for_start(self, consumer: str) -> None:
+        """Report the name of the class that runs the jobs, and wait until the worker is registered."""
+        self._board.set_ready(consumer)
+        os.read(self._start, 1)
+
+    def report(self, job: Job | None) -> None:
+        """Report which job runs, None for none; the same one again means that it made progress."""
+        self._board.note(self._thread, job)
+
+    def pause(self, reason: str) -> None:
+        """Report why the thread takes no jobs for now, empty once it takes them again."""
+        self._board.set_pause(self._thread, reason)
+
+
+def state_of(statuses: Sequence[SharedStatus], fault: str) -> dict[str, Any]:
+    """Describe the slots for probes.
+
+    Args:
+        statuses: one for each slot.
+        fault: why the machine lets nobody work, empty where it does.
+
+    Returns:
+        ``slots`` that take jobs, jobs that are ``running``, and what the others, or all of them, are ``waiting`` for.
+    """
+    pauses = [status.pause for status in statuses if status.is_ready]
+    return {
+        "slots": pauses.count(""),
+        "running": sum(len(status.runs()) for status in statuses),
+        "waiting": fault or next(filter(None, pauses), ""),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from redis_consumer.job import Job
-from redis_consumer.supervisor.board import Run
+from redis_consumer.worker.shared_status import Run
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from types import FrameType
 
 from redis_consumer.errors import ConsumerError
 from redis_consumer.logs import job_context
-from redis_consumer.worker import Worker
+from redis_consumer.worker.slot_loop import SlotLoop
 
 logger = logging.getLogger(__name__)
 
@@ -19,19 +19,20 @@ logger = logging.getLogger(__name__)
 LEAVE_S = 2.0
 
 
-class Crew:
-    """Runs several workers, each in a thread of its own, for consumers that mostly wait.
+class ThreadedSlot:
+    """Runs several slot loops, each in a thread of its own, for consumers that mostly wait.
 
-    Signals work as with one `Worker`, but no thread can be interrupted in the middle of its job. A job that still runs
-    when the grace period has ended is given back. Its thread ends with the process, and its late writes are fenced.
+    Signals work as with one `SlotLoop`, but no thread can be interrupted in the middle of its job. A job that still
+    runs when the grace period has ended is given back. Its thread ends with the process, and its late writes are
+    fenced.
 
     Args:
-        workers: one for each thread.
+        loops: one for each thread.
         grace_period_s: seconds for running jobs after the first signal.
     """
 
-    def __init__(self, workers: Sequence[Worker], *, grace_period_s: float = 25.0) -> None:
-        self.workers = workers
+    def __init__(self, loops: Sequence[SlotLoop], *, grace_period_s: float = 25.0) -> None:
+        self.loops = loops
         self.grace_period_s = grace_period_s
         self._wake = threading.Event()
         self._signals = 0
@@ -39,20 +40,20 @@ class Crew:
         self._errors: list[BaseException] = []
 
     def run(self) -> int:
-        """Run the workers until a signal comes, or the queue is empty in a burst; return the exit code, 0.
+        """Run the slot loops until a signal comes, or the queue is empty in a burst; return the exit code, 0.
 
         The process must end afterwards: threads may still be in their jobs.
 
         Raises:
             SettingsError: the consumers can't run with these settings.
         """
-        for worker in self.workers:
-            worker.consumer.prepare()
+        for loop in self.loops:
+            loop.consumer.prepare()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM):
             signal.signal(number, self._on_signal)
         threads = [
-            threading.Thread(target=self._serve, args=[worker], name=f"thread-{number}", daemon=True)
-            for number, worker in enumerate(self.workers)
+            threading.Thread(target=self._serve, args=[loop], name=f"thread-{number}", daemon=True)
+            for number, loop in enumerate(self.loops)
         ]
         for thread in threads:
             thread.start()
@@ -64,9 +65,9 @@ class Crew:
             raise self._errors[0]
         return 0
 
-    def _serve(self, worker: Worker) -> None:
+    def _serve(self, loop: SlotLoop) -> None:
         try:
-            worker.serve()
+            loop.serve()
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread, which ends the slot
             self._errors.append(error)
             self._stop()
@@ -74,22 +75,22 @@ class Crew:
             self._wake.set()
 
     def _stop(self) -> None:
-        for worker in self.workers:
-            worker.stop()
+        for loop in self.loops:
+            loop.stop()
 
     def _give_back(self) -> None:
         self._stop()
-        for worker in self.workers:
-            if worker.consumer.job is None:
+        for loop in self.loops:
+            if loop.consumer.job is None:
                 # A thread that still waits for a job would take the one that is given back, and end with the process.
-                worker.has_left.wait(LEAVE_S)
-        for worker in self.workers:
-            job, consumer = worker.consumer.job, type(worker.consumer).__name__
+                loop.has_left.wait(LEAVE_S)
+        for loop in self.loops:
+            job, consumer = loop.consumer.job, type(loop.consumer).__name__
             if job is None:
                 continue
-            with job_context(job_id=job.id, attempt=job.attempt, queue=worker.consumer.queue, consumer=consumer):
+            with job_context(job_id=job.id, attempt=job.attempt, queue=loop.consumer.queue, consumer=consumer):
                 try:
-                    worker.consumer.job_queue.give_back(job, is_next=True)
+                    loop.consumer.job_queue.give_back(job, is_next=True)
                     logger.warning("Gave back job %s: the worker stops", job.id)
                 except ConsumerError as error:
                     logger.warning("Job %s: %s", job.id, error)

@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
+from redis_consumer import metrics
 from redis_consumer.errors import ConsumerError, SettingsError
 from redis_consumer.text import cut
 
@@ -125,7 +127,7 @@ def kept(page: Callable[[], Reply], for_s: float) -> Callable[[], Reply]:
     return give
 
 
-class Pages:
+class HttpEndpoint:
     """A small HTTP server within a loop that selects: it answers as long as that loop turns, so it can't lie.
 
     Nobody holds the loop up: who asks or takes the answer slowly is served in pieces, and is hung up on after some
@@ -293,6 +295,25 @@ class Pages:
         connection.socket.close()
         if self._reserve < 0:
             self._reserve = _reserve()
+
+
+def health_pages(state: Callable[[], dict[str, Any]], counts: Path) -> Mapping[str, Callable[[], Reply]]:
+    """What is answered: ``/live``, ``/ready`` (both 503 unless it is so) and ``/metrics``.
+
+    Args:
+        state: what is shown by the first two as JSON; its keys ``live`` and ``ready`` decide.
+        counts: the folder in which the worker's processes count.
+    """
+
+    def answer(key: str) -> Reply:
+        shown = state()
+        return Reply.of_data(shown, HTTPStatus.OK if shown[key] else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    return {
+        "/live": lambda: answer("live"),
+        "/ready": lambda: answer("ready"),
+        "/metrics": lambda: Reply(metrics.text(counts), content_type=metrics.CONTENT_TYPE),
+    }
 
 
 def _reserve() -> int:

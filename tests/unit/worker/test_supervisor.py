@@ -8,8 +8,7 @@ import time
 
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
-from redis_consumer.supervisor import Supervisor
-from redis_consumer.supervisor.loop import DEAD_AFTER_S
+from redis_consumer.worker.supervisor import DEAD_AFTER_S, Supervisor
 
 
 class Noting(Supervisor):
@@ -20,8 +19,8 @@ class Noting(Supervisor):
     def _lacking(self) -> int | None:
         return None
 
-    def _tend(self, service: int) -> float:
-        self.seen.append(service)
+    def _tend(self, queue_index: int) -> float:
+        self.seen.append(queue_index)
         return 0.0
 
     def _listen(self, until: float) -> None:
@@ -37,7 +36,7 @@ class Woken(Supervisor):
     def _lacking(self) -> int | None:
         return None
 
-    def _tend(self, service: int) -> float:
+    def _tend(self, queue_index: int) -> float:
         if not self.waits:
             os.kill(os.getpid(), signal.SIGCHLD)
         return time.monotonic() + 30
@@ -71,7 +70,7 @@ class Slotless(Supervisor):
     def _lacking(self) -> int | None:
         return None
 
-    def _tend(self, service: int) -> float:
+    def _tend(self, queue_index: int) -> float:
         return time.monotonic() + 30
 
     def _listen(self, until: float) -> None:

@@ -12,8 +12,8 @@ from http import HTTPStatus
 import pytest
 
 from redis_consumer.errors import SettingsError
-from redis_consumer.supervisor import pages as pages_module
-from redis_consumer.supervisor.pages import Pages, Reply, kept
+from redis_consumer.worker import http_endpoint
+from redis_consumer.worker.http_endpoint import HttpEndpoint, Reply, kept
 
 LARGE = Reply(b"x" * 20_000_000, content_type="text/plain")
 
@@ -25,10 +25,10 @@ def selector() -> Iterator[selectors.BaseSelector]:
 
 
 @pytest.fixture
-def pages(selector: selectors.BaseSelector) -> Iterator[Pages]:
+def endpoint(selector: selectors.BaseSelector) -> Iterator[HttpEndpoint]:
     small = Reply.of_data({"ready": True}, HTTPStatus.SERVICE_UNAVAILABLE)
     shown = {"/small": lambda: small, "/large": lambda: LARGE, "/broken": lambda: Reply(bytes(1 // 0))}
-    served = Pages("127.0.0.1:0", shown, selector, name="--listen ")
+    served = HttpEndpoint("127.0.0.1:0", shown, selector, name="--listen ")
     yield served
     served.close()
 
@@ -39,8 +39,8 @@ def turn(selector: selectors.BaseSelector) -> None:
         key.data()
 
 
-def ask(pages: Pages, path: str, method: str = "GET") -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", pages.port))
+def ask(endpoint: HttpEndpoint, path: str, method: str = "GET") -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", endpoint.port))
     client.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     return client
 
@@ -61,8 +61,8 @@ def received(client: socket.socket, selector: selectors.BaseSelector) -> bytes:
             got += part
 
 
-def test_a_page_with_its_status(pages: Pages, selector: selectors.BaseSelector) -> None:
-    head, _, body = received(ask(pages, "/small?x=1"), selector).partition(b"\r\n\r\n")
+def test_a_page_with_its_status(endpoint: HttpEndpoint, selector: selectors.BaseSelector) -> None:
+    head, _, body = received(ask(endpoint, "/small?x=1"), selector).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n")
     assert json.loads(body) == {"ready": True}
 
@@ -80,20 +80,20 @@ def test_a_page_with_its_status(pages: Pages, selector: selectors.BaseSelector) 
     ],
 )
 def test_anything_else_is_told_what_there_is(
-    pages: Pages, selector: selectors.BaseSelector, method: str, path: str, status: int
+    endpoint: HttpEndpoint, selector: selectors.BaseSelector, method: str, path: str, status: int
 ) -> None:
-    head, _, body = received(ask(pages, path, method), selector).partition(b"\r\n\r\n")
+    head, _, body = received(ask(endpoint, path, method), selector).partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert (b"GET /small or GET /large" in body) == (method != "HEAD")
     assert (b"\r\nAllow: GET, HEAD\r\n" in head) == (status == 405)
 
 
-def test_head_is_the_head_of_get(pages: Pages, selector: selectors.BaseSelector) -> None:
-    got = received(ask(pages, "/small"), selector)
+def test_head_is_the_head_of_get(endpoint: HttpEndpoint, selector: selectors.BaseSelector) -> None:
+    got = received(ask(endpoint, "/small"), selector)
     head, _, body = got.partition(b"\r\n\r\n")
-    assert received(ask(pages, "/small", "HEAD"), selector) == head + b"\r\n\r\n"
+    assert received(ask(endpoint, "/small", "HEAD"), selector) == head + b"\r\n\r\n"
     assert f"Content-Length: {len(body)}".encode() in head
-    assert received(ask(pages, "/broken", "HEAD"), selector).startswith(b"HTTP/1.1 500 ")
+    assert received(ask(endpoint, "/broken", "HEAD"), selector).startswith(b"HTTP/1.1 500 ")
 
 
 MALFORMED = {
@@ -122,9 +122,9 @@ MALFORMED = {
 
 @pytest.mark.parametrize(("asked", "status"), MALFORMED.items(), ids=range(len(MALFORMED)))
 def test_each_request_is_answered_whatever_is_wrong_with_it(
-    pages: Pages, selector: selectors.BaseSelector, asked: bytes, status: int
+    endpoint: HttpEndpoint, selector: selectors.BaseSelector, asked: bytes, status: int
 ) -> None:
-    client = socket.create_connection(("127.0.0.1", pages.port))
+    client = socket.create_connection(("127.0.0.1", endpoint.port))
     client.setblocking(False)
     while asked:
         turn(selector)
@@ -133,11 +133,11 @@ def test_each_request_is_answered_whatever_is_wrong_with_it(
     reply = received(client, selector)
     assert reply.startswith(f"HTTP/1.1 {status} ".encode())
     assert reply.count(b"HTTP/1.1 ") == 1
-    assert received(ask(pages, "/small"), selector).startswith(b"HTTP/1.1 503")
+    assert received(ask(endpoint, "/small"), selector).startswith(b"HTTP/1.1 503")
 
 
-def test_who_sends_without_end_is_hung_up_on(pages: Pages, selector: selectors.BaseSelector) -> None:
-    client = socket.create_connection(("127.0.0.1", pages.port))
+def test_who_sends_without_end_is_hung_up_on(endpoint: HttpEndpoint, selector: selectors.BaseSelector) -> None:
+    client = socket.create_connection(("127.0.0.1", endpoint.port))
     client.setblocking(False)
     with client, pytest.raises(OSError, match="reset|Broken pipe"):
         send_without_end(client, selector)
@@ -151,34 +151,34 @@ def send_without_end(client: socket.socket, selector: selectors.BaseSelector) ->
 
 
 def test_who_sends_byte_by_byte_for_too_long_is_told(
-    pages: Pages, selector: selectors.BaseSelector, monkeypatch: pytest.MonkeyPatch
+    endpoint: HttpEndpoint, selector: selectors.BaseSelector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = socket.create_connection(("127.0.0.1", pages.port))
+    client = socket.create_connection(("127.0.0.1", endpoint.port))
     for byte in b"GET /small":
         client.sendall(bytes([byte]))
         turn(selector)
-    assert received(ask(pages, "/small"), selector).startswith(b"HTTP/1.1 503")
-    monkeypatch.setattr(pages_module, "REQUEST_S", 0.0)
+    assert received(ask(endpoint, "/small"), selector).startswith(b"HTTP/1.1 503")
+    monkeypatch.setattr(http_endpoint, "REQUEST_S", 0.0)
     client.sendall(b"x")
     assert received(client, selector).startswith(b"HTTP/1.1 408 ")
 
 
-def test_who_asks_nothing_gets_nothing(pages: Pages, selector: selectors.BaseSelector) -> None:
-    client = socket.create_connection(("127.0.0.1", pages.port))
+def test_who_asks_nothing_gets_nothing(endpoint: HttpEndpoint, selector: selectors.BaseSelector) -> None:
+    client = socket.create_connection(("127.0.0.1", endpoint.port))
     client.shutdown(socket.SHUT_WR)
     assert received(client, selector) == b""
 
 
 def test_a_page_that_fails_says_so_and_ends_nothing(
-    pages: Pages, selector: selectors.BaseSelector, caplog: pytest.LogCaptureFixture
+    endpoint: HttpEndpoint, selector: selectors.BaseSelector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert b"500 Internal Server Error" in received(ask(pages, "/broken"), selector)
+    assert b"500 Internal Server Error" in received(ask(endpoint, "/broken"), selector)
     assert "ZeroDivisionError" in caplog.text
-    assert received(ask(pages, "/small"), selector).startswith(b"HTTP/1.1 503")
+    assert received(ask(endpoint, "/small"), selector).startswith(b"HTTP/1.1 503")
 
 
-def test_a_large_page_comes_whole(pages: Pages, selector: selectors.BaseSelector) -> None:
-    _, _, body = received(ask(pages, "/large"), selector).partition(b"\r\n\r\n")
+def test_a_large_page_comes_whole(endpoint: HttpEndpoint, selector: selectors.BaseSelector) -> None:
+    _, _, body = received(ask(endpoint, "/large"), selector).partition(b"\r\n\r\n")
     assert body == LARGE.body
 
 
@@ -201,7 +201,7 @@ def test_a_kept_page_is_made_anew_some_seconds_after_it_came(monkeypatch: pytest
         except SettingsError as error:
             return str(error)
 
-    monkeypatch.setattr("redis_consumer.supervisor.pages.time.monotonic", lambda: now)
+    monkeypatch.setattr("redis_consumer.worker.http_endpoint.time.monotonic", lambda: now)
     give = kept(page, 1.5)
     assert [told(), told()] == ["102.0", "102.0"]
     now += 1.5
@@ -209,19 +209,21 @@ def test_a_kept_page_is_made_anew_some_seconds_after_it_came(monkeypatch: pytest
     assert made == [102.0, 105.5]
 
 
-def test_who_takes_a_large_page_slowly_keeps_nobody_waiting(pages: Pages, selector: selectors.BaseSelector) -> None:
-    slow = ask(pages, "/large")
+def test_who_takes_a_large_page_slowly_keeps_nobody_waiting(
+    endpoint: HttpEndpoint, selector: selectors.BaseSelector
+) -> None:
+    slow = ask(endpoint, "/large")
     for _ in range(10):
         turn(selector)
-    assert received(ask(pages, "/small"), selector).startswith(b"HTTP/1.1 503")
+    assert received(ask(endpoint, "/small"), selector).startswith(b"HTTP/1.1 503")
     slow.close()
 
 
 @pytest.mark.parametrize("parts", [["GET /sm", "all HTTP/1.1\r\n", "Host: x\r\n\r\n"], ["GET /small HTTP/1.1\r\n"]])
 def test_who_asks_slowly_is_answered_all_the_same(
-    pages: Pages, selector: selectors.BaseSelector, parts: list[str]
+    endpoint: HttpEndpoint, selector: selectors.BaseSelector, parts: list[str]
 ) -> None:
-    client = socket.create_connection(("127.0.0.1", pages.port))
+    client = socket.create_connection(("127.0.0.1", endpoint.port))
     turn(selector)
     for part in parts:
         client.sendall(part.encode())
@@ -230,33 +232,33 @@ def test_who_asks_slowly_is_answered_all_the_same(
     assert received(client, selector).startswith(b"HTTP/1.1 503")
 
 
-def test_a_request_with_long_headers_is_answered(pages: Pages, selector: selectors.BaseSelector) -> None:
-    client = socket.create_connection(("127.0.0.1", pages.port))
+def test_a_request_with_long_headers_is_answered(endpoint: HttpEndpoint, selector: selectors.BaseSelector) -> None:
+    client = socket.create_connection(("127.0.0.1", endpoint.port))
     client.sendall(b"GET /small HTTP/1.1\r\nCookie: " + 20_000 * b"x" + b"\r\n\r\n")
     assert received(client, selector).startswith(b"HTTP/1.1 503")
 
 
 def test_who_never_takes_it_is_hung_up_on(
-    pages: Pages, selector: selectors.BaseSelector, monkeypatch: pytest.MonkeyPatch
+    endpoint: HttpEndpoint, selector: selectors.BaseSelector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages_module, "REQUEST_S", 0.0)
-    slow = ask(pages, "/large")
+    monkeypatch.setattr(http_endpoint, "REQUEST_S", 0.0)
+    slow = ask(endpoint, "/large")
     for _ in range(5):
         turn(selector)
-    received(ask(pages, "/small"), selector)
+    received(ask(endpoint, "/small"), selector)
     assert len(received(slow, selector)) < len(LARGE.body)
 
 
-def test_who_leaves_in_the_middle_does_no_harm(pages: Pages, selector: selectors.BaseSelector) -> None:
-    ask(pages, "/large").close()
+def test_who_leaves_in_the_middle_does_no_harm(endpoint: HttpEndpoint, selector: selectors.BaseSelector) -> None:
+    ask(endpoint, "/large").close()
     for _ in range(5):
         turn(selector)
-    assert received(ask(pages, "/small"), selector).startswith(b"HTTP/1.1 503")
+    assert received(ask(endpoint, "/small"), selector).startswith(b"HTTP/1.1 503")
 
 
-def test_an_address_that_is_taken(pages: Pages, selector: selectors.BaseSelector) -> None:
+def test_an_address_that_is_taken(endpoint: HttpEndpoint, selector: selectors.BaseSelector) -> None:
     with pytest.raises(SettingsError, match="--listen 127.*can't listen there"):
-        Pages(f"127.0.0.1:{pages.port}", {}, selector, name="--listen ")
+        HttpEndpoint(f"127.0.0.1:{endpoint.port}", {}, selector, name="--listen ")
 
 
 @pytest.mark.parametrize(
@@ -264,4 +266,4 @@ def test_an_address_that_is_taken(pages: Pages, selector: selectors.BaseSelector
 )
 def test_an_address_that_is_none(selector: selectors.BaseSelector, address: str) -> None:
     with pytest.raises(SettingsError, match=f"--listen {address}: can't listen there .no HOST:PORT."):
-        Pages(address, {}, selector, name="--listen ")
+        HttpEndpoint(address, {}, selector, name="--listen ")

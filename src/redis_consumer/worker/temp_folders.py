@@ -23,7 +23,7 @@ TEND_S = 1.0
 YOUNG_S = 60.0
 
 
-class Folders:
+class TempFolders:
     """A folder for each slot, below one for the worker.
 
     The worker's folder is locked for as long as the worker lives. So another worker on the same disk, even one that

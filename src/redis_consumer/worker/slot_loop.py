@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from types import FrameType
-from typing import Protocol
 
 from redis_consumer import machine
 from redis_consumer.consumers.base import Consumer
@@ -19,6 +18,7 @@ from redis_consumer.consumers.reasons import describe
 from redis_consumer.consumers.telemetry import announce
 from redis_consumer.errors import ConsumerError, LeaseLost, RedisUnavailable
 from redis_consumer.job import Job
+from redis_consumer.worker.shared_status import SupervisorPipe
 
 logger = logging.getLogger(__name__)
 
@@ -38,20 +38,7 @@ UNBLOCK_EVERY_S = 0.1
 CLEAN_UP_S = 30.0
 
 
-class Supervised(Protocol):
-    """Who renews the leases of this slot's jobs."""
-
-    def wait_for_start(self, consumer: str) -> None:
-        """Take note of the name of the class that runs the jobs; return as soon as the slot may claim."""
-
-    def report(self, job: Job | None) -> None:
-        """Take note which job runs, None for none; told again with the same one, it made progress."""
-
-    def pause(self, reason: str) -> None:
-        """Take note why no jobs are taken for now; empty once they are taken again."""
-
-
-class Worker:
+class SlotLoop:
     """Runs one consumer until it has to stop. Its caller renews the lease of the job that it reports.
 
     SIGTERM and SIGINT stop the claiming; a running job may finish within the grace period and is given back as the
@@ -59,7 +46,7 @@ class Worker:
 
     Args:
         consumer: whose queue to serve.
-        supervisor: told of each job that starts, makes progress or ends.
+        pipe: to the supervisor, which renews the lease of the job that it shows.
         grace_period_s: seconds for the running job after the first signal.
         is_burst: stop as soon as there is nothing to do for any of `served`.
         served: all queues of the same worker: a job of one may bring work to another. The consumer's by default.
@@ -71,14 +58,14 @@ class Worker:
     def __init__(
         self,
         consumer: Consumer,
-        supervisor: Supervised,
+        pipe: SupervisorPipe,
         *,
         grace_period_s: float = 25.0,
         is_burst: bool = False,
         served: Sequence[str] = (),
     ) -> None:
         self.consumer = consumer
-        self.supervisor = supervisor
+        self.pipe = pipe
         self.grace_period_s = grace_period_s
         self.is_burst = is_burst
         self.served = served or (consumer.job_queue.name,)
@@ -115,12 +102,12 @@ class Worker:
 
     def serve(self) -> None:
         """Claim and run jobs until `stop` is called, or the queue is empty in a burst; handle no signals."""
-        self.consumer.on_update = lambda: self.supervisor.report(self.consumer.job)
+        self.consumer.on_update = lambda: self.pipe.report(self.consumer.job)
         self.consumer.job_queue.is_chained = True
         announce(self.consumer.job_queue.name, type(self.consumer).__name__)
         try:
             self.consumer._warm_up()
-            self.supervisor.wait_for_start(type(self.consumer).__name__)
+            self.pipe.wait_for_start(type(self.consumer).__name__)
             if hasattr(self.consumer.redis, "note_served"):
                 self.consumer.redis.note_served()
             self._loop()
@@ -161,11 +148,11 @@ class Worker:
             except RedisUnavailable as error:
                 # The client has logged it, and pauses before the claim raises again.
                 self._has_outage = True
-                self.supervisor.pause(describe(error))
+                self.pipe.pause(describe(error))
                 continue
             if outcome is Outcome.GIVEN_BACK:
                 pause_s = self._wait_for_dependencies(pause_s)
-                self.supervisor.pause("")
+                self.pipe.pause("")
             elif outcome is not None:
                 pause_s = FIRST_PAUSE_S
 
@@ -192,7 +179,7 @@ class Worker:
         job = queue.claim(BURST_TIMEOUT_S if self.is_burst else timeout_s)
         if self._has_outage:
             self._has_outage = False
-            self.supervisor.pause("")
+            self.pipe.pause("")
         if self._jobs_since_rest >= (REST_EVERY if job is not None else 1):
             self._jobs_since_rest = 0
             self.consumer._rest()
@@ -205,7 +192,7 @@ class Worker:
 
     def _run(self, job: Job) -> Outcome:
         self._jobs_since_rest += 1
-        self.supervisor.report(job)
+        self.pipe.report(job)
         try:
             return self.consumer.run(job)
         except (Interrupted, RedisUnavailable):
@@ -216,11 +203,11 @@ class Worker:
                 self.consumer.job_queue.give_back(job, is_crash=True, error=describe(error))
             raise
         finally:
-            self.supervisor.report(None)
+            self.pipe.report(None)
 
     def _wait_for_dependencies(self, pause_s: float) -> float:
         """Claim nothing until what failed answers again; return the pause for the next time."""
-        self.supervisor.pause("a job was given back")
+        self.pipe.pause("a job was given back")
         self._pause(pause_s)
         while not self._stopping.is_set():
             try:
@@ -228,7 +215,7 @@ class Worker:
                 self.consumer._check_dependencies()
             except ConsumerError as error:
                 logger.warning("Claiming nothing: %s", error)
-                self.supervisor.pause(describe(error))
+                self.pipe.pause(describe(error))
             else:
                 self.consumer.job_queue.note_recovery()
                 break

@@ -20,16 +20,12 @@ from typing import Any
 from redis_consumer import machine, metrics
 from redis_consumer.errors import SettingsError
 from redis_consumer.queue import JobQueue
-from redis_consumer.supervisor.board import Board
-from redis_consumer.supervisor.break_off import BreakOff
-from redis_consumer.supervisor.folders import Folders
-from redis_consumer.supervisor.health import announce, health_pages, state_of
-from redis_consumer.supervisor.limits import Limits
-from redis_consumer.supervisor.pages import Pages
-from redis_consumer.supervisor.presence import Presence
-from redis_consumer.supervisor.returns import Return, Returns
-from redis_consumer.supervisor.slot import (
-    Link,
+from redis_consumer.worker.http_endpoint import HttpEndpoint, health_pages
+from redis_consumer.worker.limits import Limits
+from redis_consumer.worker.shared_status import SharedStatus, SupervisorPipe, state_of
+from redis_consumer.worker.slot_pool import (
+    Return,
+    Returns,
     Slot,
     cause_of,
     die_with_parent,
@@ -39,6 +35,8 @@ from redis_consumer.supervisor.slot import (
     send_signal,
     share_pools,
 )
+from redis_consumer.worker.temp_folders import TempFolders
+from redis_consumer.worker.worker_lease import BreakOff, WorkerLease
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ class Supervisor:
     Args:
         queues: those that are served, each by slots of its own, so that none waits for another; with a Redis client
             of the supervisor's own.
-        run_slot: runs in each slot's process with its line to the supervisor; gives the exit code.
+        run_slot: runs in each slot's process with its pipe to the supervisor; returns the exit code.
         slots: how many for each queue.
         threads: of each slot.
         limits: see `Limits`.
@@ -73,7 +71,7 @@ class Supervisor:
     def __init__(
         self,
         queues: Sequence[JobQueue],
-        run_slot: Callable[[Link], int],
+        run_slot: Callable[[SupervisorPipe], int],
         *,
         slots: int = 1,
         threads: int = 1,
@@ -89,9 +87,14 @@ class Supervisor:
         self.is_burst = is_burst
         self.slots: dict[int, Slot] = {}
         self._health_address = health_address
-        self._health: Pages | None = None
-        self._presences = [
-            Presence(queue, renew_s=self.limits.renew_s, sweep_s=self.limits.sweep_s, on_registered=self._on_registered)
+        self._endpoint: HttpEndpoint | None = None
+        self._leases = [
+            WorkerLease(
+                queue,
+                renew_s=self.limits.renew_s,
+                sweep_s=self.limits.sweep_s,
+                on_registered=self._on_registered,
+            )
             for queue in self.queues
         ]
         self._selector = selectors.DefaultSelector()
@@ -111,10 +114,10 @@ class Supervisor:
         Raises:
             SettingsError: the address for probes can't be listened at, or there is no place for temporary files.
         """
-        self._folders = Folders()
+        self._folders = TempFolders()
         self._folders.remove_stale()
         if self._health_address:
-            self._open_pages(self._health_address)
+            self._open_endpoint(self._health_address)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: self._break_off.hurry())
         previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break_off.on_timer)
@@ -137,25 +140,25 @@ class Supervisor:
             self._let_start()
             for descriptor in (wake_read, wake_write, self._life_read, self._life_write, self._start_read):
                 os.close(descriptor)
-            if self._health is not None:
-                self._health.close()
+            if self._endpoint is not None:
+                self._endpoint.close()
                 metrics.stop()
             self._selector.close()
             self._folders.close()
-        for presence in self._presences:
-            presence.end()
+        for lease in self._leases:
+            lease.end()
         logger.info("Stopped")
         return self._exit_code
 
-    def _open_pages(self, address: str) -> None:
+    def _open_endpoint(self, address: str) -> None:
         pages = health_pages(self._state, self._folders.counts)
         try:
-            self._health = Pages(address, pages, self._selector, name="HEALTH_ADDRESS=")
+            self._endpoint = HttpEndpoint(address, pages, self._selector, name="HEALTH_ADDRESS=")
         except SettingsError:
             self._folders.close()
             raise
         metrics.start(self._folders.counts, "supervisor")
-        announce(self.queues)
+        _announce(self.queues)
 
     def _loop(self) -> None:
         while True:
@@ -164,14 +167,14 @@ class Supervisor:
                 self._forward_signals()
             self._reap()
             self._look_at_machine()
-            while (service := self._lacking()) is not None:
-                self._start_slot(service)
+            while (queue_index := self._lacking()) is not None:
+                self._start_slot(queue_index)
             if not self.slots and (self._is_stopping or self._exit_code or self.is_burst):
                 return
             self._check_limits()
             next_looks = []
-            for service in range(len(self.queues)):
-                next_looks.append(self._tend(service))
+            for queue_index in range(len(self.queues)):
+                next_looks.append(self._tend(queue_index))
                 # Each may wait for a Redis that doesn't answer; those who probe the worker needn't.
                 self._listen(0.0)
             self._listen(0.0 if self._is_woken else min(*next_looks, self._returns.again()))
@@ -182,31 +185,31 @@ class Supervisor:
         if self._is_stopping or (not self._folders.fault and any(not slot.killed_for for slot in self.slots.values())):
             self._alive_at = time.monotonic()
         if metrics.mend():
-            announce(self.queues)
+            _announce(self.queues)
 
-    def _tend(self, service: int) -> float:
+    def _tend(self, queue_index: int) -> float:
         """Do what is due for a queue; return the moment of the next look."""
         # One that is killed may hang in the system for long; its jobs needn't.
-        slots = [slot for slot in self.slots.values() if slot.service == service and not slot.killed_for]
-        jobs = [run.job for slot in slots for run in slot.board.runs().values()]
+        slots = [slot for slot in self.slots.values() if slot.queue_index == queue_index and not slot.killed_for]
+        jobs = [run.job for slot in slots for run in slot.status.runs().values()]
         with self._break_off.allowed(by=self._start_at):
-            return self._presences[service].tend(jobs, is_stopping=self._is_stopping)
+            return self._leases[queue_index].tend(jobs, is_stopping=self._is_stopping)
         return 0.0  # it was broken off
 
     def _lacking(self) -> int | None:
         """Number of a queue for which a slot is to be started now, None for none."""
         if self._is_stopping or self._folders.fault or time.monotonic() < self._start_at:
             return None
-        running = [slot.service for slot in self.slots.values()]
+        running = [slot.queue_index for slot in self.slots.values()]
         return next((each for each, wanted in enumerate(self.wanted) if running.count(each) < wanted), None)
 
     @property
     def _is_heard(self) -> bool:
-        return all(presence.is_heard for presence in self._presences)
+        return all(lease.is_heard for lease in self._leases)
 
     def _state(self) -> dict[str, Any]:
         """Give the state that probes read."""
-        shown = state_of([slot.board for slot in self.slots.values()], self._folders.fault)
+        shown = state_of([slot.status for slot in self.slots.values()], self._folders.fault)
         return {
             "live": time.monotonic() - self._alive_at < DEAD_AFTER_S,
             "ready": self._is_heard and shown["slots"] > 0 and not self._folders.fault and not self._is_stopping,
@@ -218,7 +221,7 @@ class Supervisor:
         }
 
     def _on_registered(self) -> None:
-        if all(presence.is_registered for presence in self._presences):
+        if all(lease.is_registered for lease in self._leases):
             self._let_start()
 
     def _let_start(self) -> None:
@@ -229,14 +232,14 @@ class Supervisor:
 
     # Slots.
 
-    def _start_slot(self, service: int) -> None:
+    def _start_slot(self, queue_index: int) -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         # A signal that reaches the slot while our handlers still are its own would be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         folder = None
         try:
-            folder, board = self._folders.make(), Board(self.threads)
+            folder, status = self._folders.make(), SharedStatus(self.threads)
             number = self._free_number()
             pid = os.fork()
         except OSError as error:
@@ -249,10 +252,10 @@ class Supervisor:
         else:
             if pid == 0:
                 machine.use(folder)
-                os._exit(self._be_slot(board, service, number))
+                os._exit(self._be_slot(status, queue_index, number))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-        self.slots[pid] = Slot(pid, board, folder, time.monotonic(), service, number)
+        self.slots[pid] = Slot(pid, status, folder, time.monotonic(), queue_index, number)
 
     def _pause(self) -> None:
         """Start no slot for some time, for longer each time."""
@@ -264,7 +267,7 @@ class Supervisor:
         taken = {slot.number for slot in self.slots.values()}
         return next(number for number in range(len(taken) + 1) if number not in taken)
 
-    def _be_slot(self, board: Board, service: int, number: int) -> int:
+    def _be_slot(self, status: SharedStatus, queue_index: int, number: int) -> int:
         """What the forked process does; it must never return into the supervisor's loop."""
         try:
             signal.set_wakeup_fd(-1)
@@ -274,13 +277,13 @@ class Supervisor:
             # Ctrl-C at a terminal reaches the supervisor alone, which passes it on once.
             os.setpgid(0, 0)
             os.close(self._life_write)
-            if self._health is not None:
-                self._health.leave()
+            if self._endpoint is not None:
+                self._endpoint.leave()
                 metrics.start(self._folders.counts, f"slot-{number}")
             self._let_start()
             die_with_parent(self._life_read)
             share_pools()
-            return self.run_slot(Link(board, self._start_read, self._folders.shared, service))
+            return self.run_slot(SupervisorPipe(status, self._start_read, self._folders.shared, queue_index))
         except BaseException:
             logger.exception("A slot ends by an error")
             return 1
@@ -306,20 +309,20 @@ class Supervisor:
         kill_group(slot.pid)
         if code or slot.killed_for:
             metrics.SLOT_DEATHS.add(slot.cause or ("signal" if code < 0 else "exit"))
-        for thread, run in slot.board.runs().items():
+        for thread, run in slot.status.runs().items():
             # One that we end ourselves, since we stop or for another job's sake, is no attempt of the job's.
             is_crash = slot.guilty in (None, thread) and not self._is_stopping
-            cause, consumer = cause_of(code, slot.killed_for), slot.board.consumer or None
+            cause, consumer = cause_of(code, slot.killed_for), slot.status.consumer or None
             is_late = is_crash and bool(slot.cause)
-            self._returns.give(Return(self.queues[slot.service], run.job, cause, consumer, is_crash, is_late))
-        has_run = slot.board.has_run()
-        any_has_run = has_run or any(other.board.has_run() for other in self.slots.values())
-        slot.board.close()
+            self._returns.give(Return(self.queues[slot.queue_index], run.job, cause, consumer, is_crash, is_late))
+        has_run = slot.status.has_run()
+        any_has_run = has_run or any(other.status.has_run() for other in self.slots.values())
+        slot.status.close()
         self._folders.remove(slot.folder)
         if code == 0 or self._is_stopping:
             self._pause_s = 0.0
             if self.is_burst and not slot.is_leaving:
-                self.wanted[slot.service] -= 1
+                self.wanted[slot.queue_index] -= 1
             return
         if code == EXIT_SETTINGS and not any_has_run:
             self._exit_code = code
@@ -341,10 +344,10 @@ class Supervisor:
         for slot in self.slots.values():
             if slot.killed_for:
                 continue
-            if not slot.board.is_ready and (late := self.limits.late_start(slot.started, now)):
+            if not slot.status.is_ready and (late := self.limits.late_start(slot.started, now)):
                 self._kill(slot, *late)
                 continue
-            for thread, run in slot.board.runs().items():
+            for thread, run in slot.status.runs().items():
                 if overrun := self.limits.overrun(run, now):
                     self._kill(slot, *overrun)
                     slot.guilty = thread
@@ -356,7 +359,7 @@ class Supervisor:
     def _check_memory(self, slot: Slot) -> None:
         """Let a slot that has grown too large claim no more and end, so that a fresh one follows."""
         # One that hasn't run a job yet can't become smaller: it would be replaced without end.
-        if not self.limits.max_rss_mb or slot.is_leaving or not slot.board.has_run():
+        if not self.limits.max_rss_mb or slot.is_leaving or not slot.status.has_run():
             return
         if rss_mb(slot.pid) > self.limits.max_rss_mb:
             logger.info("Slot %d takes more than MAX_RSS_MB=%d; replacing it", slot.pid, self.limits.max_rss_mb)
@@ -391,3 +394,11 @@ class Supervisor:
             # Another one, since a second of the same kind may be lost while the first one is pending.
             send_signal(slot.pid, signal.SIGALRM if is_again else signal.SIGTERM)
         self._let_start()  # a slot that waits still sees its signal then
+
+
+def _announce(queues: Sequence[JobQueue]) -> None:
+    """Set the supervisor's counters to 0, so that they exist before they grow."""
+    for queue in queues:
+        metrics.SWEPT.add(queue.name, amount=0)
+    for cause in metrics.DEATH_CAUSES:
+        metrics.SLOT_DEATHS.add(cause, amount=0)

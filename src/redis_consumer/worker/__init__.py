@@ -1,0 +1,1 @@
+"""Runs a worker: a supervisor process, and slot processes that run the jobs."""
