@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
+
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job
 from redis_consumer.options import QueueOptions
@@ -17,6 +19,7 @@ from redis_consumer.queue.scripts import Call
 from redis_consumer.redis import RedisClient
 from redis_consumer.worker.limits import Limits
 from redis_consumer.worker.shared_status import SupervisorPipe
+from redis_consumer.worker.slot_pool import Slot
 from redis_consumer.worker.supervisor import Supervisor
 from support.queues import claimed, submit
 from support.redis_server import RedisServer
@@ -77,19 +80,7 @@ class Silent(JobQueue):
         raise AssertionError("the worker was never registered")
 
 
-class Watching(Supervisor):
-    """Ends after the death of its second slot."""
-
-    deaths = 0
-
-    def _bury(self, slot: Any, code: int) -> None:
-        super()._bury(slot, code)
-        self.deaths += 1
-        if self.deaths == 2:
-            self._is_stopping = True
-
-
-def test_a_slot_that_dies_while_redis_does_not_answer_is_noticed() -> None:
+def test_a_slot_that_dies_while_redis_does_not_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes connections and commands, and never replies."""
 
     def run_slot(_: SupervisorPipe) -> int:
@@ -99,5 +90,14 @@ def test_a_slot_that_dies_while_redis_does_not_answer_is_noticed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         queue = Silent(RedisClient("127.0.0.1", server.getsockname()[1], 0.05, deadline_s=LONG_S), "predict", "pod-1")
         queue.ended = []
-        assert Watching([queue], run_slot).run() == 0
+        supervisor = Supervisor([queue], run_slot)
+        remove, codes = supervisor.pool._remove, []
+
+        def note(slot: Slot, code: int) -> None:
+            remove(slot, code)
+            codes.append(code)
+            supervisor.pool.is_stopping = len(codes) >= 2
+
+        monkeypatch.setattr(supervisor.pool, "_remove", note)
+        assert supervisor.run() == 0
     assert queue.ended == []

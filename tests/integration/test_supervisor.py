@@ -97,7 +97,7 @@ def test_a_slot_whose_interpreter_is_held_ends_with_its_supervisor(
 def test_a_slot_ends_with_its_supervisor_where_the_system_has_no_signal_for_that() -> None:
     code = """
 import os, sys, threading
-from redis_consumer.worker.slot_pool import die_with_parent
+from redis_consumer.worker.slot_process import die_with_parent
 sys.platform = "darwin"
 read, write = os.pipe()
 die_with_parent(read)

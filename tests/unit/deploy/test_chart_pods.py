@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import redis_consumer
-from redis_consumer.worker.supervisor import KILL_AFTER_S
+from redis_consumer.worker.slot_pool import KILL_AFTER_S
 from support.charts import Chart, Refused
 
 ALL: dict[str, Any] = {"exporter": {"enabled": True}}

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from redis_consumer.worker.slot_pool import cause_of
+from redis_consumer.worker.slot_process import cause_of
 
 
 @pytest.mark.parametrize(
