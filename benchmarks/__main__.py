@@ -12,8 +12,6 @@ import typer
 
 from benchmarks import (
     big,
-    chaos,
-    chaos_archives,
     codec,
     job,
     memory,
@@ -25,6 +23,8 @@ from benchmarks import (
     tracking,
 )
 from benchmarks import zip as archives
+from chaos import archives as chaos_archives
+from chaos import jobs as chaos_jobs
 from redis_consumer.errors import SettingsError
 
 #: Each gives one dictionary of figures; the unit is the end of a name.
@@ -81,7 +81,7 @@ def main(
     if name == CHAOS and archive:
         figures = {CHAOS: chaos_archives.measure(jobs=jobs, seed=seed, seconds=seconds)}
     elif name == CHAOS:
-        figures = {CHAOS: chaos.measure(jobs=jobs, seed=seed, seconds=seconds, is_sentinel=sentinel)}
+        figures = {CHAOS: chaos_jobs.measure(jobs=jobs, seed=seed, seconds=seconds, is_sentinel=sentinel)}
     else:
         runs = BENCHMARKS | {
             "scaling": partial(

@@ -17,12 +17,10 @@ import sys
 import threading
 import time
 from concurrent import futures
-from pathlib import Path
 from typing import Any
 
 import grpc
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.tf_protos import official_class
 
 TILE_PX = 512

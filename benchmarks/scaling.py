@@ -11,15 +11,15 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from simulation.advice import advise, limits
+from simulation.arrivals import burst, daily, steady
+from simulation.costs import Costs
+from simulation.fleet import simulate
+from simulation.parts import Autoscaler, Fleet
 
 from benchmarks.image_jobs import Plane, photograph
 from benchmarks.model_server import run_model_server
-from benchmarks.scaling_advice import advise, limits
-from benchmarks.scaling_arrivals import burst, daily, steady
 from benchmarks.scaling_check import compare, learned, run_real
-from benchmarks.scaling_costs import Costs
-from benchmarks.scaling_fleet import simulate
-from benchmarks.scaling_parts import Autoscaler, Fleet
 from benchmarks.scaling_probe import redis_work_s
 
 IMAGES = 1_000_000
@@ -66,7 +66,7 @@ def measure(
     Real workers and their servers have two cores, where the system can do that, so that a few workers make them short.
 
     Real: workers, Redis, bucket on disk, and a gRPC server that sleeps as long as a model takes. Assumed, see
-    `benchmarks.scaling_parts`: the GPU's times, the bucket's limits, ways through the network.
+    `simulation.parts`: the GPU's times, the bucket's limits, ways through the network.
 
     Args:
         images: that go through the fleet of each pattern of arrivals; a twentieth through each fleet of the table.

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean, harmonic_mean
 from typing import Any
 
+from simulation.arrivals import burst
+from simulation.costs import Costs
+from simulation.fleet import simulate
+from simulation.parts import Fleet
+
 from benchmarks.image_jobs import ImageWorker, Plane, image_worker
 from benchmarks.model_server import ModelServer, run_model_server
-from benchmarks.scaling_arrivals import burst
-from benchmarks.scaling_costs import Costs
-from benchmarks.scaling_fleet import simulate
-from benchmarks.scaling_parts import Fleet
 from benchmarks.scaling_probe import POLL_S, Seen, costs_of, few_cores, sharing_of, watch
 
 ROUNDS, LEAST_ROUNDS = 9, 3

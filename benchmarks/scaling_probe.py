@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import fmean
 
 import psutil
+from simulation.costs import Costs, Sample
+from simulation.engine import Sharing
 
 from benchmarks.image_jobs import ImageWorker, Plane, Run, Work, image_worker
 from benchmarks.model_server import Activity, ModelServer
-from benchmarks.scaling_costs import Costs, Sample
-from benchmarks.scaling_engine import Sharing
 
 BEFORE, AFTER = ("download", "preprocess"), ("postprocess", "upload")
 #: Rarely, so that these requests to Redis don't change the figures.

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.movies import Movie, Scene, shuffled, simulate
-from benchmarks.track_scores import Scores, score
 from benchmarks.track_segment import segment
 from redis_consumer.tracking import Linker, Track, Tracking, write_challenge
+from support.movies import Movie, Scene, shuffled, simulate
+from support.track_scores import Scores, score
 
 Labels = npt.NDArray[Any]
 

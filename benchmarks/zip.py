@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from benchmarks.queue_trips import Counter, counted
-from benchmarks.worker import ROOT, connect, environment
+from benchmarks.worker import connect, environment
 from redis_consumer.cli import embedded
 from redis_consumer.queue.scripts import script_call
 from redis_consumer.redis import RedisClient
@@ -139,8 +139,7 @@ def _write_archive(path: Path, images: int) -> None:
 @contextmanager
 def _worker(server: embedded.RedisServer, counter: Counter, folder: Path) -> Iterator[psutil.Process]:
     """Run a worker of both queues until the block ends; it reaches Redis by the counter."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from support import onnx_models
+    from support import onnx_models  # loads onnx, whose size would count in other benchmarks
 
     onnx_models.save(folder / "bucket/models", "Scaling", 1, onnx_models.scaling(2.0))
     variables = environment(server, folder, REDIS_PORT=str(counter.port), LOG_LEVEL="WARNING", TMPDIR=str(folder))

@@ -19,7 +19,7 @@ from support.cli import end_started
 from support.redis_server import RedisServer
 
 # They hold no tests, and some need what only another environment has.
-collect_ignore_glob = ["support/*"]
+collect_ignore_glob = ["support/*", "chaos/[!t]*"]
 
 pytest_plugins = ["fixtures_charts", "fixtures_serving", "fixtures_storage", "redis_consumer.testing.fixtures"]
 

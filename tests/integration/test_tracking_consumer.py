@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from benchmarks.movies import shuffled
 
 from redis_consumer import settings
 from redis_consumer.consumers import ImageFileConsumer, TrackingConsumer, claimed_job
@@ -25,6 +24,7 @@ from redis_consumer.serving import open_model_server
 from redis_consumer.storage import Storage
 from redis_consumer.tracking import Linker, linking, write_track_file
 from support import movies
+from support.movies import shuffled
 
 JOB = "track:cells.tif:1"
 MOVIE = movies.small_movie()

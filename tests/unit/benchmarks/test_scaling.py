@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from benchmarks.scaling import GPUS, WORKERS, show, simulate_fleets
-from benchmarks.scaling_costs import Costs, Sample
-from benchmarks.scaling_parts import Fleet
+from simulation.costs import Costs, Sample
+from simulation.parts import Fleet
 
 COSTS = Costs([Sample(0.003, 0.001, 0.003, 0.001, 0.005, 0.002)], 0.0003, 7, 1, 1, 0.003, 1e6, 1e6, slot_bytes=10**8)
 

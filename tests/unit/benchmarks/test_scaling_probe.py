@@ -9,8 +9,8 @@ import pytest
 from benchmarks.image_jobs import STAGES, Run, Work
 from benchmarks.model_server import Activity
 from benchmarks.scaling_check import COMPARED, CROWDED, FILLED, SLOW_MS, Runs, Setup, compare, learned
-from benchmarks.scaling_costs import Sample
 from benchmarks.scaling_probe import Seen, costs_of, few_cores, sharing_of
+from simulation.costs import Sample
 
 JOB_COUNT = 20
 CORES = 2

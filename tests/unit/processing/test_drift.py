@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.movies import Scene, simulate
 from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_consumer.processing.drift import correct_drift, measure_shift
+from support.movies import Scene, simulate
 
 SCENE = np.random.default_rng(3).random((180, 180))
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.movies import Movie, Scene, shuffled, simulate
-from benchmarks.track_scores import Scores, score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -17,7 +15,8 @@ from redis_consumer.errors import InvalidImage
 from redis_consumer.options import LinkOptions
 from redis_consumer.tracking.linking import Linker, link_movie
 from redis_consumer.tracking.tracks import Tracking, check
-from support.movies import true_labels
+from support.movies import Movie, Scene, shuffled, simulate, true_labels
+from support.track_scores import Scores, score
 
 Disc = tuple[float, float, float]
 SIDE = 96

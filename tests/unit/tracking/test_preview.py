@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.movies import Scene, simulate
 from PIL import Image
 
 from redis_consumer.tracking.linking import link_movie
 from redis_consumer.tracking.preview import MOST_FRAMES, SIDE_PX, write_preview
-from support.movies import true_labels
+from support.movies import Scene, simulate, true_labels
 
 
 def test_trails_are_drawn_over_the_movie(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from support.documents import ROOT
 MODEL = ModelId("Nuclei", 3)
 OWNER = ROOT / "src" / "redis_consumer" / "serving" / "onnx" / "session.py"
 SWITCH = 'os.environ["ORT_DISABLE_TELEMETRY"] = "1"'
-FOLDERS = ("src", "tests", "benchmarks", "tools", "training", "examples", "docs")
+FOLDERS = ("src", "tests", "benchmarks", "simulation", "tools", "training", "examples", "docs")
 IMPORT = re.compile(
     r"^\s*(?:import|from)\s+onnxruntime\b|import_module\(.onnxruntime|__import__\(.onnxruntime", re.MULTILINE
 )

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import redis
 
-from benchmarks.chaos_ledger import Ledger, Reader
-from benchmarks.chaos_plan import WORKERS
-from benchmarks.chaos_servers import Bucket, Model, Process, Proxy, Redis, Worker, worker_settings
-from benchmarks.chaos_watch import Watcher
+from chaos.ledger import Ledger, Reader
+from chaos.plan import WORKERS
+from chaos.servers import Bucket, Model, Process, Proxy, Redis, Worker, worker_settings
+from chaos.watch import Watcher
 
 QUEUE = "chaos"
 INPUT = "uploads/cells.npy"

@@ -19,11 +19,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from benchmarks.chaos_consumer import LEDGER_VARIABLE
+from chaos.consumer import LEDGER_VARIABLE
 from redis_consumer import models
 from redis_consumer.cli import embedded
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODELS = Path(models.__file__).parent
 START_S, STOP_S = 20.0, 40.0
 SLOTS = 2
@@ -171,9 +171,7 @@ class Proxy(Process):
 
     def start(self, target: int) -> int:
         """Start it and give its port."""
-        self.launch(
-            [sys.executable, "-m", "benchmarks.chaos_proxy", str(target)], variables=python_variables(), reads=True
-        )
+        self.launch([sys.executable, "-m", "chaos.proxy", str(target)], variables=python_variables(), reads=True)
         return self.read_port()
 
 
@@ -261,7 +259,7 @@ def worker_settings(folder: Path, *, redis_port: int, model_port: int, queue: st
     temporary.mkdir()
     return {
         "TMPDIR": str(temporary),
-        "CONSUMER_TYPE": "benchmarks.chaos_consumer:Chaos",
+        "CONSUMER_TYPE": "chaos.consumer:Chaos",
         "QUEUE": queue,
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(redis_port),

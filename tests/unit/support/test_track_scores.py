@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.track_scores import score
 
 from redis_consumer.tracking.tracks import Track
+from support.track_scores import score
 
 TRUTH = [np.array([[1, 1, 0, 2]]), np.array([[1, 1, 0, 2]]), np.array([[3, 4, 0, 2]])]
 PARENTS = {3: 1, 4: 1}

@@ -15,13 +15,13 @@ from typing import Any
 
 import redis
 
-from benchmarks.chaos_consumer import STAGES
-from benchmarks.chaos_faults import Injector
-from benchmarks.chaos_ledger import Reader, history
-from benchmarks.chaos_metrics import scraped
-from benchmarks.chaos_plan import Fault, plan
-from benchmarks.chaos_scene import INPUT, QUEUE, Scene
-from benchmarks.chaos_servers import SLOTS, clear
+from chaos.consumer import STAGES
+from chaos.faults import Injector
+from chaos.ledger import Reader, history
+from chaos.metrics import scraped
+from chaos.plan import Fault, plan
+from chaos.scene import INPUT, QUEUE, Scene
+from chaos.servers import SLOTS, clear
 from redis_consumer.cli import embedded
 
 #: Seconds for each job by default, and for a whole run at least.

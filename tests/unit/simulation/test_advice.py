@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from benchmarks.scaling_advice import advise, batch_setting, calls_in_flight, limits, slots_per_worker, workers_per_gpu
-from benchmarks.scaling_costs import Costs, Sample
-from benchmarks.scaling_engine import Sharing
-from benchmarks.scaling_parts import Bucket, Fleet
+from simulation.advice import advise, batch_setting, calls_in_flight, limits, slots_per_worker, workers_per_gpu
+from simulation.costs import Costs, Sample
+from simulation.engine import Sharing
+from simulation.parts import Bucket, Fleet
 
 #: A second of a slot, of which a tenth are work, a half is the model's.
 COSTS = Costs([Sample(0.1, 0.4, 0.0, 0.0, 0.0, 0.0)], 0.001, 7, 1, 1, 0.0, 1e6, 1e6, slot_bytes=1 << 28)

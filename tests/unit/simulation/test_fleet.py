@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from benchmarks.scaling_arrivals import burst, steady
-from benchmarks.scaling_costs import Costs, Sample
-from benchmarks.scaling_engine import Sharing
-from benchmarks.scaling_fleet import simulate
-from benchmarks.scaling_parts import Autoscaler, Bucket, Fleet
+from simulation.arrivals import burst, steady
+from simulation.costs import Costs, Sample
+from simulation.engine import Sharing
+from simulation.fleet import simulate
+from simulation.parts import Autoscaler, Bucket, Fleet
 
 #: 1 s of work before the call, 1 s in it, 1 s after it.
 COSTS = Costs([Sample(1.0, 0.0, 1.0, 0.0, 1.0, 0.0)], 0.0, 0, 1, 1, 0.0, 0.0, 0.0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.chaos_ledger import Ledger
+from chaos.ledger import Ledger
 from redis_consumer.consumers import TensorFlowServingConsumer
 from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.errors import InvalidJob

@@ -17,10 +17,10 @@ from typing import Any
 
 import redis
 
-from benchmarks.chaos_consumer import LEDGER_VARIABLE
-from benchmarks.chaos_kinds import FACTOR, IMAGES, MODEL, Archives, Kind, Movies
-from benchmarks.chaos_ledger import Ledger, Reader
-from benchmarks.chaos_servers import Bucket, Redis, Worker, clear
+from chaos.consumer import LEDGER_VARIABLE
+from chaos.kinds import FACTOR, IMAGES, MODEL, Archives, Kind, Movies
+from chaos.ledger import Ledger, Reader
+from chaos.servers import Bucket, Redis, Worker, clear
 from redis_consumer.cli import embedded
 
 KINDS: tuple[Kind, ...] = (Archives(), Movies())
@@ -155,8 +155,7 @@ class ArchiveChaos:
         self.ledger.close()
 
     def _start(self) -> None:
-        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-        from support import onnx_models
+        from support import onnx_models  # loads onnx, whose size would count in benchmarks
 
         onnx_models.save(self.bucket.folder / "models", MODEL[0], int(MODEL[1]), onnx_models.scaling(FACTOR))
         for kind in KINDS:
@@ -319,7 +318,7 @@ class ArchiveChaos:
 
 def _serve() -> list[str]:
     consumers = {IMAGES: "SlowImage", **{kind.queue: kind.consumer for kind in KINDS}}
-    return [text for queue, name in consumers.items() for text in ("--serve", f"benchmarks.chaos_slow:{name}={queue}")]
+    return [text for queue, name in consumers.items() for text in ("--serve", f"chaos.slow_consumers:{name}={queue}")]
 
 
 def measure(*, jobs: int = 20, seed: int | None = None, seconds: float | None = None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.scaling_arrivals import DAY_S, burst, daily, steady
+from simulation.arrivals import DAY_S, burst, daily, steady
 
 IMAGES = 20_000
 

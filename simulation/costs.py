@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchmarks.scaling_engine import EVEN, Sharing
+from simulation.engine import EVEN, Sharing
 
 
 @dataclass(frozen=True)

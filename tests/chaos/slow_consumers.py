@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.chaos_consumer import LEDGER_VARIABLE
-from benchmarks.chaos_ledger import Ledger
+from chaos.consumer import LEDGER_VARIABLE
+from chaos.ledger import Ledger
 from redis_consumer.consumers import Child, Consumer, ImageFileConsumer, TrackingConsumer, ZipFileConsumer
 from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.job import Job

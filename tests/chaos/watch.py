@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.chaos_ledger import Ledger, Note
+from chaos.ledger import Ledger, Note
 
 FINAL = ("done", "failed")
 #: Seconds in which the job of a slot that died is promised to be back.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.scaling_costs import Costs, Sample
-from benchmarks.scaling_engine import Cores, Line, Pause, Process, Servers, Simulation, Station, Together
-from benchmarks.scaling_parts import Autoscaler, Fleet
+from simulation.costs import Costs, Sample
+from simulation.engine import Cores, Line, Pause, Process, Servers, Simulation, Station, Together
+from simulation.parts import Autoscaler, Fleet
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from benchmarks.scaling_arrivals import burst
-from benchmarks.scaling_costs import Costs
-from benchmarks.scaling_fleet import simulate
-from benchmarks.scaling_parts import Bucket, Fleet
 from redis_consumer.serving.batches import batch_size_for
+from simulation.arrivals import burst
+from simulation.costs import Costs
+from simulation.fleet import simulate
+from simulation.parts import Bucket, Fleet
 
 #: Images of a simulation that looks for a number of workers.
 IMAGES = 2_000

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.chaos_consumer import STAGES
+from chaos.consumer import STAGES
 
 WORKERS = 3
 KILL_EVERY_S = 1.4

@@ -10,16 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 
-from benchmarks.chaos_consumer import STAGES
-from benchmarks.chaos_plan import Fault
-from benchmarks.chaos_servers import Redis, Worker, is_gone
-
-if TYPE_CHECKING:
-    from benchmarks.chaos_scene import Scene
+from chaos.consumer import STAGES
+from chaos.plan import Fault
+from chaos.scene import Scene
+from chaos.servers import Redis, Worker, is_gone
 
 #: A kill waits this long for its stage. Then it kills any running job, and then it is given up.
 PATIENCE_S, STOP_PATIENCE_S, GIVE_UP_S = 1.5, 6.0, 8.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.chaos_servers import Process, free_port, python_variables
+from chaos.servers import Process, free_port, python_variables
 
 START_S = 30.0
 ENDED = "redis_consumer_queue_ended_total"

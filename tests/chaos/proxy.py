@@ -1,4 +1,4 @@
-"""Breaks connections between workers and Redis on demand: ``python -m benchmarks.chaos_proxy PORT``.
+"""Breaks connections between workers and Redis on demand: ``python -m chaos.proxy PORT``.
 
 Forwards a port of its own, which it prints, to PORT; loopback only. SIGUSR1 cuts all connections at once; SIGUSR2 cuts
 each at the next reply, which is lost although its command was carried out. Ends with its standard input.

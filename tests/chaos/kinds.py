@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.movies import Scene, shuffled, simulate
 from redis_consumer.tracking import Linker, Tracking
+from support.movies import Scene, shuffled, simulate
 
 #: Queue of the children of all kinds, and their model, which multiplies.
 IMAGES = "images"
@@ -26,7 +26,7 @@ class Kind(Protocol):
     Attributes:
         name: in the figures.
         queue: of the parents.
-        consumer: its class in `benchmarks.chaos_slow`.
+        consumer: its class in `chaos.slow_consumers`.
         input: name of the file.
         children: of each job.
     """
@@ -110,7 +110,7 @@ class Movies:
         """See `Kind`."""
         return "-tracking-frame-" in key
 
-    def is_right(self, archive: zipfile.ZipFile, fields: Mapping[str, str]) -> bool:  # noqa: ARG002 - as for all kinds
+    def is_right(self, archive: zipfile.ZipFile, fields: Mapping[str, str]) -> bool:
         """Whether each pixel has the label of its cell, and the lineage lists all tracks and divisions."""
         from tifffile import imread
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from benchmarks.scaling_engine import Cores, Line, Pause, Process, Servers, Sharing, Simulation, Station, Together
+from simulation.engine import Cores, Line, Pause, Process, Servers, Sharing, Simulation, Station, Together
 
 RATE = 0.7
 CUSTOMERS = 40_000

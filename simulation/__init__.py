@@ -1,0 +1,1 @@
+"""Simulates fleets of workers: stations, costs, arrivals of images, bottlenecks and advice."""
