@@ -1,4 +1,4 @@
-"""Serves a few pages by HTTP from within a loop that has other things to do."""
+"""Serves health probes and metrics by HTTP, from within a loop that also does other work."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from redis_consumer.text import cut
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of a request's head.
+#: Largest head of a request, in bytes.
 REQUEST_BYTES = 1 << 16
-#: Bytes that are read and dropped after the answer, so that it isn't lost: a body, or the rest of a long head.
+#: Bytes of a body, or of a long head, that are read and dropped after the answer. Otherwise the answer could be lost.
 DROPPED_BYTES = 1 << 22
 MAX_CONNECTIONS = 32
-#: Seconds in which a request must come, and its answer be taken.
+#: Seconds in which a request must arrive and its answer must be read.
 REQUEST_S = 5.0
 
 _METHODS = ("GET", "HEAD")
@@ -39,7 +39,7 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered.
+    """An answer.
 
     Attributes:
         body: the content.
@@ -55,7 +55,7 @@ class Reply:
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Reply:
-        """Data as JSON."""
+        """Make an answer of data as JSON."""
         return cls(json.dumps(data).encode() + b"\n", status)
 
     @property
@@ -70,7 +70,7 @@ class Reply:
 
 @dataclass(eq=False)
 class Connection:
-    """Somebody who asks: what has come of the request so far, and what is still to be sent."""
+    """A connection of a client: the part of its request that has arrived, and what is still to be sent."""
 
     socket: socket.socket
     since: float
@@ -80,15 +80,15 @@ class Connection:
 
 
 def fault_of(asked: bytes, *, is_over: bool = False, is_late: bool = False) -> HTTPStatus | None:
-    """Say what is wrong with a request.
+    """Check a request.
 
     Args:
-        asked: what has come of it so far.
-        is_over: whether nothing more comes.
+        asked: the part that has arrived.
+        is_over: whether the client sends no more.
         is_late: whether it took too long.
 
     Returns:
-        ``OK`` for a request that can be answered, None while more of it has to come.
+        ``OK`` for a request that can be answered, the status of its error otherwise; None if more must arrive first.
     """
     line = asked.split(b"\n", 1)[0]
     if _NOT_ASCII.search(line):
@@ -105,7 +105,7 @@ def fault_of(asked: bytes, *, is_over: bool = False, is_late: bool = False) -> H
 
 
 def kept(page: Callable[[], Reply], for_s: float) -> Callable[[], Reply]:
-    """Hand out a page, or the error it ended with, for some seconds after it came: who asks at once waits for one."""
+    """Return a page that keeps its last result, also an error, for some seconds."""
     made: Reply | Exception
     until = float("-inf")
 
@@ -128,19 +128,18 @@ def kept(page: Callable[[], Reply], for_s: float) -> Callable[[], Reply]:
 
 
 class HttpEndpoint:
-    """A small HTTP server within a loop that selects: it answers as long as that loop turns, so it can't lie.
+    """A small HTTP server within a loop that selects. It answers only while that loop runs, as a health probe must.
 
-    Nobody holds the loop up: who asks or takes the answer slowly is served in pieces, and is hung up on after some
-    seconds.
+    No client can delay the loop: slow requests and answers are handled in parts, and closed after some seconds.
 
     Args:
-        address: ``host:port`` to listen at; port 0 for a free one.
-        pages: what answers ``GET`` by path.
-        selector: of the loop; what is registered there has a function to call as its data.
-        name: what comes before the address in messages, such as ``HEALTH_ADDRESS=``.
+        address: ``host:port`` to listen at. Port 0 means a free one.
+        pages: makes the answer to ``GET``, by path.
+        selector: of the loop, which calls the data of each ready entry.
+        name: written before the address in messages, such as ``HEALTH_ADDRESS=``.
 
     Raises:
-        SettingsError: the address can't be listened at.
+        SettingsError: it can't listen at this address.
     """
 
     def __init__(
@@ -167,11 +166,11 @@ class HttpEndpoint:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port at which it listens."""
         return int(self._listener.getsockname()[1])
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close all connections and stop listening."""
         for connection in list(self._connections):
             self._end(connection)
         self._selector.unregister(self._listener)
@@ -179,14 +178,14 @@ class HttpEndpoint:
         self._use_reserve()
 
     def leave(self) -> None:
-        """Close what a forked process has of it."""
+        """Close the copies that a forked process has."""
         for connection in self._connections:
             connection.socket.close()
         self._listener.close()
         self._use_reserve()
 
     def _use_reserve(self) -> None:
-        """Free the file that is held for the moment when no other can be opened."""
+        """Close the file that is kept open for the case that no other can be opened."""
         if self._reserve >= 0:
             os.close(self._reserve)
         self._reserve = -1
@@ -198,7 +197,7 @@ class HttpEndpoint:
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
                     raise
-                # It would be asked again at once, without end. The answer says what is wrong with this machine.
+                # The selector would report it again and again. The answer says what is wrong with this machine.
                 self._use_reserve()
                 for oldest in self._connections[:1]:
                     self._end(oldest)
@@ -210,14 +209,14 @@ class HttpEndpoint:
             self._selector.register(accepted, selectors.EVENT_READ, lambda: self._answer(connection))
 
     def _make_room(self) -> None:
-        """Hang up on those who ask nothing or take nothing, and on the oldest where there are too many."""
+        """Close connections that are too old, and the oldest ones if there are too many."""
         now = time.monotonic()
         for connection in list(self._connections):
             if now - connection.since > REQUEST_S or len(self._connections) >= MAX_CONNECTIONS:
                 self._end(connection)
 
     def _answer(self, connection: Connection) -> None:
-        """Answer as soon as the whole head of the request has come, or it can be none."""
+        """Answer as soon as the whole head of the request has arrived, or it is known to be wrong."""
         part = self._received(connection)
         if part is None:
             return
@@ -238,7 +237,7 @@ class HttpEndpoint:
         self._send(connection)
 
     def _received(self, connection: Connection) -> bytes | None:
-        """Read what has come; empty where the other side sends no more, None where there is nothing to do."""
+        """Read what has arrived; empty if the client sends no more, None if there is nothing to do."""
         if connection not in self._connections:
             return None
         try:
@@ -250,14 +249,14 @@ class HttpEndpoint:
             return None
 
     def _send(self, connection: Connection) -> None:
-        """Send what the other side takes now; what is left, when it takes more."""
+        """Send what the client accepts now, and the rest later."""
         if connection not in self._connections:
             return
         try:
             sent = connection.socket.send(connection.unsent)
             connection.unsent = connection.unsent[sent:]
             if not connection.unsent:
-                # A client that still sends would lose the answer to a reset if the rest were left unread.
+                # If the rest were left unread, a client that still sends would get a reset and lose the answer.
                 connection.socket.shutdown(socket.SHUT_WR)
                 self._selector.modify(connection.socket, selectors.EVENT_READ, lambda: self._drop(connection))
         except BlockingIOError:
@@ -266,7 +265,7 @@ class HttpEndpoint:
             self._end(connection)
 
     def _drop(self, connection: Connection) -> None:
-        """Read what still comes after the answer, until the other side hangs up."""
+        """Read and drop what arrives after the answer, until the client closes the connection."""
         part = self._received(connection)
         if part is None:
             return
@@ -298,11 +297,11 @@ class HttpEndpoint:
 
 
 def health_pages(state: Callable[[], dict[str, Any]], counts: Path) -> Mapping[str, Callable[[], Reply]]:
-    """What is answered: ``/live``, ``/ready`` (both 503 unless it is so) and ``/metrics``.
+    """Return the pages ``/live`` and ``/ready``, which have status 503 if the worker isn't, and ``/metrics``.
 
     Args:
-        state: what is shown by the first two as JSON; its keys ``live`` and ``ready`` decide.
-        counts: the folder in which the worker's processes count.
+        state: returns what the first two show as JSON. Its keys ``live`` and ``ready`` decide on the status.
+        counts: the folder with the counters of the worker's processes.
     """
 
     def answer(key: str) -> Reply:
@@ -317,7 +316,7 @@ def health_pages(state: Callable[[], dict[str, Any]], counts: Path) -> Mapping[s
 
 
 def _reserve() -> int:
-    """Hold a file open; -1 where none can be opened."""
+    """Open a file; return -1 if none can be opened."""
     with contextlib.suppress(OSError):
         return os.open(os.devnull, os.O_RDONLY)
     return -1

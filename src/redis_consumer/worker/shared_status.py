@@ -1,4 +1,4 @@
-"""Shows what a slot does at the moment, in memory that it shares with its supervisor."""
+"""Shows the supervisor what a slot does, in memory that both share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 from redis_consumer.job import Job
 
-#: Bytes of a job's key that are shown; memory pages that are never written cost nothing.
+#: Bytes of a job's key that are shown. Memory pages that are never written take no memory.
 MAX_KEY_BYTES = 60_000
-#: Whether the slot takes jobs, and the name of the class that runs them.
+#: Whether the slot can claim jobs, and the name of the class that runs them.
 _READY = struct.Struct("<Q256p")
 _SEQUENCE = struct.Struct("<Q")
-#: Why a thread takes no jobs for now.
+#: Why a thread claims no jobs at the moment.
 _PAUSE = struct.Struct("<256p")
 #: Start and last progress by the monotonic clock, attempt, bytes of the key.
 _RECORD = struct.Struct("<ddQQ")
@@ -28,7 +28,7 @@ _CELL_BYTES = _SEQUENCE.size + 2 * _HALF_BYTES + _PAUSE.size
 
 @dataclass(frozen=True)
 class Run:
-    """A job that runs in a thread of a slot, since when, and when it last made progress; by the monotonic clock."""
+    """A job that runs in a thread of a slot, its start and its last progress, by the monotonic clock."""
 
     job: Job
     started: float
@@ -36,10 +36,10 @@ class Run:
 
 
 class SharedStatus:
-    """The running job of each thread of a slot, written there and read by the supervisor, also after a crash.
+    """The running job of each thread of a slot. The slot writes it; the supervisor reads it, also after a crash.
 
-    Each thread has a cell with two records. It writes the one that isn't valid, then makes it valid by one write of
-    the number of records so far: whenever it dies, the other one can still be read.
+    Each thread has a cell with two records. It writes the one that isn't valid, and then makes it valid by one write
+    of the number of records so far. If the process dies in between, the other record can still be read.
 
     Args:
         threads: of the slot.
@@ -53,26 +53,26 @@ class SharedStatus:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the slot is made, and so takes jobs unless all of its threads pause."""
+        """Whether the slot has started, so that it claims jobs unless all of its threads pause."""
         return bool(_READY.unpack_from(self._memory)[0])
 
     @property
     def pause(self) -> str:
-        """Why the slot takes no jobs for now, empty where at least one of its threads takes some."""
+        """Why the slot claims no jobs at the moment; empty if at least one of its threads does."""
         reasons = [self._reason(thread) for thread in range(self._threads)]
         return reasons[0] if all(reasons) else ""
 
     @property
     def consumer(self) -> str:
-        """Name of the class that runs the slot's jobs, empty as long as it takes none."""
+        """Name of the class that runs the slot's jobs; empty before the slot has started."""
         return str(_READY.unpack_from(self._memory)[1].decode("utf-8", "ignore"))
 
     def set_ready(self, consumer: str) -> None:
-        """Say that the slot is made, and by which class it runs jobs."""
+        """Note that the slot has started, and the name of the class that runs its jobs."""
         _READY.pack_into(self._memory, 0, 1, consumer.encode())
 
     def note(self, thread: int, job: Job | None) -> None:
-        """Note which job a thread runs, None for none; noted again with the same one, it made progress."""
+        """Note which job a thread runs, None for none. The same job again means that it made progress."""
         cell = self._cell(thread)
         (number,) = _SEQUENCE.unpack_from(self._memory, cell)
         at = self._half(cell, number + 1)
@@ -92,7 +92,7 @@ class SharedStatus:
         self._memory[cell : cell + _SEQUENCE.size] = _SEQUENCE.pack(number + 1)
 
     def set_pause(self, thread: int, reason: str) -> None:
-        """Say why a thread takes no jobs for now; empty once it takes them again."""
+        """Note why a thread claims no jobs at the moment; empty if it claims jobs again."""
         _PAUSE.pack_into(
             self._memory, self._cell(thread) + _CELL_BYTES - _PAUSE.size, reason.encode("utf-8", "replace")
         )
@@ -102,16 +102,16 @@ class SharedStatus:
         return str(text.decode("utf-8", "ignore"))
 
     def runs(self) -> dict[int, Run]:
-        """Give the running jobs by the number of their thread."""
+        """Return the running jobs by the number of their thread."""
         found = {thread: self._run(thread) for thread in range(self._threads)}
         return {thread: run for thread, run in found.items() if run is not None}
 
     def has_run(self) -> bool:
-        """Whether the slot ever ran a job."""
+        """Return whether the slot ever ran a job."""
         return any(_SEQUENCE.unpack_from(self._memory, self._cell(thread))[0] for thread in range(self._threads))
 
     def close(self) -> None:
-        """Give back the memory."""
+        """Release the memory."""
         self._memory.close()
 
     def _run(self, thread: int) -> Run | None:
@@ -119,7 +119,7 @@ class SharedStatus:
         while True:
             (number,) = _SEQUENCE.unpack_from(self._memory, cell)
             run = self._record(cell, number)
-            # Unchanged, nobody has written to the record meanwhile.
+            # If the number hasn't changed, the record wasn't written meanwhile.
             if _SEQUENCE.unpack_from(self._memory, cell)[0] == number:
                 return run
 
@@ -141,13 +141,13 @@ class SharedStatus:
 
 
 class SupervisorPipe:
-    """A thread's side of the line to its supervisor.
+    """What a thread of a slot uses to report to the supervisor, and to wait for its start.
 
     Args:
         status: where to report what the thread does.
-        start: ends when the slot may claim.
-        folder: that all slots of the worker share, for what each would else make for itself.
-        queue_index: number of the queue that the slot serves, among those of the worker.
+        start: a pipe whose other end is closed when the slot may claim.
+        folder: shared by all slots of the worker, for files that each would otherwise make for itself.
+        queue_index: index of the slot's queue among the queues of the worker.
         thread: number of the thread within the slot.
     """
 
@@ -159,7 +159,7 @@ class SupervisorPipe:
         self._thread = thread
 
     def of_thread(self, thread: int) -> SupervisorPipe:
-        """The same line for another thread."""
+        """Return a pipe for another thread of the same slot."""
         return SupervisorPipe(self._board, self._start, self.folder, self.queue_index, thread)
 
     def wait_for_start(self, consumer: str) -> None:
@@ -168,23 +168,23 @@ class SupervisorPipe:
         os.read(self._start, 1)
 
     def report(self, job: Job | None) -> None:
-        """Report which job runs, None for none; the same one again means that it made progress."""
+        """Report which job runs, None for none. The same job again means that it made progress."""
         self._board.note(self._thread, job)
 
     def pause(self, reason: str) -> None:
-        """Report why the thread takes no jobs for now, empty once it takes them again."""
+        """Report why the thread claims no jobs at the moment; empty if it claims jobs again."""
         self._board.set_pause(self._thread, reason)
 
 
 def state_of(statuses: Sequence[SharedStatus], fault: str) -> dict[str, Any]:
-    """Describe the slots for probes.
+    """Describe the slots for health probes.
 
     Args:
         statuses: one for each slot.
-        fault: why the machine lets nobody work, empty where it does.
+        fault: why no slot can work on this machine, empty if they can.
 
     Returns:
-        ``slots`` that take jobs, jobs that are ``running``, and what the others, or all of them, are ``waiting`` for.
+        ``slots`` that claim jobs, jobs that are ``running``, and the reason for which the other slots are ``waiting``.
     """
     pauses = [status.pause for status in statuses if status.is_ready]
     return {

@@ -24,35 +24,35 @@ logger = logging.getLogger(__name__)
 
 #: Seconds of one blocking claim; a signal ends it at once.
 CLAIM_TIMEOUT_S = 5.0
-#: The same for the first claim after a job: a slot without work for so long gives memory back.
+#: The same for the first claim after a job. A slot that is idle for this long returns memory.
 REST_AFTER_S = 1.0
-#: Jobs after which a busy slot gives memory back, too: what returning it costs is shared by so many.
+#: Jobs after which a busy slot also returns memory. This divides the cost among them.
 REST_EVERY = 20
-#: Seconds of a claim in a burst, which ends when all queues are empty.
+#: Seconds of a claim in a burst. A burst ends when all queues are empty.
 BURST_TIMEOUT_S = 0.1
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
-#: Seconds between two tries to end a blocking claim at a signal.
+#: Seconds between two attempts to end a blocking claim at a signal.
 UNBLOCK_EVERY_S = 0.1
-#: Seconds between two looks for objects that late runs left in the bucket.
+#: Seconds between two clean-ups of objects that late runs left in the bucket.
 CLEAN_UP_S = 30.0
 
 
 class SlotLoop:
-    """Runs one consumer until it has to stop. Its caller renews the lease of the job that it reports.
+    """Claims jobs, lets a consumer run them and settles them, until it has to stop.
 
-    SIGTERM and SIGINT stop the claiming; a running job may finish within the grace period and is given back as the
-    next in line otherwise. A second signal gives it back at once.
+    SIGTERM and SIGINT stop the claiming. A running job can finish within the grace period; otherwise it goes back to
+    the front of its queue. A second signal gives it back at once.
 
     Args:
-        consumer: whose queue to serve.
-        pipe: to the supervisor, which renews the lease of the job that it shows.
+        consumer: runs the jobs of its queue.
+        pipe: to the supervisor, which renews the lease of the reported job.
         grace_period_s: seconds for the running job after the first signal.
-        is_burst: stop as soon as there is nothing to do for any of `served`.
-        served: all queues of the same worker: a job of one may bring work to another. The consumer's by default.
+        is_burst: stop as soon as all queues of `served` are empty.
+        served: all queues of the same worker, since a job of one can add jobs to another. The consumer's by default.
 
     Attributes:
-        has_left: set once no more jobs are claimed or run.
+        has_left: set when no more jobs are claimed or run.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class SlotLoop:
         self._jobs_since_rest = 0
 
     def run(self) -> int:
-        """Claim and run jobs until a signal comes, or the queue is empty in a burst; return the exit code, 0.
+        """Claim and run jobs until a signal arrives, or the queue is empty in a burst. Return the exit code, 0.
 
         Raises:
             SettingsError: the consumer can't run with these settings.
@@ -101,7 +101,7 @@ class SlotLoop:
         return 0
 
     def serve(self) -> None:
-        """Claim and run jobs until `stop` is called, or the queue is empty in a burst; handle no signals."""
+        """Claim and run jobs until `stop` is called, or the queue is empty in a burst. Handle no signals."""
         self.consumer.on_update = lambda: self.pipe.report(self.consumer.job)
         self.consumer.job_queue.is_chained = True
         announce(self.consumer.job_queue.name, type(self.consumer).__name__)
@@ -117,11 +117,11 @@ class SlotLoop:
             self.has_left.set()
 
     def stop(self) -> None:
-        """Claim no more jobs; `run` or `serve` returns after the running one."""
+        """Claim no more jobs. `run` or `serve` returns after the running job."""
         self._stopping.set()
         self.consumer.job_queue.is_chained = False
         if self.consumer.job is None:
-            # In a thread of its own: the main one may stand in the very claim that is to end.
+            # In a separate thread, because the main thread can be in the claim that has to end.
             threading.Thread(target=self._unblock, daemon=True).start()
 
     def _unblock(self) -> None:
@@ -129,7 +129,7 @@ class SlotLoop:
         if not hasattr(redis, "stop_waiting"):
             return
         redis.stop_waiting()
-        # More than once: the claim may be on its way to Redis still, and block there a moment later.
+        # More than once, because the claim can still be on its way to Redis and block there a moment later.
         while not self.has_left.is_set():
             with contextlib.suppress(RedisUnavailable):
                 redis.unblock()
@@ -157,23 +157,23 @@ class SlotLoop:
                 pause_s = FIRST_PAUSE_S
 
     def _clean_up(self) -> None:
-        """Remove what late runs left in the bucket, now and then."""
+        """Remove objects that late runs left in the bucket, at intervals."""
         now = time.monotonic()
         if now < self._clean_up_at:
             return
         self._clean_up_at = now + CLEAN_UP_S * random.uniform(0.8, 1.2)
-        # It may take minutes, and nobody renews the lease of a job that is taken but doesn't run yet.
+        # It can take minutes, and no lease is renewed for a job that is claimed but doesn't run yet.
         with contextlib.suppress(LeaseLost):
             self.consumer.job_queue.release()
         try:
             self.consumer._clean_up()
         except RedisUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - what a plug-in's `discard` raises ends no slot
+        except Exception as error:  # noqa: BLE001 - an error of a plug-in's `discard` ends no slot
             logger.warning("Could not remove what late runs left; trying again later: %s", error)
 
     def _claim(self) -> Job | None:
-        """Take a job; none where the queue stays empty or a signal came meanwhile."""
+        """Claim a job; return None if the queue stays empty or a signal has arrived."""
         queue = self.consumer.job_queue
         timeout_s = REST_AFTER_S if self._jobs_since_rest else CLAIM_TIMEOUT_S
         job = queue.claim(BURST_TIMEOUT_S if self.is_burst else timeout_s)
@@ -198,7 +198,7 @@ class SlotLoop:
         except (Interrupted, RedisUnavailable):
             raise
         except BaseException as error:
-            # Such as a plug-in's sys.exit: it ends the slot, and the supervisor won't know which job it was.
+            # For example a plug-in's sys.exit. It ends the slot, and the supervisor won't know which job it was.
             with contextlib.suppress(ConsumerError):
                 self.consumer.job_queue.give_back(job, is_crash=True, error=describe(error))
             raise
@@ -206,7 +206,7 @@ class SlotLoop:
             self.pipe.report(None)
 
     def _wait_for_dependencies(self, pause_s: float) -> float:
-        """Claim nothing until what failed answers again; return the pause for the next time."""
+        """Claim nothing until all services respond; return the pause for the next time."""
         self.pipe.pause("a job was given back")
         self._pause(pause_s)
         while not self._stopping.is_set():
@@ -227,7 +227,7 @@ class SlotLoop:
         self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        # Nothing is logged here: the signal may have come in the middle of a line of the log.
+        # Nothing is logged here: the signal can have interrupted the writing of a log line.
         if self._stopping.is_set():
             self._interrupt()
             return
@@ -241,7 +241,7 @@ class SlotLoop:
         self.stop()
 
     def _on_deadline(self, _number: int, _frame: FrameType | None) -> None:
-        # By the timer, or from the supervisor: two signals of one kind may arrive as one.
+        # From the timer or from the supervisor: two signals of one kind can arrive as one.
         self.stop()
         self._interrupt()
 

@@ -1,4 +1,4 @@
-"""Makes a folder of temporary files for each slot, below one for the worker; removes those of killed workers."""
+"""Makes a folder of temporary files for each slot, and removes those of killed workers."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from redis_consumer.errors import SettingsError
 logger = logging.getLogger(__name__)
 
 PREFIX = "redis-consumer-worker-"
-#: Seconds between two looks whether the folders are there and can be written.
+#: Seconds between two checks whether the folders exist and can be written.
 TEND_S = 1.0
-#: Seconds for which a folder without a held lock may be one that is being made.
+#: Seconds in which a folder without a lock can be one that another worker is making.
 YOUNG_S = 60.0
 
 
 class TempFolders:
     """A folder for each slot, below one for the worker.
 
-    The worker's folder is locked for as long as the worker lives. So another worker on the same disk, even one that
-    sees no process but its own, and systemd-tmpfiles leave it alone.
+    The worker's folder is locked as long as the worker lives. Other workers on the same disk, also those that see no
+    other processes, and systemd-tmpfiles therefore leave it alone.
 
     Attributes:
         shared: a folder for all slots.
-        counts: a folder for what they and the supervisor count.
-        fault: why no temporary files can be made now, empty where they can.
+        counts: a folder for the counters of slots and supervisor.
+        fault: why no temporary files can be made at the moment, empty if they can.
 
     Raises:
         SettingsError: the system gives no folder for temporary files.
@@ -54,7 +54,7 @@ class TempFolders:
         self._tend_at = 0.0
 
     def tend(self) -> None:
-        """Make again what somebody has removed, and note in `fault` whether files can be made; once a second at most.
+        """Make removed folders again, and note in `fault` whether files can be made. Once a second at most.
 
         Slots make their own folders again.
         """

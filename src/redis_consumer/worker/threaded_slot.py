@@ -20,7 +20,7 @@ LEAVE_S = 2.0
 
 
 class ThreadedSlot:
-    """Runs several slot loops, each in a thread of its own, for consumers that mostly wait.
+    """Runs several slot loops, each in its own thread, for consumers that mostly wait.
 
     Signals work as with one `SlotLoop`, but no thread can be interrupted in the middle of its job. A job that still
     runs when the grace period has ended is given back. Its thread ends with the process, and its late writes are
@@ -40,9 +40,9 @@ class ThreadedSlot:
         self._errors: list[BaseException] = []
 
     def run(self) -> int:
-        """Run the slot loops until a signal comes, or the queue is empty in a burst; return the exit code, 0.
+        """Run the slot loops until a signal arrives, or the queue is empty in a burst. Return the exit code, 0.
 
-        The process must end afterwards: threads may still be in their jobs.
+        The process must end afterwards, because threads can still be in their jobs.
 
         Raises:
             SettingsError: the consumers can't run with these settings.
@@ -82,7 +82,7 @@ class ThreadedSlot:
         self._stop()
         for loop in self.loops:
             if loop.consumer.job is None:
-                # A thread that still waits for a job would take the one that is given back, and end with the process.
+                # A thread that still waits for a job would claim the one that is given back, and end with the process.
                 loop.has_left.wait(LEAVE_S)
         for loop in self.loops:
             job, consumer = loop.consumer.job, type(loop.consumer).__name__
@@ -96,11 +96,11 @@ class ThreadedSlot:
                     logger.warning("Job %s: %s", job.id, error)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # Nothing is logged here: the signal may have come in the middle of a line of the log.
+        # Nothing is logged here: the signal can have interrupted the writing of a log line.
         if number != signal.SIGUSR1:
             self._signals += 1
             is_again = self._signals > 1 or number == signal.SIGALRM
             self._deadline = min(self._deadline, time.monotonic() + (0.0 if is_again else self.grace_period_s))
-        # A thread takes the locks that this one may hold at the moment.
+        # In a separate thread, because it takes locks that this one can hold at the moment.
         threading.Thread(target=self._stop, daemon=True).start()
         self._wake.set()

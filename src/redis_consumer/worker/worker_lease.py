@@ -1,4 +1,4 @@
-"""Registers a worker in Redis, reports what it runs, and returns the jobs of dead workers."""
+"""Registers a worker in Redis, renews the leases of its jobs, and returns the jobs of dead workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from redis_consumer.queue import JobQueue, upkeep
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the slots at most.
+#: Largest time between two checks of the slots, in seconds.
 LOOK_S = 1.0
 FIRST_LOOK_S = 0.1
 #: Seconds that a call which may be broken off can take once the supervisor has something else to do. Redis answers in
@@ -26,13 +26,13 @@ PATIENCE_S = 0.1
 
 
 class WorkerLease:
-    """Registration, leases and sweep of one worker, each in its own time.
+    """Registers a worker for one queue, and renews and sweeps at regular times.
 
     Args:
         queue: the queue that is served, with a Redis client of the supervisor's own.
         renew_s: seconds between two renewals.
         sweep_s: seconds between two sweeps.
-        on_registered: called once the worker has its name.
+        on_registered: called when the worker is registered.
     """
 
     def __init__(self, queue: JobQueue, *, renew_s: float, sweep_s: float, on_registered: Callable[[], None]) -> None:
@@ -48,12 +48,12 @@ class WorkerLease:
 
     @property
     def is_heard(self) -> bool:
-        """Whether the worker is registered, Redis has answered its last renewals, and refuses nothing."""
+        """Whether the worker is registered, Redis has answered its last renewals, and it refuses no commands."""
         is_late = time.monotonic() - self._heard_at >= 2 * self._renew_s + LOOK_S
         return self.is_registered and not is_late and getattr(self.queue.redis, "has_outage", False) is not True
 
     def tend(self, jobs: Sequence[Job], *, is_stopping: bool) -> float:
-        """Register, renew and sweep where it is time for it; return the moment of the next look at the slots."""
+        """Register, renew and sweep if it is time; return when to check the slots again."""
         now = time.monotonic()
         if not self.is_registered:
             return now + FIRST_LOOK_S if is_stopping else self._register()
@@ -61,22 +61,21 @@ class WorkerLease:
             self._renew(jobs)
             self._renew_at = time.monotonic() + self._renew_s
         if now >= self._sweep_at:
-            # Half: otherwise the lock of this worker's last sweep would refuse the next one.
             quietly(self._sweep)
             pause_s = self._sweep_s * random.uniform(0.8, 1.2)
-            # A little later, or the doubts would be too young still.
+            # A little later than doubt_s, because the doubts would still be too young.
             self._sweep_at = time.monotonic() + min(
                 pause_s, 1.05 * self.queue.doubt_s if self.queue.has_doubts else pause_s
             )
         return min(self._renew_at, self._sweep_at, time.monotonic() + LOOK_S)
 
     def end(self) -> None:
-        """Free the worker's name."""
+        """Unregister the worker."""
         if self.is_registered:
             quietly(lambda: upkeep.unregister(self.queue))
 
     def _register(self) -> float:
-        """Take this worker's name, or wait for another one of the same name to lapse."""
+        """Register this worker, or wait until the registration of another one with its name lapses."""
         now = time.monotonic()
         if now < self._register_at:
             return self._register_at
@@ -105,6 +104,7 @@ class WorkerLease:
         return self._register_at
 
     def _sweep(self) -> None:
+        # Half: otherwise the lock of this worker's last sweep would refuse the next one.
         swept = upkeep.sweep(self.queue, every_s=self._sweep_s / 2)
         metrics.SWEPT.add(self.queue.name, amount=len(swept))
 
@@ -112,14 +112,14 @@ class WorkerLease:
         attempts = {job.id: job.attempt for job in jobs}
         with contextlib.suppress(RedisUnavailable):
             for job_id in self.queue.renew(jobs):
-                # Its results are fenced; it can also have been settled a moment ago.
+                # Results of a lost job are fenced. The job can also have been settled a moment ago.
                 with job_context(job_id=job_id, attempt=attempts.get(job_id), queue=self.queue.name):
                     logger.debug("Job %s isn't ours any more", job_id)
             self._heard_at = time.monotonic()
 
 
 def quietly(call: Callable[[], object]) -> None:
-    """Do what can also be left to another worker or to the next time."""
+    """Call a function whose work another worker can do, or a later call."""
     try:
         call()
     except RedisUnavailable:
@@ -129,21 +129,21 @@ def quietly(call: Callable[[], object]) -> None:
 
 
 class BrokenOff(BaseException):
-    """Raised in the middle of a call, from the handler of a timer."""
+    """Raised in the middle of a call by the handler of a timer."""
 
 
 class BreakOff:
-    """Lets calls be broken off while `allowed`; they must bear to be repeated. For the main thread only."""
+    """Breaks off calls that hang when the supervisor has something else to do. For the main thread only."""
 
     def __init__(self) -> None:
         self._is_allowed = False
 
     @contextlib.contextmanager
     def allowed(self, *, by: float) -> Iterator[None]:
-        """Let the block be broken off; the code after it continues as if it had ended.
+        """Allow that the block is broken off. It must be safe to repeat it. The code after it continues in any case.
 
         Args:
-            by: when there is something else to do in any case, by the monotonic clock; in the past for nothing.
+            by: when there is something else to do in any case, by the monotonic clock. A past moment means nothing.
         """
         try:
             with contextlib.suppress(BrokenOff):
@@ -153,17 +153,17 @@ class BreakOff:
                 yield
                 self._is_allowed = False
         finally:
-            # Also after an error that ends the worker: its handlers are gone before the timer would fire.
+            # Also after an error that ends the worker: its handlers are removed before the timer would fire.
             self._is_allowed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def hurry(self) -> None:
-        """Break off what runs if it takes any longer; called by handlers of signals."""
+        """Break off the running block if it takes any longer. Called by handlers of signals."""
         if self._is_allowed:
             signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
 
     def on_timer(self, *_: object) -> None:
-        """The handler of SIGALRM."""
+        """Handle SIGALRM."""
         if self._is_allowed:
             self._is_allowed = False
             raise BrokenOff
