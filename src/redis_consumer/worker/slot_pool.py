@@ -124,6 +124,11 @@ class Returns:
         return True
 
 
+def _count_death(slot: Slot, code: int) -> None:
+    if code or slot.killed_for:
+        metrics.SLOT_DEATHS.add(slot.cause or ("signal" if code < 0 else "exit"))
+
+
 def _return(returned: Return) -> None:
     queue, job, cause = returned.queue, returned.job, returned.cause
     if not returned.is_late:
@@ -256,9 +261,8 @@ class SlotPool:
         """Return the jobs of a slot that ended, and decide when the next slot starts."""
         del self.slots[slot.pid]
         kill_group(slot.pid)
-        if code or slot.killed_for:
-            metrics.SLOT_DEATHS.add(slot.cause or ("signal" if code < 0 else "exit"))
         self._return_jobs(slot, code)
+        _count_death(slot, code)
         has_run = slot.status.has_run()
         slot.status.close()
         TempFolders.remove(slot.folder)
