@@ -35,7 +35,7 @@ def pattern() -> tuple[Plane, int]:
 
 
 def write_strips(path: Path, side_px: int) -> int:
-    """Write a square float32 TIFF, uncompressed in one piece as most programs do; give the number of whole discs."""
+    """Write a square float32 TIFF, uncompressed in one piece as most programs do; return the number of whole discs."""
     from tifffile import memmap
 
     period, count = pattern()
@@ -48,7 +48,7 @@ def write_strips(path: Path, side_px: int) -> int:
 
 
 def write_tiles(path: Path, side_px: int) -> int:
-    """Write a square float32 BigTIFF in compressed tiles; give the number of its discs.
+    """Write a square float32 BigTIFF in compressed tiles; return the number of its discs.
 
     Args:
         path: of the file.

@@ -142,7 +142,7 @@ class ImageWorker:
         return int(self._client.get("redis-consumer:completed:predict") or 0)
 
     def _wait(self, jobs: int) -> tuple[int, float]:
-        """Wait until so many jobs are completed; give how many are, and when."""
+        """Wait until so many jobs are completed; return how many are, and when."""
         deadline = time.monotonic() + TIMEOUT_S
         while (count := self._completed()) < jobs:
             if time.monotonic() > deadline:

@@ -24,7 +24,7 @@ POLL_S = 0.01
 
 
 def jobs_per_s(contender: Contender) -> float:
-    """Empty a full queue on a Redis of its own; give the jobs per second.
+    """Empty a full queue on a Redis of its own; return the jobs per second.
 
     All jobs are in the queue before the worker starts. The clock runs from the first look at Redis that finds completed
     jobs, which aren't counted, to the one that finds all completed; so the start of the worker isn't in it, and nothing
@@ -59,7 +59,7 @@ def round_trips_per_job(contender: Contender) -> float:
 
 @contextmanager
 def _filled(server: embedded.RedisServer, contender: Contender) -> Iterator[tuple[Progress, Path]]:
-    """Fill the queue; give the count of completed jobs, and a folder for the worker."""
+    """Fill the queue; return the count of completed jobs, and a folder for the worker."""
     client = connect(server)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -100,7 +100,7 @@ def _environment(contender: Contender, server: embedded.RedisServer, folder: Pat
 
 
 def _wait(done: Progress, jobs: int, process: subprocess.Popen[bytes], folder: Path) -> tuple[int, float]:
-    """Wait until so many jobs are completed; give how many are, and when."""
+    """Wait until so many jobs are completed; return how many are, and when."""
     deadline = time.monotonic() + TIMEOUT_S
     while (count := done()) < jobs:
         if time.monotonic() > deadline or (process.poll() is not None and done() < jobs):

@@ -41,7 +41,7 @@ def environment(server: embedded.RedisServer, folder: Path, **settings: str) -> 
 
 @contextmanager
 def idle_worker(server: embedded.RedisServer, folder: Path, **settings: str) -> Iterator[tuple[psutil.Process, float]]:
-    """Run a worker until the block ends; give its process and the seconds until its slots waited for jobs.
+    """Run a worker until the block ends; yield its process and the seconds until its slots waited for jobs.
 
     Its log is ``worker.log``, or where others run on this Redis and folder already, ``worker-2.log`` and so on.
     """

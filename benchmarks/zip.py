@@ -102,7 +102,7 @@ class _Scene:
         return 1e3 * (_moment(fields["finished_at"]) - float(fields["cleanup_time"]) - last)
 
     def _submit(self, images: int) -> tuple[str, int]:
-        """Submit an archive and wait for its end; give the job and the most memory of one of the worker's processes."""
+        """Submit an archive and wait for its end; return the job and the largest memory of the worker's processes."""
         self._jobs += 1
         job_id = f"predict-zip:{images}.zip:{self._jobs}"
         fields = {"original_name": f"{images}.zip", "input_file_name": f"uploads/{images}.zip", "status": "new",

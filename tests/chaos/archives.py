@@ -128,7 +128,7 @@ class ArchiveChaos:
         self._client: Any = None
 
     def run(self) -> dict[str, Any]:
-        """Run it to the end and give the figures."""
+        """Run it to the end and return the figures."""
         self._start()
         begun = kill_at = time.monotonic()
         while (now := time.monotonic()) - begun < self.seconds + DRAIN_S:
@@ -260,7 +260,7 @@ class ArchiveChaos:
         return True
 
     def _may_die(self, worker: Worker, holders: dict[str, dict[str, str]]) -> bool:
-        """Whether none of a worker's jobs is in its last attempts."""
+        """Return whether none of a worker's jobs is in its last attempts."""
         own = (each.split(" ", 1) for queue in holders.values() for each in queue.values())
         return all(int(attempt) <= LAST_KILLED for attempt, place in own if place.rpartition(":")[2] == worker.name)
 

@@ -164,7 +164,7 @@ class Injector:
         return None
 
     def _is_spare(self, worker: Worker) -> bool:
-        """Whether another one is there to return the jobs of this one."""
+        """Return whether another one is there to return the jobs of this one."""
         return any(other.is_able for other in self.scene.workers if other is not worker)
 
     def _after_kill(self, kind: str, worker: Worker, pid: int) -> None:

@@ -41,10 +41,10 @@ class Kind(Protocol):
         """Write the input."""
 
     def is_child(self, key: str) -> bool:
-        """Whether a job in the queue of images belongs to this kind."""
+        """Return whether a job in the queue of images belongs to this kind."""
 
     def is_right(self, archive: zipfile.ZipFile, fields: Mapping[str, str]) -> bool:
-        """Whether this is the result that every job must have."""
+        """Return whether this is the result that every job must have."""
 
 
 class Archives:
@@ -69,7 +69,7 @@ class Archives:
         return key.endswith(".npy", 0, key.rindex(":"))
 
     def is_right(self, archive: zipfile.ZipFile, fields: Mapping[str, str]) -> bool:
-        """Whether each image but one is there once, and that one is named."""
+        """Return whether each image but one is there once, and that one is named."""
         good = [number for number in range(self.children) if number != self.bad]
         names = [f"well {number % 3}/{number}_feature_0.tif" for number in good]
         failures = fields.get("failures", "")
@@ -111,7 +111,7 @@ class Movies:
         return "-tracking-frame-" in key
 
     def is_right(self, archive: zipfile.ZipFile, fields: Mapping[str, str]) -> bool:
-        """Whether each pixel has the label of its cell, and the lineage lists all tracks and divisions."""
+        """Return whether each pixel has the label of its cell, and the lineage lists all tracks and divisions."""
         from tifffile import imread
 
         tracking, expected = self._expected

@@ -18,7 +18,7 @@ ENDED = "redis_consumer_queue_ended_total"
 
 
 def scraped(settings: Mapping[str, str], queue: str, folder: Path) -> dict[str, int]:
-    """Start the exporter with the workers' settings, ask it once, and give the jobs that ended by how.
+    """Start the exporter with the workers' settings, ask it once, and return the jobs that ended by how.
 
     Raises:
         RuntimeError: it doesn't answer, or says that Redis doesn't.

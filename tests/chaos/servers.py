@@ -79,7 +79,7 @@ class Process:
         return []
 
     def send(self, number: int) -> list[int]:
-        """Send a signal to the process and then to its children; give their ids."""
+        """Send a signal to the process and then to its children; return their ids."""
         family = self.family()
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
@@ -170,7 +170,7 @@ class Proxy(Process):
     """The only way from the workers to Redis."""
 
     def start(self, target: int) -> int:
-        """Start it and give its port."""
+        """Start it and return its port."""
         self.launch([sys.executable, "-m", "chaos.proxy", str(target)], variables=python_variables(), reads=True)
         return self.read_port()
 
@@ -281,7 +281,7 @@ def free_port() -> int:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended."""
+    """Return whether a process has ended."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
