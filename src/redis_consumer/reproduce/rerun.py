@@ -11,10 +11,10 @@ from redis_consumer import settings as settings_module
 from redis_consumer.consumers import conditions, registry
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.fan_out import inherited
-from redis_consumer.consumers.in_process import Desk, run_to_its_end, seat
+from redis_consumer.consumers.local_jobs import JobHashes, LocalJobs
 from redis_consumer.consumers.provenance import FIELD
 from redis_consumer.digest import file_digest
-from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound, PermanentError
+from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound, PermanentError, RetryableError
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.reproduce.record import MOST_BYTES, Record, differences, parse, pinned, with_options
 from redis_consumer.settings import Settings
@@ -57,7 +57,7 @@ class Rerun:
         self.overlay = ReadOnlyBucket(bucket, folder)
         self._fields = fields
         self._own = settings_module.current()
-        self._desk = Desk(on_write)
+        self._jobs = LocalJobs(JobHashes(on_write), self._consumer_for)
         self._trusted = {*trusted, str(settings_module.get("CONSUMER_TYPE"))}
         self._ways = {True: self.record, False: pinned(children)}
         self._consumers: dict[bool, Consumer] = {}
@@ -100,7 +100,7 @@ class Rerun:
         # A record from elsewhere may have fields that workers write. They would change the run.
         fields = {**inherited(Job(self.record.job_id, given)), **own, "status": "new"}
         try:
-            ended = run_to_its_end(Job(self.record.job_id, fields, int(job["attempt"])), self._desk, self._consumer_for)
+            ended = self._run(self.record.job_id, fields, int(job["attempt"]))
         finally:
             settings_module.use(self._own)
             for consumer in self._consumers.values():
@@ -127,16 +127,25 @@ class Rerun:
         others = [each for each in differences(child.data, now.data) if each["field"] not in own]
         return [*found, *({**each, "field": f"children.{each['field']}"} for each in others)]
 
-    def _consumer_for(self, job: Job) -> Consumer:
+    def _run(self, job_id: str, fields: Mapping[str, str], attempt: int) -> Job:
+        """Run the job and its children. Return the job with its last fields."""
+        self._jobs.redis.hset(job_id, mapping=fields)
+        self._jobs.submit(str(self.record.data["job"]["queue"]), job_id, attempt=attempt - 1)
+        if not self._jobs.run():
+            raise RetryableError(
+                self._jobs.last_error or f"job {job_id}: was put back; it can't end here", job_id=job_id
+            )
+        return Job(job_id, self._jobs.redis.hgetall(job_id))
+
+    def _consumer_for(self, job: Job, _queue: str) -> Consumer:
         is_own = job.id == self.record.job_id
         record = self._ways[is_own]
         settings_module.use(recorded_settings(record.data["settings"], self._own))
         if is_own not in self._consumers:
             kind = _class_of(record, self._trusted)
             queue = str(record.data["job"]["queue"])
-            self._consumers[is_own] = seat(
-                kind(redis_client=self._desk, storage_client=self.overlay, queue=queue), self._desk
-            )
+            consumer = kind(redis_client=self._jobs.redis, storage_client=self.overlay, queue=queue)
+            self._consumers[is_own] = self._jobs.seat(consumer)
         return self._consumers[is_own]
 
 

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from redis_consumer.job import Job
-from redis_consumer.queue import JobQueue
 from redis_consumer.testing.job_run import JobRun
 from redis_consumer.testing.workbench import Workbench
 
@@ -111,11 +110,8 @@ def _equal(first: Array, second: Array) -> bool:
 
 
 def take_away(bench: Workbench, job: Job) -> None:
-    """Let the lease of a running job expire, and let another worker claim the job."""
-    queue = bench.consumer.job_queue
-    bench.redis.zadd(queue.key("leases"), {job.id: 0})
-    bench.redis.lpush(queue.name, job.id)
-    JobQueue(bench.redis, queue.name, "another").claim()
+    """Let another worker claim a running job, as after the end of its lease."""
+    bench.jobs.take_away(job.id)
 
 
 def working_directory() -> Path | None:

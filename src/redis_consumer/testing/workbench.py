@@ -17,13 +17,14 @@ from typing import Any
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.claimed_job import Outcome
+from redis_consumer.consumers.local_jobs import LocalJobs
 from redis_consumer.consumers.model import ModelConsumer
 from redis_consumer.consumers.options import as_text
 from redis_consumer.consumers.registry import get_consumer_class, make_consumer
 from redis_consumer.consumers.zip_file import ZipFileConsumer
 from redis_consumer.job import EMPTY_FIELDS, Job
 from redis_consumer.models import ModelStore
-from redis_consumer.queue import admin, timestamp
+from redis_consumer.queue import timestamp
 from redis_consumer.serving import open_model_server
 from redis_consumer.storage import Storage
 from redis_consumer.testing.arguments import check_fields, checked_children
@@ -31,9 +32,6 @@ from redis_consumer.testing.inputs import Input, Uploaded, files_in, is_plain_fo
 from redis_consumer.testing.job_run import JobRun
 from redis_consumer.testing.memory_redis import MemoryRedis
 from redis_consumer.testing.models import FakeServer, Model, fields_of, named, store
-
-#: Prefixes of lists that are not queues.
-_OURS = ("redis-consumer:", "processing-")
 
 
 def run(
@@ -108,6 +106,7 @@ class Workbench:
         consumer: the instance.
         redis: its Redis, in this process.
         storage: its bucket, in memory.
+        jobs: its queues.
         inputs: objects that `run` has written to the bucket, bytes by key.
         on_upload: called once with the first job of `run`, before it uploads a file. None by default. Uploads of its
             children do not count.
@@ -125,11 +124,10 @@ class Workbench:
         self.storage = _Bucket()
         self.inputs: dict[str, bytes] = {}
         self.on_upload: Callable[[Job], None] | None = None
+        self.jobs = LocalJobs(self.redis, self._consumer_for)
         self._children = checked_children(children)
         self._submitted: dict[str, dict[str, str]] = {}
         self._statuses: dict[str, list[str]] = {}
-        self._outcomes: dict[str, Outcome] = {}
-        self._attempts: dict[str, int] = {}
         self._numbers = itertools.count(1)
         self._is_done = False
         models = named(model)
@@ -181,12 +179,15 @@ class Workbench:
             if not run.children:
                 raise ValueError(f"{run.job.id}: not a job of this workbench; give a run that its run() returned")
             return _together(run.job.id, [self.run_again(each) for each in run.children])
-        self.redis.hset(self.consumer.job_queue.key("attempts"), run.job.id, run.job.attempt)
-        return self._run(run.job.id)
+        return self._run(run.job.id, attempt=run.job.attempt)
 
     def cancel(self, job: Job) -> None:
         """Cancel a job, as `redis-consumer cancel` does."""
-        admin.cancel(self.consumer.job_queue, job.id)
+        self.jobs.cancel(job.id)
+
+    def take_away(self, job: Job) -> None:
+        """Let another worker claim a running job, as after the end of its lease."""
+        self.jobs.take_away(job.id)
 
     def _submit(self, uploaded: Uploaded, job_fields: Mapping[str, object]) -> str:
         """Write an input to the bucket and return the key of a job for it."""
@@ -200,19 +201,20 @@ class Workbench:
         self._submitted[job_id] = {**EMPTY_FIELDS, **self._model_fields, **where, **life, **given}
         return job_id
 
-    def _run(self, job_id: str) -> JobRun:
+    def _run(self, job_id: str, *, attempt: int = 0) -> JobRun:
         """Push a job, and run it and its children to the end."""
         started = time.perf_counter()
         fields = self._submitted[job_id]
-        self.redis.delete(job_id, *self._queues())
+        self.redis.delete(job_id)
         self.redis.hset(job_id, mapping=fields)
-        self._statuses, self._outcomes = {job_id: [fields["status"]]}, {}
-        self.redis.lpush(self.consumer.queue, job_id)
+        self._statuses = {job_id: [fields["status"]]}
+        self.jobs.clear()
+        self.jobs.submit(self.consumer.queue, job_id, attempt=attempt)
         with defaults.read_anew():
-            while self._run_next():
+            while self.jobs.run() and self._take_pushed():
                 pass
         elapsed_s = time.perf_counter() - started
-        children = tuple(self._run_of(key) for key in self._outcomes if key != job_id)
+        children = tuple(self._run_of(key) for key in self.jobs.outcomes if key != job_id)
         run = self._run_of(job_id, elapsed_s, children)
         self._is_done = self._is_done or run.status == self.consumer.final_status
         return run
@@ -227,33 +229,22 @@ class Workbench:
                 f"the consumer's own {self.consumer.queue!r}: {', '.join(sorted(used)) or 'none'}"
             )
 
-    def _run_next(self) -> bool:
-        """Run the next job of the first queue that has one. Return whether the workbench can continue."""
-        names = [name for name in (*self._consumers, *self._queues()) if self.redis.llen(name)]
-        if not names:
-            return False
-        consumer = self._consumer_of(names[0])
-        job = consumer.job_queue.claim()
-        if job is None:
-            return True
+    def _take_pushed(self) -> bool:
+        """Submit jobs that a consumer has pushed to lists by itself. Return whether there are any."""
+        pushed = [(str(name), self.redis.fake.rpop(name)) for name in self.redis.fake.scan_iter(_type="list")]
+        for queue, job_id in pushed:
+            self.jobs.submit(queue, str(job_id))
+        return bool(pushed)
+
+    def _consumer_for(self, job: Job, queue: str) -> Consumer:
         self._statuses.setdefault(job.id, [job.status])
-        self._attempts[job.id] = job.attempt
-        self._outcomes[job.id] = outcome = consumer.run(job)
-        return outcome is Outcome.SETTLED
-
-    def _queues(self) -> list[str]:
-        """List the queues of children that have jobs."""
-        names = [name for name in map(str, self.redis.fake.scan_iter(_type="list")) if not name.startswith(_OURS)]
-        return sorted(names)
-
-    def _consumer_of(self, queue: str) -> Consumer:
         if queue not in self._consumers:
             self._consumers[queue] = self._make(self._children.get(queue, "image"), queue)
         return self._consumers[queue]
 
     def _make(self, kind: type[Consumer] | str, queue: str) -> Consumer:
         arguments = {"redis_client": self.redis, "storage_client": self.storage, "queue": queue}
-        consumer = make_consumer(kind, **arguments)
+        consumer = self.jobs.seat(make_consumer(kind, **arguments))
         if isinstance(consumer, ModelConsumer):
             consumer.model_server, consumer.models = self._server, self._models
         return consumer
@@ -277,8 +268,8 @@ class Workbench:
         fields: dict[str, Any] = self.redis.hgetall(job_id)
         key = fields.get("output_file_name", "")
         result = self.storage.read_bytes(key) if key and self.storage.exists(key) else b""
-        job = Job(job_id, fields, self._attempts.get(job_id, 1))
-        outcome = self._outcomes.get(job_id, Outcome.LOST)
+        job = Job(job_id, fields, self.jobs.attempts[job_id])
+        outcome = self.jobs.outcomes.get(job_id, Outcome.LOST)
         return JobRun(job, tuple(self._statuses[job_id]), outcome, result, elapsed_s, children)
 
 
