@@ -78,20 +78,26 @@ def fault_of(error: exceptions.RedisError) -> Fault | None:
     text = str(error)
     if wrong := _of_settings(error, text):
         return wrong
-    code = next((code for kind, code in _CODE_OF.items() if isinstance(error, kind)), "")
-    if not code and isinstance(error, _UNAVAILABLE):
-        return _lost(text)
-    if not code and isinstance(error, exceptions.ResponseError):
-        found = _CODE.search(text)
-        # A script's error names the script and the line before.
-        code, text = (found[1], text[found.start(1) :]) if found else ("", text)
-        if code == "BUSY" and "SCRIPT KILL" not in text:
-            return None
+    code, text = _code_of(error, text)
     if not code:
-        return None
+        return _lost(text) if isinstance(error, _UNAVAILABLE) else None
     hint = _WRITES.get(code) or _STATES[code]
     said = text if code in text else f"{code} {text}"
     return Fault(f"{said}; {hint}", is_of_writes=code in _WRITES, has_moved=code not in _STAYS)
+
+
+def _code_of(error: exceptions.RedisError, text: str) -> tuple[str, str]:
+    """Give the code of an error reply, empty for none, and the text without what comes before it."""
+    for kind, code in _CODE_OF.items():
+        if isinstance(error, kind):
+            return code, text
+    found = _CODE.search(text) if isinstance(error, exceptions.ResponseError) else None
+    if found is None:
+        return "", text
+    # A script's error names the script and the line before.
+    said = text[found.start(1) :]
+    is_other = found[1] == "BUSY" and "SCRIPT KILL" not in said
+    return "" if is_other else found[1], said
 
 
 def _of_settings(error: exceptions.RedisError, text: str) -> Fault | None:

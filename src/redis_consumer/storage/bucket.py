@@ -16,10 +16,9 @@ from redis_consumer import wanted
 from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound
 from redis_consumer.storage import transfer, transfers
-from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import as_ours, local_disk, refuses_access_rules
 from redis_consumer.storage.keys import OUTPUT_DIR, check_key, local_path, output_key
-from redis_consumer.storage.links import Links
+from redis_consumer.storage.links import BucketAddress, Links
 from redis_consumer.storage.options import StorageOptions, usual_options
 from redis_consumer.storage.stores import Stores, check_writable
 

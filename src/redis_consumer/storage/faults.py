@@ -22,7 +22,7 @@ from redis_consumer.errors import (
     StorageUnavailable,
 )
 from redis_consumer.machine import NO_ROOM
-from redis_consumer.storage.address import BucketAddress
+from redis_consumer.storage.links import BucketAddress
 
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",

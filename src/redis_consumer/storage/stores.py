@@ -9,9 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer.errors import SettingsError
-from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import CREDENTIALS
-from redis_consumer.storage.links import Links
+from redis_consumer.storage.links import BucketAddress, Links
 from redis_consumer.storage.options import StorageOptions
 
 if TYPE_CHECKING:

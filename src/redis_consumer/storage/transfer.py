@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from redis_consumer import metrics, wanted
 from redis_consumer.errors import InvalidJob, StorageUnavailable
-from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import as_ours, check_room, local_disk
 from redis_consumer.storage.keys import content_type
+from redis_consumer.storage.links import BucketAddress
 
 if TYPE_CHECKING:
     from obstore import GetResult

@@ -17,8 +17,8 @@ from redis_consumer.errors import (
     SettingsError,
     StorageUnavailable,
 )
-from redis_consumer.storage.address import BucketAddress
 from redis_consumer.storage.faults import as_ours, local_disk
+from redis_consumer.storage.links import BucketAddress
 
 ADDRESS = BucketAddress("s3", "images")
 

@@ -15,7 +15,7 @@ import pytest
 
 from redis_consumer.errors import SettingsError, StorageUnavailable
 from redis_consumer.storage import Storage
-from redis_consumer.storage.address import BucketAddress
+from redis_consumer.storage.links import BucketAddress
 from redis_consumer.storage.options import StorageOptions
 from redis_consumer.storage.stores import Stores
 

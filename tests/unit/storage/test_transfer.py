@@ -9,7 +9,7 @@ import pytest
 
 from redis_consumer.errors import StorageUnavailable
 from redis_consumer.storage import transfer
-from redis_consumer.storage.address import BucketAddress
+from redis_consumer.storage.links import BucketAddress
 from redis_consumer.storage.options import StorageOptions
 from redis_consumer.storage.stores import open_store
 
