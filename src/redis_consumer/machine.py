@@ -16,21 +16,21 @@ from pathlib import Path
 
 from redis_consumer.errors import MachineUnavailable, OutOfResources
 
-#: Errors that are never the fault of a job: limits of open files and processes, a disk that fails or is read-only.
+#: Errors that no job causes: limits of open files and processes, a disk that fails or is read-only.
 FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.EROFS, errno.ESTALE, errno.EAGAIN, errno.ENODEV})
-#: Errors of a disk that has no room, or lets no file become larger.
+#: Errors of a disk that is full, or that limits the size of files.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-#: What numpy says of a disk that is full, without a number.
+#: Message of numpy for a full disk. It has no error number.
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
-#: Files that a process must be able to open besides those that it has: a job needs some at once.
+#: Number of files that a process must be able to open in addition, because a job needs several at once.
 SPARE_FILES = 16
 PROBE_BYTES = 4096
-#: Seconds for which `look` takes the result of the last check for granted.
+#: Seconds for which `look` uses the result of the last check.
 FRESH_S = 1.0
 
 
 class _Folder:
-    """The folder of this process's temporary files, made again where somebody removes it."""
+    """The folder of this process's temporary files. It is created again if it is removed."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
@@ -39,7 +39,7 @@ class _Folder:
         self.lock = threading.Lock()
 
     def make(self) -> None:
-        """Make the folder, and the worker's around it, where one of them is missing."""
+        """Create the folder, and the worker's folder around it, if they are missing."""
         if self.path is None or os.path.isdir(self.path):
             return
         with self.lock:
@@ -51,18 +51,18 @@ _folder = _Folder()
 
 
 def use(folder: Path) -> None:
-    """Let this process make its temporary files in a folder, which is made again where somebody removes it."""
+    """Set the folder of this process's temporary files. It is created again if it is removed."""
     tempfile.tempdir = os.fspath(folder)
     _folder.path = folder
 
 
 def losses() -> int:
-    """How often the folder of temporary files had to be made again; files of running jobs were lost each time."""
+    """Return how often the folder of temporary files was created again. Each time, files of running jobs were lost."""
     return _folder.made
 
 
 def look() -> None:
-    """Do the same as `check`, but most of it once a second at most, so that it can be called for each job.
+    """Check like `check`, but at most once a second, so that it can be called for each job.
 
     Raises:
         MachineUnavailable: as `check`.
@@ -75,13 +75,13 @@ def look() -> None:
 
 
 def check(*, losses_before: int | None = None) -> None:
-    """Try whether this process can make temporary files and open files.
+    """Check whether this process can write temporary files and open files.
 
     Args:
         losses_before: `losses` at the start of the running job.
 
     Raises:
-        MachineUnavailable: it can't, or temporary files were lost since then.
+        MachineUnavailable: it cannot, or temporary files were lost since then.
     """
     with _in_words():
         _folder.make()
@@ -92,10 +92,10 @@ def check(*, losses_before: int | None = None) -> None:
 
 
 def fault_of(error: BaseException, *, losses_before: int | None = None) -> MachineUnavailable | None:
-    """Say whether the machine of this worker is to blame for an error, rather than the job in which it came.
+    """Return `MachineUnavailable` if this worker's machine caused an error; None if the job or a bug did.
 
-    An error of a library is often a late word for a file that could not be opened. So the machine is checked, whatever
-    the error is. A disk that is full only for this job isn't the machine's fault.
+    A library often raises an unrelated error for a file that could not be opened. So the machine is checked after every
+    error. A disk that is full only because of this job is not the machine's fault.
 
     Args:
         error: what was raised, with its causes.
@@ -110,13 +110,13 @@ def fault_of(error: BaseException, *, losses_before: int | None = None) -> Machi
 
 
 def shortage_of(error: BaseException, name: str) -> OutOfResources | None:
-    """Say whether an error came because a job needs more memory or disk than there is.
+    """Return `OutOfResources` if an error means that the job needs more memory or disk than there is; else None.
 
-    Call it after `fault_of`: a disk on which nothing can be written isn't the job's doing.
+    Call it after `fault_of`, because a job does not cause a disk on which nothing can be written.
 
     Args:
         error: what was raised, with its causes.
-        name: the scientist's name of the job's input, for the message.
+        name: the user's name of the job's input, for the message.
     """
     for each in _chain(error):
         if isinstance(each, OutOfResources):
@@ -136,10 +136,10 @@ def shortage_of(error: BaseException, name: str) -> OutOfResources | None:
 
 
 def probe(folder: str | os.PathLike[str]) -> None:
-    """Make a folder and a small file in it, and open some files more.
+    """Create a folder with a small file, and open some more files.
 
     Raises:
-        OSError: one of it fails.
+        OSError: one of these steps fails.
     """
     place = os.path.join(folder, f".probe-{uuid.uuid4().hex}")
     opened: list[int] = []
@@ -161,11 +161,11 @@ def probe(folder: str | os.PathLike[str]) -> None:
 
 
 def make_private(folder: Path) -> bool:
-    """Make a folder that only this user can enter; say whether it had to be made.
+    """Create a folder that only this user can enter, and return whether it was created.
 
     Raises:
-        PermissionError: there is one that isn't ours, or a link.
-        OSError: it can't be made.
+        PermissionError: the folder belongs to another user, or is a link.
+        OSError: it cannot be created.
     """
     try:
         os.mkdir(folder, 0o700)

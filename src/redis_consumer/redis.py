@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 #: has to look at what happened first.
 NEVER_RETRIED = frozenset({"blmove", "blpop", "brpop", "brpoplpush", "lmove", "lpop", "rpop", "rpoplpush"})
 
-#: A reply that is later than this counts as none; longer than any blocking move of ours.
+#: Seconds after which a missing reply counts as a failure. Longer than the package's blocking moves.
 SOCKET_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 3.0
 MIN_PAUSE_S, MAX_PAUSE_S = 0.01, 5.0
-#: A write that changes nothing, since there is no such key: what refuses writes refuses it.
+#: A write that changes nothing, because the key does not exist. It fails if Redis refuses writes.
 PROBE_KEY = "redis-consumer:probe"
-#: Seconds between two of them at least.
+#: Shortest time between two such writes, in seconds.
 PROBE_S = 0.5
 #: Seconds after which a connection may have been closed by the server.
 FRESH_S = 1.0
@@ -46,22 +46,22 @@ MAX_BLOCK_S = SOCKET_TIMEOUT_S - 5.0
 class RedisClient:
     """A connection that outlives restarts and failovers of Redis.
 
-    Every command of redis-py is an attribute: ``client.hgetall(key)``. All of them, reads too, go to the master,
-    since a replica may not have what we just wrote. Texts are decoded as UTF-8. Nothing connects before the first
+    Every command of redis-py is an attribute: ``client.hgetall(key)``. All commands, also reads, go to the master,
+    because a replica may not have the latest writes. Texts are decoded as UTF-8. Nothing connects before the first
     command.
 
-    A command that meets an outage is sent again, with growing, jittered pauses. Refused writes are an outage, too. The
-    begin and the end of an outage are logged once each. Blocking and popping moves (`NEVER_RETRIED`) are not sent
-    again: they raise, after such a pause where the last one failed as well.
+    During an outage, a command is retried with growing, randomised pauses. Refused writes are also an outage. The start
+    and the end of an outage are logged once each. Blocking and popping moves (`NEVER_RETRIED`) are not retried. They
+    raise an error, after a pause if the last move failed too.
 
     Args:
         host: name or address of a Redis server or of a Sentinel; or the path of a socket, which begins with ``/``.
         port: its port; a socket has none.
         backoff: first pause between tries, in seconds; pauses double up to 5 s.
-        password: in place of the one of `access`.
-        access: user, TLS and similar. Where it is left out, those of the settings for the server that they name, and
-            none for others.
-        deadline_s: seconds to wait for an absent Redis, None for ever.
+        password: replaces the password of `access`.
+        access: user, TLS and similar. By default, the settings apply to the server that they name, and nothing to other
+            servers.
+        deadline_s: seconds to wait for an unavailable Redis; None for no limit.
 
     Raises:
         RedisUnavailable: (commands) the outage lasted for `deadline_s`, or `stop_waiting` was called.
@@ -82,7 +82,7 @@ class RedisClient:
         self.port = int(port)
         self.backoff = float(backoff)
         self.deadline_s = deadline_s
-        #: How this client's connections are called in CLIENT LIST.
+        #: Name of this client's connections in CLIENT LIST.
         self.name = f"redis-consumer-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         access = access or usual_access(self.host, self.port)
         self._access = replace(access, password=password) if password else access
@@ -90,7 +90,7 @@ class RedisClient:
         self._master: redis.Redis | None = None
         self._outage: Outage | None = None
         self._probe_at = 0.0
-        #: Moves that failed one after the other.
+        #: Number of moves that failed in a row.
         self._failed_moves = 0
         self._is_served = self._has_sentinel = False
         self._stopping = threading.Event()
@@ -107,7 +107,7 @@ class RedisClient:
 
     @property
     def has_outage(self) -> bool:
-        """Whether Redis did not do what this client asked, and nothing has worked since that proves the end."""
+        """Whether a command of this client has failed, and no later command has proved that the outage ended."""
         return self._outage is not None
 
     @property
@@ -142,39 +142,39 @@ class RedisClient:
         )
 
     def stop_waiting(self) -> None:
-        """Let every command, waiting or to come, raise instead of wait. Safe in a signal handler."""
+        """Make every waiting or later command raise an error instead of waiting. Safe in a signal handler."""
         self._stopping.set()
 
     def note_served(self) -> None:
-        """Take note that Redis serves this worker: a password that it refuses from now on is an outage."""
+        """Record that Redis accepts this worker. A password that is refused later counts as an outage."""
         self._is_served = True
 
     def unblock(self) -> None:
-        """Let a blocking command of this client, in another thread, return at once as if its time were up.
+        """End a blocking command of this client in another thread, as if it had timed out.
 
         Raises:
-            RedisUnavailable: as every command.
+            RedisUnavailable: Redis is unavailable, as for every command.
         """
         for connection in self.client_list():
             if connection.get("name") == self.name and "b" in connection.get("flags", ""):
                 self.client_unblock(connection["id"])
 
     def describe(self) -> str:
-        """Say whether the address is a Redis or a Sentinel, and which server is the master."""
+        """Describe whether the address is a Redis or a Sentinel, and which server is the master."""
         kwargs = self._redis_master.connection_pool.connection_kwargs
         found = address_of(kwargs.get("path") or kwargs["host"], kwargs.get("port", 0))
         found = f"{found} by TLS" if self._access.is_encrypted else found
         return f"Redis at {found}" if not self._has_sentinel else f"Sentinel at {self.address}, master {found}"
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         with self._lock:
             if self._master is not None:
                 self._master.close()
             self._master = None
 
     def end_thread(self) -> None:
-        """Give back this thread's connection, where a thread ends before the client does."""
+        """Close this thread's connection, if the thread ends before the client."""
         master, self._own.master = getattr(self._own, "master", None), None
         if master is not None:
             master.connection_pool.release(self._own.connection)
@@ -196,7 +196,7 @@ class RedisClient:
         return self._connect(host, port, self._access)
 
     def _anonymous_sentinel(self) -> redis.Redis:
-        """A client without user and password, which are for the servers only where the Sentinel knows none."""
+        """Make a client without user and password, for a Sentinel that has no users."""
         client = self._connect(self.host, self.port, self._access.anonymous())
         try:
             self._has_sentinel = is_sentinel(client)
@@ -213,22 +213,22 @@ class RedisClient:
         options = client.connection_pool.connection_kwargs
         options["client_name"] = self.name
         if self.deadline_s is not None:
-            # A server that is up but doesn't answer holds nobody up for longer than one that is down.
+            # A server that is up but doesn't answer costs no more time than one that is down.
             options["socket_timeout"] = min(SOCKET_TIMEOUT_S, self.deadline_s)
             options["socket_connect_timeout"] = min(CONNECT_TIMEOUT_S, self.deadline_s)
         return client
 
     def batch(self, *commands: Sequence[Any]) -> list[Any]:
-        """Send commands together and give their replies as Redis gives them; send all again if it was unavailable.
+        """Send commands together and return their replies unchanged. If Redis was unavailable, send all again.
 
-        They go over a connection of this thread alone, past redis-py's own way for a command, which takes longer
-        than Redis takes for a script.
+        They use a connection of this thread and bypass redis-py's handling of commands, which takes longer than a
+        script in Redis.
 
         Args:
-            commands: name and arguments of each; all must bear to be repeated.
+            commands: name and arguments of each. It must be safe to repeat them.
 
         Returns:
-            What Redis gives to each; the error itself where it doesn't know a script.
+            The reply to each; the error itself if Redis doesn't know a script.
         """
         packed = b"".join(map(_packed, commands))
         which = tuple((*command[:2],) for command in commands)
@@ -241,7 +241,7 @@ class RedisClient:
             connection.send_packed_command([commands])
             replies = [_reply(connection) for _ in range(count)]
         except BaseException:
-            # A signal may have come between command and reply: the next one would get this one's.
+            # After a signal between command and reply, the next command would get this reply.
             connection.disconnect()
             raise
         for reply in replies:
@@ -250,7 +250,7 @@ class RedisClient:
         return replies
 
     def _connection_of(self, master: redis.Redis) -> Any:
-        """This thread's connection to the master; a new one where the server has closed it meanwhile."""
+        """Return this thread's connection to the master; a new one if the server has closed it."""
         now = time.monotonic()
         if getattr(self._own, "master", None) is not master:
             self._own.connection = master.connection_pool.get_connection()
@@ -265,7 +265,7 @@ class RedisClient:
         return self._retried(name, lambda master: getattr(master, name)(*args, **kwargs))
 
     def _retried(self, name: str, send: Callable[[redis.Redis], Any], command: Hashable = None) -> Any:
-        """Send until there is a reply; `command` tells apart what has the same name."""
+        """Send until there is a reply. `command` distinguishes commands of the same name."""
         started, tries = time.monotonic(), 0
         command = command or name
         while True:
@@ -292,7 +292,9 @@ class RedisClient:
             tries += 1
 
     def _pause_s(self, tries: int) -> float:
-        """Seconds after this number of retries; the first one is at once: a new connection is likely to do."""
+        """Return the pause after a number of retries. The first retry is immediate, because a new connection is often
+        enough.
+        """
         pause_s = max(self.backoff, MIN_PAUSE_S) * 2.0 ** min(tries - 1, 10)
         return min(pause_s, MAX_PAUSE_S) if tries else 0.0
 
@@ -315,7 +317,7 @@ class RedisClient:
 
     def _note_outage(self, fault: Fault, command: Hashable) -> None:
         if fault.has_moved:
-            # The next try asks the Sentinel anew, which may have another master by then.
+            # The next try asks the Sentinel again, which may have another master by then.
             self.close()
         with self._lock:
             if self._outage is None:
@@ -342,7 +344,7 @@ class RedisClient:
             logger.warning("Redis at %s is available again after %.1f s", self.address, outage.seconds)
 
     def _can_write(self, master: redis.Redis) -> bool:
-        """Whether a write is accepted now."""
+        """Check whether Redis accepts a write now."""
         now = time.monotonic()
         if now < self._probe_at:
             return False
@@ -355,7 +357,7 @@ class RedisClient:
 
 
 def address_of(host: str, port: int) -> str:
-    """Write an address for people: ``host:port``, ``[IPv6 address]:port``, or the path of a socket."""
+    """Format an address for messages: ``host:port``, ``[IPv6 address]:port``, or the path of a socket."""
     if host.startswith("/"):
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -383,7 +385,9 @@ def _packed(command: Sequence[Any]) -> bytes:
 
 
 def _to_wire(value: Any) -> Any:
-    """Encode the texts of a command that aren't ASCII: hiredis refuses what came out of a name that isn't UTF-8."""
+    """Encode the texts of a command that aren't ASCII. hiredis refuses texts that were read from names that aren't
+    UTF-8.
+    """
     if type(value) is str:
         return value if value.isascii() else value.encode("utf-8", "surrogateescape")
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Separates outages of Redis from wrong commands: what was refused, what ends the outage, and what to do about it."""
+"""Classifies errors of Redis: outages, with what to do about them, and errors of a command."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from redis import exceptions
 
-#: Seconds after which a refusal that has not come again counts as over.
+#: Seconds without a refusal after which the outage counts as ended.
 FORGET_S = 60.0
 
-#: Redis cannot be reached, or does not serve us now: it starts, fails over or has too many clients.
+#: Redis cannot be reached, or is not ready: it starts, fails over or has too many clients.
 _UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError)
 
 #: Code of an error reply and what to do. A script's error has the code somewhere in its text.
@@ -31,7 +31,7 @@ _STATES = {
     "BUSY": "a script runs for long: `redis-cli script kill` ends it",
 }
 _CODE = re.compile(rf"(?:^|-|: )({'|'.join([*_WRITES, *_STATES])})\b")
-#: The code that redis-py takes off the text of an error.
+#: The code that redis-py removes from the text of an error.
 _CODE_OF = {
     exceptions.OutOfMemoryError: "OOM",
     exceptions.ReadOnlyError: "READONLY",
@@ -40,27 +40,28 @@ _CODE_OF = {
     exceptions.ClusterDownError: "CLUSTERDOWN",
     exceptions.TryAgainError: "TRYAGAIN",
 }
-#: With a healthy connection and the right server: neither is given up for these.
+#: The connection is healthy and the server is right, so both are kept after these.
 _STAYS = frozenset({"OOM", "MISCONF", "BUSY"})
-#: How Redis 6.2, and 7.0 or later, say NOPERM for a command within a script.
+#: The texts of Redis 6.2, and of 7.0 or later, for NOPERM within a script.
 _NO_PERMISSION = re.compile(r"^NOPERM\b|The user executing the script can't|ACL failure in script")
 _NO_DATABASE = re.compile(r"DB index|invalid DB", re.IGNORECASE)
 _CERTIFICATE = re.compile(r"CERTIFICATE|WRONG_VERSION_NUMBER|\bSSL\b.*\balert\b", re.IGNORECASE)
 
 
 class WrongServer(exceptions.ConnectionError):
-    """What answers at the address cannot be used: a cluster, or a Sentinel that does not say which master is ours."""
+    """The server at the address cannot be used: a cluster, or a Sentinel without a clear master."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why Redis did not do what it was asked.
+    """The reason why Redis did not execute a command.
 
     Attributes:
-        text: what was seen, and what to do.
-        is_refusal: whether Redis answered, and refused.
-        is_of_settings: whether a setting is wrong where Redis has never served us; it may be changed while we run.
-        is_of_writes: whether only writes are refused, so that a read that succeeds proves nothing.
+        text: the problem, and what to do.
+        is_refusal: whether Redis answered with a refusal.
+        is_of_settings: whether a setting is wrong, if Redis has never accepted this client. A setting can also become
+            wrong later.
+        is_of_writes: whether only writes are refused. A successful read then proves nothing.
         is_of_command: whether only some commands are refused.
         has_moved: whether another server, or a new connection, may be needed.
     """
@@ -74,7 +75,7 @@ class Fault:
 
 
 def fault_of(error: exceptions.RedisError) -> Fault | None:
-    """Say which outage an error stands for; None for an error of the command itself."""
+    """Return the outage that an error means; None for an error of the command itself."""
     text = str(error)
     if wrong := _of_settings(error, text):
         return wrong
@@ -124,11 +125,11 @@ def _lost(text: str) -> Fault:
 
 @dataclass
 class Outage:
-    """The time from the first command that failed to the first one that proves the end.
+    """The time from the first failed command to the first command that proves the end.
 
     Attributes:
         fault: the latest.
-        command: the one that was refused.
+        command: the command that was refused.
         since: when it began, by the monotonic clock.
         seen_at: when the latest command failed.
         is_logged: whether it has been logged.
@@ -141,10 +142,10 @@ class Outage:
     is_logged: bool = False
 
     def note(self, fault: Fault, command: Hashable) -> bool:
-        """Take note of another command that failed; a refused write stays to be disproved.
+        """Record another failed command. A refused write remains until a write succeeds.
 
         Returns:
-            Whether it is news: nothing was logged yet, or somebody must change a setting now.
+            Whether to log it: nothing was logged yet, or a setting must be changed now.
         """
         is_news = not self.is_logged or (fault.is_of_settings and not self.fault.is_of_settings)
         self.fault = replace(fault, is_of_writes=fault.is_of_writes or self.fault.is_of_writes)
@@ -152,11 +153,11 @@ class Outage:
         return is_news
 
     def is_disproved_by(self, command: Hashable) -> bool:
-        """Whether the success of a command can end it; for refused writes, only a write that succeeds proves it."""
+        """Whether the success of a command proves the end. After refused writes, only a successful write does."""
         is_same = command == self.command or time.monotonic() - self.seen_at > FORGET_S
         return is_same or not self.fault.is_of_command
 
     @property
     def seconds(self) -> float:
-        """How long it has lasted."""
+        """Seconds since the start."""
         return time.monotonic() - self.since

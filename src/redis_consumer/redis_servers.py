@@ -15,7 +15,7 @@ from redis_consumer.redis_faults import WrongServer
 
 @dataclass(frozen=True)
 class Access:
-    """How a server lets us in; the same for a Sentinel and the servers that it names.
+    """User, password and TLS of a server; the same for a Sentinel and its servers.
 
     Args:
         username: ACL user, empty for the default one.
@@ -24,8 +24,8 @@ class Access:
         is_encrypted: whether to use TLS.
         ca_path: file of the authority that signed the server's certificate, None for those that the system trusts.
         cert_path: file of our own certificate, None for none.
-        key_path: file of its key, None where it is in the same file.
-        master_name: of the masters that a Sentinel knows; may be empty where there is one.
+        key_path: file of its key; None if it is in the same file.
+        master_name: name of the master at the Sentinel; can be empty if there is only one.
 
     Raises:
         SettingsError: a file is missing.
@@ -56,7 +56,7 @@ class Access:
         return replace(self, username="", password="")
 
     def options(self) -> dict[str, Any]:
-        """Arguments of redis-py for what is given, except the password."""
+        """Return the values that are set as arguments of redis-py, except the password."""
         found: dict[str, Any] = {"username": self.username} if self.username else {}
         if self.db:
             found["db"] = self.db
@@ -67,12 +67,13 @@ class Access:
 
 
 def usual_access(host: str, port: int) -> Access:
-    """Give what the settings say of an address that is theirs; nothing of any other, which must not get the password.
+    """Return the access of the settings if the address is theirs. Any other address gets none, so that it can't learn
+    the password.
 
     Raises:
-        SettingsError: a setting is wrong, a file is missing, or one is named without TLS.
+        SettingsError: a setting is wrong, a file is missing, or a file is set without TLS.
     """
-    from redis_consumer import settings  # late: most of the time that an import of this package would take
+    from redis_consumer import settings  # imported late, because it takes most of the import time of this package
     from redis_consumer.settings.redis_url import parse_redis_url
 
     with settings.glanced_at():
@@ -97,24 +98,24 @@ def usual_access(host: str, port: int) -> Access:
 
 
 def is_sentinel(client: Any) -> bool:
-    """Whether a plain client talks to a Sentinel.
+    """Return whether a plain client is connected to a Sentinel.
 
     Raises:
-        WrongServer: it talks to a Redis Cluster.
+        WrongServer: it is connected to a Redis Cluster.
     """
     try:
         mode = client.execute_command("HELLO", "3")["mode"]
     except exceptions.AuthenticationError:
         raise
     except (exceptions.ResponseError, KeyError, TypeError):
-        return False  # a proxy, or something else that is no Sentinel of Redis
+        return False  # a proxy or another server that is not a Sentinel
     if mode == "cluster":
         raise WrongServer("it is a Redis Cluster, which is not supported; use a single master, or a Sentinel")
     return bool(mode == "sentinel")
 
 
 def master_of(sentinel: Any, name: str) -> tuple[str, int]:
-    """Ask a Sentinel for the host and port of the master of a name, or of the only one.
+    """Ask a Sentinel for host and port of the named master, or of the only one.
 
     Raises:
         WrongServer: it has no such master, or several.
@@ -135,9 +136,10 @@ def master_of(sentinel: Any, name: str) -> tuple[str, int]:
 
 
 def refused_commands(client: Any, commands: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Say which commands the user of a plain client may not run.
+    """List the commands that the user of a plain client has no right to run.
 
-    They are put into a transaction that is dropped, so that none is run: Redis checks permissions before.
+    They are put into a transaction that is dropped, so that none is run. Redis checks the rights when a command is
+    added.
     """
     asked = [["MULTI"], *commands, ["DISCARD"]]
     connection = client.connection_pool.get_connection()
