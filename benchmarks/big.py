@@ -32,31 +32,31 @@ def measure(*, is_huge: bool = False) -> dict[str, Any]:
     float32 channel in and out, no functions.
 
     Args:
-        is_huge: 40,000 x 40,000 px as well, by region: percentiles over the image, labels joined over all blocks.
+        is_huge: 40,000 x 40,000 px as well, in windows: percentiles over the image, labels joined over all blocks.
 
     Returns:
         For each side in pixels, of 4096 the run of middle length among three: ``s`` (the whole job), ``predict_s``,
         ``peak_rss_mb`` of the slot, ``server_busy_pct`` from the first call to the last answer; as references
-        ``image_mb``, ``idle_rss_mb`` and ``tile_ms``; by region ``labels`` and the number of ``discs``, which must be
+        ``image_mb``, ``idle_rss_mb`` and ``tile_ms``; in windows ``labels`` and the number of ``discs``, which must be
         the same.
     """
     figures = {}
     for side_px, runs in SIDES_PX.items():
-        ordered = sorted((_run(side_px, is_by_region=False) for _ in range(runs)), key=lambda run: float(run["s"]))
+        ordered = sorted((_run(side_px, is_in_windows=False) for _ in range(runs)), key=lambda run: float(run["s"]))
         figures[str(side_px)] = ordered[runs // 2]
     if is_huge:
-        figures[str(HUGE_PX)] = _run(HUGE_PX, is_by_region=True)
+        figures[str(HUGE_PX)] = _run(HUGE_PX, is_in_windows=True)
     return figures
 
 
-def _run(side_px: int, *, is_by_region: bool) -> dict[str, Any]:
+def _run(side_px: int, *, is_in_windows: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, embedded.run_redis() as server, run_model_server(TILE_MS) as echo:
-        folder, limit = Path(name), str(2048 if is_by_region else side_px)
+        folder, limit = Path(name), str(2048 if is_in_windows else side_px)
         bucket = folder / "bucket"
         (bucket / "models/Echo/1").mkdir(parents=True)
         (bucket / "models/Echo/1/card.toml").write_text(CARD)
         (bucket / "uploads").mkdir()
-        write = big_image.write_tiles if is_by_region else big_image.write_strips
+        write = big_image.write_tiles if is_in_windows else big_image.write_strips
         discs = write(bucket / "uploads/big.tif", side_px)
         variables = {
             "MODEL_SERVER": f"tfs://{echo.address}",
@@ -68,10 +68,10 @@ def _run(side_px: int, *, is_by_region: bool) -> dict[str, Any]:
         }
         functions = {"preprocess_function": "percentile_normalize", "postprocess_function": "connected"}
         with idle_worker(server, folder, **variables) as (process, _):
-            done = _job(connect(server), process, functions if is_by_region else {})
+            done = _job(connect(server), process, functions if is_in_windows else {})
         output = bucket / done.pop("output")
         references = {"image_mb": side_px**2 * 4 // 2**20, "tile_ms": TILE_MS}
-        joined = {"labels": _labels(output), "discs": discs} if is_by_region else {}
+        joined = {"labels": _labels(output), "discs": discs} if is_in_windows else {}
         return {**done, "server_busy_pct": echo.activity().busy_pct, **references, **joined}
 
 

@@ -24,7 +24,7 @@ from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.consumers.image import ImageFileConsumer
 from redis_consumer.errors import JobCancelled
 from redis_consumer.images import read_image
-from redis_consumer.images.regions import open_regions
+from redis_consumer.images.windows import open_windowed
 from redis_consumer.models import ModelStore
 from redis_consumer.queue import admin
 from redis_consumer.redis import RedisClient
@@ -186,5 +186,5 @@ def test_reading_what_is_wanted_gives_the_same(tmp_path: Path) -> None:
     with wanted.asking(lambda: None):
         assert (read_image(tmp_path / "a.tif").array == image).all()
         for name in ("a.tif", "a.zarr"):
-            with open_regions(tmp_path / name, name=name) as opened:
+            with open_windowed(tmp_path / name, name=name) as opened:
                 assert (opened.read(0, (slice(0, 64), slice(0, 64)))[0, ..., 0] == image).all()

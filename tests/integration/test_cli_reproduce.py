@@ -136,7 +136,7 @@ def test_recorded_settings_hold_and_todays_do_not(
     monkeypatch.setenv("MAX_IMAGE_HEIGHT", "128")
     settings.use(None)
     site.consumer()
-    assert site.run()["status"] == "done"  # by region
+    assert site.run()["status"] == "done"  # in windows
     monkeypatch.setenv("MAX_IMAGE_HEIGHT", "90000")
     monkeypatch.setenv("MAX_IMAGE_WIDTH", "10")
     settings.use(None)

@@ -127,7 +127,7 @@ def test_a_block_over_max_job_mb_fails_before_its_pixels_are_read(
 ) -> None:
     for name, text in {"MAX_IMAGE_HEIGHT": "1024", "MAX_IMAGE_WIDTH": "1024", "MAX_JOB_MB": "500"}.items():
         monkeypatch.setenv(name, text)
-    monkeypatch.setattr("redis_consumer.images.regions.RegionImage.read", lambda *_: pytest.fail("pixels were read"))
+    monkeypatch.setattr("redis_consumer.images.windows.WindowedImage.read", lambda *_: pytest.fail("pixels were read"))
     done = testing.run(ImageFileConsumer, many_channels / "large.tif", model=lambda tiles: tiles, scale="1")
     assert done.status == "failed"
     assert "MB of memory, allowed are 500 MB (MAX_JOB_MB)" in done.reason

@@ -1,4 +1,4 @@
-"""Images larger than memory, by region: on a real Redis, a real bucket and a real model server."""
+"""Images larger than memory, in windows: on a real Redis, a real bucket and a real model server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from redis_consumer import settings
 from redis_consumer.consumers import ImageFileConsumer
-from redis_consumer.images.regions import open_regions
+from redis_consumer.images.windows import open_windowed
 from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving.tfs.server import TFServingServer
@@ -206,7 +206,7 @@ def test_an_ome_zarr_gives_an_ome_zarr(run: Run, bucket: Path, tmp_path: Path, v
         path = tmp_path / "result" / member
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    with open_regions(tmp_path / "result" / "cells_feature_0.zarr", name="result") as result:
+    with open_windowed(tmp_path / "result" / "cells_feature_0.zarr", name="result") as result:
         assert (result.shape, result.pixel_size_um) == ((1, 600, 600, 1), 0.5)
         labels = result.read(0, (slice(0, 600), slice(0, 600)))[0, ..., 0]
     assert_same_regions(labels, ndimage.label(image > 300)[0], count)

@@ -146,7 +146,7 @@ def test_a_server_that_does_not_say_costs_no_result_and_its_address_stays_out(
     assert model["digest_of"] == "unknown: ModelServerUnavailable"
 
 
-def test_an_image_by_region_has_one_too(make_site: MakeSite, tmp_path: Path) -> None:
+def test_an_image_in_windows_has_one_too(make_site: MakeSite, tmp_path: Path) -> None:
     site = make_site(MAX_IMAGE_HEIGHT="128", MAX_IMAGE_WIDTH="128")
     content = put_crop(site.storage, tmp_path)
     site.consumer()

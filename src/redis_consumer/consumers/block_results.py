@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from redis_consumer.errors import ModelMismatch
-from redis_consumer.images.region_writing import TiledPlane
+from redis_consumer.images.window_writing import TiledPlane
 from redis_consumer.processing.joining import LabelJoiner, Numbering
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class BlockResults:
         self._joiners: dict[tuple[int, int], LabelJoiner] = {}
 
     def add(self, frame: int, block: Block, results: Sequence[Array]) -> None:
-        """Take the results of one block, each (1, y, x, C) of its region; frame by frame, in the order of the grid.
+        """Take the results of one block, each (1, y, x, C) of its window; frame by frame, in the order of the grid.
 
         Raises:
             ModelMismatch: a result is of another shape, others than for the first block, or a label below 0.

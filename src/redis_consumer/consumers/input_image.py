@@ -33,14 +33,14 @@ def open_input(path: Path, job: Job, *, takes_parts: bool) -> Iterator[Frames | 
         takes_parts: whether an image that is too large for memory may be done part by part.
 
     Yields:
-        None where the image is to be done part by part: it is too large, but can be read by region, or an OME-Zarr.
+        None where the image is to be done part by part: it is too large, but can be read in windows, or an OME-Zarr.
 
     Raises:
         InvalidImage: as `redis_consumer.images.read_image`, or it can only be done part by part, and may not.
         InvalidJob: the job names channels or axes that aren't there.
     """
     from redis_consumer.images import ImageLimits, open_image
-    from redis_consumer.images.regions import is_large
+    from redis_consumer.images.windows import is_large
 
     name, order = shown_name(job.original_name), job.dimension_order
     limits = ImageLimits(
@@ -96,12 +96,12 @@ def _by_frame(
     path: Path, name: str, order: str, indices: Sequence[int] | None, stack: ExitStack
 ) -> Callable[[int, int], Array] | None:
     """What reads frames one by one; None for a file that must be read at once."""
-    from redis_consumer.images.planes import NotByRegionError
-    from redis_consumer.images.regions import open_regions
+    from redis_consumer.images.planes import NotWindowedError
+    from redis_consumer.images.windows import open_windowed
 
     try:
-        image = stack.enter_context(open_regions(path, name=name, dimension_order=order, channels=indices))
-    except NotByRegionError:
+        image = stack.enter_context(open_windowed(path, name=name, dimension_order=order, channels=indices))
+    except NotWindowedError:
         return None
     everything = (slice(0, image.shape[1]), slice(0, image.shape[2]))
 

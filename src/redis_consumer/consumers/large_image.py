@@ -23,9 +23,9 @@ from redis_consumer.consumers.frames import HELD_TIMES, Frames, check_needed
 from redis_consumer.consumers.input_image import channels_of
 from redis_consumer.consumers.results import result_stem, shown_name
 from redis_consumer.images.ome_zarr import is_ome_zarr
-from redis_consumer.images.region_writing import TiledPlane, write_ome_zarr, write_tiled_tiff
-from redis_consumer.images.regions import RegionImage, open_regions
 from redis_consumer.images.scratch import TILE_PX, TileScratch
+from redis_consumer.images.window_writing import TiledPlane, write_ome_zarr, write_tiled_tiff
+from redis_consumer.images.windows import WindowedImage, open_windowed
 from redis_consumer.job import MOST_CHANNELS, Job, JobStatus
 from redis_consumer.processing.blocks import Block, BlockGrid, plan_blocks
 from redis_consumer.processing.resize import resize_image
@@ -92,7 +92,7 @@ class LargeImage:
         image: the opened image.
     """
 
-    def __init__(self, consumer: Segmenter, job: Job, image: RegionImage) -> None:
+    def __init__(self, consumer: Segmenter, job: Job, image: WindowedImage) -> None:
         self._consumer = consumer
         self._image = image
         limits = (int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH")))
@@ -155,11 +155,11 @@ class LargeImage:
         )
 
     def _prepare(self, frame: int, block: Block, change: Change) -> Array:
-        part: Array = self._image.read(frame, block.region)
+        part: Array = self._image.read(frame, block.window)
         if self._scale != 1:
             height, width = (max(1, round(side * self._scale)) for side in block.shape_yx)
             part = resize_image(part, (height, width))
-        return change(part, block.region)
+        return change(part, block.window)
 
     def _postprocess(self, outputs: list[Array], block: Block) -> list[Array]:
         results = self._consumer.run_functions("post", self._plan.postprocess, outputs, self._plan.options)
@@ -181,9 +181,9 @@ class LargeImage:
         return tile
 
 
-def open_input(job: Job, path: Path) -> AbstractContextManager[RegionImage]:
-    """Open the image of a job to read it part by part, see `redis_consumer.images.regions.open_regions`."""
-    return open_regions(
+def open_input(job: Job, path: Path) -> AbstractContextManager[WindowedImage]:
+    """Open the image of a job to read it part by part, see `redis_consumer.images.windows.open_windowed`."""
+    return open_windowed(
         path,
         name=shown_name(job.original_name),
         dimension_order=job.dimension_order,
@@ -237,16 +237,16 @@ def _layout(shape: tuple[int, int, int], block_px: int, scale: float) -> tuple[B
     return plan_blocks((height, width), core_px, overlap_px, tile_px), tile_px
 
 
-def _looked_at(image: RegionImage, limits_yx: tuple[int, int]) -> Frames:
+def _looked_at(image: WindowedImage, limits_yx: tuple[int, int]) -> Frames:
     """What detection looks at: the middle, as much as may be in memory; read only where something is detected."""
-    region = _middle(image.shape[1:3], limits_yx)
-    height, width = (side.stop - side.start for side in region)
+    window = _middle(image.shape[1:3], limits_yx)
+    height, width = (side.stop - side.start for side in window)
     middle = 4 * height * width * image.shape[3]
 
     def read(start: int, stop: int) -> Array:
         why = f"3 x {middle / 1e6:.1f} MB for the middle of the image, at which detection looks"
         check_needed(image.name, 3 * middle, defaults.max_job_bytes(), why)
-        return image.read(0, region)[start:stop]
+        return image.read(0, window)[start:stop]
 
     return Frames((1, height, width, image.shape[3]), read, image.name)
 

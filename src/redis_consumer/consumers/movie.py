@@ -18,7 +18,7 @@ from redis_consumer.consumers.frames import HELD_TIMES, check_needed, frames_for
 from redis_consumer.consumers.results import shown_name
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits, batch_shape, check_frames, open_image, select_channels, to_batch
-from redis_consumer.images.regions import open_regions
+from redis_consumer.images.windows import open_windowed
 from redis_consumer.job import Job
 from redis_consumer.options import MovieLimits
 from redis_consumer.serving.base import Array
@@ -90,10 +90,10 @@ class _MovieFile:
     def open_tiff(self, order: str) -> Iterator[Movie]:
         """A movie of one frame in memory at a time. Of three axes the first is time, whatever the file calls it."""
         if not order:
-            with open_regions(self.path, name=self.name) as image:
+            with open_windowed(self.path, name=self.name) as image:
                 order = "BXY" if image.shape[0] == 1 and image.shape[3] > 1 else ""
         options: dict[str, Any] = {"channels": [self.channel], "max_frames": self.limits.frames.max_frames}
-        with open_regions(self.path, dimension_order=order, name=self.name, **options) as image:
+        with open_windowed(self.path, dimension_order=order, name=self.name, **options) as image:
             frames, height, width, _ = image.shape
             self._check_memory((frames, height, width))
             everything = (slice(0, height), slice(0, width))

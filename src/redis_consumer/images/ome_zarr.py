@@ -106,7 +106,7 @@ def is_ome_zarr(path: Path) -> bool:
 
 @contextmanager
 def open_ome_zarr(path: Path, name: str) -> Iterator[Planes]:
-    """Open the full resolution of the image in an OME-Zarr, to read it by region.
+    """Open the full resolution of the image in an OME-Zarr, to read it in windows.
 
     Args:
         path: the local folder or zip archive.

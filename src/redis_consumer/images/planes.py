@@ -11,29 +11,29 @@ import numpy as np
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images.image import Array, Source
 
-Region = tuple[slice, slice]
+Window = tuple[slice, slice]
 
 #: Decoded bytes of a tile, strip or chunk that is read whole to get a part of it. Larger ones are refused.
 MAX_SEGMENT_BYTES = 64 << 20
 
 
-class NotByRegionError(InvalidImage):
+class NotWindowedError(InvalidImage):
     """A file whose planes can be read only all at once."""
 
 
 @dataclass(frozen=True)
 class Planes:
-    """An opened file whose planes are read by region; only while the file is open.
+    """An opened file whose planes are read in windows; only while the file is open.
 
     Planes are counted over all axes besides Y and X, in the order of the file, the last axis fastest.
 
     Attributes:
         source: what the header says.
-        read: takes numbers of planes and a region of rows and columns, gives (y, x, planes) in the source's dtype.
+        read: takes numbers of planes and a window of rows and columns, gives (y, x, planes) in the source's dtype.
     """
 
     source: Source
-    read: Callable[[Sequence[int], Region], Array]
+    read: Callable[[Sequence[int], Window], Array]
 
 
 def array_planes(source: Source, open_array: Callable[[], Any]) -> Planes:
@@ -44,13 +44,13 @@ def array_planes(source: Source, open_array: Callable[[], Any]) -> Planes:
         open_array: gives the array; called once a reading, so that a memory map's pages are given back after it.
     """
 
-    def read(planes: Sequence[int], region: Region) -> Array:
+    def read(planes: Sequence[int], window: Window) -> Array:
         array = open_array()
         others = tuple(side for side, axis in zip(source.shape, source.axes, strict=True) if axis not in "YX")
         parts = []
         for plane in planes:
             where = iter(np.unravel_index(plane, others) if others else ())
-            index = tuple({"Y": region[0], "X": region[1]}.get(axis) or next(where) for axis in source.axes)
+            index = tuple({"Y": window[0], "X": window[1]}.get(axis) or next(where) for axis in source.axes)
             part = np.asarray(array[index], dtype=source.dtype.newbyteorder("="))
             parts.append(part if source.axes.index("Y") < source.axes.index("X") else part.T)
         return np.stack(parts, axis=-1)

@@ -1,4 +1,4 @@
-"""Reads a region of a TIFF file from the tiles or strips that contain it."""
+"""Reads a window of a TIFF file from the tiles or strips that contain it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
 from redis_consumer.images.image import Array, Source
-from redis_consumer.images.planes import MAX_SEGMENT_BYTES, NotByRegionError, Planes, Region, array_planes
+from redis_consumer.images.planes import MAX_SEGMENT_BYTES, NotWindowedError, Planes, Window, array_planes
 from redis_consumer.images.tiff import open_library, open_tiff
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ CACHE_BYTES = 256 << 20
 
 @contextlib.contextmanager
 def open_tiff_planes(path: Path, name: str) -> Iterator[Planes]:
-    """Open a TIFF file to read it by region: tiles, strips, and uncompressed pixels in one piece.
+    """Open a TIFF file to read it in windows: tiles, strips, and uncompressed pixels in one piece.
 
     Args:
         path: the local file.
         name: the scientist's name of the file, for messages.
 
     Raises:
-        InvalidImage: as `open_tiff`, or it is laid out so that a region can't be read alone.
+        InvalidImage: as `open_tiff`, or it is laid out so that a window can't be read alone.
         Exception: whatever tifffile raises for a damaged file.
     """
     with open_tiff(path, name) as source, open_library(path) as tif:
@@ -46,10 +46,10 @@ def open_tiff_planes(path: Path, name: str) -> Iterator[Planes]:
             or not source.axes.endswith(keyframe.axes)
             or source.shape[-len(keyframe.shape) :] != keyframe.shape
         ):
-            raise NotByRegionError(f"{name}: its planes can't be read one by one; save it as an OME-TIFF with tiles")
+            raise NotWindowedError(f"{name}: its planes can't be read one by one; save it as an OME-TIFF with tiles")
         segments = _Segments(tif, series, source.dtype)
         if not segments.is_readable:
-            raise NotByRegionError(
+            raise NotWindowedError(
                 f"{name}: is too large to be read at once, and its parts of {segments.segment_bytes / 2**20:.0f} MiB "
                 "can't be read one by one; save it with tiles, e.g. of 512 x 512 px"
             )
@@ -94,9 +94,9 @@ class _Segments:
         """Give back the memory of the segments that are kept."""
         self._kept.clear()
 
-    def read(self, planes: Sequence[int], region: Region) -> Array:
+    def read(self, planes: Sequence[int], window: Window) -> Array:
         """See `Planes.read`."""
-        rows, columns = region
+        rows, columns = window
         band = (rows.start, rows.stop, *planes)
         self._is_whole_width = columns.stop - columns.start == self._page.imagewidth
         if band != self._band:
@@ -111,27 +111,27 @@ class _Segments:
             if page is None:
                 result[..., list(samples)] = self._background
             elif self._is_raw:
-                self._copy_raw(page, samples, region, result)
+                self._copy_raw(page, samples, window, result)
             else:
-                self._copy_segments(page_index, samples, region, result)
+                self._copy_segments(page_index, samples, window, result)
         return result
 
-    def _copy_raw(self, page: TiffPage | TiffFrame, samples: dict[int, int], region: Region, result: Array) -> None:
+    def _copy_raw(self, page: TiffPage | TiffFrame, samples: dict[int, int], window: Window, result: Array) -> None:
         stored = self._dtype.newbyteorder(self._tif.byteorder)
         shape = self._page.shaped[:1] + self._page.shaped[2:]
         pixels = np.memmap(self._tif.filehandle.path, stored, "r", page.dataoffsets[0], shape)
         for position, sample in samples.items():
             plane = pixels[sample, ..., 0] if self._is_planar else pixels[0, ..., sample]
-            result[..., position] = plane[region]
+            result[..., position] = plane[window]
 
-    def _copy_segments(self, page_index: int, samples: dict[int, int], region: Region, result: Array) -> None:
+    def _copy_segments(self, page_index: int, samples: dict[int, int], window: Window, result: Array) -> None:
         down, across = (
             range(part.start // side, math.ceil(part.stop / side))
-            for part, side in zip(region, self._side_yx, strict=True)
+            for part, side in zip(window, self._side_yx, strict=True)
         )
         for row, column in itertools.product(down, across):
             segments: dict[int, Array] = {}
-            target, source = self._overlap(row, column, region)
+            target, source = self._overlap(row, column, window)
             for position, sample in samples.items():
                 layer, inside = (sample, 0) if self._is_planar else (0, sample)
                 if layer not in segments:
@@ -139,10 +139,10 @@ class _Segments:
                     segments[layer] = self._segment(page_index, index)
                 result[..., position][target] = segments[layer][..., inside][source]
 
-    def _overlap(self, row: int, column: int, region: Region) -> tuple[Region, Region]:
-        """What a segment gives of a region: where it goes in the region, and where it lies in the segment."""
+    def _overlap(self, row: int, column: int, window: Window) -> tuple[Window, Window]:
+        """What a segment gives of a window: where it goes in the window, and where it lies in the segment."""
         targets, sources = [], []
-        for number, side, part in zip((row, column), self._side_yx, region, strict=True):
+        for number, side, part in zip((row, column), self._side_yx, window, strict=True):
             start = number * side
             begin, end = max(start, part.start), min(start + side, part.stop)
             targets.append(slice(begin - part.start, end - part.start))

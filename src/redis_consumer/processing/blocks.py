@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-Region = tuple[slice, slice]
+Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -18,26 +18,26 @@ class Block:
     Attributes:
         index: number of the block in the grid, row by row from 0.
         core: the pixels of the image whose result comes from this block.
-        region: the pixels that are processed for it: the core and the overlap around it, inside the image.
+        window: the pixels that are processed for it: the core and the overlap around it, inside the image.
     """
 
     index: int
-    core: Region
-    region: Region
+    core: Window
+    window: Window
 
     @property
-    def inner(self) -> Region:
-        """The core within the region."""
+    def inner(self) -> Window:
+        """The core within the window."""
         rows, columns = (
-            slice(core.start - region.start, core.stop - region.start)
-            for core, region in zip(self.core, self.region, strict=True)
+            slice(core.start - window.start, core.stop - window.start)
+            for core, window in zip(self.core, self.window, strict=True)
         )
         return rows, columns
 
     @property
     def shape_yx(self) -> tuple[int, int]:
-        """Rows and columns of the region."""
-        rows, columns = (region.stop - region.start for region in self.region)
+        """Rows and columns of the window."""
+        rows, columns = (side.stop - side.start for side in self.window)
         return rows, columns
 
 

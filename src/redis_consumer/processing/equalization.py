@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redis_consumer.processing.blocks import Region
+from redis_consumer.processing.blocks import Window
 from redis_consumer.processing.normalization import CLAHE_BINS, CLAHE_CLIP_LIMIT, CLAHE_KERNEL_FRACTION
 
 Array = npt.NDArray[Any]
@@ -39,8 +39,8 @@ class Equalization:
     kernel_yx: tuple[float, float]
     result_span: tuple[float, float] = (0.0, 1.0)
 
-    def apply(self, part: Array, region: Region) -> Floats:
-        """Equalise a part (y, x) that shows this region of the plane, at any scale. Return float32 in 0..1."""
+    def apply(self, part: Array, window: Window) -> Floats:
+        """Equalise a part (y, x) that shows this window of the plane, at any scale. Return float32 in 0..1."""
         low, high = self.span
         if low == high:
             return np.zeros(part.shape, np.float32)
@@ -48,7 +48,7 @@ class Equalization:
         (above, below, down), (left, right, across) = (
             _neighbours(count, side, whole, kernel, known)
             for count, side, whole, kernel, known in zip(
-                part.shape, region, self.shape_yx, self.kernel_yx, self.maps.shape, strict=False
+                part.shape, window, self.shape_yx, self.kernel_yx, self.maps.shape, strict=False
             )
         )
         result = np.zeros(part.shape, np.float32)

@@ -1,6 +1,6 @@
 """Joins the labels of neighbouring blocks and numbers them.
 
-Each block is labelled independently. Its region includes `overlap_px` pixels beyond its core. Where the regions of two
+Each block is labelled independently. Its window includes `overlap_px` pixels beyond its core. Where the windows of two
 blocks overlap, both blocks have labels for the same pixels. Two labels become one region if each is the best match of
 the other and they share at least half of the smaller one. Two labels of the same block are never joined.
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redis_consumer.processing.blocks import Block, BlockGrid, Region
+from redis_consumer.processing.blocks import Block, BlockGrid, Window
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.uint32]
@@ -33,7 +33,7 @@ class _Piece:
     """The part of a block's labels that overlaps later neighbours, and its place in the image."""
 
     block: int
-    region: Region
+    window: Window
     labels: Labels
     written: int
 
@@ -55,18 +55,18 @@ class LabelJoiner:
         self._matches: list[tuple[float, Node, Node]] = []
 
     def add(self, block: Block, labels: Array) -> Labels:
-        """Take the labels of a block's region and return those of its core.
+        """Take the labels of a block's window and return those of its core.
 
         Args:
             block: the next block of the grid.
-            labels: (y, x) integers of the region; 0 is background, numbers can have gaps.
+            labels: (y, x) integers of the window; 0 is background, numbers can have gaps.
 
         Returns:
             (y, x) uint32 of the core. 0 is background, and labels are 1..n without gaps, in the order of their old
             numbers.
 
         Raises:
-            ValueError: the shape isn't that of the region, a label is negative, or the block isn't the next one.
+            ValueError: the shape isn't that of the window, a label is negative, or the block isn't the next one.
         """
         if labels.shape != block.shape_yx or block.index != len(self._written):
             raise ValueError(
@@ -88,7 +88,7 @@ class LabelJoiner:
         return Numbering(self._written, _united(self._matches))
 
     def _earlier(self, block: Block) -> Iterator[_Piece]:
-        """Yield the labels of the neighbours above and on the left in this block's region."""
+        """Yield the labels of the neighbours above and on the left in this block's window."""
         columns = self._grid.columns
         column, above = block.index % columns, block.index - columns
         self._below.pop(above - 2, None)
@@ -98,7 +98,7 @@ class LabelJoiner:
 
     def _remember(self, block: Block, local: Labels, written: int) -> None:
         """Keep the labels of this block that the neighbours below and on the right overlap."""
-        (rows, columns), overlap_px = block.region, self._grid.overlap_px
+        (rows, columns), overlap_px = block.window, self._grid.overlap_px
         below = slice(max(block.core[0].stop - overlap_px, rows.start), rows.stop)
         beside = slice(max(block.core[1].stop - overlap_px, columns.start), columns.stop)
         self._below[block.index] = _cut(local, block, (below, columns), written)
@@ -167,8 +167,8 @@ def _renumber(labels: Array, block: Block) -> tuple[Labels, int]:
 
 def _matches(piece: _Piece, block: Block, local: Labels, written: int) -> Iterator[tuple[float, Node, Node]]:
     """Yield pairs of labels that are one region and have pixels in both cores, with the shared part of their union."""
-    common = _common(piece.region, block.region)
-    first, second = piece.labels[_within(common, piece.region)].ravel(), local[_within(common, block.region)].ravel()
+    common = _common(piece.window, block.window)
+    first, second = piece.labels[_within(common, piece.window)].ravel(), local[_within(common, block.window)].ravel()
     first_px, second_px = np.bincount(first), np.bincount(second)
     is_both = (first > 0) & (second > 0)
     pairs, shared = np.unique(first[is_both].astype(np.int64) * len(second_px) + second[is_both], return_counts=True)
@@ -206,15 +206,15 @@ def _united(matches: list[tuple[float, Node, Node]]) -> dict[Node, Node]:
     return {node: smallest[id(members)] for node, members in sets.items()}
 
 
-def _cut(labels: Labels, block: Block, region: Region, written: int) -> _Piece:
-    return _Piece(block.index, region, labels[_within(region, block.region)].copy(), written)
+def _cut(labels: Labels, block: Block, window: Window, written: int) -> _Piece:
+    return _Piece(block.index, window, labels[_within(window, block.window)].copy(), written)
 
 
-def _common(one: Region, other: Region) -> Region:
+def _common(one: Window, other: Window) -> Window:
     rows, columns = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
     return rows, columns
 
 
-def _within(part: Region, whole: Region) -> Region:
+def _within(part: Window, whole: Window) -> Window:
     rows, columns = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(part, whole, strict=True))
     return rows, columns

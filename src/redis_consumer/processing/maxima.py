@@ -57,7 +57,7 @@ def h_maxima(image: Array, height: float, radius: int) -> Mask:
 
 
 def _reached(ground: Array, image: Array, is_here: Mask, limits: tuple[np.float32, int]) -> Array:
-    """Raise the ground to the height that paths can reach, window by window until nothing changes.
+    """Raise the ground to the height that paths can reach, window in windows until nothing changes.
 
     The result is the same as for the whole image at once, with less memory and time.
 

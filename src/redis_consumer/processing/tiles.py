@@ -14,7 +14,6 @@ import numpy.typing as npt
 from redis_consumer.errors import InvalidJob, ModelMismatch
 
 Array = npt.NDArray[Any]
-Region = tuple[slice, ...]
 #: ``field_size`` of jobs without this field (contract, section 1.3). It fits images of any size.
 DEFAULT_FIELD_PX = 61
 

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer.errors import InvalidJob, ModelMismatch
-from redis_consumer.processing.blocks import Region
+from redis_consumer.processing.blocks import Window
 from redis_consumer.processing.equalization import fit_equalization
 from redis_consumer.processing.normalization import EPSILON
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
-Change = Callable[[Array, Region], Floats]
-"""Changes a part (1, y, x, C) that shows a region of the image, at any scale."""
+Change = Callable[[Array, Window], Floats]
+"""Changes a part (1, y, x, C) that shows a window of the image, at any scale."""
 
 #: Largest number of pixels of a plane in a sample. With this number, the error of a percentile is 0.001 percentiles.
 MAX_SAMPLE_PX = 1 << 22
@@ -51,10 +51,10 @@ class Sampler:
             self.step += 1
         self.sample = np.empty((1, math.ceil(height / self.step), math.ceil(width / self.step), channels), np.float32)
 
-    def add(self, region: Region, part: Array) -> None:
-        """Copy the pixels for the sample from a part (1, y, x, C) of this region."""
-        (top, below), (left, right) = (self._taken(side) for side in region)
-        rows, columns = (slice(-side.start % self.step, None, self.step) for side in region)
+    def add(self, window: Window, part: Array) -> None:
+        """Copy the pixels for the sample from a part (1, y, x, C) of this window."""
+        (top, below), (left, right) = (self._taken(side) for side in window)
+        rows, columns = (slice(-side.start % self.step, None, self.step) for side in window)
         self.sample[:, top:below, left:right] = part[:, rows, columns]
 
     def _taken(self, side: slice) -> tuple[int, int]:
@@ -110,9 +110,9 @@ def fit(
         pixels = change(pixels, whole)
         changes.append(change)
 
-    def apply(part: Array, region: Region) -> Floats:
+    def apply(part: Array, window: Window) -> Floats:
         for change in changes:
-            part = change(part, region)
+            part = change(part, window)
         return np.asarray(part, np.float32)
 
     return apply
@@ -152,10 +152,10 @@ def _fit_equalization(sample: _Sample, kernel_size: int | None = None) -> Change
         for channel in range(sample.pixels.shape[-1])
     ]
 
-    def change(part: Array, region: Region) -> Floats:
+    def change(part: Array, window: Window) -> Floats:
         result = np.empty(part.shape, np.float32)
         for channel, one in enumerate(fitted):
-            result[0, ..., channel] = one.apply(part[0, ..., channel], region)
+            result[0, ..., channel] = one.apply(part[0, ..., channel], window)
         return result
 
     return change
@@ -164,7 +164,7 @@ def _fit_equalization(sample: _Sample, kernel_size: int | None = None) -> Change
 def _in_strips(change: Callable[[Array], Array]) -> Change:
     """A change that looks at each pixel alone: some rows at a time, since it makes arrays of float64."""
 
-    def apply(part: Array, _: Region) -> Floats:
+    def apply(part: Array, _: Window) -> Floats:
         result = np.empty(part.shape, np.float32)
         rows = max(1, _STRIP_NUMBERS // max(1, part.shape[2] * part.shape[3]))
         for start in range(0, part.shape[1], rows):

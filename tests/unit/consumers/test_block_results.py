@@ -10,8 +10,8 @@ import pytest
 
 from redis_consumer.consumers.block_results import BlockResults
 from redis_consumer.errors import ModelMismatch
-from redis_consumer.images.region_writing import TiledPlane
 from redis_consumer.images.scratch import TileScratch
+from redis_consumer.images.window_writing import TiledPlane
 from redis_consumer.processing.blocks import plan_blocks
 
 Array = npt.NDArray[Any]
@@ -41,7 +41,7 @@ def test_values_stay_and_labels_are_joined_frame_by_frame(scratch: TileScratch) 
     results = BlockResults(2, GRID, scratch)
     for frame in range(2):
         for block in GRID:
-            parts = [array[frame][block.region][np.newaxis, ..., np.newaxis] for array in (values, labels)]
+            parts = [array[frame][block.window][np.newaxis, ..., np.newaxis] for array in (values, labels)]
             results.add(frame, block, parts)
     first, second = results.planes(pixel_size_um=0.5)
     assert (first.dtype, first.max_label) == (np.dtype(np.float32), 0)
@@ -72,13 +72,13 @@ def test_numbers_that_are_no_labels_stay(scratch: TileScratch) -> None:
     classes = np.random.default_rng(1).integers(-2, 3, (40, 70))
     results = BlockResults(1, GRID, scratch, has_labels=False)
     for block in GRID:
-        results.add(0, block, [classes[block.region][np.newaxis, ..., np.newaxis]])
+        results.add(0, block, [classes[block.window][np.newaxis, ..., np.newaxis]])
     (plane,) = results.planes(pixel_size_um=None)
     np.testing.assert_array_equal(whole(plane, 0), classes)
 
 
 def test_a_label_below_0_is_refused(scratch: TileScratch) -> None:
     block = next(iter(GRID))
-    labels = np.full((1, 40, 70, 1), -1)[:, block.region[0], block.region[1]]
+    labels = np.full((1, 40, 70, 1), -1)[:, block.window[0], block.window[1]]
     with pytest.raises(ModelMismatch, match="has the label -1"):
         BlockResults(1, GRID, scratch).add(0, block, [labels])

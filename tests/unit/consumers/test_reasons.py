@@ -6,7 +6,7 @@ import pytest
 
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.errors import ConsumerError, InvalidImage
-from redis_consumer.images.planes import NotByRegionError
+from redis_consumer.images.planes import NotWindowedError
 
 LINK = "https://bucket.example/cells.tif?X-Amz-Signature=abc123&x=1"
 ADDRESS = "redis://:hunter2@redis:6379"
@@ -21,7 +21,7 @@ def test_links_and_addresses_lose_their_secrets(kind: type[Exception]) -> None:
 
 
 def test_classes_of_the_packages_inside_have_the_name_of_their_public_class() -> None:
-    assert describe(NotByRegionError("a.tif: it has no tiles")) == "InvalidImage: a.tif: it has no tiles"
+    assert describe(NotWindowedError("a.tif: it has no tiles")) == "InvalidImage: a.tif: it has no tiles"
 
 
 def test_an_authors_own_class_keeps_its_name() -> None:

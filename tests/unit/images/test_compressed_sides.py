@@ -14,7 +14,7 @@ import tifffile
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import read_image
 from redis_consumer.images.compressed_sides import decoded_samples
-from redis_consumer.images.regions import open_regions
+from redis_consumer.images.windows import open_windowed
 
 
 def encoded(kind: str, *shape: int) -> bytes:
@@ -68,5 +68,5 @@ def test_honest_ones_are_read_in_memory(tmp_path: Path, compression: str, layout
 
 
 def test_a_tile_that_unpacks_to_more_than_it_may_is_refused(lying: Path) -> None:
-    with open_regions(lying, name="a.tif") as image, pytest.raises(InvalidImage, match=r"a\.tif"):
+    with open_windowed(lying, name="a.tif") as image, pytest.raises(InvalidImage, match=r"a\.tif"):
         image.read(0, (slice(0, 256), slice(0, 256)))

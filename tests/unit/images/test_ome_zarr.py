@@ -13,7 +13,7 @@ import pytest
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits
 from redis_consumer.images.ome_zarr import is_ome_zarr
-from redis_consumer.images.regions import is_large, open_regions
+from redis_consumer.images.windows import is_large, open_windowed
 from support.ome_zarr import array_metadata, write, write_array, write_json, zipped
 
 WHOLE = (slice(0, 70), slice(0, 90))
@@ -23,20 +23,20 @@ def pixels(*shape: int, dtype: str = "uint16") -> npt.NDArray[Any]:
     return np.random.default_rng(5).integers(1, 250, shape).astype(dtype)
 
 
-def read(path: Path, region: tuple[slice, slice] = WHOLE, frame: int = 0) -> npt.NDArray[Any]:
-    with open_regions(path, name="a.zarr") as image:
-        return image.read(frame, region)
+def read(path: Path, window: tuple[slice, slice] = WHOLE, frame: int = 0) -> npt.NDArray[Any]:
+    with open_windowed(path, name="a.zarr") as image:
+        return image.read(frame, window)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize("packing", ["folder", "zip", "zip of a folder"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_a_region_is_what_was_written_there(tmp_path: Path, version: str, packing: str, dtype: str) -> None:
+def test_a_window_is_what_was_written_there(tmp_path: Path, version: str, packing: str, dtype: str) -> None:
     image = pixels(2, 3, 1, 70, 90, dtype=dtype)
     path = write(tmp_path / "a.zarr", image, "tczyx", version=version)
     if packing != "folder":
         path = zipped(path, tmp_path / "a.ozx", below="a.zarr/" if packing == "zip of a folder" else "")
-    with open_regions(path, name="a.zarr") as opened:
+    with open_windowed(path, name="a.zarr") as opened:
         assert (opened.shape, opened.pixel_size_um) == ((2, 70, 90, 3), 0.5)
         for frame in range(2):
             part = opened.read(frame, (slice(20, 70), slice(31, 65)))
@@ -155,7 +155,7 @@ def test_metadata_that_says_nonsense_is_refused(tmp_path: Path, text: str) -> No
         read(path)
 
 
-def test_each_is_read_by_region_whatever_its_size(tmp_path: Path) -> None:
+def test_each_is_read_by_window_whatever_its_size(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", pixels(70, 90), "yx")
     assert is_large(path, ImageLimits())
 

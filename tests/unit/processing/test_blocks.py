@@ -26,10 +26,10 @@ def test_cores_cover_every_pixel_once(height: int, width: int, units: int, unit_
     assert len(grid) == index + 1
 
 
-def test_a_region_is_its_core_and_the_overlap_as_far_as_the_image_goes() -> None:
+def test_a_window_is_its_core_and_the_overlap_as_far_as_the_image_goes() -> None:
     first, second = plan_blocks((40, 200), 128, 16)
-    assert (first.core, first.region) == ((slice(0, 40), slice(0, 100)), (slice(0, 40), slice(0, 116)))
-    assert (second.core, second.region) == ((slice(0, 40), slice(100, 200)), (slice(0, 40), slice(84, 200)))
+    assert (first.core, first.window) == ((slice(0, 40), slice(0, 100)), (slice(0, 40), slice(0, 116)))
+    assert (second.core, second.window) == ((slice(0, 40), slice(100, 200)), (slice(0, 40), slice(84, 200)))
     assert second.inner == (slice(0, 40), slice(16, 116))
     assert second.shape_yx == (40, 116)
 

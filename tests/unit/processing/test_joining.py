@@ -32,7 +32,7 @@ def draw(discs: Iterable[Circle], shape: tuple[int, int] = SHAPE) -> Labels:
 def join(grid: BlockGrid, label: Callable[[int, Labels], Labels], truth: Labels) -> tuple[Labels, int]:
     """Label each block by a function of its number and its part of the truth, join, and write the cores."""
     joiner = LabelJoiner(grid)
-    cores = [joiner.add(block, label(block.index, truth[block.region])) for block in grid]
+    cores = [joiner.add(block, label(block.index, truth[block.window])) for block in grid]
     numbering = joiner.finish()
     joined = np.zeros(grid.shape_yx, np.int64)
     for block, core in zip(grid, cores, strict=True):
@@ -40,16 +40,16 @@ def join(grid: BlockGrid, label: Callable[[int, Labels], Labels], truth: Labels)
     return joined, numbering.count
 
 
-def by_connection(_: int, region: Labels) -> Labels:
+def by_connection(_: int, window: Labels) -> Labels:
     """What a network sees that knows nothing of the other blocks."""
-    return np.asarray(ndimage.label(region)[0], np.int64)
+    return np.asarray(ndimage.label(window)[0], np.int64)
 
 
-def shuffled(block: int, region: Labels) -> Labels:
+def shuffled(block: int, window: Labels) -> Labels:
     """The true labels under other names in every block."""
-    names = np.random.default_rng(block).permutation(int(region.max()) + 1) + 1
+    names = np.random.default_rng(block).permutation(int(window.max()) + 1) + 1
     names[0], names[names == 1] = 0, names[0]
-    return np.asarray(np.where(region > 0, names[region], 0), np.int64)
+    return np.asarray(np.where(window > 0, names[window], 0), np.int64)
 
 
 def assert_same_regions(joined: Labels, count: int, truth: Labels) -> None:
@@ -117,8 +117,8 @@ def test_a_region_longer_than_blocks_and_overlap_is_one() -> None:
 def test_blocks_that_disagree_by_a_pixel_still_join() -> None:
     truth = draw([(48, 30, 6), (48, 64, 6), (66, 31, 5), (10, 80, 4)])
 
-    def eroded(block: int, region: Labels) -> Labels:
-        return np.where(ndimage.binary_erosion(region > 0, border_value=1), region, 0) if block % 2 else region
+    def eroded(block: int, window: Labels) -> Labels:
+        return np.where(ndimage.binary_erosion(window > 0, border_value=1), window, 0) if block % 2 else window
 
     joined, count = join(GRID, eroded, truth)
     assert count == 4
@@ -129,8 +129,8 @@ def test_blocks_that_disagree_by_a_pixel_still_join() -> None:
 def test_two_labels_of_one_block_stay_two_where_its_neighbour_sees_one() -> None:
     truth = draw([(42, 33, 5), (52.5, 33, 5)])
 
-    def merging(block: int, region: Labels) -> Labels:
-        return region if block % 2 else np.asarray(region > 0, np.int64)
+    def merging(block: int, window: Labels) -> Labels:
+        return window if block % 2 else np.asarray(window > 0, np.int64)
 
     joined, _ = join(GRID, merging, truth)
     left = joined[:, :32]
@@ -140,9 +140,9 @@ def test_two_labels_of_one_block_stay_two_where_its_neighbour_sees_one() -> None
 def test_a_chain_of_neighbours_cannot_merge_two_labels_of_one_block() -> None:
     truth = draw([(29, 27, 4), (29, 36, 4)])
 
-    def labels(block: int, region: Labels) -> Labels:
+    def labels(block: int, window: Labels) -> Labels:
         # The block above at the left sees two regions; the three others see one.
-        return region if block == 0 else np.asarray(region > 0, np.int64)
+        return window if block == 0 else np.asarray(window > 0, np.int64)
 
     joined, _ = join(GRID, labels, truth)
     above = joined[:32, :32]
@@ -151,7 +151,7 @@ def test_a_chain_of_neighbours_cannot_merge_two_labels_of_one_block() -> None:
 
 def test_gaps_and_huge_numbers_in_a_block_do_not_matter() -> None:
     truth = draw([(10, 10, 4), (32, 50, 5), (70, 70, 6)])
-    joined, count = join(GRID, lambda block, region: region * (10**12 + block), truth)
+    joined, count = join(GRID, lambda block, window: window * (10**12 + block), truth)
     assert_same_regions(joined, count, truth)
 
 
@@ -169,7 +169,7 @@ def test_an_image_without_labels_has_none() -> None:
 
 def test_an_image_of_one_block_keeps_its_labels_without_gaps() -> None:
     truth = draw([(10, 10, 4), (60, 60, 9)])
-    joined, count = join(plan_blocks(SHAPE, 96, 12), lambda _, region: region * 3, truth)
+    joined, count = join(plan_blocks(SHAPE, 96, 12), lambda _, window: window * 3, truth)
     assert count == 2
     np.testing.assert_array_equal(joined, truth)
 

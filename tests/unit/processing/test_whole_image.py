@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.processing import normalization
-from redis_consumer.processing.blocks import Region, plan_blocks
+from redis_consumer.processing.blocks import Window, plan_blocks
 from redis_consumer.processing.whole_image import FITS, Sampler, fit
 
 Array = npt.NDArray[Any]
@@ -25,8 +25,8 @@ def image(*, flat: bool = False) -> Array:
     return pixels
 
 
-def cut(array: Array, region: Region) -> Array:
-    rows, columns = region
+def cut(array: Array, window: Window) -> Array:
+    rows, columns = window
     return array[:, rows, columns]
 
 
@@ -39,7 +39,7 @@ def in_parts(names: list[str], whole: Array, options: dict[str, dict[str, Any]] 
     change = fit(names, sampler, options or {})
     result = np.empty(whole.shape, np.float32)
     for block in grid:
-        part = change(cut(whole, block.region), block.region)
+        part = change(cut(whole, block.window), block.window)
         assert part.dtype == np.float32
         cut(result, block.core)[:] = cut(part, block.inner)
     return result
@@ -75,11 +75,11 @@ def test_contrast_is_equalised_as_in_a_whole_image(options: dict[str, Any]) -> N
 def test_a_part_at_another_scale_is_equalised_alike() -> None:
     whole = ndimage.gaussian_filter(np.random.default_rng(6).random((1, 300, 300, 1)), (0, 9, 9, 0)).astype(np.float32)
     sampler = Sampler((300, 300, 1))
-    region = (slice(100, 200), slice(0, 60))
+    window = (slice(100, 200), slice(0, 60))
     sampler.add((slice(0, 300), slice(0, 300)), whole)
     change = fit(["phase_preprocess"], sampler, {}, scale=2)
-    larger = change(cut(whole, region).repeat(2, axis=1).repeat(2, axis=2), region)
-    assert np.abs(larger[:, ::2, ::2] - change(cut(whole, region), region)).mean() < 0.01
+    larger = change(cut(whole, window).repeat(2, axis=1).repeat(2, axis=2), window)
+    assert np.abs(larger[:, ::2, ::2] - change(cut(whole, window), window)).mean() < 0.01
 
 
 @pytest.mark.parametrize("value", [0, 7])

@@ -9,9 +9,9 @@ import pytest
 import tifffile
 
 from redis_consumer.errors import PermanentError
-from redis_consumer.images.region_writing import TiledPlane, write_ome_zarr, write_tiled_tiff
-from redis_consumer.images.regions import open_regions
 from redis_consumer.images.scratch import TileScratch
+from redis_consumer.images.window_writing import TiledPlane, write_ome_zarr, write_tiled_tiff
+from redis_consumer.images.windows import open_windowed
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +41,7 @@ def test_a_tiff_holds_the_plane_as_float32(tmp_path: Path, shape: tuple[int, int
 
 
 def test_a_tiff_that_may_exceed_4_gib_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redis_consumer.images.region_writing._CLASSIC_BYTES", 4000)
+    monkeypatch.setattr("redis_consumer.images.window_writing._CLASSIC_BYTES", 4000)
     write_tiled_tiff(plane_of(np.ones((1, 40, 40), np.uint32)), tmp_path / "a.tif")
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
         assert tif.is_bigtiff
@@ -52,7 +52,7 @@ def test_an_ome_zarr_holds_the_plane_as_it_is(tmp_path: Path, shape: tuple[int, 
     array = (np.arange(np.prod(shape)).reshape(shape) + (1 << 24)).astype(np.uint32)
     files = write_ome_zarr(plane_of(array, pixel_size_um=0.5), tmp_path / "new" / "a.zarr")
     assert all(path.is_file() for path in files)
-    with open_regions(tmp_path / "new" / "a.zarr", name="a.zarr") as image:
+    with open_windowed(tmp_path / "new" / "a.zarr", name="a.zarr") as image:
         assert (image.shape, image.pixel_size_um) == ((*shape, 1), 0.5)
         for frame in range(shape[0]):
             part = image.read(frame, (slice(0, shape[1]), slice(0, shape[2])))[0, ..., 0]

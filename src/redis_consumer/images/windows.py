@@ -25,7 +25,7 @@ from redis_consumer.images.image import (
     to_batch,
 )
 from redis_consumer.images.ome_zarr import is_ome_zarr, open_ome_zarr
-from redis_consumer.images.planes import NotByRegionError, Planes, Region, array_planes
+from redis_consumer.images.planes import NotWindowedError, Planes, Window, array_planes
 from redis_consumer.images.reading import MAGIC, open_npy
 from redis_consumer.images.tiff import open_tiff
 from redis_consumer.images.tiff_planes import open_tiff_planes
@@ -39,7 +39,7 @@ _NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None, max_bytes=sys.max
 
 
 @dataclass(frozen=True)
-class RegionImage:
+class WindowedImage:
     """An open image whose parts are read.
 
     Attributes:
@@ -54,12 +54,12 @@ class RegionImage:
     _planes: Planes
     _numbers: Array
 
-    def read(self, frame: int, region: Region) -> Batch:
+    def read(self, frame: int, window: Window) -> Batch:
         """Read a part of one frame.
 
         Args:
             frame: from 0, below ``shape[0]``.
-            region: rows and columns, within the image, with a start and a stop.
+            window: rows and columns, within the image, with a start and a stop.
 
         Returns:
             (1, y, x, C) float32, every pixel finite.
@@ -69,7 +69,7 @@ class RegionImage:
         """
         with _in_words(self.name):
             numbers = [int(number) for number in self._numbers[frame]]
-            pixels = wanted.wait_for(lambda: self._planes.read(numbers, region))
+            pixels = wanted.wait_for(lambda: self._planes.read(numbers, window))
             with np.errstate(over="ignore"):
                 batch = np.ascontiguousarray(pixels[np.newaxis], np.float32)
         if not np.isfinite(batch).all():
@@ -80,7 +80,7 @@ class RegionImage:
 
 
 @contextmanager
-def open_regions(
+def open_windowed(
     path: Path,
     *,
     name: str,
@@ -89,7 +89,7 @@ def open_regions(
     max_frames: int | None = None,
     max_plane_px: int | None = None,
     max_channels: int | None = None,
-) -> Iterator[RegionImage]:
+) -> Iterator[WindowedImage]:
     """Open a TIFF, an NPY or an OME-Zarr (a folder, or zipped) to read it part by part.
 
     Args:
@@ -102,14 +102,14 @@ def open_regions(
         max_channels: channels that may be wanted, None for any number.
 
     Raises:
-        InvalidImage: damaged, not an image, no format that can be read by region, or more than allowed.
+        InvalidImage: damaged, not an image, no format that can be read in windows, or more than allowed.
         OSError: the local file can't be opened.
     """
     with ExitStack() as stack:
         with _in_words(name), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as read_image does
             planes = wanted.wait_for(lambda: stack.enter_context(_open(path, name)))
-        image = _region_image(planes, name, dimension_order, channels, (max_frames, max_plane_px))
+        image = _windowed_image(planes, name, dimension_order, channels, (max_frames, max_plane_px))
         if max_channels is not None and image.shape[-1] > max_channels:
             raise InvalidImage(
                 f"{name}: {image.shape[-1]} channels are too many to be read in parts, allowed are {max_channels}; "
@@ -162,7 +162,7 @@ def _open(path: Path, name: str) -> AbstractContextManager[Planes]:
         return open_ome_zarr(path, name)
     if kind == "NPY":
         return _open_npy_planes(path, name)
-    raise NotByRegionError(f"{name}: can't be read in parts; save it as TIFF with tiles, as OME-Zarr or as NPY")
+    raise NotWindowedError(f"{name}: can't be read in parts; save it as TIFF with tiles, as OME-Zarr or as NPY")
 
 
 @contextmanager
@@ -171,9 +171,9 @@ def _open_npy_planes(path: Path, name: str) -> Iterator[Planes]:
         yield array_planes(source, lambda: np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def _region_image(
+def _windowed_image(
     planes: Planes, name: str, order: str, channels: Sequence[int] | None, limits: tuple[int | None, int | None]
-) -> RegionImage:
+) -> WindowedImage:
     source = planes.source
     check_source(source, _NO_SIDE_LIMITS, name)
     height, width = (source.shape[source.axes.index(axis)] for axis in "YX")
@@ -187,7 +187,7 @@ def _region_image(
         raise InvalidImage(f"{name}: {prod(sides)} planes are too many; split the stack")
     numbers = to_batch(Image(np.arange(prod(sides)).reshape(sides), source.axes, name=name), order)
     if numbers.shape[1:3] != (1, 1):
-        raise NotByRegionError(
+        raise NotWindowedError(
             f"{name}: field dimension_order: {order} takes other axes for Y and X than the file, whose axes are "
             f"{source.axes}; leave the field empty"
         )
@@ -195,7 +195,7 @@ def _region_image(
     if channels is not None:
         numbers = select_channels(numbers, channels, name)
     table = numbers[:, 0, 0, :].astype(np.int64)
-    return RegionImage((len(table), height, width, table.shape[1]), name, source.pixel_size_um, planes, table)
+    return WindowedImage((len(table), height, width, table.shape[1]), name, source.pixel_size_um, planes, table)
 
 
 @contextmanager

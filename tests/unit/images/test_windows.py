@@ -10,24 +10,24 @@ import tifffile
 
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits, read_image, to_batch
-from redis_consumer.images.regions import is_large, open_regions
+from redis_consumer.images.windows import is_large, open_windowed
 
 Array = npt.NDArray[Any]
 
-REGIONS = [(slice(0, 5), slice(0, 7)), (slice(20, 75), slice(31, 100)), (slice(99, 100), slice(0, 130))]
+WINDOWS = [(slice(0, 5), slice(0, 7)), (slice(20, 75), slice(31, 100)), (slice(99, 100), slice(0, 130))]
 
 
 def pixels(*shape: int, dtype: str = "uint16") -> Array:
     return np.random.default_rng(3).integers(0, 250, shape).astype(dtype)
 
 
-def assert_regions_are_the_image(path: Path, order: str = "") -> None:
-    """Every region of every frame is what the whole image has there."""
+def assert_windows_are_the_image(path: Path, order: str = "") -> None:
+    """Every window of every frame is what the whole image has there."""
     whole = to_batch(read_image(path), order)
-    with open_regions(path, name="a.tif", dimension_order=order) as image:
+    with open_windowed(path, name="a.tif", dimension_order=order) as image:
         assert image.shape == whole.shape
         for frame in range(len(whole)):
-            for rows, columns in REGIONS:
+            for rows, columns in WINDOWS:
                 part = image.read(frame, (rows, columns))
                 assert part.dtype == np.float32
                 np.testing.assert_array_equal(part, whole[frame : frame + 1, rows, columns])
@@ -52,7 +52,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
 def test_a_plane_of_any_layout(tmp_path: Path, options: dict[str, Any], dtype: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", pixels(100, 130, dtype=dtype), photometric="minisblack", **options)
-    assert_regions_are_the_image(tmp_path / "a.tif")
+    assert_windows_are_the_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("options", LAYOUTS.values(), ids=list(LAYOUTS))
@@ -60,37 +60,37 @@ def test_a_plane_of_any_layout(tmp_path: Path, options: dict[str, Any], dtype: s
 def test_colours_become_channels(tmp_path: Path, options: dict[str, Any], planar: str) -> None:
     shape = (100, 130, 3) if planar == "contig" else (3, 100, 130)
     tifffile.imwrite(tmp_path / "a.tif", pixels(*shape), photometric="rgb", planarconfig=planar, **options)
-    assert_regions_are_the_image(tmp_path / "a.tif")
+    assert_windows_are_the_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("options", LAYOUTS.values(), ids=list(LAYOUTS))
 @pytest.mark.parametrize("axes", ["TCYX", "CTYX", "ZCYX"])
 def test_stacks_of_ome_files(tmp_path: Path, options: dict[str, Any], axes: str) -> None:
     tifffile.imwrite(tmp_path / "a.ome.tif", pixels(3, 2, 100, 130), metadata={"axes": axes}, **options)
-    assert_regions_are_the_image(tmp_path / "a.ome.tif")
+    assert_windows_are_the_image(tmp_path / "a.ome.tif")
 
 
 def test_stacks_of_imagej(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", pixels(3, 2, 100, 130), imagej=True, metadata={"axes": "TCYX"})
-    assert_regions_are_the_image(tmp_path / "a.tif")
+    assert_windows_are_the_image(tmp_path / "a.tif")
 
 
 def test_colours_in_frames(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", pixels(2, 100, 130, 3), photometric="rgb", metadata={"axes": "TYXS"}, **TILES)
-    assert_regions_are_the_image(tmp_path / "a.tif")
+    assert_windows_are_the_image(tmp_path / "a.tif")
 
 
 def test_jpeg_tiles(tmp_path: Path) -> None:
     image = pixels(128, 160, 3, dtype="uint8")
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", compression="jpeg", tile=(64, 64))
-    assert_regions_are_the_image(tmp_path / "a.tif")
+    assert_windows_are_the_image(tmp_path / "a.tif")
 
 
 def test_pyramids_give_their_largest_image(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.ome.tif") as writer:
         writer.write(pixels(100, 130), subifds=1, **TILES)
         writer.write(pixels(50, 65), subfiletype=1, **TILES)
-    assert_regions_are_the_image(tmp_path / "a.ome.tif")
+    assert_windows_are_the_image(tmp_path / "a.ome.tif")
 
 
 def test_sparse_tiles_are_background(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_sparse_tiles_are_background(tmp_path: Path) -> None:
         tmp_path / "a.tif", tiles, shape=(100, 128), dtype="uint16", tile=(64, 64), photometric="minisblack",
         compression="zlib",
     )  # fmt: skip
-    with open_regions(tmp_path / "a.tif", name="a.tif") as image:
+    with open_windowed(tmp_path / "a.tif", name="a.tif") as image:
         part = image.read(0, (slice(0, 100), slice(60, 70)))[0, ..., 0]
     assert (part[:64, :4] == 7).all()
     assert part.sum() == 64 * 4 * 7
@@ -108,20 +108,20 @@ def test_sparse_tiles_are_background(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(100, 130), (100, 130, 2), (3, 100, 130, 2)])
 def test_arrays(tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.save(tmp_path / "a.npy", pixels(*shape))
-    assert_regions_are_the_image(tmp_path / "a.npy")
+    assert_windows_are_the_image(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize("order", ["BXY", "CXY"])
 def test_the_job_may_say_what_the_axes_are(tmp_path: Path, order: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", pixels(3, 100, 130), photometric="minisblack", **TILES)
-    assert_regions_are_the_image(tmp_path / "a.tif", order)
+    assert_windows_are_the_image(tmp_path / "a.tif", order)
 
 
 def test_an_order_that_makes_other_planes_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", pixels(3, 100, 130), photometric="minisblack", **TILES)
     with (
         pytest.raises(InvalidImage, match=r"^a.tif: field dimension_order: XYC takes other axes"),
-        open_regions(tmp_path / "a.tif", name="a.tif", dimension_order="XYC"),
+        open_windowed(tmp_path / "a.tif", name="a.tif", dimension_order="XYC"),
     ):
         pass
 
@@ -129,7 +129,7 @@ def test_an_order_that_makes_other_planes_is_refused(tmp_path: Path) -> None:
 def test_chosen_channels_are_read_in_their_order(tmp_path: Path) -> None:
     image = pixels(3, 100, 130)
     tifffile.imwrite(tmp_path / "a.ome.tif", image, metadata={"axes": "CYX"}, **TILES)
-    with open_regions(tmp_path / "a.ome.tif", name="a", channels=[2, 0]) as opened:
+    with open_windowed(tmp_path / "a.ome.tif", name="a", channels=[2, 0]) as opened:
         part = opened.read(0, (slice(10, 20), slice(10, 20)))
     np.testing.assert_array_equal(part[0], np.moveaxis(image[[2, 0], 10:20, 10:20], 0, -1))
 
@@ -137,7 +137,7 @@ def test_chosen_channels_are_read_in_their_order(tmp_path: Path) -> None:
 def test_the_pixel_size_is_known(tmp_path: Path) -> None:
     metadata = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
     tifffile.imwrite(tmp_path / "a.ome.tif", pixels(100, 130), metadata=metadata, **TILES)
-    with open_regions(tmp_path / "a.ome.tif", name="a") as image:
+    with open_windowed(tmp_path / "a.ome.tif", name="a") as image:
         assert image.pixel_size_um == 0.25
 
 
@@ -149,21 +149,21 @@ def test_limits_hold(tmp_path: Path, limit: str) -> None:
     number, message = LIMITS[limit]
     tifffile.imwrite(tmp_path / "a.tif", pixels(3, 100, 130), photometric="minisblack", **TILES)
     options: dict[str, Any] = {limit: number}
-    with pytest.raises(InvalidImage, match=message), open_regions(tmp_path / "a.tif", name="a.tif", **options):
+    with pytest.raises(InvalidImage, match=message), open_windowed(tmp_path / "a.tif", name="a.tif", **options):
         pass
 
 
 def test_a_strip_too_large_to_be_read_whole_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile.imwrite(tmp_path / "a.tif", pixels(100, 130), compression="zlib")
     monkeypatch.setattr("redis_consumer.images.tiff_planes.MAX_SEGMENT_BYTES", 20_000)
-    with pytest.raises(InvalidImage, match="save it with tiles"), open_regions(tmp_path / "a.tif", name="a.tif"):
+    with pytest.raises(InvalidImage, match="save it with tiles"), open_windowed(tmp_path / "a.tif", name="a.tif"):
         pass
 
 
 def test_strips_are_forgotten_before_they_take_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile.imwrite(tmp_path / "a.tif", pixels(100, 130), compression="zlib", rowsperstrip=4)
     monkeypatch.setattr("redis_consumer.images.tiff_planes.CACHE_BYTES", 3000)
-    assert_regions_are_the_image(tmp_path / "a.tif")
+    assert_windows_are_the_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -171,7 +171,7 @@ def test_values_that_are_no_numbers_are_refused_where_they_are(tmp_path: Path, v
     image = pixels(100, 130, dtype="float32")
     image[50, 50] = value
     tifffile.imwrite(tmp_path / "a.tif", image, **TILES)
-    with open_regions(tmp_path / "a.tif", name="a.tif") as opened:
+    with open_windowed(tmp_path / "a.tif", name="a.tif") as opened:
         opened.read(0, (slice(0, 50), slice(0, 130)))
         with pytest.raises(InvalidImage, match="NaN, infinite"):
             opened.read(0, (slice(0, 51), slice(0, 130)))
@@ -186,7 +186,7 @@ def test_a_damaged_tile_is_found_when_it_is_read(tmp_path: Path) -> None:
     data[offset : offset + 40] = b"\xff" * 40
     path.write_bytes(data)
     with (
-        open_regions(path, name="a.tif") as opened,
+        open_windowed(path, name="a.tif") as opened,
         pytest.raises(InvalidImage, match=r"^a.tif: is damaged or cut off"),
     ):
         opened.read(0, (slice(0, 100), slice(0, 130)))
@@ -197,7 +197,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels(100, 130), compression="zlib", **TILES)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    with pytest.raises(InvalidImage, match=r"^a.tif: "), open_regions(path, name="a.tif"):
+    with pytest.raises(InvalidImage, match=r"^a.tif: "), open_windowed(path, name="a.tif"):
         pass
 
 
@@ -206,7 +206,7 @@ def test_pictures_cannot_be_read_in_parts(tmp_path: Path) -> None:
 
     Image.new("L", (130, 100)).save(tmp_path / "a.png")
     assert not is_large(tmp_path / "a.png", ImageLimits(max_height=10))
-    with pytest.raises(InvalidImage, match="can't be read in parts"), open_regions(tmp_path / "a.png", name="a.png"):
+    with pytest.raises(InvalidImage, match="can't be read in parts"), open_windowed(tmp_path / "a.png", name="a.png"):
         pass
 
 
