@@ -88,6 +88,7 @@ class TilingOptions:
         min_model_px: side in pixels of the tile to which `max_batch` applies; calls with larger tiles carry fewer.
         max_call_bytes: most bytes of tiles in one call, or in its reply; one tile can be larger.
         calls_in_flight: calls that run in parallel for one image.
+        input_name: input of a model that takes the image, if it has several.
     """
 
     max_tile_yx: tuple[int, int] = (MAX_SIDE_PX, MAX_SIDE_PX)
@@ -95,6 +96,7 @@ class TilingOptions:
     min_model_px: int = 128
     max_call_bytes: int = 16 << 20
     calls_in_flight: int = 4
+    input_name: str = "image"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Makes texts of users safe to show, and reads numbers and URLs from them.
+"""Makes texts of users safe to show and to name files by, and reads numbers and URLs from them.
 
 Reasons, log lines, tables and messages quote texts of producers. Each of these places shortens them with `cut`.
 """
@@ -6,18 +6,24 @@ Reasons, log lines, tables and messages quote texts of producers. Each of these 
 from __future__ import annotations
 
 import math
+import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import PurePosixPath
 from typing import Any, get_args
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 #: Characters of a line that may quote others: a message, a table's cell, a log line's value.
 MAX_LINE = 1000
 #: Characters of a text of several lines, such as a reason with its traceback.
 MAX_TEXT = 8000
 _MAX_QUOTED = 50
+#: Bytes of one part of a name: file systems allow 255, and ``_feature_<c>.tif`` comes behind.
+MAX_PART_BYTES = 200
+MAX_FOLDERS = 8
+FALLBACK = "image"
 
 #: Control and format characters, halves of pairs, ends of lines and of paragraphs.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -190,3 +196,37 @@ def url_in_path(text: str) -> str | None:
             scheme = match["scheme"].lower()
             return f"{scheme}://{'/' if scheme in {'file', 'memory'} else ''}{match['rest']}"
     return None
+
+
+def result_stem(original_name: str) -> PurePosixPath:
+    """Folder and file name, without extension, for the results of an image.
+
+    Parts that lead out of the result, control characters and what isn't UTF-8 are left out; long parts are cut. Of a
+    URL only the last part counts.
+
+    >>> result_stem("plate 1/../HeLa.tif")
+    PurePosixPath('plate 1/HeLa')
+    >>> result_stem("../https:/host/bucket/uploads/HeLa%201.tif")
+    PurePosixPath('HeLa 1')
+    >>> result_stem("..tif")
+    PurePosixPath('image')
+    """
+    url = url_in_path(original_name)
+    name = PurePosixPath(original_name if url is None else posixpath.basename(unquote(urlsplit(url).path)))
+    folders = [part for part in map(_safe_part, name.parent.parts) if part]
+    return PurePosixPath(*folders[-MAX_FOLDERS:], _safe_part(name.stem) or FALLBACK)
+
+
+def shown_name(original_name: str) -> str:
+    """The file's name for messages: without folders, on one line and of limited length.
+
+    >>> shown_name("plate 1/HeLa.tif")
+    'HeLa.tif'
+    """
+    return _safe_part(PurePosixPath(original_name).name) or FALLBACK
+
+
+def _safe_part(part: str) -> str:
+    kept = "".join(character for character in part if character.isprintable() and character not in "/\\")
+    text = kept.encode("utf-8", "replace")[:MAX_PART_BYTES].decode("utf-8", "ignore").strip()
+    return "" if not text.strip(".") else text

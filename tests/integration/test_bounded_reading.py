@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from redis_consumer import settings
-from redis_consumer.consumers import frames
 from redis_consumer.consumers.image import ImageFileConsumer
-from redis_consumer.consumers.input_image import open_input
 from redis_consumer.errors import InvalidImage
 from redis_consumer.job import Job
 from redis_consumer.models import ModelStore
+from redis_consumer.options import ImageLimits
 from redis_consumer.redis import RedisClient
+from redis_consumer.segmentation import frames
+from redis_consumer.segmentation.frames import open_frames
 from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
 from redis_consumer.testing import run
@@ -99,7 +100,7 @@ def test_frames_that_a_field_makes_too_high_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((8, 16, 2100), np.uint8))
     job = Job("j", {"input_file_name": "uploads/a.npy", "dimension_order": "CXY"})
     refused = pytest.raises(InvalidImage, match=r"a\.npy: field dimension_order makes frames of 16 x 2100 px")
-    with refused, open_input(tmp_path / "a.npy", job, takes_parts=False):
+    with refused, open_frames(tmp_path / "a.npy", job, ImageLimits(max_frames=60), takes_parts=False):
         pass
 
 
@@ -107,7 +108,7 @@ def test_channels_named_over_and_over_are_refused_by_what_they_take(tmp_path: Pa
     np.save(tmp_path / "a.npy", np.zeros((60, 2048, 2048, 1), np.uint8))
     job = Job("j", {"input_file_name": "uploads/a.npy", "channels": "0,0,0"})
     refused = pytest.raises(InvalidImage, match=r"a\.npy: field channels names 3 channels of 1, which take 2880 MiB")
-    with refused, open_input(tmp_path / "a.npy", job, takes_parts=False):
+    with refused, open_frames(tmp_path / "a.npy", job, ImageLimits(max_frames=60), takes_parts=False):
         pass
 
 

@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from redis_consumer.cli.app import app
-from redis_consumer.consumers.results import record_key, zip_name
 from redis_consumer.job import Job
 from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue, admin, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
+from redis_consumer.storage.results import record_key, zip_name
 from support.queues import claimed, give_up, submit
 from support.redis_server import RedisServer
 

@@ -14,7 +14,8 @@ import pytest
 import tifffile
 
 from redis_consumer import settings, testing
-from redis_consumer.consumers import ImageFileConsumer, defaults, frames
+from redis_consumer.consumers import ImageFileConsumer, defaults
+from redis_consumer.segmentation import frames
 from redis_consumer.testing import JobRun
 from support.worker import ROOT
 
@@ -253,7 +254,7 @@ def test_few_channels_of_many_are_read_alone(tmp_path: Path, monkeypatch: pytest
     planes = np.arange(40, dtype=np.uint8)[:, np.newaxis, np.newaxis] * np.ones((1, 64, 64), np.uint8)
     tifffile.imwrite(tmp_path / "many.tif", planes, photometric="minisblack", metadata={"axes": "CYX"})
     with monkeypatch.context() as patched:
-        patched.setattr("redis_consumer.consumers.input_image.GROUP_BYTES", 1 << 14)
+        patched.setattr("redis_consumer.segmentation.frames.GROUP_BYTES", 1 << 14)
         patched.setattr("redis_consumer.images.reading.OpenedImage.read", lambda _: pytest.fail("all were read"))
         done = testing.run(
             ImageFileConsumer, tmp_path / "many.tif", model=lambda tiles: tiles[..., :1], scale="1", channels="7,3"

@@ -18,8 +18,8 @@ import tifffile
 
 from redis_consumer import testing
 from redis_consumer.consumers import ImageFileConsumer, TrackingConsumer
-from redis_consumer.consumers.large_image import BLOCK_BYTES
 from redis_consumer.processing.whole_image import MAX_SAMPLE_PX
+from redis_consumer.segmentation.large_image import BLOCK_BYTES
 
 Array = npt.NDArray[Any]
 

@@ -14,12 +14,14 @@ import pytest
 from fixtures_serving import serve_models
 from redis_consumer import settings
 from redis_consumer.consumers import TensorFlowServingConsumer, defaults
-from redis_consumer.consumers.predict import ModelClient
-from redis_consumer.consumers.tiling import tiling_of
 from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch, ModelNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.models import ModelStore
+from redis_consumer.options import TilingOptions
 from redis_consumer.redis import RedisClient
+from redis_consumer.segmentation.model_client import ModelClient
+from redis_consumer.segmentation.predictor import Predictor
+from redis_consumer.segmentation.tiling import Tiling
 from redis_consumer.serving.base import ModelServer
 from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.serving.tfs.server import TFServingServer
@@ -48,6 +50,10 @@ def consumer(redis_client: RedisClient, server: ModelServer, tmp_path: Path) -> 
 
 def image(*shape: int) -> Any:
     return np.random.default_rng(3).random(shape, dtype=np.float32)
+
+
+def tiling(server: ModelServer, model: ModelId, **options: Any) -> Tiling:
+    return Predictor(ModelStore(None), server, TilingOptions(), **options).tiling(model)
 
 
 def test_grpc_image_adds_a_batch_axis(consumer: TensorFlowServingConsumer) -> None:
@@ -213,15 +219,15 @@ def test_save_output_under_an_odd_name(consumer: TensorFlowServingConsumer, name
 
 
 def test_the_tiling_follows_card_and_settings(onnx_server: OnnxServer) -> None:
-    tiled = tiling_of(onnx_server, ModelStore(None), ModelId("Convolving", 1)).planned(image(1, 100, 100, 2))
+    tiled = tiling(onnx_server, ModelId("Convolving", 1)).planned(image(1, 100, 100, 2))
     assert (tiled.plan.tile, len(tiled.plan), tiled.batch_size) == ((32, 32), 16, 64)
-    whole = tiling_of(onnx_server, ModelStore(None), ModelId("Scaling", 1)).planned(image(1, 100, 512, 1))
+    whole = tiling(onnx_server, ModelId("Scaling", 1)).planned(image(1, 100, 512, 1))
     assert (whole.plan.tile, whole.plan.is_whole) == ((100, 512), True)
 
 
 def test_a_model_with_several_inputs_needs_the_name_of_one(onnx_server: OnnxServer) -> None:
     with pytest.raises(ModelMismatch, match="takes 2 inputs .*TF_TENSOR_NAME"):
-        tiling_of(onnx_server, ModelStore(None), ModelId("Adding", 1))
+        tiling(onnx_server, ModelId("Adding", 1))
 
 
 def test_settings_may_be_assigned_at_any_time(
@@ -245,7 +251,7 @@ def test_retries_of_the_first_call_are_told(onnx_model_dir: Path) -> None:
     scaling = ModelId("Scaling", 1)
     with serve_models(onnx_model_dir, "--fail-first", "1") as address:
         server = TFServingServer(address, backoff_s=0)
-        tiling_of(server, ModelStore(None), scaling, on_retry=lambda count, _: told.append(count))
+        tiling(server, scaling, on_retry=lambda count, _: told.append(count))
         server.close()
     assert told == [1]
 

@@ -12,7 +12,7 @@ import pytest
 
 from redis_consumer import testing
 from redis_consumer.consumers import Analysis, ImageFileConsumer
-from redis_consumer.job import Job
+from redis_consumer.job import Job, ModelId
 from redis_consumer.models import packaged_models
 from redis_consumer.processing import deep_watershed
 from support import onnx_models
@@ -112,9 +112,8 @@ class Scaled(ImageFileConsumer):
 
     def analyze(self, image: Any, job: Job) -> Analysis:
         self.sizes: list[tuple[int, ...]] = []
-        self.apply_model(image, job)
-        self.apply_model(image, job, "B:1")
-        self.apply_model(image, job, job.model)
+        for model in (None, ModelId("B", 1), job.model):
+            self._segmentation().apply(image, job, model)
         return {"sizes": str(self.sizes), "labels": np.zeros((1, 8, 8, 1), np.int32)}
 
     def predict(self, image: Any, model: Any) -> Any:  # type: ignore[override]

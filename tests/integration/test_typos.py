@@ -240,7 +240,7 @@ def test_a_job_of_the_latest_version_gets_the_functions_of_its_kind(monkeypatch:
 
     monkeypatch.setenv("NUCLEAR_MODEL", "Nuclei:latest")
     settings.use(None)
-    assert defaults.functions_of_model(ModelId.parse("Nuclei:latest"))[0] == ("histogram_normalization",)
+    assert defaults.model_choices().functions_of(ModelId.parse("Nuclei:latest"))[0] == ("histogram_normalization",)
 
 
 def test_messages_hold_no_names_of_our_own_functions(tmp_path: Path) -> None:

@@ -20,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from redis_consumer.options import ImageLimits
 from support import ome_zarr
 
 #: Of address space: what libraries map counts as well.
 MAX_MEMORY_BYTES = 3 << 30
 MAX_CPU_S = 20
 HUGE = 2_000_000_000
+#: Those of the settings by default.
+LIMITS = ImageLimits(max_frames=60)
 
 Tag = tuple[int, int, int, int | bytes]
 """Code, type, count, and the value: a number within the tag, or bytes that are put behind the directory."""
@@ -347,14 +350,14 @@ ATTACKS: dict[str, Attack] = {
 
 def main(path: Path, fields: dict[str, str]) -> dict[str, Any]:
     """Read a file as a job does; give its shape, or the error."""
-    from redis_consumer.consumers.input_image import open_input
     from redis_consumer.errors import ConsumerError
     from redis_consumer.job import Job
+    from redis_consumer.segmentation.frames import open_frames
 
     job = Job("predict:1", {"input_file_name": f"uploads/{path.name}", **fields})
     try:
         _ = job.scale, job.cuts, job.field_size, job.model, job.label
-        with open_input(path, job, takes_parts=True) as frames:
+        with open_frames(path, job, LIMITS, takes_parts=True) as frames:
             shape = _read_parts(path, job) if frames is None else frames.shape
             for _ in frames.parts() if frames is not None else ():
                 pass
@@ -364,9 +367,9 @@ def main(path: Path, fields: dict[str, str]) -> dict[str, Any]:
 
 
 def _read_parts(path: Path, job: Any) -> tuple[int, ...]:
-    from redis_consumer.consumers.large_image import open_input
+    from redis_consumer.segmentation.large_image import open_large
 
-    with open_input(job, path) as image:
+    with open_large(path, job, LIMITS) as image:
         _, height, width, _ = image.shape
         for row in range(0, height, 2048):
             for column in range(0, width, 2048):
@@ -376,7 +379,7 @@ def _read_parts(path: Path, job: Any) -> tuple[int, ...]:
 
 def serve() -> None:
     """Read the file that each line names, in a process of its own with the libraries loaded; print what came of it."""
-    for module in ("tensorstore", "tifffile", "imagecodecs", "PIL.Image", "redis_consumer.consumers.large_image"):
+    for module in ("tensorstore", "tifffile", "imagecodecs", "PIL.Image", "redis_consumer.segmentation.large_image"):
         importlib.import_module(module)
 
     for line in sys.stdin:

@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import pytest
@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from redis_consumer.consumers.analysis import write_analysis
 from redis_consumer.consumers.options import ConsumerOptions, options_for, per_job
 from redis_consumer.consumers.reasons import describe, reason_of
 from redis_consumer.consumers.summary import Summary
@@ -21,8 +20,23 @@ from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job, ModelId
 from redis_consumer.logs import initialize_logger, job_context
 from redis_consumer.queue import JobQueue
+from redis_consumer.segmentation.results import write_analysis
 from redis_consumer.settings import Settings
-from redis_consumer.text import MAX_LINE, MAX_TEXT, cell, check_numbers, cut, decimal, printable, quoted, whole
+from redis_consumer.text import (
+    MAX_FOLDERS,
+    MAX_LINE,
+    MAX_PART_BYTES,
+    MAX_TEXT,
+    cell,
+    check_numbers,
+    cut,
+    decimal,
+    printable,
+    quoted,
+    result_stem,
+    shown_name,
+    whole,
+)
 from redis_consumer.traces import carried
 
 HUGE = "x" * 10_000_000
@@ -231,3 +245,40 @@ def test_what_people_see_is_short() -> None:
 def test_a_trace_context_that_is_too_long_is_none() -> None:
     fields = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": HUGE}
     assert carried(fields) == {"traceparent": fields["traceparent"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("HeLa.tif", "HeLa"),
+        ("plate 1/well A,3/HeLa cell.ome.tif", "plate 1/well A,3/HeLa cell.ome"),
+        ("/absolute/a.tif", "absolute/a"),
+        ("../../etc/passwd", "etc/passwd"),
+        ("..tif", "image"),
+        ("...", "image"),
+        ("", "image"),
+        ("a\0b\n.tif", "ab"),
+        ("caf\udce9.tif", "caf"),
+    ],
+)
+def test_names_stay_what_they_are_where_they_may(name: str, stem: str) -> None:
+    assert result_stem(name) == PurePosixPath(stem)
+
+
+def test_a_long_name_is_cut_between_characters() -> None:
+    assert result_stem("日" * 300 + ".tif").name == "日" * (MAX_PART_BYTES // 3)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a/b\0.tif", "b.tif"), ("", "image"), ("x" * 300, "x" * 200)])
+def test_messages_show_a_name_of_one_line(name: str, shown: str) -> None:
+    assert shown_name(name) == shown
+
+
+@given(st.text())
+def test_any_name_gives_a_short_path_inside_the_result(name: str) -> None:
+    stem = result_stem(name)
+    assert not stem.is_absolute()
+    assert len(stem.parts) <= MAX_FOLDERS + 1
+    for part in stem.parts:
+        assert part not in ("", ".", "..")
+        assert len(part.encode()) <= MAX_PART_BYTES

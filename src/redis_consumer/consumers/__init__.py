@@ -6,7 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from redis_consumer.consumers.analysis import Analysis
     from redis_consumer.consumers.base import Consumer
     from redis_consumer.consumers.fan_out import Child, second_phase
     from redis_consumer.consumers.image import ImageFileConsumer
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from redis_consumer.consumers.tracking import TrackingConsumer
     from redis_consumer.consumers.tracking import TrackingConsumer as CalibanConsumer
     from redis_consumer.consumers.zip_file import ZipFileConsumer
+    from redis_consumer.segmentation.results import Analysis
 
     #: Consumer type to class; what a script adds is found by its type too.
     CONSUMERS: dict[str, type[Consumer]]
@@ -35,17 +35,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Analysis": "analysis",
-    "CalibanConsumer": "tracking",
-    "Child": "fan_out",
-    "Consumer": "base",
-    "ConsumerOptions": "options",
-    "ImageFileConsumer": "image",
-    "TensorFlowServingConsumer": "serving",
-    "TrackingConsumer": "tracking",
-    "ZipFileConsumer": "zip_file",
-    "per_job": "options",
-    "second_phase": "fan_out",
+    "Analysis": "redis_consumer.segmentation.results",
+    "CalibanConsumer": ".tracking",
+    "Child": ".fan_out",
+    "Consumer": ".base",
+    "ConsumerOptions": ".options",
+    "ImageFileConsumer": ".image",
+    "TensorFlowServingConsumer": ".serving",
+    "TrackingConsumer": ".tracking",
+    "ZipFileConsumer": ".zip_file",
+    "per_job": ".options",
+    "second_phase": ".fan_out",
 }
 _OLDER_NAMES = {"CalibanConsumer": "TrackingConsumer"}
 
@@ -57,4 +57,4 @@ def __getattr__(name: str) -> Any:
         return registry.types()
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), _OLDER_NAMES.get(name, name))
+    return getattr(importlib.import_module(_MODULES[name], __name__), _OLDER_NAMES.get(name, name))

@@ -16,7 +16,6 @@ from redis_consumer.consumers.options import NO_OPTIONS, ConsumerOptions, is_per
 from redis_consumer.consumers.provenance import Provenance
 from redis_consumer.consumers.reasons import reason_of
 from redis_consumer.consumers.renewal import Renewal
-from redis_consumer.consumers.results import discard_record
 from redis_consumer.consumers.telemetry import JobTelemetry
 from redis_consumer.errors import (
     InvalidJob,
@@ -27,6 +26,7 @@ from redis_consumer.job import Job, JobStatus, OrphanedResult, misspelt_fields, 
 from redis_consumer.queue import JobQueue, timestamp, upkeep
 from redis_consumer.queue.child_jobs import NEXT_PHASE, ChildJobs
 from redis_consumer.storage import transfers
+from redis_consumer.storage.results import discard_record
 
 
 class Consumer:

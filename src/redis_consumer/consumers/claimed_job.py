@@ -13,7 +13,6 @@ from redis_consumer.consumers.fan_out import Child, write_children
 from redis_consumer.consumers.provenance import Provenance
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.consumers.renewal import Renewal
-from redis_consumer.consumers.results import shown_name, zip_name
 from redis_consumer.consumers.telemetry import JobTelemetry
 from redis_consumer.errors import (
     ConsumerError,
@@ -27,6 +26,8 @@ from redis_consumer.errors import (
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.queue.child_jobs import ChildJobs
+from redis_consumer.storage.results import zip_name
+from redis_consumer.text import shown_name
 
 #: Least seconds between two reports of a job's progress, or two questions whether it is wanted.
 PROGRESS_S = 1.0

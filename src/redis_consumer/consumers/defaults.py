@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer import options, resources, settings
-from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
+from redis_consumer.segmentation.options import ModelChoices, SegmentationOptions
 from redis_consumer.storage import Storage
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def tiling_options() -> options.TilingOptions:
         min_model_px=now.tf_min_model_size,
         max_call_bytes=now.max_call_bytes,
         calls_in_flight=now.calls_in_flight,
+        input_name=now.tf_tensor_name,
     )
 
 
@@ -209,36 +210,27 @@ def model_server(models: ModelStore) -> ModelServer:
     )
 
 
-def model_of_label(label: int | None) -> ModelId:
-    """The model for a kind of image (contract, section 7); for nuclei where the kind is unknown."""
-    choices = settings.MODEL_CHOICES
-    if (label or 0) not in choices:
-        raise InvalidJob(f"field label: {label} is no kind of image; give one of {', '.join(map(str, choices))}")
-    return ModelId.parse(str(choices[label or 0]))
+def model_choices() -> ModelChoices:
+    """Models and functions by the kind of an image."""
+    return ModelChoices(settings.MODEL_CHOICES, settings.POSTPROCESS_CHOICES)
+
+
+def segmentation_options() -> SegmentationOptions:
+    """Limits and choices for the segmentation of images."""
+    return SegmentationOptions(
+        model_choices(), image_limits(), max_job_bytes(), settings.current().label_detect_enabled
+    )
 
 
 def postprocess_of_label(label: int | str) -> str:
-    """The function that follows the model for a kind of image (contract, section 5.2)."""
-    choices = settings.POSTPROCESS_CHOICES
-    if int(label) not in choices:
-        raise InvalidJob(f"field label: {label} is no kind of image; give one of {', '.join(map(str, choices))}")
-    return str(choices[int(label)])
+    """The function that follows the model for a kind of image, in the form of 2020."""
+    return model_choices().postprocess_of(int(label))
 
 
 def name_and_version_of_label(label: int | str) -> list[str]:
     """The model for a kind of image as name and version, in the form of 2020."""
-    name, _, version = str(model_of_label(int(label))).partition(":")
+    name, _, version = str(model_choices().model_of(int(label))).partition(":")
     return [name, version]
-
-
-def functions_of_model(model: ModelId) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Functions before and after a model that has no card: those of its kind of image (contract, section 5.4).
-
-    Returns:
-        Their names; none for a model that the settings don't name for any kind.
-    """
-    labels = [label for label, name in settings.MODEL_CHOICES.items() if ModelId.parse(str(name)) == model]
-    return (("histogram_normalization",), (postprocess_of_label(labels[0]),)) if labels else ((), ())
 
 
 def queue() -> str:

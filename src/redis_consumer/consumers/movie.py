@@ -14,14 +14,14 @@ import numpy as np
 
 from redis_consumer import wanted
 from redis_consumer.archives import iter_members
-from redis_consumer.consumers.frames import HELD_TIMES, check_needed, frames_for
-from redis_consumer.consumers.results import shown_name
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits, batch_shape, check_frames, open_image, select_channels, to_batch
 from redis_consumer.images.windows import open_windowed
 from redis_consumer.job import Job
 from redis_consumer.options import MovieLimits
+from redis_consumer.segmentation.frames import HELD_TIMES, check_needed, frames_for
 from redis_consumer.serving.base import Array
+from redis_consumer.text import shown_name
 from redis_consumer.tracking.track_file import read_track_file
 
 TRACK_SUFFIXES = (".trk", ".trks")

@@ -16,7 +16,6 @@ from typing import Any, cast
 from redis_consumer.consumers import conditions
 from redis_consumer.consumers.fan_out import inherited
 from redis_consumer.consumers.options import as_texts, is_secret
-from redis_consumer.consumers.results import record_key
 from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError
 from redis_consumer.job import Job
@@ -24,6 +23,7 @@ from redis_consumer.logs import mask_secrets
 from redis_consumer.queue import timestamp
 from redis_consumer.storage import transfers
 from redis_consumer.storage.keys import output_key
+from redis_consumer.storage.results import record_key
 from redis_consumer.text import MAX_TEXT, cut
 
 logger = logging.getLogger(__name__)

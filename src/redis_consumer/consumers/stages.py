@@ -1,34 +1,12 @@
-"""Holds the steps to be done with an image, and writes its progress."""
+"""Writes the stages of a job, and how long each took."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
-from redis_consumer.job import Job, JobStatus, ModelId
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done with an image: model and functions, from the job's fields, else from the model's card.
-
-    Attributes:
-        model: the model to run.
-        preprocess: names of the functions to run before it.
-        postprocess: names of the functions to run after it.
-        options: keyword arguments for each function by its name.
-        scale_ratio: by what the job's scale is multiplied for this model.
-    """
-
-    model: ModelId
-    preprocess: tuple[str, ...]
-    postprocess: tuple[str, ...]
-    options: Mapping[str, Mapping[str, Any]]
-    scale_ratio: float = 1.0
-
+from redis_consumer.job import Job, JobStatus
 
 #: Statuses only go forward.
 _ORDER = list(JobStatus)
@@ -50,11 +28,6 @@ class Stages:
         self._groups = 1
         self._groups_left = 0
 
-    @property
-    def retries(self) -> int:
-        """How often the model server was asked again in this job."""
-        return 0 if self.consumer._claimed is None else self.consumer._claimed.retries
-
     def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
         """Begin a stage, unless the job is beyond; `ended` names the field for the seconds of the one before."""
         is_early = status is JobStatus.POST_PROCESSING and self._groups_left > 0
@@ -63,6 +36,8 @@ class Stages:
                 self._time(ended)
             return
         self._reached = status
+        if ended == "prediction_time":
+            fields["predict_retries"] = 0 if self.consumer._claimed is None else self.consumer._claimed.retries
         self.consumer.update_key(self.job.id, {**self._time(ended), "status": status.value, **fields})
 
     def begin_group(self, number: int, groups: int) -> None:

@@ -15,7 +15,6 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.fan_out import Child, reason_of_child, second_phase
 from redis_consumer.consumers.learned import link_by_model
 from redis_consumer.consumers.movie import SUFFIXES, Movie, natural, open_movies
-from redis_consumer.consumers.results import result_stem, shown_name
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Stages
 from redis_consumer.consumers.track_results import FrameProgress, TrackResult, wanted_outputs, write_tracks
@@ -26,6 +25,7 @@ from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.processing.drift import measure_shift
 from redis_consumer.queue.child_jobs import NEXT_PHASE
 from redis_consumer.serving.base import Array
+from redis_consumer.text import result_stem, shown_name
 from redis_consumer.tracking.linking import Linker
 from redis_consumer.tracking.tracks import Tracking
 
@@ -146,7 +146,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
             labels = movie.labels or self._segmentation(job, movie, folder, progress)
             result = self._track(job, movie, progress.reading(labels), folder / f"tracked_{number}", progress)
             files += write_tracks(result, place, job)
-        stages.begin(JobStatus.SAVING_RESULTS, ended="prediction_time", predict_retries=stages.retries)
+        stages.begin(JobStatus.SAVING_RESULTS, ended="prediction_time")
         key, url = self._upload_zip(zip_files(files, results, name=self._next_zip_name()))
         stages.finish(output_file_name=key, output_url=url, progress=100)
         return self.final_status

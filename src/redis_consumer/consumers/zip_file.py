@@ -14,12 +14,13 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.fan_out import Child, common_fields, reason_of_child, second_phase
 from redis_consumer.consumers.reasons import describe
-from redis_consumer.consumers.results import discard_zips, shown_name, zip_name
 from redis_consumer.consumers.summary import Summary
 from redis_consumer.errors import InvalidJob, PermanentError
 from redis_consumer.job import Job, JobStatus, OrphanedResult, unreadable_archive
 from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.queue.child_jobs import NEXT_PHASE
+from redis_consumer.storage.results import discard_zips, zip_name
+from redis_consumer.text import shown_name
 
 #: Ends of archives' names that this consumer takes.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")

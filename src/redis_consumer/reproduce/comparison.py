@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from redis_consumer.consumers.results import count_objects
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import read_planes
 from redis_consumer.processing.render import show_difference, to_png_bytes
+from redis_consumer.segmentation.results import count_objects
 
 Array = npt.NDArray[Any]
 

@@ -18,9 +18,9 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.consumers.local_jobs import LocalJobs
-from redis_consumer.consumers.model import ModelConsumer
 from redis_consumer.consumers.options import as_text
 from redis_consumer.consumers.registry import get_consumer_class, make_consumer
+from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.zip_file import ZipFileConsumer
 from redis_consumer.job import EMPTY_FIELDS, Job
 from redis_consumer.models import ModelStore
@@ -245,7 +245,7 @@ class Workbench:
     def _make(self, kind: type[Consumer] | str, queue: str) -> Consumer:
         arguments = {"redis_client": self.redis, "storage_client": self.storage, "queue": queue}
         consumer = self.jobs.seat(make_consumer(kind, **arguments))
-        if isinstance(consumer, ModelConsumer):
+        if isinstance(consumer, TensorFlowServingConsumer):
             consumer.model_server, consumer.models = self._server, self._models
         return consumer
 

@@ -15,7 +15,6 @@ import tifffile
 
 from redis_consumer import errors
 from redis_consumer.consumers import ImageFileConsumer
-from redis_consumer.consumers.frames import check_needed
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.images import ImageLimits, read_image, select_channels
 from redis_consumer.job import Job, ModelId
@@ -24,6 +23,7 @@ from redis_consumer.processing import registry
 from redis_consumer.processing.tiles import plan_cuts
 from redis_consumer.processing.whole_image import Sampler, fit
 from redis_consumer.redis import RedisClient
+from redis_consumer.segmentation.frames import check_needed
 from redis_consumer.serving import ModelSpec, TensorSpec, check_outputs
 from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage

@@ -17,9 +17,9 @@ from redis_consumer.cli import options
 from redis_consumer.cli.output import console, notes, write_json
 from redis_consumer.cli.workers import rights
 from redis_consumer.consumers import defaults
-from redis_consumer.consumers.model import ModelConsumer
 from redis_consumer.consumers.options import read_variables
 from redis_consumer.consumers.registry import get_consumer_class
+from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.errors import EXIT_FAILED, EXIT_UNAVAILABLE, ConsumerError, ObjectNotFound, RetryableError
 from redis_consumer.job import ModelId
 from redis_consumer.redis import PROBE_KEY
@@ -185,7 +185,7 @@ def _rights(client: Any, settings: Settings) -> tuple[str, str]:
 def _asks_models(settings: Settings) -> bool:
     """Say whether jobs may use the models that settings name. A missing class is reported elsewhere."""
     try:
-        return issubclass(get_consumer_class(settings.consumer_type), ModelConsumer)
+        return issubclass(get_consumer_class(settings.consumer_type), TensorFlowServingConsumer)
     except ConsumerError:
         return True
 

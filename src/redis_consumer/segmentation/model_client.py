@@ -1,21 +1,17 @@
-"""Sends a consumer's calls to its model server, and chooses the outputs that are kept."""
+"""Calls a model server in the forms of older consumers, and reads what authors give for a model and its items."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from redis_consumer.consumers import defaults
-from redis_consumer.consumers.model_input import inputs_of_metadata, metadata_of_inputs
-from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
-
-if TYPE_CHECKING:
-    from redis_consumer.serving.base import Array, ModelServer, ModelSpec, TensorSpec
+from redis_consumer.segmentation.model_input import inputs_of_metadata, metadata_of_inputs
+from redis_consumer.segmentation.tiling import only_input
+from redis_consumer.serving.base import Array, ModelServer, OnRetry
+from redis_consumer.serving.tfs.tensors import wire_type
 
 
 class ModelClient:
@@ -25,16 +21,18 @@ class ModelClient:
         server: where it is served.
         model: name and version.
         on_retry: called before each further try of a failed call, with their count and the failure's code.
+        input_name: input for the image, where the model has several.
     """
 
     def __init__(
-        self, server: ModelServer, model: ModelId, *, on_retry: Callable[[int, str], None] | None = None
+        self, server: ModelServer, model: ModelId, *, on_retry: OnRetry | None = None, input_name: str = "image"
     ) -> None:
         self.server = server
         self.model = model
         self.model_name = model.name
         self.model_version = model.label or model.version
         self.on_retry = on_retry
+        self._input_name = input_name
 
     def predict(
         self, request_data: Sequence[Mapping[str, Any]], request_timeout: float | None = None
@@ -53,7 +51,7 @@ class ModelClient:
         return self.server.predict(self.model, inputs, timeout_s=request_timeout, on_retry=self.on_retry)
 
     def _only_input(self) -> str:
-        return only_input(self.server.metadata(self.model, on_retry=self.on_retry), self.model).name
+        return only_input(self.server.metadata(self.model, on_retry=self.on_retry), self.model, self._input_name).name
 
     def get_model_metadata(self, request_timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - older name
         """Say which tensors the model takes, as TensorFlow Serving's metadata in protobuf's JSON form."""
@@ -61,8 +59,6 @@ class ModelClient:
 
     def describe_inputs(self) -> list[dict[str, str]]:
         """Name, dtype and shape of each input as texts (contract, section 4.4)."""
-        from redis_consumer.serving.tfs.tensors import wire_type
-
         return [
             {
                 "in_tensor_name": spec.name,
@@ -73,15 +69,18 @@ class ModelClient:
         ]
 
 
-def request_of(client: Any, model_name: str, batch: Array) -> list[dict[str, Any]]:
+def request_of(client: Any, batch: Array, name: str, dtype: str) -> list[dict[str, Any]]:
     """What `ModelClient.predict` gets for one batch of images (contract, section 4.3).
 
-    A plug-in's own client gets the input's name and type from the settings; ours asks the model server for them.
+    Args:
+        client: `ModelClient`, which asks the model server for name and type of the input, or a plug-in's own client.
+        batch: the images.
+        name: of the input, for a plug-in's own client.
+        dtype: of the input, likewise.
     """
     if isinstance(client, ModelClient):
         return [{"in_tensor_name": None, "in_tensor_dtype": None, "data": batch}]
-    dtype = "DT_HALF" if "f16" in model_name else defaults.get("TF_TENSOR_DTYPE")
-    return [{"in_tensor_name": defaults.get("TF_TENSOR_NAME"), "in_tensor_dtype": dtype, "data": batch}]
+    return [{"in_tensor_name": name, "in_tensor_dtype": dtype, "data": batch}]
 
 
 def described_inputs(client: Any, usual: Callable[[], ModelClient]) -> list[dict[str, str]]:
@@ -96,21 +95,6 @@ def described_inputs(client: Any, usual: Callable[[], ModelClient]) -> list[dict
         return found if isinstance(found, list) else inputs_of_metadata(found)
     found = client.describe_inputs() if hasattr(client, "describe_inputs") else usual().describe_inputs()
     return list(found)
-
-
-def takes_version(method: Callable[..., Any]) -> bool:
-    """Whether a plug-in's own ``predict`` takes a model's name and version one by one, as those of 2020 do."""
-    try:
-        inspect.signature(method).bind(None, None)
-    except TypeError:
-        return True
-    return False
-
-
-def with_batch(image: npt.ArrayLike) -> Array:
-    """An image (Y, X, C) with a leading batch axis of 1; what has one stays as it is."""
-    array = np.asarray(image)
-    return array[np.newaxis] if array.ndim == 3 else array
 
 
 def model_of(model: ModelId | str) -> ModelId:
@@ -141,28 +125,3 @@ def stacked(items: Array | Sequence[Array]) -> Array:
         told = f"they have shapes {', '.join(map(str, shapes[:5]))}" if shapes else "there are none"
         raise ValueError(f"items: {told}; give at least one, and all in one size")
     return np.stack(arrays)
-
-
-def only_input(spec: ModelSpec, model: ModelId) -> TensorSpec:
-    """The input that takes the image: the only one, or the one that ``TF_TENSOR_NAME`` names.
-
-    Raises:
-        ModelMismatch: the model has several, none of that name.
-    """
-    if len(spec.inputs) == 1:
-        return spec.inputs[0]
-    wanted = str(defaults.get("TF_TENSOR_NAME"))
-    for tensor in spec.inputs:
-        if tensor.name == wanted:
-            return tensor
-    names = ", ".join(tensor.name for tensor in spec.inputs)
-    raise ModelMismatch(
-        f"model {model}: takes {len(spec.inputs)} inputs ({names}), none is called {wanted!r}; set TF_TENSOR_NAME",
-        model=str(model),
-    )
-
-
-def keep_predictions(outputs: Mapping[str, Array]) -> list[Array]:
-    """The outputs called ``prediction…`` in the order of their names; all where none is called so (section 4.3)."""
-    names = sorted(outputs)
-    return [outputs[name] for name in names if name.startswith("prediction")] or [outputs[name] for name in names]

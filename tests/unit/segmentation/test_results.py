@@ -1,4 +1,4 @@
-"""Does what a consumer finds in an image become files and fields, and its calls of models stages of the job?"""
+"""What a consumer finds in an image becomes files and fields, and its calls of models are stages of the job."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import tifffile
 
 from redis_consumer import testing
 from redis_consumer.consumers import Analysis, ImageFileConsumer
-from redis_consumer.consumers.analysis import write_analysis
 from redis_consumer.job import Job, ModelId
+from redis_consumer.segmentation.results import count_objects, write_analysis
 from support import ome_zarr
 
 LABELS = np.array([[0, 3], [7, 7]], np.int32).reshape(1, 2, 2, 1)
@@ -163,3 +163,10 @@ def test_an_ome_zarr_is_refused_in_words_by_such_a_class(tmp_path: Path) -> None
     ome_zarr.write(tmp_path / "cells.zarr", np.zeros((32, 32), np.uint8), "YX")
     run = testing.run(Whole, tmp_path / "cells.zarr")
     assert "cells.zarr: is an OME-Zarr, which this consumer can't take; save it as TIFF" in run.reason
+
+
+@pytest.mark.parametrize("label", [5, 1 << 40, (1 << 64) - 1])
+def test_labels_are_counted_however_high_they_are(label: int) -> None:
+    labels = np.zeros((1, 2, 2, 1), np.uint64)
+    labels[0, 0, :, 0] = label
+    assert count_objects(labels) == {"objects": 1}

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from redis_consumer.consumers.predict import model_of, stacked
+from redis_consumer.segmentation.model_client import model_of, stacked
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from redis_consumer import settings
-from redis_consumer.consumers.tiling import Tiling, measured_call
 from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.job import ModelId
 from redis_consumer.models.card import Tile as CardTile
+from redis_consumer.options import TilingOptions
+from redis_consumer.segmentation.tiling import Tiling, measured_call
 
 MODEL = ModelId("M", 1)
 CARD = CardTile(size_px=64, overlap_px=16, multiple_px=8)
-
-
-@pytest.fixture(autouse=True)
-def _batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TF_MAX_BATCH_SIZE", "64")
-    monkeypatch.setenv("TF_MIN_MODEL_SIZE", "128")
-    settings.use(None)
-    yield
-    settings.use(None)
 
 
 def image(*shape: int) -> Any:
@@ -89,14 +79,14 @@ def test_the_batch_size_counts_tiles_of_the_smallest_model(side: int, channels: 
 
 
 @pytest.mark.parametrize(("limit", "size"), [(10 * 128**2 * 4, 10), (1, 1)])
-def test_a_call_has_no_more_bytes_than_allowed(monkeypatch: pytest.MonkeyPatch, limit: int, size: int) -> None:
-    monkeypatch.setattr(settings, "MAX_CALL_BYTES", limit, raising=False)
-    assert Tiling(MODEL, (128, 128)).planned(image(1, 128, 128, 1)).batch_size == size
+def test_a_call_has_no_more_bytes_than_allowed(limit: int, size: int) -> None:
+    options = TilingOptions(max_call_bytes=limit)
+    assert Tiling(MODEL, (128, 128), options=options).planned(image(1, 128, 128, 1)).batch_size == size
 
 
-def test_a_reply_has_no_more_bytes_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "MAX_CALL_BYTES", 128**2 * 4 * 10, raising=False)
-    assert Tiling(MODEL, (128, 128), pixel_bytes=20).planned(image(1, 128, 128, 1)).batch_size == 2
+def test_a_reply_has_no_more_bytes_than_allowed() -> None:
+    options = TilingOptions(max_call_bytes=128**2 * 4 * 10)
+    assert Tiling(MODEL, (128, 128), pixel_bytes=20, options=options).planned(image(1, 128, 128, 1)).batch_size == 2
 
 
 def test_another_number_of_channels_is_named() -> None:
@@ -115,11 +105,10 @@ def test_cuts_are_as_the_job_says_in_the_multiples_of_the_card() -> None:
     assert (planned.plan.tile, len(planned.plan), planned.batch_size) == ((112, 112), 4, 64)
 
 
-def test_cuts_beyond_the_limits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAX_IMAGE_WIDTH", "100")
-    settings.use(None)
+def test_cuts_beyond_the_limits_are_refused() -> None:
+    options = TilingOptions(max_tile_yx=(2048, 100))
     with pytest.raises(InvalidJob, match="pieces of 100 x 150 px, more than 2048 x 100"):
-        Tiling(MODEL).planned_cuts(image(1, 40, 90, 1), 1, 61)
+        Tiling(MODEL, options=options).planned_cuts(image(1, 40, 90, 1), 1, 61)
 
 
 def test_a_model_without_channels_gets_planes_and_its_planes_get_channels() -> None:
@@ -135,14 +124,14 @@ def test_a_model_without_channels_gets_planes_and_its_planes_get_channels() -> N
 
 
 def test_each_call_has_as_many_tiles_as_the_model_wants() -> None:
-    pixels = np.random.default_rng(1).random((1, 40, 40, 1), dtype=np.float32)
-    tiling = Tiling(MODEL, (16, 16), channels=1, items=4)
     asked: list[int] = []
 
-    def ask(tiles: Any, _on_retry: Any) -> list[Any]:
+    def predict(tiles: Any) -> list[Any]:
         asked.append(len(tiles))
         return [tiles * 2]
 
-    (outputs,) = tiling.run([tiling.planned(pixels)], ask, on_retry=lambda *_: None)
-    assert asked == [4, 4, 4]
-    np.testing.assert_array_equal(outputs[0], pixels * 2)
+    filled = Tiling(MODEL, (16, 16), channels=1, items=4).filled(predict)
+    for count in (4, 1):
+        tiles = np.random.default_rng(1).random((count, 16, 16, 1), dtype=np.float32)
+        np.testing.assert_array_equal(filled(tiles)[0], tiles * 2)
+    assert asked == [4, 4]

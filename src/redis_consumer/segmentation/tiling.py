@@ -1,29 +1,23 @@
-"""Sends a consumer's image through a model: in which tiles, how many in a call, how many calls at once."""
+"""Divides images for a model: into which tiles, how many in a call, how many calls at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from redis_consumer import resources
-from redis_consumer.consumers import defaults
-from redis_consumer.consumers.predict import only_input
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
-from redis_consumer.ordered_pool import OrderedPool
+from redis_consumer.models.card import Card
+from redis_consumer.models.card import Tile as CardTile
+from redis_consumer.options import TilingOptions
+from redis_consumer.processing.tiled import Planned, Predict, check_batch
+from redis_consumer.processing.tiles import fit_tile, plan_cuts, plan_tiles
+from redis_consumer.serving.base import Array, ModelSpec, TensorSpec
 from redis_consumer.serving.batches import batch_size_for
-
-if TYPE_CHECKING:
-    from redis_consumer.models import ModelStore
-    from redis_consumer.models.card import Tile as CardTile
-    from redis_consumer.processing.tiled import Planned, Predict
-    from redis_consumer.serving.base import Array, ModelServer, ModelSpec, OnRetry, TensorSpec
-
 
 #: Numbers that the layers of a network hold for one pixel at once, where nobody has measured it.
 LAYER_NUMBERS = 64
@@ -41,6 +35,7 @@ class Tiling:
         card: what its card says, None where it says nothing.
         pixel_bytes: what it gives for one pixel, 0 where nobody knows.
         items: tiles that each call must have, None for any number.
+        options: sizes of tiles and calls.
     """
 
     model: ModelId
@@ -50,6 +45,7 @@ class Tiling:
     card: CardTile | None = None
     pixel_bytes: int = 0
     items: int | None = None
+    options: TilingOptions = field(default_factory=TilingOptions)
 
     def planned(self, image: Array) -> Planned:
         """Plan the tiles and calls of an image.
@@ -63,9 +59,6 @@ class Tiling:
         Raises:
             ModelMismatch: the model takes another number of axes or channels.
         """
-        from redis_consumer.processing.tiled import Planned, check_batch
-        from redis_consumer.processing.tiles import plan_tiles
-
         batch = image[np.newaxis] if image.ndim == len(self.sides) + 1 else image
         check_batch(batch, len(self.sides))
         self.check_channels(batch.shape[-1])
@@ -86,32 +79,29 @@ class Tiling:
             ModelMismatch: the array isn't images.
             InvalidJob: as `redis_consumer.processing.tiles.plan_cuts`.
         """
-        from redis_consumer.processing.tiled import Planned, check_batch
-        from redis_consumer.processing.tiles import plan_cuts
-
         check_batch(batch, 2)
         plan = plan_cuts(
             (batch.shape[1], batch.shape[2]),
             cuts,
             field,
             multiple_px=self.card.multiple_px if self.card else 1,
-            max_tile_yx=(int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH"))),
+            max_tile_yx=self.options.max_tile_yx,
         )
         return Planned(batch, plan, self.batch_size(plan.tile, batch))
 
     def batch_size(self, tile: tuple[int, ...], image: Array) -> int:
-        """Tiles in one call: TF_MAX_BATCH_SIZE counts tiles of TF_MIN_MODEL_SIZE (contract, section 4.4).
+        """Tiles in one call: the options' `max_batch` counts tiles of `min_model_px` (contract, section 4.4).
 
-        Fewer where the call or its reply would have more than MAX_CALL_BYTES. As many as the model wants where it fixes
-        their number.
+        Fewer where the call or its reply would have more than `max_call_bytes`. As many as the model wants where it
+        fixes their number.
         """
         if self.items is not None:
             return self.items
-        largest = int(defaults.get("TF_MAX_BATCH_SIZE"))
+        largest = self.options.max_batch
         shape = (-1, *tile, image.shape[-1])
-        wanted = batch_size_for([shape], largest, int(defaults.get("TF_MIN_MODEL_SIZE")))
+        wanted = batch_size_for([shape], largest, self.options.min_model_px)
         bytes_each: int = math.prod(tile) * max(image.shape[-1] * image.itemsize, self.pixel_bytes)
-        return max(1, min(wanted, largest, int(defaults.get("MAX_CALL_BYTES")) // bytes_each))
+        return max(1, min(wanted, largest, self.options.max_call_bytes // bytes_each))
 
     def call_shape(self) -> tuple[int, ...] | None:
         """Shape of the largest usual call; None where the size of the image decides."""
@@ -150,35 +140,6 @@ class Tiling:
             * (2 * (4 * shape[-1] + max(self.pixel_bytes, 4)) + 4 * numbers)
         )
 
-    def run(
-        self,
-        images: Iterable[Planned],
-        ask: Callable[[Array, OnRetry], list[Array]],
-        *,
-        on_retry: OnRetry,
-        on_tiles: Callable[[int], None] | None = None,
-    ) -> Iterator[list[Array]]:
-        """Run the model over images with several calls under way.
-
-        Args:
-            images: taken in other threads than the caller's, one at a time.
-            ask: makes one call, in other threads; its second argument is called before each retry.
-            on_retry: called in the caller's thread.
-            on_tiles: called in the caller's thread, see `redis_consumer.processing.tiled.run_each`.
-
-        Yields:
-            The outputs for each image.
-        """
-        from redis_consumer.processing.tiled import run_each
-
-        with OrderedPool(int(defaults.get("CALLS_IN_FLIGHT")), is_detached=True) as pool:
-
-            def tell(count: int, code: str) -> None:
-                pool.tell(partial(on_retry, count, code))
-
-            predict = self.adapted(lambda tiles: self._ask_full(tiles, lambda full: ask(full, tell)))
-            yield from run_each(images, predict, map_batches=pool.map, on_tiles=on_tiles)
-
     def adapted(self, predict: Predict) -> Predict:
         """The same function for tiles with a last axis for channels, where the model's arrays have none."""
         if self.has_channels:
@@ -189,16 +150,20 @@ class Tiling:
 
         return on_planes
 
-    def _ask_full(self, tiles: Array, predict: Predict) -> list[Array]:
-        """Make a call of as many tiles as the model wants; the last one is repeated where they don't suffice."""
-        missing = max((self.items or 0) - len(tiles), 0)
-        full = np.concatenate([tiles, *[tiles[-1:]] * missing]) if missing else tiles
-        return [output[: len(tiles)] for output in predict(full)]
+    def filled(self, predict: Predict) -> Predict:
+        """The same function for calls of as many tiles as the model wants; the last one is repeated to fill a call."""
+        if self.items is None:
+            return predict
+
+        def on_full(tiles: Array) -> list[Array]:
+            missing = max((self.items or 0) - len(tiles), 0)
+            full = np.concatenate([tiles, *[tiles[-1:]] * missing]) if missing else tiles
+            return [output[: len(tiles)] for output in predict(full)]
+
+        return on_full
 
     def _along(self, axis: int, side: int) -> tuple[int, int]:
         """Side of a tile and overlap along one axis of an image."""
-        from redis_consumer.processing.tiles import fit_tile
-
         fixed = self.sides[axis]
         is_depth = axis < len(self.sides) - 2
         if self.card is None or is_depth:
@@ -247,28 +212,44 @@ def measured_call(ask: Callable[[], list[Array]], tiling: Tiling, batch: Array) 
     return outputs, round(max(grown, least) * max(1.0, math.prod(shape) / batch.size if shape else 1.0))
 
 
-def tiling_of(server: ModelServer, models: ModelStore, model: ModelId, *, on_retry: OnRetry | None = None) -> Tiling:
-    """Say how a model takes images, from what the model server and its card say.
+def tiling_of(
+    spec: ModelSpec, card: Card | None, model: ModelId, options: TilingOptions, *, input_name: str = "image"
+) -> Tiling:
+    """Say how a model takes images.
 
     Args:
-        server: where the model is served.
-        models: where its card is.
+        spec: its inputs and outputs.
+        card: its card, None where it has none.
         model: which model.
-        on_retry: told before each further try of asking the server, as `ModelClient` has it.
+        options: sizes of tiles and calls.
+        input_name: input for the image, where the model has several.
 
     Raises:
         ModelMismatch: the model takes no images.
     """
-    return tiling_by(server.metadata(model, on_retry=on_retry), models, model)
-
-
-def tiling_by(spec: ModelSpec, models: ModelStore, model: ModelId) -> Tiling:
-    """Say how a model of known inputs takes images, see `tiling_of`."""
-    image = only_input(spec, model)
-    card = models.card(model)
+    image = only_input(spec, model, input_name)
     sides, has_channels, channels = _axes(image, model)
     items = image.shape[0] if image.shape else None
-    return Tiling(model, sides, channels, has_channels, card.tile if card else None, _pixel_bytes(spec), items)
+    tile = card.tile if card else None
+    return Tiling(model, sides, channels, has_channels, tile, _pixel_bytes(spec), items, options)
+
+
+def only_input(spec: ModelSpec, model: ModelId, name: str) -> TensorSpec:
+    """The input that takes the image: the only one, or the one of this name.
+
+    Raises:
+        ModelMismatch: the model has several, none of that name.
+    """
+    if len(spec.inputs) == 1:
+        return spec.inputs[0]
+    for tensor in spec.inputs:
+        if tensor.name == name:
+            return tensor
+    names = ", ".join(tensor.name for tensor in spec.inputs)
+    raise ModelMismatch(
+        f"model {model}: takes {len(spec.inputs)} inputs ({names}), none is called {name!r}; set TF_TENSOR_NAME",
+        model=str(model),
+    )
 
 
 def _axes(spec: TensorSpec, model: ModelId) -> tuple[tuple[int | None, ...], bool, int | None]:

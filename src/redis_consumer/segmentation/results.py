@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from redis_consumer.consumers.results import count_objects, result_stem
 from redis_consumer.errors import PermanentError
+from redis_consumer.images import StackFiles, write_channels
 from redis_consumer.job import OWN_FIELDS
-from redis_consumer.text import cell
+from redis_consumer.text import cell, result_stem
 
 Array = npt.NDArray[Any]
 #: By name: images (B, Y, X, C), of which integers are labels; files as bytes; numbers and texts.
@@ -109,8 +109,6 @@ def _arrays(name: str, value: object) -> list[Array]:
 
 
 def _write_images(name: str, arrays: list[Array], stem: Path) -> list[Path]:
-    from redis_consumer.images import write_channels
-
     word = FEATURE if name == LABELS else name
     files: list[Path] = []
     for array in arrays:
@@ -132,3 +130,65 @@ def _write_values(values: Mapping[str, object], stem: Path) -> list[Path]:
         for name, value in values.items():
             rows.writerow((cell(name), cell(value) if isinstance(value, str) else value))
     return [path]
+
+
+def write_groups(
+    results: Iterator[list[Array]], frames: int, folder: Path, original_name: str
+) -> tuple[list[Path], dict[str, Any]]:
+    """Write results as they come, the files of `write_analysis` for labels.
+
+    Args:
+        results: of each group, (b, Y, X, C) each.
+        frames: of all groups, 2 or more.
+        folder: for the files; made here.
+        original_name: of the image.
+
+    Returns:
+        The files, and the fields: ``objects`` where the first result is a label image.
+
+    Raises:
+        PermanentError: labels that float32 can't tell apart.
+    """
+    files = StackFiles(folder / result_stem(original_name), frames)
+    counts = []
+    for arrays in results:
+        files.add(arrays)
+        counts.append(count_objects(arrays))
+    has_objects = all(counts)
+    return files.paths, {"objects": sum(count["objects"] for count in counts)} if has_objects else {}
+
+
+def write_result(arrays: Iterable[Array], folder: Path, original_name: str) -> list[Path]:
+    """Write the arrays of a result below a folder, one file a channel, numbered onward; see `write_channels`.
+
+    Raises:
+        PermanentError: as `write_channels`.
+        OSError: the files can't be written.
+    """
+    files: list[Path] = []
+    for array in arrays:
+        files += write_channels(array, folder / result_stem(original_name), first=len(files))
+    return files
+
+
+def count_objects(results: Array | Sequence[Array]) -> dict[str, int]:
+    """Field with the number of objects: of the first label image, in each of its frames; none where there is none.
+
+    >>> import numpy as np
+    >>> count_objects(np.array([0, 2, 2, 7]).reshape(1, 2, 2, 1))
+    {'objects': 2}
+
+    Args:
+        results: (B, Y, X, C), or a list of them; integers are labels.
+    """
+    first = results if isinstance(results, np.ndarray) else next(iter(results), None)
+    if first is None or first.dtype.kind not in "iu" or first.ndim != 4 or first.min(initial=0) < 0:
+        return {}
+    return {"objects": sum(_count_labels(frame[..., 0]) for frame in first)}
+
+
+def _count_labels(labels: Array) -> int:
+    # A table as long as the highest label is quicker to fill than to sort is, but it must not outgrow the image.
+    if labels.max(initial=0) > labels.size:
+        return int(np.count_nonzero(np.unique(labels)))
+    return int(np.count_nonzero(np.bincount(labels.ravel().astype(np.int64))[1:]))

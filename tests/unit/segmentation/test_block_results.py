@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from redis_consumer.consumers.block_results import BlockResults
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.images.scratch import TileScratch
 from redis_consumer.images.window_writing import TiledPlane
 from redis_consumer.processing.blocks import plan_blocks
+from redis_consumer.segmentation.block_results import BlockResults
 
 Array = npt.NDArray[Any]
 

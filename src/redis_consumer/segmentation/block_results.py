@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from redis_consumer.errors import ModelMismatch
+from redis_consumer.images.scratch import TileScratch
 from redis_consumer.images.window_writing import TiledPlane
+from redis_consumer.processing.blocks import Block, BlockGrid
 from redis_consumer.processing.joining import LabelJoiner, Numbering
-
-if TYPE_CHECKING:
-    from redis_consumer.images.scratch import TileScratch
-    from redis_consumer.processing.blocks import Block, BlockGrid
-    from redis_consumer.serving.base import Array
+from redis_consumer.serving.base import Array
 
 
 class BlockResults:

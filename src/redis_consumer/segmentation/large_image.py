@@ -9,34 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from redis_consumer.consumers import defaults
-from redis_consumer.consumers.block_results import BlockResults
-from redis_consumer.consumers.frames import HELD_TIMES, Frames, check_needed
-from redis_consumer.consumers.input_image import channels_of
-from redis_consumer.consumers.results import result_stem, shown_name
 from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.images.scratch import TILE_PX, TileScratch
 from redis_consumer.images.window_writing import TiledPlane, write_ome_zarr, write_tiled_tiff
 from redis_consumer.images.windows import WindowedImage, open_windowed
 from redis_consumer.job import MOST_CHANNELS, Job, JobStatus
+from redis_consumer.options import ImageLimits
 from redis_consumer.processing.blocks import Block, BlockGrid, plan_blocks
 from redis_consumer.processing.resize import resize_image
 from redis_consumer.processing.whole_image import MAX_SAMPLE_PX, Change, Sampler, fit
-
-if TYPE_CHECKING:
-    from redis_consumer.consumers.stages import Plan, Stages
-    from redis_consumer.job import ModelId
-    from redis_consumer.serving.base import Array
-
-Options = Mapping[str, Mapping[str, Any]]
+from redis_consumer.segmentation.block_results import BlockResults
+from redis_consumer.segmentation.frames import HELD_TIMES, Frames, channels_of, check_needed
+from redis_consumer.segmentation.segmentation import Segmentation, restore
+from redis_consumer.serving.base import Array
+from redis_consumer.text import result_stem, shown_name
 
 #: Side of a block at the model's pixel size; its post-processing takes about 100 bytes a pixel.
 BLOCK_PX = 2048
@@ -55,67 +48,36 @@ _TILE_UNIT_PX = 16
 _STATISTICS, _SEGMENTATION = 8, 90
 
 
-class Segmenter(Protocol):
-    """What is needed of `ImageFileConsumer`."""
-
-    def _plan(self, job: Job, image: Array | Frames) -> Plan: ...
-
-    def _has_own(self, *methods: str) -> bool: ...
-
-    def _restore(self, result: Array, shape_yx: tuple[int, int]) -> Array: ...
-
-    def get_image_scale(self, scale: float | str | None, image: Array | Frames, redis_hash: str) -> float:
-        """See `TensorFlowServingConsumer`."""
-
-    def call_bytes_of(self, model: ModelId, shape: tuple[int, int, int, int]) -> int:
-        """See `FunctionConsumer`."""
-
-    def predict_each(self, images: Iterable[Array], model: ModelId) -> Generator[list[Array], None, None]:
-        """See `TensorFlowServingConsumer`."""
-
-    def report_progress(self, done: int, total: int) -> None:
-        """See `TensorFlowServingConsumer`."""
-
-    def run_functions(self, process_type: str, names: Iterable[str], data: Any, options: Options) -> Any:
-        """See `ImageFileConsumer`."""
-
-    def note_functions(self, process_type: str, names: Iterable[str], options: Options) -> None:
-        """See `ImageFileConsumer`."""
-
-
 class LargeImage:
     """One image, larger than memory, and what a job wants of it.
 
     Args:
-        consumer: whose model, functions and bucket are used.
+        segmentation: runs model and functions.
         job: the running job.
         image: the opened image.
     """
 
-    def __init__(self, consumer: Segmenter, job: Job, image: WindowedImage) -> None:
-        self._consumer = consumer
+    def __init__(self, segmentation: Segmentation, job: Job, image: WindowedImage) -> None:
+        self._segmentation = segmentation
         self._image = image
-        limits = (int(defaults.get("MAX_IMAGE_HEIGHT")), int(defaults.get("MAX_IMAGE_WIDTH")))
-        look = _looked_at(image, limits)
-        # What a plug-in replaces is given an array.
-        middle = look.all() if consumer._has_own("detect_label", "detect_scale", "get_image_scale") else look
-        self._plan: Plan = consumer._plan(job, middle)
-        self._scale = consumer.get_image_scale(job.scale, middle, job.id)
-        self._grid, self.tile_px = _layout(image.shape[1:], min(BLOCK_PX, *limits), self._scale)
+        options = segmentation.options
+        limits_yx = _sides(options.limits)
+        self._plan = segmentation.choose(_looked_at(image, limits_yx, options.max_job_bytes), job)
+        self._grid, self.tile_px = _layout(image.shape[1:], min(BLOCK_PX, *limits_yx), self._plan.scale)
         self._sample_px = min(MAX_SAMPLE_PX, _SAMPLE_BYTES // (4 * image.shape[3]))
         self._check_memory()
 
     def fit(self) -> list[Change]:
         """Take the numbers of the functions before the model from each whole frame, at the file's pixel size."""
         frames, height, width, channels = self._image.shape
-        self._consumer.note_functions("pre", self._plan.preprocess, self._plan.options)
+        self._segmentation.functions.note_all("pre", self._plan.preprocess, self._plan.options)
         changes = []
         for frame in range(frames):
             sampler = Sampler((height, width, channels), self._sample_px)
             for block in self._grid:
                 sampler.add(block.core, self._image.read(frame, block.core))
                 self._report(0, _STATISTICS, frame, block)
-            changes.append(fit(self._plan.preprocess, sampler, self._plan.options, scale=self._scale))
+            changes.append(fit(self._plan.preprocess, sampler, self._plan.options, scale=self._plan.scale))
         return changes
 
     def segment(self, changes: list[Change], scratch: TileScratch) -> BlockResults:
@@ -123,7 +85,7 @@ class LargeImage:
         results = BlockResults(len(changes), self._grid, scratch, has_labels=bool(self._plan.postprocess))
         places = [(frame, block) for frame in range(len(changes)) for block in self._grid]
         prepared = (self._prepare(frame, block, changes[frame]) for frame, block in places)
-        with contextlib.closing(self._consumer.predict_each(prepared, self._plan.model)) as predicted:
+        with contextlib.closing(self._segmentation.predictor.predict_each(prepared, self._plan.model)) as predicted:
             for (frame, block), outputs in zip(places, predicted, strict=True):
                 results.add(frame, block, self._postprocess(outputs, block))
                 self._report(_STATISTICS, _SEGMENTATION, frame, block)
@@ -142,65 +104,69 @@ class LargeImage:
         """Refuse an image of which even a block needs more than a job may, before its pixels are read."""
         _, height, width, channels = self._image.shape
         block_yx = max((block.shape_yx for block in self._grid), key=math.prod)
-        scaled_yx = tuple(max(1, round(side * self._scale)) for side in block_yx)
+        scaled_yx = tuple(max(1, round(side * self._plan.scale)) for side in block_yx)
         pixels = max(math.prod(block_yx), math.prod(scaled_yx))
         held = 4 * channels * max(pixels, min(self._sample_px, height * width))
-        call = self._consumer.call_bytes_of(self._plan.model, (1, scaled_yx[0], scaled_yx[1], channels))
+        call = self._segmentation.predictor.call_bytes_of(
+            self._plan.model, (1, scaled_yx[0], scaled_yx[1], channels), is_known=self._segmentation.steps.is_known
+        )
         check_needed(
             self._image.name,
             HELD_TIMES * held + call,
-            defaults.max_job_bytes(),
+            self._segmentation.options.max_job_bytes,
             f"{HELD_TIMES} x {held / 1e6:.1f} MB for a block with {channels} channel(s), {call / 1e6:.0f} MB for a "
             "call of the model",
         )
 
     def _prepare(self, frame: int, block: Block, change: Change) -> Array:
         part: Array = self._image.read(frame, block.window)
-        if self._scale != 1:
-            height, width = (max(1, round(side * self._scale)) for side in block.shape_yx)
+        if self._plan.scale != 1:
+            height, width = (max(1, round(side * self._plan.scale)) for side in block.shape_yx)
             part = resize_image(part, (height, width))
         return change(part, block.window)
 
     def _postprocess(self, outputs: list[Array], block: Block) -> list[Array]:
-        results = self._consumer.run_functions("post", self._plan.postprocess, outputs, self._plan.options)
+        results = self._segmentation.steps.run_functions("post", self._plan.postprocess, outputs, self._plan.options)
         arrays = [results] if isinstance(results, np.ndarray) else list(results)
-        return [self._consumer._restore(array, block.shape_yx) for array in arrays]
+        return [restore(array, block.shape_yx) for array in arrays]
 
     def _report(self, first: int, last: int, frame: int, block: Block) -> None:
         done, total = frame * len(self._grid) + block.index + 1, self._image.shape[0] * len(self._grid)
-        self._consumer.report_progress(first * total + (last - first) * done, 100 * total)
+        self._segmentation.predictor.report(first * total + (last - first) * done, 100 * total)
 
     def _reporting(self, plane: TiledPlane, index: int, count: int) -> Callable[[int, int, int], Array]:
         frames, height, _ = plane.shape
 
         def tile(frame: int, row: int, column: int) -> Array:
             rows, total = (index * frames + frame) * height + row * plane.tile_px, count * frames * height
-            self._consumer.report_progress(_SEGMENTATION * total + (100 - _SEGMENTATION) * rows, 100 * total)
+            self._segmentation.predictor.report(_SEGMENTATION * total + (100 - _SEGMENTATION) * rows, 100 * total)
             return plane.tile(frame, row, column)
 
         return tile
 
 
-def open_input(job: Job, path: Path) -> AbstractContextManager[WindowedImage]:
+def open_large(path: Path, job: Job, limits: ImageLimits) -> AbstractContextManager[WindowedImage]:
     """Open the image of a job to read it part by part, see `redis_consumer.images.windows.open_windowed`."""
     return open_windowed(
         path,
         name=shown_name(job.original_name),
         dimension_order=job.dimension_order,
         channels=channels_of(job),
-        max_frames=int(defaults.get("MAX_IMAGE_FRAMES")),
+        max_frames=limits.max_frames,
         max_plane_px=MAX_PLANE_PX,
         max_channels=MOST_CHANNELS,
     )
 
 
-def run_large_image(consumer: Segmenter, job: Job, stages: Stages, path: Path, folder: Path) -> list[Path]:
+def segment_large(
+    segmentation: Segmentation, job: Job, begin: Callable[..., None], path: Path, folder: Path
+) -> list[Path]:
     """Do a job up to the files of its result: the same stages as for an image in memory, each block by block.
 
     Args:
-        consumer: whose model and functions are used.
+        segmentation: runs model and functions.
         job: the running job.
-        stages: told of each stage.
+        begin: begins a stage, see `Stages.begin`.
         path: the downloaded image.
         folder: the job's own, removed after it.
 
@@ -213,16 +179,19 @@ def run_large_image(consumer: Segmenter, job: Job, stages: Stages, path: Path, f
         PermanentError: the result holds more labels than its files can.
     """
     stem = folder / "results" / result_stem(job.original_name)
-    with open_input(job, path) as image:
-        stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
-        large = LargeImage(consumer, job, image)
+    with (
+        open_large(path, job, segmentation.options.limits) as image,
+        segmentation.predictor.state.by_card(),
+    ):
+        begin(JobStatus.PRE_PROCESSING, ended="download_time")
+        large = LargeImage(segmentation, job, image)
         changes = large.fit()
-        stages.begin(JobStatus.PREDICTING, ended="preprocess_time")
+        begin(JobStatus.PREDICTING, ended="preprocess_time")
         with TileScratch(folder / "tiles", large.tile_px) as scratch:
             results = large.segment(changes, scratch)
-            stages.begin(JobStatus.POST_PROCESSING, ended="prediction_time", predict_retries=stages.retries)
+            begin(JobStatus.POST_PROCESSING, ended="prediction_time")
             planes = results.planes(image.pixel_size_um)
-            stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
+            begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
             return large.write(planes, stem, is_zarr=is_ome_zarr(path))
 
 
@@ -237,7 +206,7 @@ def _layout(shape: tuple[int, int, int], block_px: int, scale: float) -> tuple[B
     return plan_blocks((height, width), core_px, overlap_px, tile_px), tile_px
 
 
-def _looked_at(image: WindowedImage, limits_yx: tuple[int, int]) -> Frames:
+def _looked_at(image: WindowedImage, limits_yx: tuple[int, int], max_job_bytes: int) -> Frames:
     """What detection looks at: the middle, as much as may be in memory; read only where something is detected."""
     window = _middle(image.shape[1:3], limits_yx)
     height, width = (side.stop - side.start for side in window)
@@ -245,10 +214,14 @@ def _looked_at(image: WindowedImage, limits_yx: tuple[int, int]) -> Frames:
 
     def read(start: int, stop: int) -> Array:
         why = f"3 x {middle / 1e6:.1f} MB for the middle of the image, at which detection looks"
-        check_needed(image.name, 3 * middle, defaults.max_job_bytes(), why)
+        check_needed(image.name, 3 * middle, max_job_bytes, why)
         return image.read(0, window)[start:stop]
 
     return Frames((1, height, width, image.shape[3]), read, image.name)
+
+
+def _sides(limits: ImageLimits) -> tuple[int, int]:
+    return limits.max_height or BLOCK_PX, limits.max_width or BLOCK_PX
 
 
 def _middle(shape_yx: tuple[int, int], limits_yx: tuple[int, int]) -> tuple[slice, slice]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from redis_consumer.consumers import defaults
 from redis_consumer.errors import InvalidImage, ModelMismatch
+from redis_consumer.serving.base import Array, ModelSpec, TensorSpec
 from redis_consumer.text import quoted, whole
-
-if TYPE_CHECKING:
-    from redis_consumer.serving.base import Array, ModelSpec
 
 Input = Mapping[str, str]
 
@@ -68,8 +65,6 @@ def sizes_of(model_input: Input) -> list[int]:
 
 def spec_of(inputs: Iterable[Input]) -> ModelSpec:
     """Inputs as `redis_consumer.serving.base.ModelSpec` has them; their types and the outputs are not known."""
-    from redis_consumer.serving.base import ModelSpec, TensorSpec
-
     return ModelSpec(
         tuple(
             TensorSpec(
@@ -84,7 +79,7 @@ def spec_of(inputs: Iterable[Input]) -> ModelSpec:
 
 
 def fit_inputs(
-    image: Array | Sequence[Array], inputs: Sequence[Input], model: str, channels: Any
+    image: Array | Sequence[Array], inputs: Sequence[Input], model: str, channels: Any, max_yx: tuple[int, int]
 ) -> Array | list[Array]:
     """Bring images into the axes order of a model, see `TensorFlowServingConsumer.validate_model_input`.
 
@@ -93,21 +88,22 @@ def fit_inputs(
         inputs: of the model.
         model: which model, for messages.
         channels: indices of those to use, joined by commas or as a list; a list of such for each image.
+        max_yx: largest height and width.
 
     Raises:
         ModelMismatch, InvalidImage: as `fit_input`; or there are more or fewer images than inputs.
     """
     if isinstance(image, np.ndarray):
-        return fit_input(image, sizes_of(inputs[0]), model, _indices(channels))
+        return fit_input(image, sizes_of(inputs[0]), model, _indices(channels), max_yx)
     images = [np.asarray(each) for each in image]
     if len(images) != len(inputs):
         raise ModelMismatch(f"model {model}: takes {len(inputs)} images, not {len(images)}; give one for each input")
     wanted = _indices_of_each(channels, len(images), model)
     fitted = zip(images, inputs, wanted, strict=True)
-    return [fit_input(each, sizes_of(described), model, indices) for each, described, indices in fitted]
+    return [fit_input(each, sizes_of(described), model, indices, max_yx) for each, described, indices in fitted]
 
 
-def fit_input(image: Array, sizes: Sequence[int], model: str, indices: Sequence[int]) -> Array:
+def fit_input(image: Array, sizes: Sequence[int], model: str, indices: Sequence[int], max_yx: tuple[int, int]) -> Array:
     """Bring one image into the axes order of one input of a model.
 
     Args:
@@ -115,10 +111,11 @@ def fit_input(image: Array, sizes: Sequence[int], model: str, indices: Sequence[
         sizes: of the input, -1 for any; without any, every image fits.
         model: which model, for messages.
         indices: of the channels to use; without any, all.
+        max_yx: largest height and width.
 
     Raises:
         ModelMismatch: rank or number of channels differ from the model's.
-        InvalidImage: it is larger than ``MAX_IMAGE_HEIGHT`` x ``MAX_IMAGE_WIDTH``.
+        InvalidImage: it is larger than `max_yx`.
     """
     if not sizes:
         return image
@@ -136,7 +133,7 @@ def fit_input(image: Array, sizes: Sequence[int], model: str, indices: Sequence[
     if sizes[-1] > 0 and image.shape[-1] != sizes[-1]:
         raise ModelMismatch(f"image: has {image.shape[-1]} channels, {wanted}; name those to use in field channels")
     height, width = image.shape[-3:-1]
-    if height > int(defaults.get("MAX_IMAGE_HEIGHT")) or width > int(defaults.get("MAX_IMAGE_WIDTH")):
+    if height > max_yx[0] or width > max_yx[1]:
         raise InvalidImage(f"image: {height} x {width} pixels is more than MAX_IMAGE_HEIGHT and MAX_IMAGE_WIDTH allow")
     return image
 

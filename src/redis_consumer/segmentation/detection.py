@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from redis_consumer.serving.base import Array
+from redis_consumer.job import ModelId
+from redis_consumer.options import DetectionOptions
+from redis_consumer.segmentation.frames import Frames
+from redis_consumer.serving.base import Array
 
 #: Scales this close to 1 count as 1: resizing by them would only blur (contract, section 5.4).
 SCALE_TOLERANCE = 0.01
+
+
+def detect(options: DetectionOptions, image: Array | Frames, ask: Callable[[Array, ModelId], list[Array]]) -> Array:
+    """Ask a detection model about the pieces of an image.
+
+    Args:
+        options: which model, and which pieces.
+        image: as for `crops`, or frames that are read in groups.
+        ask: makes one call with a batch of 1.
+
+    Returns:
+        The first output for each piece.
+    """
+    parts = image.parts() if isinstance(image, Frames) else [image]
+    model = ModelId.parse(options.model)
+    pieces = crops_of(parts, options.side_px, every=options.every)
+    return np.concatenate([ask(piece[np.newaxis], model)[0] for piece in pieces])
 
 
 def crops(image: Array, size_px: int, *, every: int) -> Array:

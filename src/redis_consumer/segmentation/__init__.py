@@ -1,0 +1,1 @@
+"""Runs models and functions over images: plans, prepares, predicts, post-processes and restores."""

@@ -1,0 +1,268 @@
+"""Opens the image of a job, and reads its frames in groups, so that memory doesn't grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from redis_consumer.errors import InvalidImage, InvalidJob
+from redis_consumer.images import batch_shape, check_frames, check_indices, open_image, select_channels, to_batch
+from redis_consumer.images.planes import NotWindowedError
+from redis_consumer.images.reading import OpenedImage
+from redis_consumer.images.windows import is_large, open_windowed
+from redis_consumer.job import Job
+from redis_consumer.options import ImageLimits
+from redis_consumer.processing.tiled import Planned
+from redis_consumer.serving.base import Array
+from redis_consumer.text import shown_name
+
+#: A job holds at most so many times the float32 bytes of a group of frames, with all channels, besides a model's call.
+HELD_TIMES = 12
+#: Frames of a group have at most so many bytes as float32; a larger frame is a group by itself.
+GROUP_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Images of one shape, read when they are asked for.
+
+    Attributes:
+        shape: (B, Y, X, C) of all.
+        read: takes the first frame and the one behind the last, gives them as (b, Y, X, C) float32.
+        name: the scientist's name of the file, for messages.
+        kept_bytes: what is held besides, of a file that must be read at once.
+    """
+
+    shape: tuple[int, int, int, int]
+    read: Callable[[int, int], Array]
+    name: str = "image"
+    kept_bytes: int = 0
+
+    @classmethod
+    def of(cls, batch: Array) -> Frames:
+        """The frames of an array (B, Y, X, C)."""
+        frames, height, width, channels = batch.shape
+        return cls((frames, height, width, channels), lambda start, stop: batch[start:stop])
+
+    def all(self) -> Array:
+        """All frames."""
+        return self.read(0, self.shape[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames as float32."""
+        return 4 * prod(self.shape)
+
+    def check_memory(self, held: int, call: int, limit: int) -> None:
+        """Refuse an image that needs more memory than a job may, before its pixels are read.
+
+        Args:
+            held: float32 bytes of the frames that are processed at once.
+            call: bytes that one call of the model takes.
+            limit: bytes that the job may need.
+
+        Raises:
+            InvalidImage: it needs more.
+        """
+        height, width, channels = self.shape[1:]
+        check_needed(
+            self.name,
+            HELD_TIMES * held + call + self.kept_bytes,
+            limit,
+            f"{HELD_TIMES} x {held / 1e6:.1f} MB for frames of {height} x {width} px with {channels} channel(s), "
+            f"{call / 1e6:.0f} MB for a call of the model, {self.kept_bytes / 1e6:.0f} MB for a stack that is held "
+            "whole",
+        )
+
+    def groups(self, size: int = 0) -> list[range]:
+        """Divide the frames.
+
+        Args:
+            size: frames of a group; 0 for as many as `GROUP_BYTES` hold.
+        """
+        count = self.shape[0]
+        step = size or frames_for(self.shape[1:])
+        return [range(start, min(start + step, count)) for start in range(0, count, step)]
+
+    def parts(self) -> Iterator[Array]:
+        """All frames, group by group."""
+        return (self.read(group.start, group.stop) for group in self.groups())
+
+
+def check_needed(name: str, needed: int, limit: int, why: str) -> None:
+    """Refuse an input that needs more memory than a job may, before its pixels are read.
+
+    Args:
+        name: the scientist's name of the file.
+        needed: bytes that the job would hold.
+        limit: bytes that it may hold.
+        why: description of what takes them.
+
+    Raises:
+        InvalidImage: it needs more.
+    """
+    if needed > limit:
+        raise InvalidImage(
+            f"{name}: needs about {needed / 1e6:.0f} MB of memory, allowed are {limit / 1e6:.0f} MB (MAX_JOB_MB). "
+            f"These are {why}; crop the image, name fewer channels in field channels, or give the worker more memory "
+            "or fewer slots"
+        )
+
+
+def frames_for(shape: tuple[int, int, int], planned: Planned | None = None) -> int:
+    """Say how many frames make a group, 1 or more.
+
+    Args:
+        shape: (Y, X, C) of a frame.
+        planned: how one frame goes through the model. Where it is a single tile, calls are filled.
+    """
+    height, width, channels = shape
+    count = max(1, GROUP_BYTES // (4 * height * width * channels))
+    if planned is None or len(planned.plan) > 1 or count < planned.batch_size:
+        return count
+    return count // planned.batch_size * planned.batch_size
+
+
+def joined(groups: Iterator[list[Array]], count: int) -> list[Array]:
+    """Join the results of groups, (b, Y, X, C) each, to those of all `count` frames."""
+    first = next(groups)
+    if len(first[0]) == count:
+        return first
+    results = [np.empty((count, *array.shape[1:]), array.dtype) for array in first]
+    done, group = 0, first
+    while True:
+        for result, array in zip(results, group, strict=True):
+            result[done : done + len(array)] = array
+        done += len(group[0])
+        if done >= count:
+            return results
+        group = next(groups)
+
+
+@contextmanager
+def open_frames(path: Path, job: Job, limits: ImageLimits, *, takes_parts: bool) -> Iterator[Frames | None]:
+    """Open an image as (B, Y, X, C) float32, with the channels that its job names; pixels are read when asked for.
+
+    Args:
+        path: the downloaded file, or the folder of an OME-Zarr.
+        job: says which axes and channels.
+        limits: largest size of a frame, and number of frames.
+        takes_parts: whether an image that is too large for memory may be done part by part.
+
+    Yields:
+        None where the image is to be done part by part: it is too large, but can be read in windows, or an OME-Zarr.
+
+    Raises:
+        InvalidImage: as `redis_consumer.images.read_image`, or it can only be done part by part, and may not.
+        InvalidJob: the job names channels or axes that aren't there.
+    """
+    name = shown_name(job.original_name)
+    # Which axes are frames, the job's order decides where it gives one.
+    header = replace(limits, max_frames=None if job.dimension_order else limits.max_frames)
+    frames = None
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(open_image(path, limits=header, name=name))
+            frames = _frames(opened, path, job, limits, stack)
+        except IsADirectoryError as error:
+            if not takes_parts:
+                raise InvalidImage(
+                    f"{name}: is an OME-Zarr, which this consumer can't take; save it as TIFF"
+                ) from error
+        except InvalidImage:
+            if not (takes_parts and is_large(path, header)):
+                raise
+        yield frames
+
+
+def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stack: ExitStack) -> Frames:
+    """The frames of an opened image: read in groups where there are many and the file lets that be done."""
+    source, name, order = opened.source, opened.name, job.dimension_order
+    count, height, width, channels = batch_shape(source.shape, source.axes, order, name)
+    check_frames(count, limits.max_frames, name)
+    indices = channels_of(job)
+    _check_held((count, height, width, channels), len(indices or ()), limits, name)
+    if indices is not None:
+        check_indices(indices, channels, name)
+        channels = len(indices)
+
+    def whole(start: int, stop: int) -> Array:
+        batch: Array = to_batch(opened.read(), order)
+        return (batch if indices is None else select_channels(batch, indices, name))[start:stop]
+
+    frames = Frames((count, height, width, channels), whole, name)
+    file_bytes = 4 * prod(source.shape)
+    if len(frames.groups()) == 1 and file_bytes <= max(frames.nbytes, GROUP_BYTES):
+        return frames
+    by_frame = _by_frame(path, name, order, indices, stack)
+    if by_frame is not None:
+        return replace(frames, read=by_frame)
+    return replace(frames, read=_once(whole, count), kept_bytes=file_bytes)
+
+
+def _by_frame(
+    path: Path, name: str, order: str, indices: Sequence[int] | None, stack: ExitStack
+) -> Callable[[int, int], Array] | None:
+    """What reads frames one by one; None for a file that must be read at once."""
+    try:
+        image = stack.enter_context(open_windowed(path, name=name, dimension_order=order, channels=indices))
+    except NotWindowedError:
+        return None
+    everything = (slice(0, image.shape[1]), slice(0, image.shape[2]))
+
+    def read(start: int, stop: int) -> Array:
+        if stop == start + 1:
+            return image.read(start, everything)
+        batch = np.empty((stop - start, *image.shape[1:]), np.float32)
+        for place, number in enumerate(range(start, stop)):
+            batch[place] = image.read(number, everything)[0]
+        return batch
+
+    return read
+
+
+def _once(whole: Callable[[int, int], Array], count: int) -> Callable[[int, int], Array]:
+    """The same, reading the file only the first time."""
+    kept: list[Array] = []
+
+    def read(start: int, stop: int) -> Array:
+        if not kept:
+            kept.append(whole(0, count))
+        return kept[0][start:stop]
+
+    return read
+
+
+def _check_held(shape: tuple[int, int, int, int], named: int, limits: ImageLimits, name: str) -> None:
+    """Refuse what a job's fields make too large of an image that isn't: other sides, or channels over and over."""
+    frames, height, width, channels = shape
+    if height > (limits.max_height or height) or width > (limits.max_width or width):
+        raise InvalidImage(
+            f"{name}: field dimension_order makes frames of {height} x {width} px of it, allowed are "
+            f"{limits.max_height} x {limits.max_width} px (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); correct the field"
+        )
+    held = frames * height * width * named * np.dtype(np.float32).itemsize
+    if named > channels and held > limits.max_bytes:
+        raise InvalidImage(
+            f"{name}: field channels names {named} channels of {channels}, which take {held >> 20} MiB, allowed are "
+            f"{limits.max_bytes >> 20} MiB; name each channel once"
+        )
+
+
+def channels_of(job: Job) -> list[int] | None:
+    """The indices of the channels that a job names, None for all.
+
+    Raises:
+        InvalidJob: it names none.
+    """
+    if job.channels is None:
+        return None
+    indices = [index for index in job.channels if index is not None]
+    if not indices:
+        raise InvalidJob(f"field channels: {job.get('channels')!r} names none; give an index, e.g. 0", job_id=job.id)
+    return indices

@@ -1,0 +1,342 @@
+"""Segments images: plans, prepares, predicts, post-processes and brings the results back to the size of the image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from redis_consumer.errors import InvalidJob, ModelMismatch
+from redis_consumer.job import Job, ModelId
+from redis_consumer.processing.resize import resize_image, resize_labels
+from redis_consumer.segmentation.frames import GROUP_BYTES, Frames, frames_for, joined
+from redis_consumer.segmentation.functions import FunctionOptions, Functions
+from redis_consumer.segmentation.options import SegmentationOptions
+from redis_consumer.segmentation.predictor import Predictor
+from redis_consumer.segmentation.tiling import Tiling
+from redis_consumer.serving.base import Array
+from redis_consumer.text import shown_name
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done with an image: model and functions, from the job's fields, else from the model's card.
+
+    Attributes:
+        model: the model to run.
+        preprocess: names of the functions to run before it.
+        postprocess: names of the functions to run after it.
+        options: keyword arguments for each function by its name.
+        scale: by which the image is resized for the model.
+        groups: of frames, which are processed one after the other.
+    """
+
+    model: ModelId
+    preprocess: tuple[str, ...]
+    postprocess: tuple[str, ...]
+    options: FunctionOptions = field(default_factory=dict)
+    scale: float = 1.0
+    groups: tuple[range, ...] = ()
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps that a consumer makes by its own methods, which plug-ins may replace.
+
+    Attributes:
+        predict: runs a model over images; gives its outputs, or the only one.
+        predict_cut: the same in pieces; takes pieces a side, images, receptive field, and name and version of a model.
+        run_functions: as `Functions.run`.
+        image_scale: takes a job's field, frames and the job's id, and gives the scale.
+        detect_label: gives the kind of an image.
+        write: writes fields of a job.
+        rest: gives back memory between two steps.
+        begin_group: told of each group of frames, from 0, and of their number.
+        predicting: holds while `predict_cut` works.
+        takes_groups: whether all of these methods may get some of the frames at a time.
+        is_known: whether the model server knows the models that these methods ask.
+    """
+
+    predict: Callable[[Array, ModelId], Array | list[Array]]
+    predict_cut: Callable[[int, Array, int, str, int | str], Array | list[Array]]
+    run_functions: Callable[[str, Sequence[str], Any, FunctionOptions], Any]
+    image_scale: Callable[[float | str | None, Frames, str], float]
+    detect_label: Callable[[Frames], int]
+    write: Callable[[str, Mapping[str, Any]], None]
+    rest: Callable[[], None]
+    begin_group: Callable[[int, int], None]
+    predicting: Callable[[], AbstractContextManager[None]]
+    takes_groups: bool = True
+    is_known: bool = True
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Finds cells in the images of a job by a model and functions.
+
+    Attributes:
+        predictor: runs models.
+        functions: the functions that jobs can name.
+        options: limits and choices.
+        steps: the methods of a consumer by which steps are made.
+    """
+
+    predictor: Predictor
+    functions: Functions
+    options: SegmentationOptions
+    steps: Steps
+
+    def segment(self, image: Array, job: Job, model: ModelId | None = None) -> Array:
+        """Find cells, by the model and the functions that a job names, else those of the settings and the model's card.
+
+        Args:
+            image: (B, Y, X, C) float32.
+            job: the running job.
+            model: another model, that is run with the functions of its own card.
+
+        Returns:
+            (B, Y, X, 1) integers; 0 is background.
+
+        Raises:
+            ModelMismatch: what they make is no label image.
+            InvalidJob, ModelNotFound, ModelServerUnavailable: as `Predictor.predict`.
+        """
+        first, *_ = self.apply(image, job, model)
+        if first.dtype.kind not in "iu" or first.ndim != 4 or first.shape[-1] != 1:
+            where = "in postprocess_function" if model is None else f"as postprocess in the card of model {model}"
+            raise ModelMismatch(
+                f"{shown_name(job.original_name)}: model and functions make {first.dtype} of shape {first.shape}, "
+                f"which is no label image; name a function that makes one {where}, e.g. deep_watershed",
+                job_id=job.id,
+            )
+        return first
+
+    def apply(self, image: Array, job: Job, model: ModelId | None = None) -> list[Array]:
+        """Run model and functions as `segment` does, whatever they make: (B, Y, X, C) each."""
+        frames = Frames.of(image)
+        return joined(self.results(frames, job, self.plan(frames, job, model)), len(image))
+
+    def plan(self, frames: Frames, job: Job, other: ModelId | None = None) -> Plan:
+        """Choose model, functions and scale, and divide the frames, unless anything may look at several at once.
+
+        Args:
+            frames: of the image; only what detection looks at is read.
+            job: the running job.
+            other: a model in place of the job's, whose functions don't hold for it.
+
+        Raises:
+            InvalidImage: the image needs more memory than a job may.
+            ModelMismatch: the model takes another number of channels.
+            InvalidJob, ModelNotFound, ModelServerUnavailable: as `Predictor.predict`.
+        """
+        plan = self.choose(frames, job, other)
+        scaled_yx = self._scaled_yx(job, frames.shape, plan.scale)
+        groups: tuple[range, ...] = (range(frames.shape[0]),)
+        if self.steps.takes_groups and self.functions.are_ours(plan.preprocess, plan.postprocess):
+            tiling = None if self.predictor.ask_one and job.cuts else self.predictor.tiling(plan.model)
+            if tiling is None or len(tiling.sides) == 2:
+                with _naming(job, plan.model):
+                    groups = _groups(frames, scaled_yx, tiling, is_cut=job.cuts > 0)
+        self._check_memory(frames, job, replace(plan, groups=groups), scaled_yx)
+        return replace(plan, groups=groups)
+
+    def choose(self, frames: Frames, job: Job, other: ModelId | None = None) -> Plan:
+        """Choose model, functions and scale: by the detected kind of image where that is on, else by job and card.
+
+        A model without a card that the settings name for a kind of image gets the functions of the contract's
+        section 5.4; any other one answers as it does.
+
+        Args:
+            frames: what detection looks at.
+            job: the running job.
+            other: as for `plan`.
+        """
+        own, preprocess, postprocess = self._asked_for(frames, job)
+        is_other = other is not None and other != own
+        plan = self._with_card(other, (), ()) if other and is_other else self._with_card(own, preprocess, postprocess)
+        scale = self.steps.image_scale(job.scale, frames, job.id)
+        ratio = self._scale_ratio(own, plan.model) if is_other else 1.0
+        if ratio != 1:
+            scale = self.steps.image_scale(scale * ratio, frames, job.id)
+        return replace(plan, scale=scale)
+
+    def results(self, frames: Frames, job: Job, plan: Plan) -> Iterator[list[Array]]:
+        """Run model and functions over an image, group by group.
+
+        Yields:
+            The results of each group at the size of the image, (b, Y, X, C) each.
+        """
+        model, steps, state = plan.model, self.steps, self.predictor.state
+        try:
+            for number, group in enumerate(plan.groups):
+                state.part = (number, len(plan.groups))
+                steps.begin_group(number, len(plan.groups))
+                image = frames.read(group.start, group.stop)
+                prepared = self._prepare(image, job, plan)
+                is_large = image.nbytes > GROUP_BYTES // 2
+                del image
+                if is_large:
+                    # What one step has used is returned before the next one needs as much.
+                    steps.rest()
+                with _naming(job, model):
+                    if self._is_cut(job, model):
+                        with steps.predicting():
+                            version = model.label or model.version
+                            outputs = steps.predict_cut(job.cuts, prepared, job.field_size, model.name, version)
+                    else:
+                        with state.by_card():
+                            outputs = steps.predict(prepared, model)
+                del prepared
+                if is_large:
+                    steps.rest()
+                outputs = outputs if isinstance(outputs, list) else [outputs]
+                results = steps.run_functions("post", plan.postprocess, outputs, plan.options)
+                del outputs
+                arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
+                yield [restore(array, frames.shape[1:3]) for array in arrays]
+        finally:
+            state.part = (0, 1)
+
+    def check_channels(self, job: Job) -> None:
+        """Refuse a job that names more channels than its model takes, before anything is downloaded or copied.
+
+        A function that isn't ours may make fewer of them before the model.
+        """
+        model = None if self.options.detects_label else job.model
+        if job.channels is None or model is None:
+            return
+        card = self.predictor.models.card(model)
+        names = job.preprocess_functions or (card.preprocess if card is not None else ())
+        if self.functions.are_ours(names, ()):
+            with _naming(job, model):
+                self.predictor.tiling(model).check_named(sum(index is not None for index in job.channels))
+
+    def _asked_for(self, frames: Frames, job: Job) -> tuple[ModelId, tuple[str, ...], tuple[str, ...]]:
+        """The model of a job, and the functions that it names."""
+        choices, model, postprocess = self.options.choices, job.model, job.postprocess_functions
+        if self.options.detects_label:
+            label = job.label
+            if label is None:
+                label = self.steps.detect_label(frames)
+                self.steps.write(job.id, {"label": label})
+            model = choices.model_of(label)
+            postprocess = (choices.postprocess_of(label),)
+        model = model or choices.model_of(job.label if job.label is not None else _role_of(job))
+        return model, job.preprocess_functions, postprocess
+
+    def _with_card(self, model: ModelId, preprocess: tuple[str, ...], postprocess: tuple[str, ...]) -> Plan:
+        """Complete what a job names by the model's card, or by the settings if it has none."""
+        card = self.predictor.models.card(model)
+        if card is not None:
+            return Plan(model, preprocess or card.preprocess, postprocess or card.postprocess, card.functions)
+        pre, post = self.options.choices.functions_of(model)
+        if not (pre or preprocess or postprocess):
+            logger.warning(
+                "Model %s has no card.toml and the job names no functions for it: its outputs are taken as they "
+                "are; put a card into the bucket as models/%s/<version>/card.toml",
+                model,
+                model.name,
+            )
+        return Plan(model, preprocess or pre, postprocess or post)
+
+    def _scale_ratio(self, own: ModelId, other: ModelId) -> float:
+        """The factor from the scale for one model to that for another; 1 unless both cards say a pixel size."""
+        cards = map(self.predictor.models.card, (own, other))
+        own_um, other_um = (card.pixel_size_um if card else None for card in cards)
+        return own_um / other_um if own_um and other_um else 1.0
+
+    def _is_cut(self, job: Job, model: ModelId) -> bool:
+        """Whether an image is cut as its job says; else as the model's card does."""
+        card = self.predictor.models.card(model)
+        return job.cuts != 0 and (card is None or card.tile is None)
+
+    def _check_memory(self, frames: Frames, job: Job, plan: Plan, scaled_yx: tuple[int, int]) -> None:
+        """Refuse an image that needs more memory than a job may, before its pixels are read."""
+        pieces_yx = (side // max(job.cuts, 1) + (job.field_size if job.cuts else 0) for side in scaled_yx)
+        height, width = map(min, pieces_yx, scaled_yx)
+        shape = (len(plan.groups[0]), height, width, frames.shape[3])
+        call = self.predictor.call_bytes_of(plan.model, shape, is_known=self.steps.is_known)
+        pixels = max(frames.shape[1] * frames.shape[2], scaled_yx[0] * scaled_yx[1])
+        held = 4 * len(plan.groups[0]) * pixels * frames.shape[3]
+        frames.check_memory(held, call, self.options.max_job_bytes)
+
+    def _prepare(self, image: Array, job: Job, plan: Plan) -> Array:
+        """Resize the image to the model's pixel size and run the functions that go before the model."""
+        scale, max_bytes = plan.scale, self.options.limits.max_bytes
+        height, width = self._scaled_yx(job, image.shape, scale)
+        held = image.shape[0] * height * width * image.shape[-1] * image.itemsize
+        if scale > 1 and held > max_bytes:
+            raise InvalidJob(
+                f"field scale: {scale:g} makes {shown_name(job.original_name)} {held >> 20} MiB large, allowed are "
+                f"{max_bytes >> 20} MiB; give a smaller scale, or submit fewer frames",
+                job_id=job.id,
+            )
+        scaled = image if scale == 1 else resize_image(image, (height, width))
+        prepared = self.steps.run_functions("pre", plan.preprocess, scaled, plan.options)
+        return np.asarray(prepared, dtype=np.float32)
+
+    def _scaled_yx(self, job: Job, shape: Sequence[int], scale: float) -> tuple[int, int]:
+        """Sides of an image (B, Y, X, C) at the model's pixel size."""
+        height, width = (max(1, round(side * scale)) for side in shape[1:3])
+        limits = self.options.limits
+        if height > (limits.max_height or height) or width > (limits.max_width or width):
+            raise InvalidJob(
+                f"field scale: {scale:g} makes {shown_name(job.original_name)} {height} x {width} pixels, "
+                f"more than {limits.max_height} x {limits.max_width} (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); give a "
+                "smaller scale",
+                job_id=job.id,
+            )
+        return height, width
+
+
+def restore(result: Array, shape_yx: tuple[int, int]) -> Array:
+    """Bring a result (B, y, x, C) back to the size of the image: labels by nearest neighbour, others linearly."""
+    if result.ndim != 4 or result.shape[1:3] == shape_yx:
+        return result
+    return (resize_labels if result.dtype.kind in "iub" else resize_image)(result, shape_yx)
+
+
+def _groups(frames: Frames, scaled_yx: tuple[int, int], tiling: Tiling | None, *, is_cut: bool) -> tuple[range, ...]:
+    """Divide frames so that a group is small, at its own size and at the model's, and fills the model's calls."""
+    height, width, channels = frames.shape[1:]
+    largest = (height, width, channels)
+    if scaled_yx[0] * scaled_yx[1] > height * width:
+        largest = (*scaled_yx, channels)
+    if tiling is not None:
+        tiling.check_channels(channels)
+    if tiling is None or is_cut:
+        return tuple(frames.groups(frames_for(largest)))
+    planned = tiling.planned(np.broadcast_to(np.zeros((), np.float32), (1, *scaled_yx, channels)))
+    return tuple(frames.groups(frames_for(largest, planned)))
+
+
+def _role_of(job: Job) -> int | None:
+    """Kind of image by the role whose channel is given (contract, section 1.3): ``",0"`` is cytoplasm only.
+
+    Raises:
+        InvalidJob: several are given.
+    """
+    roles = [role for role, index in enumerate(job.channels or ()) if index is not None]
+    if len(roles) > 1:
+        raise InvalidJob(
+            f"field channels: {job.get('channels')!r} fills several roles, but the job names no model; give the "
+            "channel of one role, or a model_name that takes them all",
+            job_id=job.id,
+        )
+    return roles[0] if roles else None
+
+
+@contextmanager
+def _naming(job: Job, model: ModelId) -> Iterator[None]:
+    """Let a message that an image doesn't fit its model name the image."""
+    try:
+        yield
+    except ModelMismatch as error:
+        message = f"{shown_name(job.original_name)}: {str(error).removeprefix('image: ')}"
+        raise ModelMismatch(message, job_id=job.id, model=str(model)) from error
