@@ -22,7 +22,7 @@ from redis_consumer.queue import admin
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving import open_model_server
 from redis_consumer.storage import Storage
-from redis_consumer.tracking import Linker, linking, write_track_file
+from redis_consumer.tracking import Linker, write_track_file
 from support import movies
 from support.movies import shuffled
 
@@ -157,7 +157,7 @@ def test_a_movie_that_is_cancelled_while_cells_are_linked_goes_no_further(
             super().add(labels, shift_px)
 
     monkeypatch.setattr(claimed_job, "PROGRESS_S", 0.0)
-    monkeypatch.setattr(linking, "Linker", Watched)
+    monkeypatch.setattr("redis_consumer.consumers.tracking.Linker", Watched)
     movies.write_tiff(MOVIE, tmp_path / "uploads" / "cells.tif")
     after, _ = run("cells.tif", original_name="cells.tif")
     assert (after["status"], after["reason"].partition(":")[0]) == ("failed", "JobCancelled")
