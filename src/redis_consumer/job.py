@@ -171,6 +171,11 @@ def unreadable_archive(name: str) -> str:
     return f"{name}: archives of this kind can't be read; pack it as {READABLE_ARCHIVES}" if is_other else ""
 
 
+def inherited(job: Job) -> dict[str, str]:
+    """Fields of a job that say what is to be done with its input, for its children."""
+    return {name: text for name, text in job.fields.items() if name not in OWN_FIELDS and not name.endswith("_time")}
+
+
 def misspelt_fields(fields: Iterable[str], options: Iterable[str] = ()) -> dict[str, str]:
     """Find unknown fields whose names are similar to a field that a producer can write.
 

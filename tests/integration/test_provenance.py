@@ -18,10 +18,10 @@ import redis_consumer
 from fixtures_serving import serve_models
 from fixtures_storage import BucketForTests
 from redis_consumer import settings
-from redis_consumer.consumers import provenance
 from redis_consumer.consumers.claimed_job import Outcome
 from redis_consumer.errors import ModelServerUnavailable
 from redis_consumer.models.store import PACKAGED
+from redis_consumer.provenance import record as provenance
 from redis_consumer.queue import upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving import base

@@ -12,8 +12,14 @@ from redis_consumer import machine, resources, wanted
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.claimed_job import ClaimedJob, Outcome
 from redis_consumer.consumers.fan_out import Child, check_phase, method_of_phase
-from redis_consumer.consumers.options import NO_OPTIONS, ConsumerOptions, is_per_job, options_for, read_variables
-from redis_consumer.consumers.provenance import Provenance
+from redis_consumer.consumers.options import (
+    NO_OPTIONS,
+    ConsumerOptions,
+    is_per_job,
+    options_for,
+    read_variables,
+    run_setup,
+)
 from redis_consumer.consumers.reasons import reason_of
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.consumers.telemetry import JobTelemetry
@@ -23,6 +29,7 @@ from redis_consumer.errors import (
     RedisUnavailable,
 )
 from redis_consumer.job import Job, JobStatus, OrphanedResult, misspelt_fields, unknown_field
+from redis_consumer.provenance.record import Provenance
 from redis_consumer.queue import JobQueue, timestamp, upkeep
 from redis_consumer.queue.child_jobs import NEXT_PHASE, ChildJobs
 from redis_consumer.storage import transfers
@@ -85,7 +92,7 @@ class Consumer:
     def _hold(self, job: Job | None) -> None:
         """Make a claimed job the running one; None once it has ended. Nothing else changes the state of a run."""
         self.job = job
-        self.provenance = Provenance(self, job)
+        self.provenance = Provenance(self, job, lambda: run_setup(self.options))
         self._claimed: ClaimedJob | None = None
         # Key and fields of the running job: consumers of 2020 read and assign them.
         self._redis_hash: str | None = None

@@ -10,7 +10,6 @@ from typing import Any
 
 from redis_consumer import machine
 from redis_consumer.consumers.fan_out import Child, write_children
-from redis_consumer.consumers.provenance import Provenance
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.consumers.telemetry import JobTelemetry
@@ -24,6 +23,7 @@ from redis_consumer.errors import (
     SettingsError,
 )
 from redis_consumer.job import Job, JobStatus
+from redis_consumer.provenance.record import Provenance
 from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.queue.child_jobs import ChildJobs
 from redis_consumer.storage.results import zip_name

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from redis_consumer import options, resources, settings
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models import ModelStore
+from redis_consumer.provenance import environment
 from redis_consumer.redis import RedisClient
 from redis_consumer.segmentation.options import ModelChoices, SegmentationOptions
 from redis_consumer.storage import Storage
@@ -55,6 +56,13 @@ def variables(names: Iterable[str]) -> dict[str, settings.Variable]:
 def read_anew() -> AbstractContextManager[None]:
     """Within the block, let settings be loaded anew when they are first asked for."""
     return settings.read_anew()
+
+
+def recorded_settings() -> dict[str, Any]:
+    """Values of the settings that a provenance record holds, and under ``given`` the names that were given."""
+    now = settings.current()
+    values = {name: getattr(now, name.lower()) for name in environment.SETTINGS}
+    return {**values, "given": [name for name in environment.SETTINGS if now.is_given(name)]}
 
 
 def max_job_bytes() -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from redis_consumer.errors import InvalidJob
-from redis_consumer.job import FINAL_STATUSES, OWN_FIELDS, Job, JobStatus
+from redis_consumer.job import FINAL_STATUSES, Job, JobStatus
+from redis_consumer.job import inherited as inherited
 from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.queue import timestamp
 from redis_consumer.queue.child_jobs import CHUNK, NEXT_PHASE, ChildJobs, child_key
@@ -84,11 +85,6 @@ def check_phase(consumer: object, then: str) -> None:
 def _phase(consumer: object, name: str) -> Callable[[str], str] | None:
     method: Callable[[str], str] | None = getattr(consumer, name, None)
     return method if getattr(method, _MARK, False) else None
-
-
-def inherited(job: Job) -> dict[str, str]:
-    """Fields of a job that say what is to be done with its input, for its children."""
-    return {name: text for name, text in job.fields.items() if name not in OWN_FIELDS and not name.endswith("_time")}
 
 
 def common_fields(job: Job) -> dict[str, str]:

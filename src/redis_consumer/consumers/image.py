@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from redis_consumer.archives import zip_files
-from redis_consumer.consumers import conditions, defaults
+from redis_consumer.consumers import defaults
 from redis_consumer.consumers.serving import TensorFlowServingConsumer, own_methods
 from redis_consumer.consumers.stages import Stages
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.processing import registry
+from redis_consumer.provenance import environment
 from redis_consumer.segmentation.frames import Frames, open_frames
 from redis_consumer.segmentation.functions import Functions, as_batches, is_built_in
 from redis_consumer.segmentation.large_image import segment_large
@@ -308,9 +309,9 @@ def _describe_function(
 ) -> dict[str, Any]:
     """Say where a function comes from and which options it has; `own` is one of a user's script."""
     if own is not None:
-        return {**conditions.origin(own), "options": {}}
+        return {**environment.origin(own), "options": {}}
     function = registry.get_function(kind, name)
     return {
-        **conditions.origin(function, registry.GROUPS[kind]),
-        "options": conditions.options_of(function, given),
+        **environment.origin(function, registry.GROUPS[kind]),
+        "options": environment.options_of(function, given),
     }

@@ -13,15 +13,15 @@ import numpy as np
 from redis_consumer.archives import iter_image_archive, zip_files
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.fan_out import Child, reason_of_child, second_phase
-from redis_consumer.consumers.learned import link_by_model
-from redis_consumer.consumers.movie import SUFFIXES, Movie, natural, open_movies
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.consumers.stages import Stages
-from redis_consumer.consumers.track_results import FrameProgress, TrackResult, wanted_outputs, write_tracks
 from redis_consumer.errors import InvalidImage, PermanentError
 from redis_consumer.images import ImageLimits, read_image
 from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.job import Job, JobStatus, ModelId
+from redis_consumer.movies.linking import link_by_model
+from redis_consumer.movies.movie import SUFFIXES, Movie, natural, open_movies
+from redis_consumer.movies.track_results import FrameProgress, TrackResult, wanted_outputs, write_tracks
 from redis_consumer.processing.drift import measure_shift
 from redis_consumer.queue.child_jobs import NEXT_PHASE
 from redis_consumer.serving.base import Array

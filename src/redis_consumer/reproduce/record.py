@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redis_consumer.consumers.options import ConsumerOptions, is_per_job
-from redis_consumer.consumers.provenance import FIELD, FORMAT
 from redis_consumer.errors import InvalidJob, ObjectNotFound, PermanentError
 from redis_consumer.job import FINAL_STATUSES, Job
+from redis_consumer.provenance.record import FIELD, FORMAT
 
 ENDING = ".provenance.json"
 #: A record of 10,000 children has 2 MB.

@@ -12,7 +12,6 @@ from importlib import metadata
 from typing import Any
 
 import redis_consumer
-from redis_consumer.consumers import defaults
 from redis_consumer.digest import file_digest
 
 DISTRIBUTION = "kiosk-redis-consumer"
@@ -51,18 +50,6 @@ def software() -> dict[str, Any]:
         "platform": f"{sys.platform} {platform.machine()}",
         "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
     }
-
-
-def settings_now() -> dict[str, Any]:
-    """What holds now of `SETTINGS`, whether given or by default, and under ``given`` the names that were given."""
-    now = defaults.current()
-    values = {name: getattr(now, name.lower()) for name in SETTINGS}
-    return {**values, "given": [name for name in SETTINGS if now.is_given(name)]}
-
-
-def model_server_kind() -> str:
-    """Scheme of the model server's URL: what it speaks, not where it is."""
-    return defaults.current().model_server.partition("://")[0]
 
 
 @cache

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from redis_consumer.consumers.movie import Movie
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
+from redis_consumer.movies.movie import Movie
 from redis_consumer.options import LinkingModelOptions
 from redis_consumer.serving.base import Array
 from redis_consumer.tracking.features import Cells, adjacency, describe, neighborhood

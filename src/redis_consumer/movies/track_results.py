@@ -8,11 +8,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
-from redis_consumer.consumers.movie import Movie
 from redis_consumer.errors import InvalidJob
 from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.images.writing import write_frames
 from redis_consumer.job import Job
+from redis_consumer.movies.movie import Movie
 from redis_consumer.serving.base import Array
 from redis_consumer.text import quoted, result_stem
 from redis_consumer.tracking.challenge import write_challenge

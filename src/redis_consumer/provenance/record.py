@@ -7,19 +7,18 @@ import json
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
-from redis_consumer.consumers import conditions
-from redis_consumer.consumers.fan_out import inherited
-from redis_consumer.consumers.options import as_texts, is_secret
 from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError
-from redis_consumer.job import Job
+from redis_consumer.job import Job, inherited
 from redis_consumer.logs import mask_secrets
+from redis_consumer.provenance import environment
 from redis_consumer.queue import timestamp
 from redis_consumer.storage import transfers
 from redis_consumer.storage.keys import output_key
@@ -44,6 +43,23 @@ _DETECTED = ("scale", "label")
 _GROUP = "redis_consumer.consumers"
 
 
+@dataclass(frozen=True)
+class RunSetup:
+    """Options and settings of a run.
+
+    Attributes:
+        options: values of the consumer's options, without secrets.
+        secrets: names of the options whose values are secret.
+        settings: values of the settings in `environment.SETTINGS`, and under ``given`` the names that were given.
+        model_server: scheme of the model server's URL: its protocol, not its address.
+    """
+
+    options: Mapping[str, str]
+    secrets: Collection[str]
+    settings: Mapping[str, Any]
+    model_server: str
+
+
 class Provenance:
     """Takes notes of one run of a job, and writes its record.
 
@@ -51,16 +67,18 @@ class Provenance:
     nothing.
 
     Args:
-        consumer: whose class, queue and options are noted.
+        consumer: whose class and queue are noted.
         job: the claimed job; without one, nothing is noted.
+        setup: gives the options and settings of the run, when the record is written.
 
     Attributes:
         transfers: what the run downloads and uploads.
     """
 
-    def __init__(self, consumer: Any, job: Job | None = None) -> None:
+    def __init__(self, consumer: Any, job: Job | None, setup: Callable[[], RunSetup]) -> None:
         self._consumer = consumer
         self._job = job
+        self._setup = setup
         self._started_s = time.time()
         self._since = time.monotonic()
         self.transfers = transfers.Transfers()
@@ -151,15 +169,16 @@ class Provenance:
         self._key = key
 
     def _record(self, job: Job) -> dict[str, Any]:
+        setup = self._setup()
         functions = [{"kind": kind, "name": name, **tell()} for (kind, name), tell in self._functions.items()]
         return {
             "format": FORMAT,
-            "job": self._fields_of(job),
-            "options": _masked(as_texts(self._consumer.options)),
-            "consumer": conditions.origin(cast(Hashable, type(self._consumer)), _GROUP),
-            "software": conditions.software(),
-            "settings": conditions.settings_now(),
-            "model_server": conditions.model_server_kind(),
+            "job": self._fields_of(job, setup.secrets),
+            "options": _masked(setup.options),
+            "consumer": environment.origin(cast(Hashable, type(self._consumer)), _GROUP),
+            "software": environment.software(),
+            "settings": setup.settings,
+            "model_server": setup.model_server,
             "models": [{"model": name, **tell()} for name, tell in self._models.items()],
             "functions": functions,
             "detected": self._detected,
@@ -176,10 +195,9 @@ class Provenance:
             "seconds": round(time.monotonic() - self._since, 6),
         }
 
-    def _fields_of(self, job: Job) -> dict[str, Any]:
+    def _fields_of(self, job: Job, secrets: Collection[str]) -> dict[str, Any]:
         """A job and its fields, without fields of its progress, secrets, and links: they may hold a signature."""
-        kind = self._consumer.Options
-        shown = {name: text for name, text in inherited(job).items() if not is_secret(kind, name)}
+        shown = {name: text for name, text in inherited(job).items() if name not in secrets}
         fields = {**shown, "original_name": job.get("original_name")}
         fields = _masked(fields)
         key = None

@@ -1,0 +1,1 @@
+"""Reads movies, links their cells by a model, and writes the tracks."""

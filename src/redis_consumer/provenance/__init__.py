@@ -1,0 +1,1 @@
+"""Records how a result was made: software, settings, models, inputs and outputs."""
