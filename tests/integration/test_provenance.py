@@ -24,7 +24,6 @@ from redis_consumer.models.store import PACKAGED
 from redis_consumer.provenance import record as provenance
 from redis_consumer.queue import upkeep
 from redis_consumer.redis import RedisClient
-from redis_consumer.serving import base
 from redis_consumer.storage import Storage
 from support import onnx_models
 from support.provenance import IMAGE, MODEL, Site, write_crop
@@ -141,7 +140,7 @@ def test_a_server_that_does_not_say_costs_no_result_and_its_address_stays_out(
     site = make_site()
     put_crop(site.storage, tmp_path)
     site.consumer()
-    monkeypatch.setattr(base, "identify", refuse)
+    monkeypatch.setattr("redis_consumer.segmentation.predictor.identify", refuse)
     [model] = site.record(site.run())["models"]
     assert model["digest_of"] == "unknown: ModelServerUnavailable"
 

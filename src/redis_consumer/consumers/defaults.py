@@ -28,11 +28,6 @@ def current() -> settings.Settings:
     return settings.current()
 
 
-def get(name: str) -> Any:
-    """Value of a setting by its name in the contract, as it is now."""
-    return settings.get(name)
-
-
 def processing_functions() -> dict[str, dict[str, Callable[..., Any]]]:
     """Functions by kind (``pre``, ``post``) and name, with those that a script put in."""
     return settings.PROCESSING_FUNCTIONS
