@@ -23,7 +23,7 @@ PANELS = {
     "Workers": {
         "run": "Run a worker, which takes jobs from its queues until it is stopped.",
         "doctor": "Check settings, Redis, bucket, model server and models, and show what to fix.",
-        "settings": "Show the value, source and meaning of every setting.",
+        "settings": "Show the value, source and meaning of the settings that a consumer reads.",
         "health": "Check the worker at HEALTH_ADDRESS. For container health checks.",
     },
     "Queues": {
