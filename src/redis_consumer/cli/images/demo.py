@@ -116,7 +116,8 @@ def segment(path: Path, output: Path, scale: float) -> tuple[Result, dict[str, s
 
         sent = [pushed.submission]
         with progress_of(sent) as display:
-            for result in follow(client, bucket, sent, output, timeout_s=TIMEOUT_S, tell=say, sleep=sleep):
+            # Not told that no worker serves the queue: its worker is starting.
+            for result in follow(client, bucket, sent, output, timeout_s=TIMEOUT_S, tell=lambda _: None, sleep=sleep):
                 display.show(result.state)
         elapsed_s = time.monotonic() - submitted
         job = client.hgetall(pushed.submission.job_id)

@@ -81,6 +81,7 @@ _EFFECTIVE: dict[str, Callable[[Settings], bool]] = {
     "GOOGLE_APPLICATION_CREDENTIALS": lambda s: s.storage_bucket[:5] == "gs://",
     "SIGNED_URL_EXPIRE_S": lambda s: s.result_urls == "signed",
     "REDIS_CA REDIS_CLIENT_CERT REDIS_CLIENT_KEY": lambda s: s.source("REDIS_URL") != "default",
+    "REDIS_USERNAME": lambda s: s.redis_password is not None,
     "MODEL_CACHE": lambda s: s.model_server == "onnx://",
     "MODEL_SERVER_CA": lambda s: s.model_server.partition("://")[0] in ("tfss", "oips"),
     "MODEL_SERVER_HEADERS METADATA_EXPIRE_TIME GRPC_TIMEOUT GRPC_COMPRESSION GRPC_BACKOFF MAX_RETRY": lambda s: (

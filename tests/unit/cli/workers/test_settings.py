@@ -26,7 +26,7 @@ def test_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "MAX_IMAGE_HEIGHT" in output
 
 
-@pytest.mark.parametrize("consumer", ["image", "zip", "tracking", "caliban", "redis_consumer.consumers.base:Consumer"])
+@pytest.mark.parametrize("consumer", ["image", "zip", "tracking", "caliban", "format_converter:FormatConverter"])
 def test_at_most_60_settings_are_shown(consumer: str) -> None:
     rows = json.loads(CliRunner().invoke(app, ["settings", "--consumer", consumer, "--json"]).stdout)
     assert 30 < len(rows) <= 60
