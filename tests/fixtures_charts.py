@@ -1,4 +1,4 @@
-"""Which Helm do tests get? The real engine, one for the whole run; the fixture is skipped where there is none."""
+"""Helm for tests: the real engine, one for the whole run. The fixture skips tests if there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which buckets do tests get? Real ones: a folder, memory, S3 and Google Cloud Storage over HTTP on loopback."""
+"""Buckets for tests: a folder, memory, and S3 and Google Cloud Storage over HTTP on loopback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every archive, and every movie, get one whole result while workers are killed in each phase, and Redis?"""
+"""Every archive and every movie gets one complete result while workers are killed in each phase, and Redis too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every job get one result while workers, Redis, bucket and model server die?"""
+"""Every job gets one result while workers, Redis, bucket and model server die."""
 
 from __future__ import annotations
 

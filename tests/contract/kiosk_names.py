@@ -1,4 +1,4 @@
-"""Which names does a kiosk use: variables of a consumer, and fields of a job's hash?
+"""The names that a kiosk uses: variables of a consumer, and fields of a job's hash.
 
 Facts about a running system, of its releases of 2020 or 2023 or both; ``docs/upgrade-names.rst`` has to tell what
 became of each.

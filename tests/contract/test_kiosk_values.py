@@ -1,4 +1,4 @@
-"""Do the kiosk's helmfiles deploy our workers? Its value files, unchanged, through our chart."""
+"""The kiosk's helmfiles deploy our workers: its value files go unchanged through our chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the exporter of the Helm chart tell KEDA the number of workers, by its command and what KEDA looks for?"""
+"""The exporter of the Helm chart gives KEDA the number of workers, with the chart's command and KEDA's query."""
 
 from __future__ import annotations
 

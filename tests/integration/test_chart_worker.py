@@ -1,4 +1,4 @@
-"""Does a pod of the Helm chart work: its variables, command, files and probes, with a real worker in its container?"""
+"""A pod of the Helm chart works: its variables, command, files and probes, with a real worker in its container."""
 
 from __future__ import annotations
 

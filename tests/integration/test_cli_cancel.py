@@ -1,4 +1,4 @@
-"""Does `redis-consumer cancel` end jobs that wait and stop those that run?"""
+"""`redis-consumer cancel` ends waiting jobs and stops running ones."""
 
 from __future__ import annotations
 

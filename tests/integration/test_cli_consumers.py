@@ -1,4 +1,4 @@
-"""Does `redis-consumer consumers` show what there is and what can be set, and does a start refuse what is wrong?"""
+"""`redis-consumer consumers` shows consumers and their options, and a worker with a wrong option doesn't start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can dead letters be listed, read, run again and dropped?"""
+"""Dead letters can be listed, read, retried and dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the demo do the main job from nothing, and leave nothing running?"""
+"""The demo runs the main job from a fresh start, and leaves nothing running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the embedded Redis start, keep strangers out and end?"""
+"""The embedded Redis starts, requires its password, and ends."""
 
 from __future__ import annotations
 

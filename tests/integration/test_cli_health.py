@@ -1,4 +1,4 @@
-"""Does `redis-consumer health` say what the probes say, as an exit code?"""
+"""`redis-consumer health` reports the result of the probes as an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `redis-consumer queues` say how full the queues are?"""
+"""`redis-consumer queues` shows the length and state of the queues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `redis-consumer run` start, work and stop as operators expect?"""
+"""`redis-consumer run` starts, works and stops as operators expect."""
 
 from __future__ import annotations
 

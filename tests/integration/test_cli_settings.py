@@ -1,4 +1,4 @@
-"""Do workers read the settings that `redis-consumer settings` lists for their consumer?"""
+"""Workers read the settings that `redis-consumer settings` lists for their consumer."""
 
 from __future__ import annotations
 

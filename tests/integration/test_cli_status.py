@@ -1,4 +1,4 @@
-"""Does `redis-consumer status` say how jobs and queues are?"""
+"""`redis-consumer status` shows the state of jobs and queues."""
 
 from __future__ import annotations
 

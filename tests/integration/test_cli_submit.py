@@ -1,4 +1,4 @@
-"""Do files go through a real Redis, bucket and worker by the command line alone?"""
+"""Files are processed with a real Redis, bucket and worker by command-line tools alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `submit --wait` say what it waits for, and keep what it knows, whatever fails meanwhile?"""
+"""`submit --wait` says what it waits for, and keeps the results it has, whatever fails meanwhile."""
 
 from __future__ import annotations
 

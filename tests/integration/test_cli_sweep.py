@@ -1,4 +1,4 @@
-"""Does `redis-consumer sweep` bring jobs back whose worker is gone?"""
+"""`redis-consumer sweep` returns the jobs of dead workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are jobs watched by few commands until all are final?"""
+"""Jobs are watched with few commands until all are final."""
 
 from __future__ import annotations
 

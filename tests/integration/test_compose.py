@@ -1,4 +1,4 @@
-"""Does the Redis of compose.yaml start as it is told there?"""
+"""The Redis of compose.yaml starts with the options given there."""
 
 from __future__ import annotations
 

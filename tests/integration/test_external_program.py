@@ -1,4 +1,4 @@
-"""Does the consumer of the page on external programs keep what the page says?"""
+"""The consumer of the page on external programs does what the page says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do packages of `new-consumer` pass their own checks where nothing is installed but what they ask for?"""
+"""Packages of `new-consumer` pass their own checks with only their own dependencies installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the container image do a whole job, as its own user and on a root file system that can't be written?"""
+"""The container image runs a complete job, as its own user and on a read-only root file system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does each line about a job, whoever writes it, carry the job's key?"""
+"""Each log line about a job carries the job's key, also a line of a library."""
 
 from __future__ import annotations
 

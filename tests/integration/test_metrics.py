@@ -1,4 +1,4 @@
-"""Do the metrics say what happened: of runs, of workers whose slots die, of queues?"""
+"""Metrics count what happened: runs, deaths of slots, queues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a package of `new-consumer` run as its README says, command by command?"""
+"""A package of `new-consumer` runs as its README says, command by command."""
 
 from __future__ import annotations
 

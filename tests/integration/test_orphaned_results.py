@@ -1,4 +1,4 @@
-"""Do objects of runs that don't count go from the bucket, and never the visible one?"""
+"""Objects of runs that don't count are removed from the bucket, and the visible result never is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does an archive of a kind that can't be read fail with the kinds that can?"""
+"""An archive of an unknown kind fails, and the reason names the known kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a job that brings the model server down come to its end, and do the others go on once it is up?"""
+"""A job that crashes the model server ends, and other jobs continue once the server is up."""
 
 from __future__ import annotations
 

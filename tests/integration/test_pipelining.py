@@ -1,4 +1,4 @@
-"""While one slot is busy or waits, what do the others and the lease do? Real workers with two slots."""
+"""While one slot is busy or waits, the other slot works and leases are renewed. Real workers with two slots."""
 
 from __future__ import annotations
 

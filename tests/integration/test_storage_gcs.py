@@ -1,4 +1,4 @@
-"""Does a bucket of Google Cloud Storage keep its promises, over HTTP?"""
+"""A bucket of Google Cloud Storage behaves as every bucket must, over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a bucket that is a local folder, or memory, keep its promises?"""
+"""A local folder and memory behave as every bucket must."""
 
 from __future__ import annotations
 

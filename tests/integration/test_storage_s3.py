@@ -1,4 +1,4 @@
-"""Does a bucket of S3 keep its promises, over HTTP?"""
+"""A bucket of S3 behaves as every bucket must, over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do spans of a real worker reach a real collector, with the trace of whoever submitted the job?"""
+"""Spans of a real worker reach a real collector, in the trace of the job's producer."""
 
 from __future__ import annotations
 

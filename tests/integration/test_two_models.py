@@ -1,4 +1,4 @@
-"""Is each model of a consumer run with the functions and the pixel size of its own card?"""
+"""Each model of a consumer runs with the functions and the pixel size of its own card."""
 
 from __future__ import annotations
 

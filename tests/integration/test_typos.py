@@ -1,4 +1,4 @@
-"""Is a name that somebody mistyped reported with the one that was meant?"""
+"""A mistyped name is reported together with the intended one."""
 
 from __future__ import annotations
 

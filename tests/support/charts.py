@@ -1,4 +1,4 @@
-"""What does the Helm chart make of values? Rendered by Helm, checked against the schemas of a cluster."""
+"""Manifests of the Helm chart: rendered by Helm and checked against the schemas of a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do S3 and Google Cloud Storage answer? A process that serves both over HTTP on loopback, on one set of buckets.
+"""A process that serves S3 and Google Cloud Storage over HTTP on loopback, on one set of buckets.
 
 S3 is moto's server application. The Google client of obstore speaks a dialect so close to S3's that the same
 application understands it behind `GcsDoor`. A `FaultDoor` in front of each makes it fail on demand.

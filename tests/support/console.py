@@ -1,4 +1,4 @@
-"""What happens if a reader types what a page shows? Its commands, in order, in one shell, on a real Redis."""
+"""Runs the commands of a page, in order, in one shell, on a real Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a Dockerfile say? Its stages and their instructions."""
+"""Reads the stages of a Dockerfile and their instructions."""
 
 from __future__ import annotations
 

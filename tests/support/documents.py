@@ -1,4 +1,4 @@
-"""What do README and documentation say? Their texts, and the code, commands and links in them."""
+"""Reads README and documentation: their texts, and the code, commands and links in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must every kind of bucket do? A class of tests that each kind runs by giving the fixture `storage`."""
+"""What every kind of bucket must do: a class of tests that each kind runs with its own fixture `storage`."""
 
 from __future__ import annotations
 

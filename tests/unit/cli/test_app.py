@@ -1,4 +1,4 @@
-"""Do help, version, wrong usage and our errors give what scripts rely on?"""
+"""Help, version, wrong usage and our errors give the output and exit codes that scripts rely on."""
 
 from __future__ import annotations
 

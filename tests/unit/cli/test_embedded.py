@@ -1,4 +1,4 @@
-"""Is a redis-server found, and do processes end with their block?"""
+"""A redis-server is found, and processes end with their block."""
 
 from __future__ import annotations
 

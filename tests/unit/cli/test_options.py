@@ -1,4 +1,4 @@
-"""Are the queues of an option and of the settings found?"""
+"""The queues of an option and of the settings are found."""
 
 from __future__ import annotations
 

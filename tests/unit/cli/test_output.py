@@ -1,4 +1,4 @@
-"""Are states said so that people understand them?"""
+"""States are written so that people understand them."""
 
 from __future__ import annotations
 

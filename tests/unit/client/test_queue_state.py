@@ -1,4 +1,4 @@
-"""Are rates, names of queues and the time left of a job worked out rightly?"""
+"""Rates, names of queues and the remaining time of a job are computed correctly."""
 
 from __future__ import annotations
 

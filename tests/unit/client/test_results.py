@@ -1,4 +1,4 @@
-"""Does each result get a name of its own?"""
+"""Each result gets its own name."""
 
 from __future__ import annotations
 

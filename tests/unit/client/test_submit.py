@@ -1,4 +1,4 @@
-"""Are objects named after their content?"""
+"""Objects are named after their content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a job's progress read from its fields?"""
+"""A job's progress is read from its fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are all consumers listed, with where they come from and what is wrong with them?"""
+"""All consumers are listed, with their origin and their errors."""
 
 from __future__ import annotations
 

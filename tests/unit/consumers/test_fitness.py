@@ -1,4 +1,4 @@
-"""Is a class that no worker can run refused, and does the message say why?"""
+"""A class that no worker can run is refused, and the message says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do options come from job, variable and default, in this order, and in words where they are wrong?"""
+"""Options come from job, variable and default, in this order, and wrong ones give a readable error."""
 
 from __future__ import annotations
 

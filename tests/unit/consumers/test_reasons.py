@@ -1,4 +1,4 @@
-"""Does a job's ``reason`` say what is wrong, and nothing that isn't the user's business?"""
+"""A job's ``reason`` says what is wrong, and holds no internals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the class found that a consumer type names, and is what fails on the way told to the author?"""
+"""The class that a consumer type names is found, and errors on the way are reported to the author."""
 
 from __future__ import annotations
 

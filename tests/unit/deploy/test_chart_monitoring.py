@@ -1,4 +1,4 @@
-"""Do Prometheus and Grafana find a release: its pods, alerts and dashboard?"""
+"""Prometheus and Grafana find a release: its pods, alerts and dashboard."""
 
 from __future__ import annotations
 

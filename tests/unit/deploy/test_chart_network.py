@@ -1,4 +1,4 @@
-"""Does a release's network policy let through what workers need, and nothing else?"""
+"""A release's network policy allows what workers need, and nothing else."""
 
 from __future__ import annotations
 

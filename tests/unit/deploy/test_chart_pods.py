@@ -1,4 +1,4 @@
-"""Are a worker's pods safe, asked how they are, and given the time to end their jobs?"""
+"""A worker's pods are safe, have probes, and get the time to end their jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are there as many workers as jobs want, by KEDA or by the cluster's own autoscaler?"""
+"""The number of workers follows the number of jobs, with KEDA or the cluster's own autoscaler."""
 
 from __future__ import annotations
 

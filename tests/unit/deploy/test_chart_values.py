@@ -1,4 +1,4 @@
-"""Are wrong values of the chart refused by name, and right ones passed on?"""
+"""Wrong values of the chart are refused by name, and valid ones are passed on."""
 
 from __future__ import annotations
 

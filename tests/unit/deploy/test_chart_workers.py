@@ -1,4 +1,4 @@
-"""Does one release run several workers, each with what it inherits and what is its own?"""
+"""One release runs several workers, each with common values and values of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does compose.yaml fit the format, the Dockerfile, the settings and the command line?"""
+"""compose.yaml fits its format, the Dockerfile, the settings and the command line."""
 
 from __future__ import annotations
 

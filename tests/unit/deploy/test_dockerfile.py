@@ -1,4 +1,4 @@
-"""Are the images of the Dockerfile small, harmless, and started and checked by commands that exist?"""
+"""The images of the Dockerfile are small and safe, and their commands and health checks exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the page on Kubernetes show values that the chart takes, and say what it makes of them?"""
+"""The page on Kubernetes shows values that the chart accepts, and their effects."""
 
 from __future__ import annotations
 

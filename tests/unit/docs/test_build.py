@@ -1,4 +1,4 @@
-"""Does the documentation build without a warning, and do references from and to the kiosk's pages have a target?"""
+"""The documentation builds without a warning, and references from and to the kiosk's pages have a target."""
 
 from __future__ import annotations
 

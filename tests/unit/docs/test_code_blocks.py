@@ -1,4 +1,4 @@
-"""Is every block of code in README and pages checked: run, parsed, or marked with the reason why not?"""
+"""Every block of code in README and pages is checked: run, parsed, or marked with the reason why not."""
 
 from __future__ import annotations
 

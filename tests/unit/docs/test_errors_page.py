@@ -1,4 +1,4 @@
-"""Are the reasons on the page about errors those that bad input gets?"""
+"""The reasons on the page about errors are those that bad input gets."""
 
 from __future__ import annotations
 

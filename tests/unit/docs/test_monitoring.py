@@ -1,4 +1,4 @@
-"""Do dashboard, alerts and pages name metrics that are told, and all of them?"""
+"""Dashboard, alerts and pages name all metrics, and no others."""
 
 from __future__ import annotations
 

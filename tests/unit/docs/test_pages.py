@@ -1,4 +1,4 @@
-"""Does what the pages show exist and run?"""
+"""What the pages show exists and runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is what README and the project's papers say true?"""
+"""The statements of README and of the project's papers are true."""
 
 from __future__ import annotations
 

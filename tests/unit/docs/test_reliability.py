@@ -1,4 +1,4 @@
-"""Does each test that the pages name exist, and are the times on the page about reliability those of the code?"""
+"""Each test that the pages name exists, and the times on the page about reliability are those of the code."""
 
 from __future__ import annotations
 

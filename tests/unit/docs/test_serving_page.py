@@ -1,4 +1,4 @@
-"""Do the steps of the page on model servers run, and are the settings on the pages around it the true ones?"""
+"""The steps of the page on model servers run, and the settings on related pages are correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the size of a compressed tile read from its own header, before it is decoded?"""
+"""The size of a compressed tile is read from its own header, before it is decoded."""
 
 from __future__ import annotations
 

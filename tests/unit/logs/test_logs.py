@@ -1,4 +1,4 @@
-"""Does each line say when, how bad, who, about which job, and no secret?"""
+"""Each log line has time, level, source and job, and no secret."""
 
 from __future__ import annotations
 

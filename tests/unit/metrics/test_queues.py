@@ -1,4 +1,4 @@
-"""Are figures of queues told as Prometheus reads them?"""
+"""Figures of queues are written in the format of Prometheus."""
 
 from __future__ import annotations
 

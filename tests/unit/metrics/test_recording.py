@@ -1,4 +1,4 @@
-"""Do counts survive whoever counted them?"""
+"""Counts outlive the process that counted them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are metrics named and told apart as they should be?"""
+"""Metrics have the documented names and labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do network outputs become the label images that the definitions ask for?"""
+"""Network outputs become the label images that the definitions ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are peaks found where the definition says?"""
+"""Peaks are found where the definition says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the intensity functions keep their promises on any image?"""
+"""The intensity functions keep their properties on any image."""
 
 from __future__ import annotations
 

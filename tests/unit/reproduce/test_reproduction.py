@@ -1,4 +1,4 @@
-"""Are results compared, and kept where a folder is given?"""
+"""Results are compared, and kept if a folder is given."""
 
 from __future__ import annotations
 

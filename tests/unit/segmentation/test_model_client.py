@@ -1,4 +1,4 @@
-"""Do an author's words for a model, and items for it, become what a model server takes?"""
+"""An author's names and values for a model become what a model server takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the settings those of the contract, with its defaults, checked and frozen?"""
+"""The settings are those of the contract, with its defaults, checked and frozen."""
 
 from __future__ import annotations
 

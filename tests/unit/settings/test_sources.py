@@ -1,4 +1,4 @@
-"""Does each value come from the right place, and does a wrong one stop the start in words?"""
+"""Each value comes from the right source, and a wrong one stops the start with a readable error."""
 
 from __future__ import annotations
 

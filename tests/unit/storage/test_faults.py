@@ -1,4 +1,4 @@
-"""What does an error of obstore, or of the local disk, mean for the worker?"""
+"""What an error of obstore, or of the local disk, means for the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may an object key be, and which local path does it get?"""
+"""Valid object keys, and the local path of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How may a bucket be opened?"""
+"""Options with which a bucket is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are the connections to a bucket opened and kept?
+"""How connections to a bucket are opened and kept.
 
 There is no server for Azure that a test could install, so here a container is opened, linked and signed with a
 dummy key, and asked for at an address where nobody listens; what its own server would answer is not tested.

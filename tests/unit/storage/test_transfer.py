@@ -1,4 +1,4 @@
-"""How do bytes get from the bucket to the disk and back, whole or not at all?"""
+"""Bytes get from the bucket to the disk and back, complete or not at all."""
 
 from __future__ import annotations
 

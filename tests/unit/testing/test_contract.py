@@ -1,4 +1,4 @@
-"""Do our own consumers keep the contract, and does it tell an author what is wrong with a bad one?"""
+"""Our own consumers pass the contract, and it tells an author what is wrong with a bad one."""
 
 from __future__ import annotations
 

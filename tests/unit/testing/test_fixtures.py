@@ -1,4 +1,4 @@
-"""Is the plugin found where the package is installed, and does it cost nothing before it is used?"""
+"""The plug-in is found where the package is installed, and loads nothing before it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a run tell what became of its job?"""
+"""A run reports the outcome of its job."""
 
 from __future__ import annotations
 

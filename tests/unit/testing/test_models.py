@@ -1,4 +1,4 @@
-"""Does a function pass for a model on a server?"""
+"""A function can replace a model on a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a job run in one process as it does in a worker?"""
+"""A job runs in one process as it does in a worker."""
 
 from __future__ import annotations
 

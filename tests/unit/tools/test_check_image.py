@@ -1,4 +1,4 @@
-"""Does the check of the image say what it lacks, and run it as the image and a cluster say?"""
+"""The check of the image says what it lacks, and runs it as the image and a cluster do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the table of mechanisms fit code, tests and page, and does the check see what no test catches?"""
+"""The table of mechanisms fits code, tests and page, and the check reports a mechanism that no test covers."""
 
 from __future__ import annotations
 

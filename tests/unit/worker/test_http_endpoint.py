@@ -1,4 +1,4 @@
-"""Are pages served to whoever asks, and nobody kept waiting by the slow?"""
+"""Every client gets its page, and slow clients delay no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the supervisor read what its slots tell, also when they die over it?"""
+"""The supervisor reads what its slots report, also if they die meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is it said in words why a slot ended?"""
+"""The cause of a slot's end is described in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the supervisor's loop let nobody wait for what doesn't concern him?"""
+"""The supervisor's loop handles probes and signals while a queue waits for Redis."""
 
 from __future__ import annotations
 

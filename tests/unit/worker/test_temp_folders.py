@@ -1,4 +1,4 @@
-"""Are folders of killed workers removed, and nobody else's?"""
+"""Folders of killed workers are removed, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `redis-consumer new-consumer` write a package that works as it is, and refuse what can't be one?"""
+"""`redis-consumer new-consumer` writes a package that works unchanged, and refuses names that can't be packages."""
 
 from __future__ import annotations
 

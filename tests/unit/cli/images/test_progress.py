@@ -1,4 +1,4 @@
-"""Do bars show what runs?"""
+"""Bars of progress show the running jobs."""
 
 from __future__ import annotations
 

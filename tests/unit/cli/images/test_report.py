@@ -1,4 +1,4 @@
-"""Do label image, overlay and page come out of a result zip, and is the page complete, safe and on its own?"""
+"""Label image, overlay and page are made from a result zip; the page is complete, safe, and needs no other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a wrong folder refused before the job runs?"""
+"""A wrong folder is refused before the job runs."""
 
 from __future__ import annotations
 

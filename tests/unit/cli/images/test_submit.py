@@ -1,4 +1,4 @@
-"""Do options become the fields of a job?"""
+"""Options become the fields of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are queues drawn so that what needs attention is seen?"""
+"""Queues are drawn so that problems are easy to see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the doctor look at the models that jobs may use?"""
+"""The doctor checks the models that jobs can use."""
 
 from __future__ import annotations
 

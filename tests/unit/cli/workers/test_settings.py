@@ -1,4 +1,4 @@
-"""Does `redis-consumer settings` show values, sources and no secrets?"""
+"""`redis-consumer settings` shows values and sources, and no secrets."""
 
 from __future__ import annotations
 
