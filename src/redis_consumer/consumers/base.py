@@ -21,7 +21,6 @@ from redis_consumer.consumers.options import (
     run_setup,
 )
 from redis_consumer.consumers.reasons import reason_of
-from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.consumers.telemetry import JobTelemetry
 from redis_consumer.errors import (
     InvalidJob,
@@ -99,7 +98,7 @@ class Consumer:
         self._redis_values: Mapping[str, str] = {}
         if job is None:
             return
-        transfers.note(self.provenance.transfers)
+        transfers.current.set(self.provenance.transfers)
         self._redis_hash, self._redis_values = job.id, dict(job.fields)
         self._claimed = ClaimedJob(
             self.job_queue,
@@ -160,7 +159,7 @@ class Consumer:
             return
         if job is None:
             return
-        renewal = Renewal(self.job_queue, job)
+        renewal = upkeep.Renewal(self.job_queue, job)
         try:
             outcome = self.run(job)
         finally:
@@ -177,7 +176,7 @@ class Consumer:
                 return claimed.run(partial(self._work, job), partial(self._fail, job), self.finished_statuses)
         finally:
             claimed.error = None  # it holds the frames of the run, and with them all that the run had in memory
-            transfers.note(None)
+            transfers.current.set(None)
             self._hold(None)
 
     def _work(self, job: Job) -> str:

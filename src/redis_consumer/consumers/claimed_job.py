@@ -11,7 +11,6 @@ from typing import Any
 from redis_consumer import machine
 from redis_consumer.consumers.fan_out import Child, write_children
 from redis_consumer.consumers.reasons import describe
-from redis_consumer.consumers.renewal import Renewal
 from redis_consumer.consumers.telemetry import JobTelemetry
 from redis_consumer.errors import (
     ConsumerError,
@@ -24,8 +23,9 @@ from redis_consumer.errors import (
 )
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.provenance.record import Provenance
-from redis_consumer.queue import JobQueue, upkeep
+from redis_consumer.queue import JobQueue
 from redis_consumer.queue.child_jobs import ChildJobs
+from redis_consumer.queue.upkeep import Renewal, note_orphaned_result
 from redis_consumer.storage.results import zip_name
 from redis_consumer.text import shown_name
 
@@ -111,7 +111,7 @@ class ClaimedJob:
                 outcome = self._settle(fail(error), finished)
         except LeaseLost as error:
             with contextlib.suppress(RedisUnavailable):
-                upkeep.note_orphaned_result(self.queue, job)
+                note_orphaned_result(self.queue, job)
             return self._lose(error)
         except (RetryableError, SettingsError) as error:
             # A wrong setting, such as a key that was changed, isn't caused by the job: every other would fail as well.

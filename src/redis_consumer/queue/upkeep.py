@@ -1,11 +1,13 @@
-"""Registers workers, returns jobs of dead workers to their queue, and lists results that no job names."""
+"""Registers workers, renews leases, returns jobs of dead workers, and lists results that no job names."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 
+from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job, OrphanedResult
 from redis_consumer.logs import job_context
 from redis_consumer.queue.job_queue import ORPHANED_RESULT_S, JobQueue, milliseconds
@@ -90,3 +92,39 @@ def orphaned_results(queue: JobQueue) -> list[OrphanedResult]:
 def forget_orphaned_result(queue: JobQueue, orphan: OrphanedResult) -> None:
     """Note that the objects of a run are removed."""
     queue.redis.zrem(queue.key("leftovers"), f"{orphan.job.attempt} {orphan.job.id}")
+
+
+class Renewal:
+    """Renews one job's lease in a thread until it is stopped.
+
+    Native code that holds the interpreter for longer than a lease stalls it; the supervisor has no such limit.
+    """
+
+    def __init__(self, queue: JobQueue, job: Job) -> None:
+        self._queue = queue
+        self._job = job
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"renewal of {job.id}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Renew no more; the job is settled."""
+        self._is_over.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._renew()
+        finally:
+            if hasattr(self._queue.redis, "end_thread"):
+                self._queue.redis.end_thread()
+
+    def _renew(self) -> None:
+        while not self._is_over.wait(self._queue.options.lease_s / 3):
+            try:
+                if self._queue.renew([self._job]):
+                    return
+            except RedisUnavailable as error:
+                with job_context(job_id=self._job.id, attempt=self._job.attempt, queue=self._queue.name):
+                    logger.warning("Could not renew the lease of job %s: %s", self._job.id, error)

@@ -131,7 +131,7 @@ class Storage:
     def _save(incoming: transfer.Incoming, path: str) -> None:
         digest = transfers.new_digest(incoming.key)
         incoming.save(path, digest)
-        if digest is not None and (noted := transfers.noted()) is not None:
+        if digest is not None and (noted := transfers.current.get()) is not None:
             noted.add(transfers.Moved(incoming.key, incoming.size, digest.hexdigest()))
 
     def download_folder(self, filepath: str, download_dir: str | os.PathLike[str] | None = None) -> str:
@@ -169,7 +169,7 @@ class Storage:
             raise ObjectNotFound(
                 f"object {folder}/ in {self._address.label}: there is none; upload it first", key=folder
             )
-        if (noted := transfers.noted()) is not None:
+        if (noted := transfers.current.get()) is not None:
             noted.add(transfers.folder_of(folder, parts))
         return os.path.dirname(self._download_path(f"{folder}/x", download_dir))
 
@@ -210,7 +210,7 @@ class Storage:
         """
         key = check_key(key)
         self._write(key, os.fspath(path))
-        if (noted := transfers.noted()) is not None:
+        if (noted := transfers.current.get()) is not None:
             noted.add(transfers.Moved(key, os.path.getsize(path), file_digest(path)), is_upload=True)
         return self.get_public_url(key)
 

@@ -52,22 +52,13 @@ class Transfers:
             self.left_out += 1
 
 
-_noted: ContextVar[Transfers | None] = ContextVar("transfers", default=None)
-
-
-def note(transfers: Transfers | None) -> None:
-    """Note in `transfers` what this thread downloads and uploads from now on; None ends it."""
-    _noted.set(transfers)
-
-
-def noted() -> Transfers | None:
-    """Give the record of downloads and uploads; None if they aren't recorded."""
-    return _noted.get()
+#: Where the downloads and uploads of this thread are recorded; None if they aren't.
+current: ContextVar[Transfers | None] = ContextVar("transfers", default=None)
 
 
 def new_digest(key: str) -> Any:
     """Give a digest for an object that is recorded; None for any other."""
-    transfers = noted()
+    transfers = current.get()
     return None if transfers is None or key in transfers.not_wanted else hashlib.sha256()
 
 

@@ -14,9 +14,9 @@ from redis_consumer.storage.transfers import MOST_LISTED, Moved, Transfers
 @pytest.fixture
 def notes() -> Iterator[Transfers]:
     notes = Transfers()
-    transfers.note(notes)
+    transfers.current.set(notes)
     yield notes
-    transfers.note(None)
+    transfers.current.set(None)
 
 
 def sha256(content: bytes) -> str:
