@@ -37,7 +37,7 @@ class Echo:
         self.reset()
 
     def reset(self) -> None:
-        """Begin to count anew."""
+        """Start to count again."""
         self._busy_s = 0.0
         self._tiles = self._calls = 0
         self._cpu_since = time.process_time()
@@ -54,7 +54,7 @@ class Echo:
         }
 
     def predict(self, request: Any) -> bytes:
-        """Give the only input back, after the time that its tiles take."""
+        """Return the only input, after the time that its tiles take."""
         (tensor,) = request.inputs.values()
         tiles = tensor.tensor_shape.dim[0].size
         response = official_class(f"{SERVICE}.PredictResponse")()

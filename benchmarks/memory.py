@@ -166,7 +166,7 @@ def _peak(pid: int) -> int:
 
 
 def _call_mb(log: Path) -> float:
-    """What the worker said that a call of its model takes; 0 where it said nothing."""
+    """What the worker said that a call of its model takes; 0 if it said nothing."""
     found = re.search(r"one call takes (\d+) MB", log.read_text())
     return float(found[1]) if found else 0.0
 

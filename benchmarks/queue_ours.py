@@ -58,7 +58,7 @@ def push(client: RedisClient, jobs: int) -> None:
 
 
 def settings_of(server: embedded.RedisServer, bucket: Path) -> dict[str, str]:
-    """Variables of our worker that name the Redis and a bucket that nobody uses."""
+    """Variables of our worker that name the Redis and a bucket that no one uses."""
     return {
         "REDIS_HOST": server.host,
         "REDIS_PORT": str(server.port),

@@ -123,7 +123,7 @@ def compare(costs: Costs, runs: Runs, *, seed: int) -> list[dict[str, Any]]:
 
     Returns:
         For each number of workers and each server ``measured_images_per_s``, all runs together, beside
-        ``simulated_images_per_s`` and ``error_pct``; ``waiting_pct``, the part of the jobs' time in which nobody
+        ``simulated_images_per_s`` and ``error_pct``; ``waiting_pct``, the part of the jobs' time in which no one
         works for them but the model; ``cores`` that work for them, and the same ``simulated``; ``others_cores``, used
         meanwhile by processes that aren't ours.
     """

@@ -82,7 +82,7 @@ class Advice:
 
 
 def advise(costs: Costs, fleet: Fleet, *, seed: int) -> Advice:
-    """Say which workers and settings keep the GPUs of a fleet busy, at the least cost."""
+    """Return which workers and settings keep the GPUs of a fleet busy, at the least cost."""
     slots = slots_per_worker(costs, fleet)
     per_gpu = workers_per_gpu(costs, replace(fleet, slots=slots), seed=seed)
     others = {name: value for name, value in limits(costs, fleet).items() if name not in ("slots", "cores", "gpus")}

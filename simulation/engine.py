@@ -118,7 +118,7 @@ class Sharing:
     """How cores that several processes want are shared, besides an even part for each.
 
     Attributes:
-        misplaced: 0 where each process finds a core that is free; 1 where it gets any core, free or not, at random, and
+        misplaced: 0 if each process finds a core that is free; 1 where it gets any core, free or not, at random, and
             cores idle beside others that have several. Real systems lie between: they look for a free core, but not
             always, since a process is quicker where it ran before.
         slowdown: how many times longer work takes when all cores are busy, which share caches and memory.
@@ -169,7 +169,7 @@ class Cores:
         self.busy_s = 0.0
 
     def enter(self, step: Step, wanted: float) -> None:
-        """Give a process that many seconds of a core."""
+        """Return a process that many seconds of a core."""
         self._pass_time()
         heapq.heappush(self._running, (self._work + wanted, next(self._numbers), step))
         self._set_alarm()
@@ -200,14 +200,14 @@ class Cores:
 
 
 class Line:
-    """Things that wait for somebody who takes them, both first come, first served: a queue of jobs, and its slots."""
+    """Things that wait for someone who takes them, both first come, first served: a queue of jobs, and its slots."""
 
     def __init__(self) -> None:
         self.things: deque[Any] = deque()
         self._takers: deque[Step] = deque()
 
     def put(self, thing: Any, *, is_next: bool = False) -> None:
-        """Give it to the process that waits longest, or keep it, at the end or as the next one."""
+        """Hand it to the process that waits longest, or keep it, at the end or as the next one."""
         if self._takers:
             self._takers.popleft()(thing)
         elif is_next:
@@ -216,7 +216,7 @@ class Line:
             self.things.append(thing)
 
     def enter(self, step: Step, wanted: None) -> None:  # noqa: ARG002 - a station's signature
-        """Give a process the thing that waits longest, or let it wait for the next."""
+        """Return a process the thing that waits longest, or let it wait for the next."""
         if self.things:
             step(self.things.popleft())
         else:

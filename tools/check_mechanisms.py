@@ -202,7 +202,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Check the table; 0 where all is caught, 1 where something isn't, 2 where the table doesn't fit the tree."""
+    """Check the table; 0 if all is caught, 1 where something isn't, 2 where the table doesn't fit the tree."""
     given = arguments(words)
     mechanisms = read_table(given.table)
     unknown = set(given.only or ()) - {each.name for each in mechanisms}

@@ -57,14 +57,14 @@ _COMPILED = {re.compile(pattern, re.IGNORECASE): advice for pattern, advice in H
 
 
 def find(text: str) -> Iterator[tuple[str, str]]:
-    """Give each habit that a line of text shows, with what to write instead."""
+    """Yield each habit that a line of text shows, with what to write instead."""
     for pattern, advice in _COMPILED.items():
         for match in pattern.finditer(text):
             yield match.group(), advice
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Give the numbered lines that a person reads: of Python, its comments and its strings of several words."""
+    """Yield the numbered lines that a person reads: of Python, its comments and its strings of several words."""
     content = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         yield from enumerate(content.splitlines(), start=1)
@@ -79,7 +79,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def question_of(path: Path) -> tuple[int, str] | None:
-    """Give the line of a module's docstring that asks instead of stating, None for none."""
+    """Return the line of a module's docstring that asks instead of stating, None for none."""
     first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     return (1, first) if "?" in first else None
 

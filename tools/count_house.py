@@ -157,7 +157,7 @@ class _Record:
         self.depth = 0
 
     def note(self, frame: FrameType, event: str, _argument: Any) -> None:
-        """Take note of a call; for `sys.setprofile`."""
+        """Record a call; for `sys.setprofile`."""
         name = frame.f_code.co_filename
         if event == "call" and name.startswith(str(PACKAGE)) and frame.f_code.co_name != "<module>":
             self.files.add(name)

@@ -44,7 +44,7 @@ class Edit:
     count: int = 1
 
     def applied(self, content: str) -> str:
-        """Give the content of the file with the replacement.
+        """Return the content of the file with the replacement.
 
         Raises:
             TableError: the text isn't there as often as wanted.

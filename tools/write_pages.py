@@ -33,7 +33,7 @@ TABLES: dict[str, Callable[[list[str]], Iterable[str]]] = {
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """Give each page that has generated tables, with the text that it should have."""
+    """Yield each page that has generated tables, with the text that it should have."""
     for path in sorted(DOCS.rglob("*.rst")):
         text = path.read_text(encoding="utf-8")
         if text.startswith(_BEGIN) or f"\n{_BEGIN}" in text:

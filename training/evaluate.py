@@ -57,7 +57,7 @@ class Model:
 
 
 def score_synthetic(model: Model, count: int, options: Options) -> list[str]:
-    """Give the average precision on held-out synthetic images, together and by diameter."""
+    """Return the average precision on held-out synthetic images, together and by diameter."""
     rng = np.random.default_rng(HELD_OUT_SEED)
     pairs, diameters = [], []
     for _ in range(count):
@@ -97,7 +97,7 @@ def draw(raw: npt.NDArray[np.uint8], labels: Labels, path: Path) -> None:
 
 
 def measure_speed(model: Model) -> float:
-    """Give the milliseconds of one 512 x 512 image on one thread, best of five."""
+    """Return the milliseconds of one 512 x 512 image on one thread, best of five."""
     image = np.zeros((1, 512, 512, 1), np.float32)
     times = []
     for _ in range(5):

@@ -121,7 +121,7 @@ def _resize_labels(labels: Labels, side: int, scale: float) -> Labels:
 
 
 def _split(labels: Labels) -> Labels:
-    """Give each connected piece of a label a number of its own."""
+    """Return each connected piece of a label a number of its own."""
     pieces = np.zeros_like(labels)
     count = 0
     for label, box in enumerate(ndimage.find_objects(labels), start=1):

@@ -9,7 +9,7 @@ Labels = npt.NDArray[np.int32]
 
 
 def overlaps(truth: Labels, found: Labels) -> npt.NDArray[np.float64]:
-    """Give the intersection over union of each true label with each found one.
+    """Return the intersection over union of each true label with each found one.
 
     Args:
         truth: (Y, X), 0 is background.
@@ -26,7 +26,7 @@ def overlaps(truth: Labels, found: Labels) -> npt.NDArray[np.float64]:
 
 
 def average_precision(pairs: list[tuple[Labels, Labels]], threshold: float) -> float:
-    """Give TP / (TP + FP + FN) over all (truth, found) pairs, a match being an IoU above `threshold`.
+    """Return TP / (TP + FP + FN) over all (truth, found) pairs, a match being an IoU above `threshold`.
 
     Thresholds are 0.5 or more: there no label can match two others, so counting pairs is enough.
     """

@@ -69,7 +69,7 @@ def make_sample(rng: np.random.Generator, side: int = 224, *, has_debris: bool =
 
 
 def make_targets(labels: Labels) -> tuple[Floats, Floats]:
-    """Give the network's two outputs for a label image.
+    """Return the network's two outputs for a label image.
 
     Returns:
         Distance to the label's edge divided by its largest value in the label, and foreground, both
@@ -126,7 +126,7 @@ def _make_nucleus(
     roughness: float,
     shades: float,
 ) -> _Nucleus | None:
-    """Draw an ellipse with a wavy outline; None where it lies outside the image."""
+    """Draw an ellipse with a wavy outline; None if it lies outside the image."""
     reach = int(0.85 * diameter) + 2
     start = np.maximum(place.astype(int) - reach, 0)
     stop = np.minimum(place.astype(int) + reach + 1, side)

@@ -9,7 +9,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
-    """Give the digest of a file's bytes as hexadecimal digits, as the command ``sha256sum`` does.
+    """Return the digest of a file's bytes as hexadecimal digits, as the command ``sha256sum`` does.
 
     Args:
         path: the file.

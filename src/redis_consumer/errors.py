@@ -128,7 +128,7 @@ EXIT_INTERRUPTED = 130
 
 
 def exit_code(error: ConsumerError | KeyboardInterrupt) -> int:
-    """Give the exit code of a command that ends with this error."""
+    """Return the exit code of a command that ends with this error."""
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     if isinstance(error, SettingsError):

@@ -46,7 +46,7 @@ def make_tensor_proto(data: npt.ArrayLike, dtype: str | int) -> Any:
 
 
 def _official_class(name: str) -> Any:
-    """Class of a message that this process knows by a name, None where it knows none."""
+    """Class of a message that this process knows by a name, None if it knows none."""
     from google.protobuf import descriptor_pool, message_factory
 
     try:

@@ -172,7 +172,7 @@ def unreadable_archive(name: str) -> str:
 
 
 def inherited(job: Job) -> dict[str, str]:
-    """Fields of a job that say what is to be done with its input, for its children."""
+    """Return the fields of a job that also apply to its children, such as model and scale."""
     return {name: text for name, text in job.fields.items() if name not in OWN_FIELDS and not name.endswith("_time")}
 
 
@@ -198,7 +198,7 @@ def unknown_field(name: str, near: str) -> str:
 
 
 def is_version(text: str) -> bool:
-    """Say whether a text is a version of a model: a number, ``latest`` or another label."""
+    """Return whether a text is a version of a model: a number, ``latest`` or another label."""
     return (text.isascii() and text.isdecimal()) or _LABEL.fullmatch(text) is not None
 
 
@@ -232,7 +232,7 @@ class Job:
         object.__setattr__(self, "fields", MappingProxyType(dict(self.fields)))
 
     def get(self, name: str, default: str = "") -> str:
-        """Give the text of a field, or `default` if the job doesn't have it."""
+        """Return the text of a field, or `default` if the job doesn't have it."""
         return self.fields.get(name, default)
 
     @property

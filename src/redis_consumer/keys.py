@@ -37,11 +37,11 @@ from functools import cache
 
 
 def own_key(kind: str, queue: str) -> str:
-    """Give the name of a key for a queue, see the table above."""
+    """Return the name of a key for a queue, see the table above."""
     return f"redis-consumer:{kind}:{queue}"
 
 
 @cache
 def own_keys(queue: str, *kinds: str) -> tuple[str, ...]:
-    """Give the names of several keys. They are cached, because each job needs about twenty."""
+    """Return the names of several keys. They are cached, because each job needs about twenty."""
     return tuple(own_key(kind, queue) for kind in kinds)

@@ -88,7 +88,7 @@ def fault_of(error: exceptions.RedisError) -> Fault | None:
 
 
 def _code_of(error: exceptions.RedisError, text: str) -> tuple[str, str]:
-    """Give the code of an error reply, empty for none, and the text without what comes before it."""
+    """Return the code of an error reply, empty for none, and the text without what comes before it."""
     for kind, code in _CODE_OF.items():
         if isinstance(error, kind):
             return code, text

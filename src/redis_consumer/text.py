@@ -20,7 +20,7 @@ MAX_LINE = 1000
 #: Characters of a text of several lines, such as a reason with its traceback.
 MAX_TEXT = 8000
 _MAX_QUOTED = 50
-#: Bytes of one part of a name: file systems allow 255, and ``_feature_<c>.tif`` comes behind.
+#: Largest size of one part of a name, in bytes. File systems allow 255, and ``_feature_<c>.tif`` is added.
 MAX_PART_BYTES = 200
 MAX_FOLDERS = 8
 FALLBACK = "image"
@@ -78,7 +78,7 @@ def printable(text: str) -> str:
 
 
 def last_line(reason: str) -> str:
-    """Give the last line of a job's reason, which says what is wrong and what to do."""
+    """Return the last line of a job's reason, which says what is wrong and what to do."""
     lines = reason.strip().splitlines()
     return lines[-1] if lines else ""
 
@@ -179,7 +179,7 @@ def _kinds_in(kind: Any) -> Iterator[Any]:
 
 
 def url_in_path(text: str) -> str | None:
-    """Give the URL that a path was made of, None where it is no such path.
+    """Return the URL that a path was made of, None if it is no such path.
 
     The kiosk's client takes the URL of an upload for a path, and makes it relative to the folder of uploads.
 
@@ -199,10 +199,10 @@ def url_in_path(text: str) -> str | None:
 
 
 def result_stem(original_name: str) -> PurePosixPath:
-    """Folder and file name, without extension, for the results of an image.
+    """Return folder and file name, without extension, for the results of an image.
 
-    Parts that lead out of the result, control characters and what isn't UTF-8 are left out; long parts are cut. Of a
-    URL only the last part counts.
+    Parts that lead out of the result, control characters and bytes that aren't UTF-8 are removed. Long parts are cut.
+    Of a URL, only the last part is used.
 
     >>> result_stem("plate 1/../HeLa.tif")
     PurePosixPath('plate 1/HeLa')
@@ -218,7 +218,7 @@ def result_stem(original_name: str) -> PurePosixPath:
 
 
 def shown_name(original_name: str) -> str:
-    """The file's name for messages: without folders, on one line and of limited length.
+    """Return the file's name for messages, without folders, on one line and of limited length.
 
     >>> shown_name("plate 1/HeLa.tif")
     'HeLa.tif'

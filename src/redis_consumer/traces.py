@@ -13,13 +13,13 @@ from typing import Any
 from redis_consumer import __version__
 from redis_consumer.errors import SettingsError
 
-#: Fields of a job, and headers elsewhere, that say which span it belongs to (W3C Trace Context).
+#: Fields of a job that name the span it belongs to (W3C Trace Context).
 CONTEXT_FIELDS = ("traceparent", "tracestate")
 #: Characters that such a field may have.
 MAX_CONTEXT = 4096
-#: Seconds that the end of a process may wait for its last spans to be sent.
+#: Seconds for which an ending process waits to send its last spans.
 FLUSH_S = 2.0
-#: Ends of a run that are errors of it.
+#: Outcomes of a run that are errors.
 ERRORS = frozenset({"failed", "dead", "crashed"})
 
 _provider: Any = None
@@ -53,12 +53,12 @@ def start(endpoint: str, worker: str) -> None:
     resource = Resource.create(ours).merge(OTELResourceDetector().detect())
     _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
-    trace.set_tracer_provider(_provider)  # for spans of a plug-in's own
+    trace.set_tracer_provider(_provider)  # for spans that a plug-in makes
     _tracer = _provider.get_tracer("redis_consumer", __version__)
 
 
 def stop(timeout_s: float = FLUSH_S) -> None:
-    """Send what is left, and no more from then on; waits for no collector longer than `timeout_s`."""
+    """Send the remaining spans, and then no more. Wait for the collector for at most `timeout_s`."""
     global _provider, _tracer
     provider, _provider, _tracer = _provider, None, None
     if provider is not None:
@@ -68,19 +68,19 @@ def stop(timeout_s: float = FLUSH_S) -> None:
 
 
 def is_on() -> bool:
-    """Say whether spans are sent."""
+    """Return whether spans are sent."""
     return _tracer is not None
 
 
 class RunSpans:
-    """A span for the run of a job, under way from now on, and one for each of its stages; only after `start`.
+    """A span for the run of a job, which starts now, and one for each of its stages. Call `start` first.
 
-    Spans that a plug-in makes meanwhile, in the same thread, are children of the run's.
+    Spans that a plug-in makes during the run in the same thread are children of the run's span.
 
     Args:
-        name: of the run's span.
-        fields: the job's; its trace context is the parent.
-        attributes: of the run's span.
+        name: name of the run's span.
+        fields: fields of the job. Its trace context is the parent.
+        attributes: attributes of the run's span.
     """
 
     def __init__(self, name: str, fields: Mapping[str, str], attributes: Mapping[str, str | int]) -> None:
@@ -95,7 +95,7 @@ class RunSpans:
         self._stage: Any = None
 
     def tell(self, attributes: Mapping[str, str]) -> None:
-        """Add to what the run's span says."""
+        """Add attributes to the run's span."""
         self._run.set_attributes(attributes)
 
     def begin_stage(self, name: str) -> None:
@@ -121,7 +121,7 @@ class RunSpans:
 
 
 def carried(fields: Mapping[str, str]) -> dict[str, str]:
-    """Trace context for the children of a job: the span that is under way, else what the job itself has."""
+    """Return the trace context for the children of a job: the current span, or the context of the job."""
     if _tracer is None:
         return _given(fields)
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -135,10 +135,10 @@ def _context_of(fields: Mapping[str, str]) -> Any:
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    # One that can't be read begins a trace of its own.
+    # A context that can't be read starts a new trace.
     return TraceContextTextMapPropagator().extract(_given(fields), context=Context())
 
 
 def _given(fields: Mapping[str, str]) -> dict[str, str]:
-    """The trace context of a job; nothing of a length that none has, since each child gets a copy."""
+    """Return the trace context of a job; none if it is too long, because each child gets a copy."""
     return {name: fields[name] for name in CONTEXT_FIELDS if len(fields.get(name, "")) in range(1, MAX_CONTEXT)}

@@ -1,7 +1,7 @@
-"""Stops long work soon after its job is no longer wanted: downloads, unpacking, decoding.
+"""Stops downloads, unpacking and decoding soon after their job was cancelled.
 
-The thread that runs a job sets with `asking` what is asked. Code that it calls runs `check` between two parts of its
-work, or `wait_for` around a call that may take long. Elsewhere, and in other threads, both do nothing.
+The thread that runs a job sets the question with `asking`. Code that it calls uses `check` between two parts of its
+work, or `wait_for` around a call that can take long. Outside of `asking`, and in other threads, both do nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Seconds between two questions while a call takes long.
+#: Seconds between two checks during a long call.
 EVERY_S = 1.0
 
 _asked: ContextVar[tuple[Callable[[], None], int] | None] = ContextVar("asked", default=None)
@@ -23,10 +23,10 @@ _asked: ContextVar[tuple[Callable[[], None], int] | None] = ContextVar("asked", 
 
 @contextlib.contextmanager
 def asking(question: Callable[[], None]) -> Iterator[None]:
-    """Let work within the block ask whether it is still wanted.
+    """Let code within the block check whether its job was cancelled.
 
     Args:
-        question: raises where it isn't. It is called in this thread only, and often.
+        question: raises an error if the job was cancelled. It is called often, and only in this thread.
     """
     token = _asked.set((question, threading.get_ident()))
     try:
@@ -36,7 +36,7 @@ def asking(question: Callable[[], None]) -> Iterator[None]:
 
 
 def check() -> None:
-    """Continue only if the work is wanted.
+    """Raise an error if the job was cancelled.
 
     Raises:
         ConsumerError: what the question of `asking` raises.
@@ -47,10 +47,10 @@ def check() -> None:
 
 
 def wait_for(call: Callable[[], T]) -> T:
-    """Make a call that may take long, and stop waiting for it where the work isn't wanted any more.
+    """Make a call that can take long. Stop waiting for it if the job is cancelled.
 
-    It runs in a thread of its own, which goes on to its end. So it may read, but not write where somebody removes
-    files after this.
+    The call runs in its own thread, which continues to its end. So it can read, but must not write into folders that
+    are removed afterwards.
 
     Raises:
         ConsumerError: as `check`.

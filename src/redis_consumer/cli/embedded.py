@@ -142,7 +142,7 @@ def stop_on_signals() -> Iterator[None]:
 
 
 def tail(log: Path, lines: int = 20) -> str:
-    """Give the last lines of a log."""
+    """Return the last lines of a log."""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
 

@@ -42,7 +42,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print data for scripts: one 
 
 
 def chosen_queues(settings: Settings, named: Sequence[str] | None, *, is_exact: bool = False) -> list[str]:
-    """Give the queues to read: the named ones, else those of the settings, each with its ``-zip`` queue.
+    """Return the queues to read: the named ones, else those of the settings, each with its ``-zip`` queue.
 
     Args:
         settings: the settings in use.

@@ -95,7 +95,7 @@ class OldJobs:
                     self._old.append(job_id)
                 else:
                     self._kept.update(fields[name] for name in RESULTS)
-                # Somebody may have submitted the copy of a member again, with all the fields of the child that it was.
+                # Someone may have submitted the copy of a member again, with all the fields of the child that it was.
                 if not is_going or not fields["input_file_name"].startswith(_members_of(fields["parent"])):
                     self._kept.add(fields["input_file_name"])
             if not cursor:
@@ -143,7 +143,7 @@ class OldJobs:
 
 
 def _members_of(job_id: str) -> str:
-    """Give the key prefix of the archive members that a job has uploaded."""
+    """Return the key prefix of the archive members that a job has uploaded."""
     digest = hashlib.md5(job_id.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
     return f"{OUTPUT_DIR}/{digest}/"
 

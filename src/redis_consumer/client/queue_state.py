@@ -96,7 +96,7 @@ class QueueView:
     totals: Mapping[str, int] = field(default_factory=dict)
 
     def as_data(self) -> dict[str, Any]:
-        """Give it as data for scripts."""
+        """Return it as data for scripts."""
         return asdict(self)
 
 
@@ -135,7 +135,7 @@ class Outlook:
 
 
 def queue_of(job_id: str, named: str | None = None) -> str:
-    """Give the queue of a job: the named one, else the first part of the job's key (contract, section 1.1).
+    """Return the queue of a job: the named one, else the first part of the job's key (contract, section 1.1).
 
     Raises:
         SettingsError: the key has no such part, and no queue is named.

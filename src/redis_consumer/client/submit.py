@@ -74,7 +74,7 @@ class Result:
         return self.error or self.state.short_reason
 
     def as_data(self) -> dict[str, str | None]:
-        """Give it as data for scripts."""
+        """Return it as data for scripts."""
         return {
             "job": self.submission.job_id or None,
             "file": str(self.submission.path),
@@ -87,7 +87,7 @@ class Result:
 
 
 def not_submitted(path: Path, error: Exception | None = None) -> Result:
-    """Give the result of a file whose job does not exist, or may not exist.
+    """Return the result of a file whose job does not exist, or may not exist.
 
     Args:
         path: the file.
@@ -154,7 +154,7 @@ def push_job(
 
 
 def upload_key(path: Path) -> str:
-    """Give the object key of a file. It is made from a digest of the content, so that equal files are stored once.
+    """Return the object key of a file. It is made from a digest of the content, so that equal files are stored once.
 
     The key has the same ending as the file's name, by which workers recognise archives.
     """

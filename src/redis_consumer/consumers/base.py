@@ -36,9 +36,9 @@ from redis_consumer.storage.results import discard_record
 
 
 class Consumer:
-    """A consumer of one queue. Subclasses implement `_consume` and may override every method by name.
+    """A consumer of one queue. Subclasses implement `_consume` and can override every method.
 
-    An instance runs one job at a time; use one instance a thread.
+    An instance runs one job at a time. Use one instance per thread.
 
     Args:
         redis_client: a `RedisClient`, or any client with redis-py's commands that decodes replies.
@@ -46,20 +46,21 @@ class Consumer:
         queue: name of the list to take jobs from.
         final_status: written at success.
         failed_status: written at failure.
-        name: name of the worker, ``HOSTNAME`` by default.
+        name: name of the worker; the default is ``HOSTNAME``.
 
     Attributes:
-        redis: the client; commands are its attributes. A result that a plug-in writes by it instead of `update_key`
-            isn't protected against a second run of the same job.
+        redis: the client; commands are its attributes. A result that a plug-in writes with it, and not with
+            `update_key`, is not protected against a second run of the same job.
         storage: the bucket.
         queue: the queue's name in lower case.
         processing_queue: the list in Redis that holds the running job.
         job: the running job, None between jobs.
         on_update: called after each write of progress; the supervisor watches it.
-        provenance: takes notes of the running job; they are written as an object beside its result.
+        provenance: collects the record of the running job, which is uploaded together with its result.
     """
 
-    #: Its options, see `redis_consumer.consumers.options`; a plug-in declares a class of this name with theirs.
+    #: Options of the consumer, see `redis_consumer.consumers.options`. A plug-in declares its own in a class of this
+    #: name.
     Options: ClassVar[type[ConsumerOptions]] = ConsumerOptions
 
     def __init__(
@@ -89,7 +90,7 @@ class Consumer:
         self._hold(None)
 
     def _hold(self, job: Job | None) -> None:
-        """Make a claimed job the running one; None once it has ended. Nothing else changes the state of a run."""
+        """Set the running job; None after its end. Nothing else changes the state of a run."""
         self.job = job
         self.provenance = Provenance(self, job, lambda: run_setup(self.options))
         self._claimed: ClaimedJob | None = None
@@ -105,29 +106,29 @@ class Consumer:
             job,
             telemetry=JobTelemetry(job, self.queue, type(self).__name__, self.logger),
             provenance=self.provenance,
-            # Looked up at each write: plug-ins may replace it on the instance meanwhile.
+            # Looked up at each write, because plug-ins can replace it on the instance.
             write=lambda key, fields: self.update_key(key, fields),
             child_jobs=self._child_jobs,
         )
 
     def _running(self) -> ClaimedJob:
-        """Give the running job.
+        """Return the running job.
 
         Raises:
-            ValueError: none runs.
+            ValueError: no job is running.
         """
         if self._claimed is None or self._claimed.is_settled:
             raise ValueError(f"{type(self).__name__}: runs no job at the moment; only a running one has children")
         return self._claimed
 
     def _consume(self, redis_hash: str) -> str:
-        """Do the work of one job and return its status; the only method that a plug-in must implement.
+        """Do the work of one job and return its status. This is the only method that a plug-in must implement.
 
         Args:
             redis_hash: the key of the job's hash.
 
         Returns:
-            `final_status` or `failed_status`; any other status puts the job back into its queue.
+            `final_status` or `failed_status`. Any other status returns the job to its queue.
         """
         raise NotImplementedError(f"{type(self).__name__} has no method _consume(redis_hash)")
 
@@ -143,13 +144,13 @@ class Consumer:
         return options_for(self.Options, self._variables, self.job or Job(""))
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:  # noqa: ARG002 - subclasses look at it
-        """Say whether this consumer can work on a job; one that it can't ends ``failed``."""
+        """Return whether this consumer can process a job. If not, the job ends ``failed``."""
         return True
 
     def consume(self) -> None:
-        """Take one job and run it to its end; wait up to ``EMPTY_QUEUE_TIMEOUT`` seconds for one.
+        """Take one job and run it to its end. Wait up to ``EMPTY_QUEUE_TIMEOUT`` seconds for a job.
 
-        For scripts that loop on it themselves. A worker does more: it handles signals and outages.
+        For scripts with their own loop. A worker also handles signals and outages.
         """
         self.purge_processing_queue()
         try:
@@ -175,7 +176,7 @@ class Consumer:
             with claimed.telemetry:
                 return claimed.run(partial(self._work, job), partial(self._fail, job), self.finished_statuses)
         finally:
-            claimed.error = None  # it holds the frames of the run, and with them all that the run had in memory
+            claimed.error = None  # its traceback keeps the memory of the run alive
             transfers.current.set(None)
             self._hold(None)
 
@@ -183,7 +184,7 @@ class Consumer:
         machine.look()
         self._running().losses = machine.losses()
         self.logger.info("Started job %s", job.id)
-        _ = self.options  # a job with a wrong one ends before any work
+        _ = self.options  # a job with a wrong option ends before any work
         self._warn_of_fields(job)
         if not self.is_valid_hash(job.id):
             name = job.get("original_name") or job.get("input_file_name")
@@ -192,13 +193,13 @@ class Consumer:
                 job_id=job.id,
             )
         if job.get("progress", "0") != "0" and not job.get(NEXT_PHASE) and job.status != JobStatus.WAITING:
-            self.update_key(job.id, {"progress": 0})  # an earlier run got so far
+            self.update_key(job.id, {"progress": 0})  # an earlier run had reached this
         with wanted.asking(self.check_wanted):
             method = method_of_phase(self, job) if job.get(NEXT_PHASE) else self._consume
             return method(job.id)
 
     def _warn_of_fields(self, job: Job) -> None:
-        """Say in the log, and in the job's field ``warning``, which fields may be misspelt."""
+        """Report fields that may be misspelt in the log and in the job's field ``warning``."""
         options = [name for name in self.Options.model_fields if is_per_job(self.Options, name)]
         problems = [unknown_field(*pair) for pair in misspelt_fields(job.fields, options).items()]
         if problems and job.get("warning") != "; ".join(problems):
@@ -212,7 +213,7 @@ class Consumer:
     def _handle_error(self, err: Exception, redis_hash: str) -> None:
         """Write a job's failure: a readable ``reason``, whose last line is ``ErrorType: what is wrong``.
 
-        A job that failed by a bug is listed among the dead letters as well, to be retried once that is fixed.
+        A job that failed because of a bug is also listed as a dead letter, so that it can be retried after the fix.
         """
         if self._claimed is not None:
             self._claimed.error = err
@@ -222,14 +223,14 @@ class Consumer:
     def update_key(self, redis_hash: str, data: Mapping[str, Any] | None = None) -> None:
         """Write fields of a job, with ``updated_at`` and ``updated_by``.
 
-        For the running job the write happens only while the job is still ours, and one with a final ``status``
-        ends the claim together with it.
+        Fields of the running job are written only while this worker holds the job. A final ``status`` also ends the
+        claim, in the same step.
 
         Raises:
             ValueError: `data` is no dictionary.
-            LeaseLost: somebody else has the job by now; nothing was written.
-            JobCancelled: nobody wants the job any more; nothing was written.
-            MachineUnavailable: the job is to fail, but no job can be done on this machine; nothing was written.
+            LeaseLost: another worker has the job; nothing was written.
+            JobCancelled: the job was cancelled; nothing was written.
+            MachineUnavailable: the job would fail because this machine fails; nothing was written.
         """
         if data is not None and not isinstance(data, Mapping):
             raise ValueError(f"update_key: data is a {type(data).__name__}, wanted a dictionary of fields")
@@ -248,9 +249,9 @@ class Consumer:
                 self.on_update()
 
     def report_progress(self, done: int, total: int) -> None:
-        """Write how much of the running job is done, in percent; at most once a second, so it can be called often.
+        """Write the progress of the running job in percent. It writes at most once a second, so it can be called often.
 
-        What is shown never falls in one run.
+        The progress never decreases within one run.
 
         Raises:
             JobCancelled, LeaseLost: as `update_key`.
@@ -259,7 +260,8 @@ class Consumer:
             self._claimed.report_progress(done, total)
 
     def check_wanted(self) -> None:
-        """Continue only if the running job is still wanted and ours; asks once a second at most, so call it often.
+        """Raise an error if the running job was cancelled or lost. It asks Redis at most once a second, so it can be
+        called often.
 
         Raises:
             JobCancelled, LeaseLost: as `update_key`.
@@ -270,51 +272,53 @@ class Consumer:
     def fan_out(
         self, children: Iterable[Child], *, then: str, fields: Mapping[str, Any] | None = None, share: int = 100
     ) -> str:
-        """Divide the running job into children; it waits for them, and no worker is held meanwhile.
+        """Divide the running job into children and let it wait for them. It occupies no worker while it waits.
 
-        Nothing is pushed before the last child is known. A run that is repeated makes the same children.
+        No child is pushed before the last one is known. A repeated run makes the same children.
 
         Args:
-            children: in order; may be made one by one, while earlier ones are uploaded.
-            then: method, marked by `second_phase`, that goes on with the job once all of them have ended, in whatever
-                way; `child_jobs` gives them there. At once where there are none.
-            fields: what to write to the job; short texts that the second phase needs.
-            share: percent of the job's progress that the children stand for; the rest is the second phase's to report.
+            children: the children in order; can be a generator, which runs while earlier children are uploaded.
+            then: name of a method with the mark `second_phase`. It continues the job when all children have ended,
+                successfully or not, and gets them from `child_jobs`. Without children, it runs at once.
+            fields: short texts to write to the job, for the second phase.
+            share: percentage of the job's progress that the children account for. The second phase reports the rest.
 
         Returns:
-            The status to return from `_consume`; the claim has ended, so nothing more can be written.
+            The status to return from `_consume`. The claim has ended, so no more fields can be written.
 
         Raises:
             LeaseLost, JobCancelled: as `update_key`; nothing was pushed.
-            ValueError: no method of the name `then` is marked.
+            ValueError: `then` is not the name of a marked method.
         """
         claimed = self._running()
         check_phase(self, then)
         return claimed.fan_out(children, then=then, storage=self.storage, fields=fields or {}, share=share)
 
     def child_jobs(self) -> Iterator[Job]:
-        """Give the children of the running job as they are now, in order; without fields those that are gone."""
+        """Return the children of the running job in order, with their current fields. A child whose hash is gone has no
+        fields.
+        """
         return self._running().children()
 
     def _clean_up(self) -> None:
-        """Remove from the bucket what runs uploaded whose result doesn't count; a worker calls it now and then."""
+        """Remove objects of runs whose result doesn't count from the bucket. A worker calls it from time to time."""
         for orphan in upkeep.orphaned_results(self.job_queue):
             self.discard(orphan)
             discard_record(self.storage, orphan)
             upkeep.forget_orphaned_result(self.job_queue, orphan)
 
     def discard(self, orphan: OrphanedResult) -> None:
-        """Remove the objects of one such run; a consumer with objects of its own removes them here."""
+        """Remove the objects of one such run. A consumer that uploads other objects overrides this to remove them."""
 
     def _rest(self) -> None:
-        """Give back memory that the last jobs needed; a worker calls it as soon as no job waits, and now and then."""
+        """Return unused memory to the system. A worker calls it when no job waits, and from time to time."""
         resources.return_freed()
 
     def _warm_up(self) -> None:
-        """Load before the first job what it would have to wait for; what can't be had now is tried again by the job."""
+        """Load what the first job would have to wait for. If something is unavailable, the job tries again."""
 
     def prepare(self) -> None:
-        """Make ready what every job needs, before the first claim.
+        """Prepare everything that every job needs, before the first claim.
 
         Raises:
             SettingsError: a setting is wrong; the worker doesn't start.
@@ -323,24 +327,25 @@ class Consumer:
             self.storage.prepare()
 
     def _check_dependencies(self) -> None:
-        """Raise where Redis or the bucket doesn't answer now; a worker that gave a job back waits for it.
+        """Raise an error if Redis or the bucket doesn't respond. A worker that gave a job back waits until this
+        succeeds.
 
         Raises:
-            ConsumerError: which one it is.
+            ConsumerError: the service that doesn't respond.
         """
         self.redis.ping()
         if hasattr(self.storage, "check"):
             self.storage.check()
 
     def close(self) -> None:
-        """Give back what the consumer holds."""
+        """Close the connections of the consumer."""
         if hasattr(self.redis, "close"):
             self.redis.close()
 
     def get_redis_hash(self) -> str | None:
-        """Take the next job without waiting and return its key, None where there is none.
+        """Take the next job without waiting and return its key; None if no job waits.
 
-        For scripts that run `_consume` themselves; the job is running until its final status is written.
+        For scripts that call `_consume` themselves. The job is running until its final status is written.
         """
         if self._claimed is not None:
             self._claimed.stop_renewal()
@@ -353,13 +358,13 @@ class Consumer:
         return job.id
 
     def get_current_timestamp(self) -> str:
-        """Now in UTC, ISO 8601 with zone."""
+        """Return the current time in UTC, as ISO 8601 with its zone."""
         return timestamp()
 
     def purge_processing_queue(self) -> None:
         """Return stranded jobs to the queue: those whose lease ran out, and entries that have had none for 5 s.
 
-        Running jobs, those of other slots under the same name too, are never touched.
+        Running jobs are never touched, also those of other slots with the same name.
         """
         self.job_queue.renew()
         upkeep.sweep(self.job_queue, every_s=defaults.current().sweep_interval / 2)

@@ -14,15 +14,15 @@ from redis_consumer.errors import SettingsError
 
 @dataclass(frozen=True)
 class Listed:
-    """A consumer as people see it.
+    """A consumer, as it is shown to users.
 
     Attributes:
-        name: what ``CONSUMER_TYPE`` says for it.
+        name: its value in ``CONSUMER_TYPE``.
         path: ``package.module:Class``.
         origin: ``built in``, the distribution with its version, or ``import path``.
         help: first line of its docstring.
-        error: why it can't be run, empty where it can.
-        options: what can be set for it; none where it can't be run.
+        error: why it can't be run; empty if it can.
+        options: its options; none if it can't be run.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Listed:
 
 
 def list_consumers(paths: Iterable[str] = ()) -> list[Listed]:
-    """List the built-in consumers, those of entry points, and those of some import paths; broken ones too."""
+    """List the built-in consumers, those of entry points and those of some import paths, also broken ones."""
     return [_listed(name) for name in dict.fromkeys([*BUILT_IN, *sorted(plugins()), *paths])]
 
 
@@ -48,7 +48,7 @@ def describe(consumer_type: str) -> Listed:
 
 
 def help_of(consumer: type[Consumer]) -> str:
-    """First line of a consumer's own docstring; empty where it has none."""
+    """Return the first line of a consumer's own docstring; empty if it has none."""
     return inspect.cleandoc(consumer.__doc__ or "").partition("\n")[0]
 
 

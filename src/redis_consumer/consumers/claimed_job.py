@@ -1,4 +1,4 @@
-"""Holds the state of one claimed job, and makes the writes of its run."""
+"""Holds the state of one claimed job, and writes its fields."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from redis_consumer.queue.upkeep import Renewal, note_orphaned_result
 from redis_consumer.storage.results import zip_name
 from redis_consumer.text import shown_name
 
-#: Least seconds between two reports of a job's progress, or two questions whether it is wanted.
+#: Shortest time between two reports of a job's progress, or two checks whether it was cancelled, in seconds.
 PROGRESS_S = 1.0
 
 
@@ -42,25 +42,25 @@ class Outcome(str, Enum):
 
 
 class Interrupted(BaseException):
-    """The worker stops and can't wait for the running job any longer; the job goes back as the next in line."""
+    """The worker stops and can't wait for the running job. The job returns to the front of its queue."""
 
 
 class ClaimedJob:
-    """A job from its claim to its end. A consumer has one of these for each run, and no other state of a run.
+    """A job from its claim to its end. It holds all state of one run.
 
     Args:
         queue: the queue that the job was claimed from.
         job: the claimed job.
         telemetry: reports the run.
-        provenance: takes notes of the run.
+        provenance: collects the record of the run.
         write: writes fields of a job by its key: `Consumer.update_key`, which plug-ins may override.
-        child_jobs: gives the child jobs of a job.
+        child_jobs: makes the object for the child jobs of a job.
 
     Attributes:
         is_settled: whether the claim has ended.
-        error: the error by which the job is to fail; None otherwise.
+        error: the error with which the job will fail; None otherwise.
         losses: how often files of running jobs had been lost when the run began, see `machine.losses`.
-        retries: how often the model server was asked again.
+        retries: number of repeated calls of the model server.
         part: number of the part of the input that is processed now, from 0, and the number of parts.
     """
 
@@ -114,7 +114,7 @@ class ClaimedJob:
                 note_orphaned_result(self.queue, job)
             return self._lose(error)
         except (RetryableError, SettingsError) as error:
-            # A wrong setting, such as a key that was changed, isn't caused by the job: every other would fail as well.
+            # A wrong setting, such as a changed key, isn't caused by the job. Every other job would fail too.
             log.warning("Gave back job %s: %s", job.id, describe(error))
             return self._return(error=describe(error))
         except OutOfResources as error:
@@ -152,7 +152,7 @@ class ClaimedJob:
         return Outcome.LOST
 
     def update(self, fields: Mapping[str, Any]) -> None:
-        """Write fields while the job is still ours.
+        """Write fields if this worker still holds the job.
 
         Raises:
             LeaseLost, JobCancelled: as `JobQueue.update`.
@@ -163,14 +163,14 @@ class ClaimedJob:
         self.provenance.note_fields(fields)
 
     def complete(self, fields: Mapping[str, Any], *, is_success: bool) -> None:
-        """Write the last fields, a final ``status`` among them, and end the claim.
+        """Write the last fields, including a final ``status``, and end the claim.
 
         Raises:
             LeaseLost, JobCancelled: as `JobQueue.complete`.
-            MachineUnavailable: the job is to fail, but no job can be done on this machine; nothing was written.
+            MachineUnavailable: the job would fail because this machine fails; nothing was written.
         """
         if not is_success and not isinstance(self.error, JobCancelled):
-            # No job is to fail where none can be done, also where a plug-in has caught the error.
+            # No job fails on a machine that fails, even if a plug-in has caught the error.
             machine.check(losses_before=self.losses)
         is_dead = not is_success and self._is_bug
         self.queue.complete(self.job, fields, is_success=is_success, is_dead=is_dead, is_last=self._is_last_write)
@@ -184,18 +184,18 @@ class ClaimedJob:
         """Return the job to its queue, see `JobQueue.give_back`.
 
         Raises:
-            LeaseLost: the job isn't ours any more; nothing was pushed.
+            LeaseLost: this worker no longer holds the job; nothing was pushed.
         """
         self.stop_renewal()
         self.queue.give_back(self.job, is_next=is_next, is_crash=is_crash, error=error)
 
     def report_progress(self, done: int, total: int) -> None:
-        """Write how much of the job is done, see `Consumer.report_progress`."""
+        """Write the progress of the job, see `Consumer.report_progress`."""
         self._percent = min(max(self._percent, 100 * done // total), 100)
         self._look({"progress": self._percent})
 
     def check_wanted(self) -> None:
-        """Continue only if the job is still wanted and ours, see `Consumer.check_wanted`."""
+        """Raise an error if the job was cancelled or lost, see `Consumer.check_wanted`."""
         self._look({})
 
     def _look(self, fields: Mapping[str, Any]) -> None:
@@ -212,7 +212,7 @@ class ClaimedJob:
         Args:
             children: as for `Consumer.fan_out`.
             then: name of the method that continues the job.
-            storage: where the inputs of the children are uploaded to.
+            storage: the bucket for the inputs of the children.
             fields: as for `Consumer.fan_out`.
             share: as for `Consumer.fan_out`.
         """
@@ -227,7 +227,7 @@ class ClaimedJob:
         return self._wait()
 
     def children(self) -> Iterator[Job]:
-        """Give the children of the job as they are now, and note them for the record of its result."""
+        """Return the children of the job with their current fields, and note them for its record."""
         return map(self.provenance.noted_child, self._child_jobs(self.queue, self.job).children())
 
     def _wait(self) -> str:
@@ -240,7 +240,7 @@ class ClaimedJob:
         self.stop_renewal()
 
     def note_model(self, name: str, describe: Callable[[], dict[str, Any]]) -> None:
-        """Note that a model was asked; `describe` is called once, when the record of the result is written."""
+        """Note that a model was called. `describe` is called once, when the record of the result is written."""
         self.telemetry.tell(model=name)
         self.provenance.note_model(name, describe)
 
@@ -250,7 +250,7 @@ class ClaimedJob:
         return zip_name(self.job, self._zips - 1)
 
     def check_fault(self, error: Exception) -> None:
-        """Raise where the machine of this worker is to blame for an error: then no job fails for it.
+        """Raise an error if the machine of this worker caused an error, so that the job doesn't fail because of it.
 
         Raises:
             MachineUnavailable: what is wrong with the machine.
@@ -262,7 +262,7 @@ class ClaimedJob:
             raise fault from error
 
     def check_shortage(self, error: Exception) -> None:
-        """Raise where the job needs more memory or disk than there is.
+        """Raise an error if the job needs more memory or disk than there is.
 
         Raises:
             OutOfResources: which of the two.
@@ -274,7 +274,7 @@ class ClaimedJob:
             if shortage is not None:
                 raise shortage from error
         finally:
-            # Else it and this frame would hold each other, and with them open files that take room.
+            # Otherwise the error and this frame would refer to each other, and keep files open that use disk space.
             del shortage
 
     def start_renewal(self) -> None:
@@ -282,7 +282,7 @@ class ClaimedJob:
         self._renewal = Renewal(self.queue, self.job)
 
     def stop_renewal(self) -> None:
-        """Renew the lease no more."""
+        """Stop renewing the lease."""
         renewal, self._renewal = self._renewal, None
         if renewal is not None:
             renewal.stop()

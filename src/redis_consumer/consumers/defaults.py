@@ -1,6 +1,6 @@
-"""Gives a consumer that was built by the contract's constructor alone the parts that the settings name.
+"""Creates the parts of a consumer from the settings, if its constructor got only the contract's arguments.
 
-The one place below the command line that reads settings, always at the time of the call, so that users may assign
+This is the only module below the command line that reads settings. It reads them at each call, so that users can assign
 to ``settings.NAME``.
 """
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def current() -> settings.Settings:
-    """All settings, as they are now."""
+    """Return all settings with their current values."""
     return settings.current()
 
 
 def processing_functions() -> dict[str, dict[str, Callable[..., Any]]]:
-    """Functions by kind (``pre``, ``post``) and name, with those that a script put in."""
+    """Return the functions by kind (``pre``, ``post``) and name, including those that a script has added."""
     return settings.PROCESSING_FUNCTIONS
 
 
@@ -39,17 +39,17 @@ def output_dir() -> str:
 
 
 def is_setting(name: str) -> bool:
-    """Whether there is a setting of this name."""
+    """Return whether there is a setting of this name."""
     return settings.is_setting(name)
 
 
 def variables(names: Iterable[str]) -> dict[str, settings.Variable]:
-    """Give variables that aren't settings, by name, where they are set."""
+    """Return variables that aren't settings, by name, if they are set."""
     return settings.read_variables(names)
 
 
 def read_anew() -> AbstractContextManager[None]:
-    """Within the block, let settings be loaded anew when they are first asked for."""
+    """Load the settings again at their first use within the block."""
     return settings.read_anew()
 
 
@@ -61,7 +61,9 @@ def recorded_settings() -> dict[str, Any]:
 
 
 def max_job_bytes() -> int:
-    """Bytes of memory that one job may need: ``MAX_JOB_MB``, or the job's part of the container's memory."""
+    """Return the bytes of memory that one job is allowed: ``MAX_JOB_MB``, or the job's share of the container's
+    memory.
+    """
     now = settings.current()
     return now.max_job_mb * 10**6 or resources.usable_bytes() // (now.concurrency * now.threads)
 
@@ -162,37 +164,37 @@ def linking_model_options() -> options.LinkingModelOptions:
 
 
 def frame_fields() -> dict[str, str]:
-    """Fields by which tracking says how its frames are segmented; none where the queue's own defaults apply."""
+    """Return the fields for the segmentation of a movie's frames; none if the queue's own defaults apply."""
     now = settings.current()
     if not now.is_given("TRACKING_SEGMENT_MODEL"):
         return {}
     name, _, version = now.tracking_segment_model.partition(":")
     fields = {"model_name": name, "model_version": version, "cuts": str(now.cuts)}
-    # Else the model's card says it: the default is of the contract's model.
+    # Otherwise the model's card decides, because the default is for the contract's model.
     if now.is_given("TRACKING_POSTPROCESS_FUNCTION"):
         fields["postprocess_function"] = now.tracking_postprocess_function
     return fields
 
 
 def redis_client(*, deadline_s: float | None = None) -> RedisClient:
-    """Connect to Redis; waits for an absent one for `deadline_s` seconds, None for ever."""
+    """Make a client of Redis. It waits for an unavailable Redis for `deadline_s` seconds; None for no limit."""
     now = settings.current()
     return RedisClient(now.redis_host, now.redis_port, now.redis_timeout, deadline_s=deadline_s)
 
 
 def storage() -> Storage:
-    """Open the bucket; nothing connects yet."""
+    """Open the bucket, without connecting yet."""
     return Storage(settings.current().storage_bucket)
 
 
 def model_store(bucket: Storage | None) -> ModelStore:
-    """Find models and cards: in the bucket, else in the package."""
+    """Open the source of models and cards: the bucket, then the package."""
     folder = settings.current().model_cache
     return ModelStore(bucket, Path(folder) if folder else None)
 
 
 def model_server(models: ModelStore) -> ModelServer:
-    """Open the model server that the settings name; nothing connects yet."""
+    """Open the model server of the settings, without connecting yet."""
     from redis_consumer.serving import ConnectionOptions, open_model_server
     from redis_consumer.serving.transport.connection import parse_headers
 
@@ -231,22 +233,22 @@ def postprocess_of_label(label: int | str) -> str:
 
 
 def name_and_version_of_label(label: int | str) -> list[str]:
-    """The model for a kind of image as name and version, in the form of 2020."""
+    """Return the model for a kind of image as name and version, in the form of 2020."""
     name, _, version = str(model_choices().model_of(int(label))).partition(":")
     return [name, version]
 
 
 def queue() -> str:
-    """The list that the settings name: ``QUEUE``, or for archives ``<QUEUE>-zip`` (contract, section 1.1)."""
+    """Return the queue of the settings: ``QUEUE``, or ``<QUEUE>-zip`` for archives (contract, section 1.1)."""
     now = settings.current()
     is_zip = now.consumer_type.lower() == "zip" and not now.queue.endswith("-zip")
     return f"{now.queue}-zip" if is_zip else now.queue
 
 
 def parts(name: str | None = None) -> dict[str, Any]:
-    """The arguments of a consumer's constructor, as the settings name them.
+    """Return the arguments of a consumer's constructor from the settings.
 
     Args:
-        name: queue, in place of the one that the settings name.
+        name: queue to use instead of that of the settings.
     """
     return {"redis_client": redis_client(), "storage_client": storage(), "queue": name or queue()}

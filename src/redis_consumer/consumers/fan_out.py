@@ -1,4 +1,4 @@
-"""Divides a job into children, and continues it once they have ended."""
+"""Divides a job into children, and continues it when they have ended."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from redis_consumer.queue.child_jobs import CHUNK, NEXT_PHASE, ChildJobs, child_
 from redis_consumer.text import quoted
 from redis_consumer.traces import carried
 
-#: Bytes of the fields that each of many children inherits.
+#: Largest size of the fields that each of many children inherits, in bytes.
 MAX_COMMON_BYTES = 1 << 16
 _MARK = "is_second_phase"
 
 
 @dataclass(frozen=True)
 class Child:
-    """A child that a job is to have.
+    """A child that a job will have.
 
     Attributes:
-        queue: list that it is pushed to, in lower case.
-        name: by which the scientist knows its input; may have folders.
-        path: local file that is its input: uploaded, then removed from disk. None where the field
+        queue: the list to which it is pushed, in lower case.
+        name: the user's name for its input; can have folders.
+        path: local file of its input, which is uploaded and then removed from disk. None if the field
             ``input_file_name`` names an object.
-        fields: what its hash holds besides.
+        fields: other fields of its hash.
     """
 
     queue: str
@@ -42,20 +42,20 @@ class Child:
 
 
 def second_phase(method: Callable[..., str]) -> Callable[..., str]:
-    """Mark a method of a consumer as one that goes on with a job once its children have ended.
+    """Mark a method of a consumer that continues a job when its children have ended.
 
-    It takes the key of the job's hash and returns a status, as `Consumer._consume` does. No other method can be named
-    by a job.
+    It takes the key of the job's hash and returns a status, like `Consumer._consume`. A job can name only marked
+    methods.
     """
     setattr(method, _MARK, True)
     return method
 
 
 def method_of_phase(consumer: object, job: Job) -> Callable[[str], str]:
-    """Give the method that continues a job after its children.
+    """Return the method that continues a job after its children.
 
     Raises:
-        InvalidJob: the consumer has no second phase of the name that the job has.
+        InvalidJob: the consumer has no second phase of the name in the job.
     """
     name = job.get(NEXT_PHASE)
     method = _phase(consumer, name)
@@ -68,10 +68,10 @@ def method_of_phase(consumer: object, job: Job) -> Callable[[str], str]:
 
 
 def check_phase(consumer: object, then: str) -> None:
-    """Refuse a name of no second phase.
+    """Refuse a name that is not that of a second phase.
 
     Raises:
-        ValueError: the message names those that there are.
+        ValueError: the message lists the second phases.
     """
     if _phase(consumer, then) is None:
         kind = type(consumer)
@@ -88,10 +88,10 @@ def _phase(consumer: object, name: str) -> Callable[[str], str] | None:
 
 
 def common_fields(job: Job) -> dict[str, str]:
-    """Give what each of many children inherits.
+    """Return the fields that each of many children inherits.
 
     Raises:
-        InvalidJob: it is so large that Redis would be filled by it.
+        InvalidJob: they are so large that they would fill Redis.
     """
     fields = inherited(job)
     size = sum(
@@ -109,16 +109,16 @@ def common_fields(job: Job) -> dict[str, str]:
 def write_children(
     child_jobs: ChildJobs, children: Iterable[Child], storage: Any, check: Callable[[], None]
 ) -> dict[str, str]:
-    """Upload the inputs of children and write their hashes; they are in no queue yet.
+    """Upload the inputs of children and write their hashes, without pushing them into a queue.
 
     Args:
-        child_jobs: those of the running job.
-        children: in order; may be made one by one.
-        storage: where their inputs are uploaded to.
-        check: raises where the job is no longer wanted; called for each child.
+        child_jobs: the child jobs of the running job.
+        children: the children in order; can be a generator.
+        storage: the bucket for their inputs.
+        check: raises an error if the job was cancelled; called for each child.
 
     Returns:
-        Fields for the running job: how long this took.
+        Fields for the running job: the time that this took.
 
     Raises:
         LeaseLost, JobCancelled: as `Consumer.update_key`.
@@ -154,7 +154,7 @@ def _hash_of(child: Child, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reason_of_child(child: Job) -> str:
-    """Why a child has no result, on one line; empty for one that has."""
+    """Return why a child has no result, on one line; empty if it has one."""
     if child.status == JobStatus.DONE:
         return ""
     if child.status not in FINAL_STATUSES:

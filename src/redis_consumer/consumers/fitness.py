@@ -9,22 +9,22 @@ from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.options import ConsumerOptions, check_names
 from redis_consumer.errors import SettingsError
 
-#: How workers call the constructor (contract, section 6).
+#: Arguments with which workers call the constructor (contract, section 6).
 ARGUMENTS = ("redis_client", "storage_client", "queue")
-#: Methods that authors write, with what workers give them.
+#: Methods that authors write, with the arguments that workers pass.
 _METHODS = {"_consume": ("redis_hash",), "analyze": ("image", "job")}
 
 
 def check_class(found: object, path: str) -> type[Consumer]:
-    """Give a class back if a worker can run it.
+    """Return a class if a worker can run it.
 
     Args:
-        found: what a consumer type names.
+        found: the object that a consumer type names.
         path: where it was found, for messages.
 
     Raises:
-        SettingsError: it can't: no class of consumers, an abstract one, no `_consume`, signatures that don't fit, or
-            options whose names mean something else.
+        SettingsError: it can't run it: not a consumer class, an abstract class, no `_consume`, wrong signatures, or
+            options whose names have another meaning.
     """
     if not (isinstance(found, type) and issubclass(found, Consumer)):
         raise SettingsError(f"{path} is no subclass of redis_consumer.consumers.Consumer; derive it from that class")
@@ -41,15 +41,15 @@ def check_class(found: object, path: str) -> type[Consumer]:
 
 
 def check_members(found: type[Consumer], path: str, own: Collection[str] = ()) -> None:
-    """Refuse a class whose jobs would all fail, with any way of making its instances.
+    """Refuse a class whose jobs would all fail, however its instances are made.
 
     Args:
         found: the class.
         path: where it was found, for messages.
-        own: methods that an instance has of its own, in place of those of the class.
+        own: methods that an instance has in place of those of the class.
 
     Raises:
-        SettingsError: no `_consume`, signatures that don't fit, or options whose names mean something else.
+        SettingsError: no `_consume`, wrong signatures, or options whose names have another meaning.
     """
     if found._consume is Consumer._consume and "_consume" not in own:
         raise SettingsError(f"{path} has no method _consume(self, redis_hash); add it, or take another base class")
@@ -62,7 +62,7 @@ def check_members(found: type[Consumer], path: str, own: Collection[str] = ()) -
 
 
 def _is_ours(found: type[Consumer], name: str) -> bool:
-    """Whether it is this package that calls a method, since one of its own bases has it too."""
+    """Return whether this package calls a method, because one of its base classes has it too."""
     bases = [base for base in found.__mro__ if base.__module__.startswith("redis_consumer.consumers.")]
     return any(name in vars(base) for base in bases)
 

@@ -62,7 +62,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             import_module(library)
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:
-        """Say whether the job's input may be an image, or a zipped OME-Zarr; other archives go to the zip consumer."""
+        """Return whether the job's input can be an image or a zipped OME-Zarr. Other archives need the zip consumer."""
         if redis_hash is None:
             return False
         running = self.job is not None and self.job.id == redis_hash
@@ -165,7 +165,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     def run_functions(
         self, process_type: str, names: Iterable[str], data: Any, options: Mapping[str, Mapping[str, Any]]
     ) -> Any:
-        """Run functions in order, each on what the one before gave.
+        """Run functions in order, each on the output of the one before.
 
         Args:
             process_type: ``pre`` or ``post``.
@@ -184,7 +184,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         return self._functions.find(process_type.strip().lower(), function_name)
 
     def process(self, image: Any, key: str, process_type: str) -> Any:
-        """Run one function by its name (contract, section 5.2); an empty name leaves the image as it is.
+        """Run one function by its name (contract, section 5.2). An empty name returns the image unchanged.
 
         The seconds that it took are written to the running job.
 
@@ -194,7 +194,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             process_type: ``pre`` or ``post``.
 
         Returns:
-            What the function gives, without its leading axis where that has a size of 1.
+            The output of the function, without its first axis if that has a size of 1.
 
         Raises:
             InvalidJob: there is no such kind or function. Also a ValueError.
@@ -213,7 +213,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         return result[0] if isinstance(result, np.ndarray) and result.ndim > 2 and len(result) == 1 else result
 
     def preprocess(self, image: Any, keys: Iterable[str], streaming: bool = False) -> Any:  # noqa: ARG002 - older name
-        """Run the functions that go before the model by their names, each by `process`.
+        """Run the functions before the model by their names, each with `process`.
 
         Args:
             image: as for `process`.
@@ -225,7 +225,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         return image
 
     def postprocess(self, image: Any, keys: Iterable[str], streaming: bool = False) -> Any:  # noqa: ARG002 - older name
-        """Run the functions that go after the model by their names; arguments as for `preprocess`."""
+        """Run the functions after the model by their names; arguments as for `preprocess`."""
         for key in keys:
             image = self.process(image, key, "post")
         return image
@@ -291,7 +291,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
 
 
 def _takes_version(method: Callable[..., Any]) -> bool:
-    """Whether a plug-in's own ``predict`` takes a model's name and version one by one, as those of 2020 do."""
+    """Return whether a plug-in's ``predict`` takes name and version of a model separately, like those of 2020."""
     try:
         signature(method).bind(None, None)
     except TypeError:

@@ -18,7 +18,7 @@ MOST_LEVELS = 16
 
 
 class JobHashes:
-    """The hashes of jobs in this process, in place of a Redis.
+    """The hashes of jobs in this process, instead of in Redis.
 
     Attributes:
         on_write: called with the job after each write to a hash that exists.
@@ -57,19 +57,19 @@ class JobHashes:
         return sum(self._hashes.pop(key, None) is not None for key in keys)
 
     def ping(self) -> bool:
-        """Answer at once."""
+        """Return at once."""
         return True
 
     def close(self) -> None:
-        """Keep the hashes, which end with this object."""
+        """Do nothing. The hashes end with this object."""
 
 
 class LocalJobs:
-    """The jobs of one process: which ones wait, who holds them, and which ones are children of others.
+    """The jobs of one process: their queues, holders, parents and children.
 
     Args:
         redis: the client of the consumers; it holds the hashes of the jobs.
-        consumer_for: gives the consumer for a job and the queue that it was claimed from. It was made ready by `seat`.
+        consumer_for: returns the consumer for a job and the queue from which it was claimed, prepared by `seat`.
 
     Attributes:
         attempts: number of the last run of each job.
@@ -91,13 +91,13 @@ class LocalJobs:
         self._children: dict[str, list[str]] = {}
 
     def seat(self, consumer: Consumer) -> Consumer:
-        """Let a consumer claim its jobs here. It was made with the same `redis`."""
+        """Make a consumer claim its jobs here. It must have been made with the same `redis`."""
         consumer.job_queue = LocalQueue(self, consumer.queue, consumer.name)
         consumer._child_jobs = LocalChildJobs
         return consumer
 
     def submit(self, queue: str, job_id: str, *, attempt: int = 0) -> None:
-        """Let a job wait in a queue; its hash was written.
+        """Put a job into a queue. Its hash must exist.
 
         Args:
             queue: name of the queue.
@@ -108,15 +108,15 @@ class LocalJobs:
         self._waiting.append(job_id)
 
     def clear(self) -> None:
-        """Forget all jobs that wait, and how others ended."""
+        """Remove all waiting jobs and all outcomes."""
         self._waiting.clear()
         self.outcomes.clear()
 
     def run(self) -> bool:
-        """Run the jobs that wait, and their children, one after another.
+        """Run the waiting jobs and their children, one after another.
 
         Returns:
-            Whether all of them were settled. The run ends with the first one that isn't.
+            Whether all of them were settled. The run stops at the first job that isn't.
 
         Raises:
             PermanentError: children have children, more than `MOST_LEVELS` deep.
@@ -151,7 +151,7 @@ class LocalJobs:
         return Job(job_id, self.redis.hgetall(job_id), self.attempts[job_id])
 
     def check(self, job: Job, *, may_be_cancelled: bool = False) -> None:
-        """Continue only if a run still holds its job.
+        """Raise an error if a run no longer holds its job.
 
         Raises:
             LeaseLost: it doesn't.
@@ -166,28 +166,28 @@ class LocalJobs:
         return any(each in self._cancelled for each in self._line(job_id))
 
     def _line(self, job_id: str) -> Iterator[str]:
-        """Give a job, its parent, the parent of that, and so on."""
+        """Yield a job, its parent, the parent of that, and so on."""
         line: str | None = job_id
         while line is not None:
             yield line
             line = self._parents.get(line)
 
     def cancel(self, job_id: str) -> None:
-        """Cancel a job and its children: they end at their next write."""
+        """Cancel a job and its children. They end at their next write."""
         self._cancelled.add(job_id)
 
     def take_away(self, job_id: str) -> None:
-        """Let another worker hold a job, as after the end of its lease."""
+        """Hand a job to another worker, as after the end of its lease."""
         self._holders[job_id] += 1
 
     def give_back(self, job: Job, *, is_next: bool, error: str) -> None:
-        """Let a job wait again."""
+        """Put a job back into its queue."""
         del self._holders[job.id]
         self.last_error = error
         (self._waiting.appendleft if is_next else self._waiting.append)(job.id)
 
     def end(self, job_id: str) -> None:
-        """End the claim of a job; its parent continues after the last of its children."""
+        """End the claim of a job. After the last child, the parent continues."""
         self._holders.pop(job_id, None)
         self._cancelled.discard(job_id)
         parent = self._parents.get(job_id)
@@ -195,7 +195,7 @@ class LocalJobs:
             self._wake(parent)
 
     def divide(self, parent: str, children: Sequence[str]) -> None:
-        """Let children wait in their queues, and their parent for all of them."""
+        """Put children into their queues, and let their parent wait for all of them."""
         self._holders.pop(parent, None)
         self._children[parent] = list(children)
         for child in children:
@@ -204,7 +204,7 @@ class LocalJobs:
         self._wake(parent)
 
     def children_of(self, job_id: str) -> Iterator[Job]:
-        """Give the children of a job in order."""
+        """Return the children of a job in order."""
         return (Job(child, self.redis.hgetall(child)) for child in self._children.get(job_id, ()))
 
     def _wake(self, parent: str) -> None:
@@ -219,7 +219,7 @@ class LocalQueue(JobQueue):
         super().__init__(jobs.redis, name, worker)
         self.jobs = jobs
 
-    def claim(self, timeout_s: float = 0.0) -> Job | None:  # noqa: ARG002 - nobody else brings a job
+    def claim(self, timeout_s: float = 0.0) -> Job | None:  # noqa: ARG002 - no one else brings a job
         """Take the next job of this queue."""
         return self.jobs.claim(self.name)
 
@@ -234,7 +234,7 @@ class LocalQueue(JobQueue):
         fields: Mapping[str, Any],
         *,
         is_success: bool = False,
-        is_dead: bool = False,  # noqa: ARG002 - nobody retries it
+        is_dead: bool = False,  # noqa: ARG002 - no one retries it
         is_last: bool = False,  # noqa: ARG002 - nothing is saved by it
     ) -> None:
         """Write the last fields of the running job."""
@@ -249,7 +249,7 @@ class LocalQueue(JobQueue):
         self.jobs.give_back(job, is_next=is_next or is_crash, error=error)
 
     def renew(self, jobs: Iterable[Job] = ()) -> list[str]:  # noqa: ARG002 - no lease ends
-        """Lose no job."""
+        """Do nothing, because no job can be lost."""
         return []
 
 
@@ -270,7 +270,7 @@ class LocalChildJobs(ChildJobs):
             self._keys.append(key)
 
     def fan_out(self, then: str, fields: Mapping[str, Any], *, share: int = 100) -> None:  # noqa: ARG002
-        """Let the parent wait for the children."""
+        """Make the parent wait for the children."""
         keys = {"children": ",".join(self._keys), "total_jobs": len(self._keys), "progress": 0}
         waiting = {"status": JobStatus.WAITING.value, NEXT_PHASE: then}
         self.queue.update(self.parent, {**keys, **fields, **waiting})
@@ -285,5 +285,5 @@ class LocalChildJobs(ChildJobs):
         raise PermanentError(f"job {self.parent.id}: its children are an older worker's; submit it again")
 
     def children(self) -> Iterator[Job]:
-        """Give all children in order."""
+        """Return all children in order."""
         return self._jobs.children_of(self.parent.id)

@@ -1,9 +1,9 @@
 """Gives the options of a consumer their values, from the job, the environment or the default.
 
-An option is a field of the consumer's class ``Options``. Its value is that of the variable of the same name in upper
-case (environment, ``.env``, ``settings.ini``), else its default. An empty text is no value. Only an option that is
-declared `per_job` can also be set by a job, by the field of its name, which then wins over the variable. Any other
-option belongs to the operator: a job that has a field of its name is refused, so a producer can't choose it.
+An option is a field of the consumer's class ``Options``. The variable of the same name in upper case sets it
+(environment, ``.env``, ``settings.ini``). Otherwise the default is used. An empty text counts as not set. A job can set
+an option only if it is declared `per_job`. The job's field of the same name then overrides the variable. Any other
+option belongs to the operator. A job with a field of its name is refused.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _MASK = "********"
 
 
 class ConsumerOptions(BaseModel):
-    """Base of a consumer's ``Options``: a frozen pydantic model whose values come from texts.
+    """Base of a consumer's ``Options``: a frozen pydantic model that parses its values from texts.
 
-    A field of several values (list, tuple, set) takes them joined by commas.
+    A field with several values (list, tuple, set) accepts them joined by commas.
 
     >>> class Options(ConsumerOptions):
     ...     channels: list[int] = []
@@ -66,7 +66,7 @@ class ConsumerOptions(BaseModel):
         return value
 
 
-#: Those of a consumer that has none; each job asks for them.
+#: Options of a consumer without options. Each job reads them.
 NO_OPTIONS = ConsumerOptions()
 
 Options = TypeVar("Options", bound=ConsumerOptions)
@@ -74,15 +74,15 @@ Options = TypeVar("Options", bound=ConsumerOptions)
 
 @dataclass(frozen=True)
 class Option:
-    """An option as people see it.
+    """An option, as it is shown to users.
 
     Attributes:
-        name: which is also the job's field where `is_per_job`.
+        name: its name; also that of the job's field if `is_per_job`.
         kind: description of the values that it takes.
-        default: text of its default, None where it must be given.
+        default: text of its default, None if it must be given.
         variable: the environment variable.
         description: what it means.
-        is_per_job: whether a job may set it; else only the operator can.
+        is_per_job: whether a job can set it, or only the operator.
     """
 
     name: str
@@ -109,14 +109,14 @@ def describe_options(options: type[ConsumerOptions]) -> list[Option]:
 
 
 def check_names(options: type[ConsumerOptions], owner: str) -> None:
-    """Refuse options that can't be given: their name means something else already, or no text gives their values.
+    """Refuse options that can't be set: their name has another meaning, or their values can't be parsed from a text.
 
     Args:
         options: the consumer's.
         owner: the consumer, for messages.
 
     Raises:
-        SettingsError: which one does, and what to do.
+        SettingsError: the option, and what to do.
     """
     for name, info in options.model_fields.items():
         problem = _problem_of_kind(info) or _problem_of_name(name)
@@ -128,7 +128,7 @@ def _problem_of_kind(info: FieldInfo) -> str:
     kind = get_origin(_given(info)) or _given(info)
     if per_job not in info.metadata and _is_inside(info.annotation):
         return "has per_job inside its type; put it outside: Annotated[TYPE, per_job]"
-    # One that something in its annotation reads from a text, such as pydantic's Json, has metadata.
+    # An option whose annotation parses a text, such as pydantic's Json, has metadata.
     if isinstance(kind, type) and issubclass(kind, Mapping) and all(mark == per_job for mark in info.metadata):
         return f"is a {kind.__name__}, which no text gives; make its values options"
     if info.validation_alias is not None:
@@ -145,10 +145,10 @@ def _problem_of_name(name: str) -> str:
 
 
 def read_variables(options: type[ConsumerOptions]) -> dict[str, str]:
-    """Give the options that variables set, as texts.
+    """Return the options that are set by variables, as texts.
 
     Raises:
-        SettingsError: names each one that is wrong: what was seen, where it came from, what is allowed.
+        SettingsError: lists each wrong option with its value, its source and the allowed values.
     """
     if not options.model_fields:
         return {}
@@ -172,16 +172,16 @@ def read_variables(options: type[ConsumerOptions]) -> dict[str, str]:
 
 
 def options_for(options: type[Options], variables: Mapping[str, str], job: Job) -> Options:
-    """Give the options of a job.
+    """Return the options of a job.
 
     Args:
         options: the consumer's.
-        variables: what `read_variables` gave.
-        job: whose fields win, for options that are `per_job`.
+        variables: the result of `read_variables`.
+        job: its fields override the variables, for options that are `per_job`.
 
     Raises:
-        InvalidJob: names the field that is wrong or missing: what was seen, what is allowed. Also where the job sets
-            an option that is the operator's.
+        InvalidJob: names the wrong or missing field, its value and the allowed values. Also if the job sets an option
+            of the operator.
     """
     given = {name: text for name in options.model_fields if (text := job.get(name).strip())}
     for name in given:
@@ -209,14 +209,14 @@ def options_for(options: type[Options], variables: Mapping[str, str], job: Job) 
 
 
 def as_texts(options: ConsumerOptions) -> dict[str, str]:
-    """Values of options as a job's fields would give them; without secrets and without unset ones."""
+    """Return the values of options as texts, as in a job's fields, without secrets and unset ones."""
     kind = type(options)
     values = {name: getattr(options, name) for name in kind.model_fields if not is_secret(kind, name)}
     return {name: as_text(value) for name, value in values.items() if value is not None}
 
 
 def run_setup(options: ConsumerOptions) -> RunSetup:
-    """Give the options and settings of a run for its provenance record."""
+    """Return the options and settings of a run for its provenance record."""
     kind = type(options)
     secrets = [name for name in kind.model_fields if is_secret(kind, name)]
     model_server, _, _ = defaults.current().model_server.partition("://")
@@ -224,12 +224,12 @@ def run_setup(options: ConsumerOptions) -> RunSetup:
 
 
 def is_per_job(options: type[ConsumerOptions], name: str) -> bool:
-    """Whether there is an option of this name that a job may set."""
+    """Return whether there is an option of this name that a job can set."""
     return name in options.model_fields and per_job in options.model_fields[name].metadata
 
 
 def is_secret(options: type[ConsumerOptions], name: str) -> bool:
-    """Whether there is an option of this name whose value must not be shown."""
+    """Return whether there is an option of this name whose value must not be shown."""
     return name in options.model_fields and "Secret" in str(options.model_fields[name].annotation)
 
 
@@ -238,7 +238,7 @@ def _name_of(problem: ErrorDetails) -> str:
 
 
 def _is_absent(problem: ErrorDetails) -> bool:
-    """Whether an option isn't given at all, and not just one of its several values."""
+    """Return whether an option is missing, and not only one of its values."""
     return problem["type"] == "missing" and len(problem["loc"]) == 1
 
 
@@ -250,7 +250,7 @@ def _wanted(problem: ErrorDetails) -> str:
 
 
 def _seen(options: type[ConsumerOptions], name: str, texts: Mapping[str, str]) -> str:
-    """A value as messages show it."""
+    """Return a value as it is shown in messages."""
     text = texts[name]
     if is_secret(options, name):
         return _MASK
@@ -258,7 +258,7 @@ def _seen(options: type[ConsumerOptions], name: str, texts: Mapping[str, str]) -
 
 
 def as_text(value: object) -> str:
-    """A value of an option as a job's field gives it: several joined by commas."""
+    """Return the value of an option as a text, as in a job's field. Several values are joined by commas."""
     if isinstance(value, _LISTS):
         return ",".join(map(as_text, value))
     return str(value.value if isinstance(value, Enum) else value)
@@ -273,13 +273,13 @@ def _parts(info: FieldInfo | None, value: object) -> object:
 
 
 def _given(info: FieldInfo) -> Any:
-    """The type of a field that is given: without the None that it may also be."""
+    """Return the type of a field without None."""
     kinds = [kind for kind in get_args(info.annotation) if kind is not type(None)]
     return kinds[0] if get_origin(info.annotation) in (Union, UnionType) and len(kinds) == 1 else info.annotation
 
 
 def _is_inside(kind: Any) -> bool:
-    """Whether a type has `per_job` somewhere within it, where pydantic doesn't see that it is meant for the option."""
+    """Return whether `per_job` is inside a type, where pydantic doesn't apply it to the option."""
     if get_origin(kind) is Annotated and per_job in kind.__metadata__:
         return True
     return any(map(_is_inside, get_args(kind)))

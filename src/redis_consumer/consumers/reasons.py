@@ -12,19 +12,21 @@ from redis_consumer.text import MAX_TEXT, cut, without_paths
 
 
 def describe(error: BaseException) -> str:
-    """``ErrorType: message`` on one line of limited length, without the secrets of links and addresses."""
+    """Return ``ErrorType: message`` on one line of limited length, without secrets of links and addresses."""
     return cut(mask_secrets(f"{_kind(error)}: {' '.join(str(error).split())}"))
 
 
 def reason_of(error: BaseException) -> str:
-    """Text for the job's ``reason``: one line for expected errors, else the traceback without machine paths."""
+    """Return the text for the job's ``reason``: one line for expected errors, otherwise the traceback without local
+    paths.
+    """
     if isinstance(error, ConsumerError):
         return describe(error)
     lines = [
         f"  {_short(frame.filename)}:{frame.lineno} in {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
     ]
-    # A recursion without end has a thousand lines.
+    # An endless recursion has a thousand lines.
     return cut("\n".join(["Traceback (most recent call last):", *lines, without_paths(describe(error))]), MAX_TEXT)
 
 

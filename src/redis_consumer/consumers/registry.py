@@ -20,7 +20,7 @@ from redis_consumer.consumers.fitness import check_class, check_members
 from redis_consumer.errors import ConsumerError, SettingsError
 
 ENTRY_POINT_GROUP = "redis_consumer.consumers"
-#: Folders of what others wrote: Python itself, installed packages, this package.
+#: Folders of code that the author did not write: Python, installed packages, this package.
 _LIBRARIES = tuple(
     f"{folder}{os.sep}"
     for folder in (
@@ -29,7 +29,7 @@ _LIBRARIES = tuple(
     )
 )
 
-#: Consumer type to module and class; imported when asked for.
+#: Module and class of each built-in consumer type; imported when it is used.
 BUILT_IN = {
     "image": "redis_consumer.consumers.image:ImageFileConsumer",
     "zip": "redis_consumer.consumers.zip_file:ZipFileConsumer",
@@ -38,12 +38,12 @@ BUILT_IN = {
 }
 
 
-#: Consumer types and their classes, once somebody has asked for them by `types`.
+#: Consumer types and their classes, after the first call of `types`.
 _types: dict[str, type[Consumer]] = {}
 
 
 def types() -> dict[str, type[Consumer]]:
-    """Give the built-in consumers by their types, as ``consumers.CONSUMERS``; what a script adds there is found too."""
+    """Return the built-in consumers by type, as ``consumers.CONSUMERS``. A script can add others to it."""
     if not _types:
         _types.update({name: check_class(_import(path), path) for name, path in BUILT_IN.items()})
     return _types
@@ -53,11 +53,11 @@ def get_consumer_class(consumer_type: str) -> type[Consumer]:
     """Find the class for a consumer type.
 
     Args:
-        consumer_type: a built-in name (any case), the name of an entry point in the group
-            ``redis_consumer.consumers``, or ``package.module:Class``, looked for in the working directory too.
+        consumer_type: a built-in name (any case), the name of an entry point in the group ``redis_consumer.consumers``,
+            or ``package.module:Class``, which can also be in the working directory.
 
     Raises:
-        SettingsError: there is none, or it can't be imported, or it is none that a worker can run. Also a ValueError.
+        SettingsError: the class doesn't exist, can't be imported, or can't be run by a worker. Also a ValueError.
     """
     text = str(consumer_type)
     try:
@@ -67,7 +67,7 @@ def get_consumer_class(consumer_type: str) -> type[Consumer]:
 
 
 def find(consumer_type: str) -> type[Consumer]:
-    """Do the same, with errors that don't say which type it is."""
+    """Do the same, but raise errors without the name of the type."""
     added = _types.get(consumer_type) or _types.get(consumer_type.lower())
     if added is not None:
         return check_class(added, consumer_type)
@@ -84,8 +84,8 @@ def make_consumer(consumer_type: str | type[Consumer], **kwargs: Any) -> Consume
     """Make the consumer for a type, or for a class, with the arguments of its constructor.
 
     Raises:
-        SettingsError: as `get_consumer_class`, or a variable of one of its options is wrong, or its constructor fails.
-        OSError, MemoryError: its constructor found that something isn't there for now.
+        SettingsError: as `get_consumer_class`; or the variable of an option is wrong, or the constructor fails.
+        OSError, MemoryError: a resource that the constructor needs is unavailable.
     """
     if isinstance(consumer_type, type):
         kind = check_class(consumer_type, consumer_type.__qualname__)
@@ -95,7 +95,7 @@ def make_consumer(consumer_type: str | type[Consumer], **kwargs: Any) -> Consume
     try:
         consumer = kind(**kwargs)
     except (ConsumerError, OSError, MemoryError):
-        raise  # what it needs may be there the next time
+        raise  # its resources may be available the next time
     except Exception as error:
         problem = f"{type(error).__name__}: {error}{_where(error)}"
         raise SettingsError(f"{path} can't be made: its constructor fails: {problem}") from error
@@ -108,13 +108,13 @@ def make_by_script(get_consumer: Callable[..., Consumer], consumer_type: str, **
     """Make the consumer by the ``get_consumer`` of a user's script.
 
     Raises:
-        SettingsError: it fails, or gives something that a worker can't run.
-        OSError, MemoryError: it found that something isn't there for now.
+        SettingsError: it fails, or returns something that a worker can't run.
+        OSError, MemoryError: a resource that it needs is unavailable.
     """
     try:
         consumer = get_consumer(consumer_type, **kwargs)
     except (ConsumerError, OSError, MemoryError):
-        raise  # what it needs may be there the next time
+        raise  # its resources may be available the next time
     except (Exception, SystemExit) as error:
         problem = f"{type(error).__name__}: {error}{_where(error)}"
         raise SettingsError(f"get_consumer fails for CONSUMER_TYPE={consumer_type}: {problem}; correct it") from error
@@ -128,11 +128,11 @@ def make_by_script(get_consumer: Callable[..., Consumer], consumer_type: str, **
 
 
 def is_named(path: str, types: Iterable[str]) -> bool:
-    """Whether an import path is where the class stands that one of some consumer types names.
+    """Return whether an import path is the one of a class that some consumer types name.
 
     Args:
-        path: module and class, as a class itself tells it; not imported unless a type of the same package is.
-        types: as for `get_consumer_class`; of a package they may name the class by a shorter way than where it stands.
+        path: module and class. It is imported only if a type of the same package is.
+        types: as for `get_consumer_class`. A type can name the class by a shorter path than that of its module.
     """
     named = {(path_of(each) or each).replace(" ", ""): each for each in types}
     own = [each for way, each in named.items() if _package(way) == _package(path)]
@@ -146,7 +146,7 @@ def _stands_at(path: str, consumer_type: str) -> bool:
 
 
 def _place(kind: type[Consumer]) -> str:
-    """The import path at which a class stands."""
+    """Return the import path of a class's definition."""
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
@@ -155,17 +155,17 @@ def _package(path: str) -> str:
 
 
 def names() -> list[str]:
-    """All names that a consumer type may have, besides import paths."""
+    """Return all names of consumer types, without import paths."""
     return sorted({*BUILT_IN, *_types, *plugins()})
 
 
 def plugins() -> dict[str, EntryPoint]:
-    """Entry points of installed packages by name, in lower case; a built-in name wins over one of these."""
+    """Return the entry points of installed packages by their names in lower case. Built-in names take precedence."""
     return {entry.name.lower(): entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def path_of(consumer_type: str) -> str | None:
-    """The import path that a consumer type stands for, None where it is no known name."""
+    """Return the import path of a consumer type; None if its name is unknown."""
     name = consumer_type.lower()
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -175,12 +175,12 @@ def path_of(consumer_type: str) -> str | None:
 
 def _import(path: str) -> object:
     module_name, _, attribute = path.partition(":")
-    # The script and `redis-consumer` start without the working directory on the path; an author's file is there.
+    # The script and `redis-consumer` start without the working directory on the path, but an author's file is in it.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
-        found = getattr(module, attribute, None)  # which may import what it names only now
+        found = getattr(module, attribute, None)  # which may import the named class only now
     except (Exception, SystemExit) as error:
         where = _where(error)
         raise SettingsError(f"{path} can't be imported: {type(error).__name__}: {error}{where}") from error
@@ -193,13 +193,13 @@ def _import(path: str) -> object:
 
 
 def _where(error: BaseException) -> str:
-    """File and line of an author's module where its import failed; empty where it wasn't found at all."""
+    """Return file and line of an author's module at which its import failed; empty if the module wasn't found."""
     if isinstance(error, SyntaxError):
         return ""  # its text says so itself
     frames = traceback.extract_tb(error.__traceback__)
     called = [each for each in frames if each.filename not in (__file__, importlib.__file__)]
     called = [each for each in called if not each.filename.startswith("<")]
-    # What a library complains of stands in the author's file, which called it.
+    # If a library raises the error, the author's file that called it is named.
     own = [each for each in called if not each.filename.startswith(_LIBRARIES)]
     if not own and called:  # it is installed itself
         home = os.path.dirname(called[0].filename)
@@ -212,14 +212,14 @@ def _within(frames: list[traceback.FrameSummary], folder: str) -> list[traceback
 
 
 def _shadowed(module: ModuleType) -> str:
-    """That a file of the author's isn't the module, since an installed one has its name."""
+    """Return a note that an installed module has the name of the author's file, and is used instead."""
     own, imported = os.path.join(os.getcwd(), f"{module.__name__}.py"), getattr(module, "__file__", None)
     is_other = os.path.exists(own) and not (imported and os.path.samefile(own, imported))
     return f"; {own} isn't it, since Python has another module of that name: rename the file" if is_other else ""
 
 
 def _others(module: ModuleType, missing: str) -> str:
-    """Which class of the module may be meant."""
+    """Return the classes of the module that may be meant."""
     classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
     consumers = [name for name, value in classes.items() if issubclass(value, Consumer)]
     own = [name for name in consumers if classes[name].__module__ == module.__name__] or consumers

@@ -38,15 +38,15 @@ _METADATA_METHODS = {"get_model_metadata", "_get_predict_client"}
 
 
 class TensorFlowServingConsumer(Consumer):
-    """Base of the consumers that send images to a model. A plug-in implements `_consume` and calls these methods.
+    """Base of the consumers that call a model. A plug-in implements `_consume` and calls these methods.
 
     Args:
         redis_client: as for `Consumer`.
         storage_client: as for `Consumer`.
         queue: as for `Consumer`.
         final_status: as for `Consumer`.
-        model_server: where models are served; the one that the settings name by default.
-        models: where model files and cards are found; bucket, then package by default.
+        model_server: the model server; the default is that of the settings.
+        models: source of model files and cards; the default is the bucket, then the package.
         kwargs: passed on to `Consumer`.
     """
 
@@ -80,7 +80,7 @@ class TensorFlowServingConsumer(Consumer):
         return defaults.model_server(self.models)
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:
-        """Say whether this consumer can work on a job, see `Consumer.is_valid_hash`."""
+        """Return whether this consumer can process a job, see `Consumer.is_valid_hash`."""
         return redis_hash is not None
 
     def prepare(self) -> None:
@@ -130,16 +130,16 @@ class TensorFlowServingConsumer(Consumer):
         super().close()
 
     def detect_scale(self, image: Array | Frames) -> float:
-        """Ask ``SCALE_DETECT_MODEL`` by which factor an image is to be resized; 1 while detection is off.
+        """Detect the scale of an image with ``SCALE_DETECT_MODEL``; 1 if detection is off.
 
         Args:
-            image: (Y, X), (Y, X, C), (T, Y, X) or (B, Y, X, C); or frames that are read in groups.
+            image: (Y, X), (Y, X, C), (T, Y, X) or (B, Y, X, C), or frames that are read in groups.
         """
         options = defaults.scale_detection()
         return detection.scale_of(detection.detect(options, image, self._predictor.ask)) if options.is_enabled else 1.0
 
     def get_image_scale(self, scale: float | str | None, image: Array | Frames, redis_hash: str) -> float:
-        """The scale that a job gives; where it gives none, the detected one, which is written to the job.
+        """Return the scale of a job. If the job has none, detect it and write it to the job.
 
         Args:
             scale: the job's field; None or empty to detect it.
@@ -147,7 +147,7 @@ class TensorFlowServingConsumer(Consumer):
             redis_hash: the job.
 
         Raises:
-            InvalidJob: it lies outside of ``MIN_SCALE`` to ``MAX_SCALE``. Also a ValueError.
+            InvalidJob: it is not between ``MIN_SCALE`` and ``MAX_SCALE``. Also a ValueError.
         """
         if scale is None or scale == "":
             scale = self.detect_scale(image)
@@ -162,7 +162,7 @@ class TensorFlowServingConsumer(Consumer):
         return factor
 
     def detect_label(self, image: Array | Frames) -> int:
-        """Ask ``LABEL_DETECT_MODEL`` what kind of image it is: index into the model choices; 0 while detection is off.
+        """Detect the kind of image with ``LABEL_DETECT_MODEL``, as index into the model choices; 0 if detection is off.
 
         Args:
             image: as for `detect_scale`.
@@ -171,7 +171,7 @@ class TensorFlowServingConsumer(Consumer):
         return detection.label_of(detection.detect(options, image, self._predictor.ask)) if options.is_enabled else 0
 
     def get_model_metadata(self, model_name: str, model_version: int | str) -> list[dict[str, str]]:
-        """Say which tensors a model takes, in the form of the contract's section 4.4.
+        """Describe the input tensors of a model, in the form of the contract's section 4.4.
 
         Returns:
             For each input ``in_tensor_name``, ``in_tensor_dtype`` and ``in_tensor_shape``, such as
@@ -181,20 +181,20 @@ class TensorFlowServingConsumer(Consumer):
         return described_inputs(client, lambda: self._client(ModelId.of(model_name, model_version)))
 
     def parse_model_metadata(self, metadata: Mapping[str, Any]) -> list[dict[str, str]]:
-        """Read a model's inputs out of its metadata, in the form of `get_model_metadata`.
+        """Read a model's inputs from its metadata, in the form of `get_model_metadata`.
 
         Args:
             metadata: TensorFlow Serving's reply in protobuf's JSON form, or the object ``inputs`` in it.
 
         Raises:
-            KeyError: it is neither of them.
+            KeyError: it has neither form.
         """
         return inputs_of_metadata(metadata)
 
     def detect_dimension_order(
         self, image: Array | Sequence[Array], model_name: str, model_version: int | str
     ) -> list[str]:
-        """Say in which order the axes of an image are, such as ``["YXC"]`` or ``["CYX"]``; ``Z`` for volumes.
+        """Return the order of an image's axes, such as ``["YXC"]`` or ``["CYX"]``; ``Z`` for volumes.
 
         Args:
             image: with or without its batch axis; a list with one for each input of the model. The smallest axis is
@@ -209,11 +209,11 @@ class TensorFlowServingConsumer(Consumer):
         return dimension_orders(image, inputs, f"model {model_name}:{model_version}")
 
     def get_model_wrapper(self, model: ModelId | str, batch_size: int | None = None) -> GrpcModelWrapper:
-        """Give a served model the looks of a Keras one.
+        """Wrap a served model so that it can be used like a Keras model.
 
         Args:
             model: which model, ``name:version``.
-            batch_size: items a call; by default what the settings and the model's size make of it.
+            batch_size: items per call; the default is computed from the settings and the model's size.
         """
         from redis_consumer.grpc_clients import GrpcModelWrapper
 
@@ -223,7 +223,7 @@ class TensorFlowServingConsumer(Consumer):
         return GrpcModelWrapper(self._get_predict_client(wanted.name, version), inputs, batch_size)
 
     def get_grpc_app(self, model: ModelId | str, application_cls: Callable[..., Any], **kwargs: Any) -> Any:
-        """Make an application, such as one of ``settings.APPLICATION_CHOICES``, that runs a served model.
+        """Create an application, such as one of ``settings.APPLICATION_CHOICES``, that runs a served model.
 
         Args:
             model: which model, ``name:version``.
@@ -253,7 +253,7 @@ class TensorFlowServingConsumer(Consumer):
         model_version: int | str,
         channels: Any = None,
     ) -> Array | list[Array]:
-        """Bring an image into the axes order of a model, or say why it doesn't fit (contract, section 5.4).
+        """Change an image to the axes order of a model, or raise an error if it doesn't fit (contract, section 5.4).
 
         Args:
             image: as many axes as the model's input; the smallest besides the first is taken for the channels. A list
@@ -405,7 +405,7 @@ class TensorFlowServingConsumer(Consumer):
         Raises:
             ModelMismatch: the model takes another number of channels, or doesn't answer in pixels.
             ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
-            JobCancelled, LeaseLost: as `update_key`; calls that are under way are given up.
+            JobCancelled, LeaseLost: as `update_key`; calls that are running are given up.
         """
         is_older = model_version is not None or bool(model_name)
         wanted = ModelId.of(str(model_name or model), model_version or 0) if is_older else model_of(model)
@@ -430,7 +430,7 @@ class TensorFlowServingConsumer(Consumer):
         yield from self._predictor.predict_each(images, model_of(model))
 
     def download_image(self, path: str) -> Array:
-        """Download an image and read it as the consumers of 2023 did: no axis is added for the channels of a TIFF.
+        """Download an image and read it like the consumers of 2023, which added no axis for the channels of a TIFF.
 
         Returns:
             float32. TIFF, NPY: the file's array; other formats: (Y, X, C), where C is 1 for grey.
@@ -439,11 +439,11 @@ class TensorFlowServingConsumer(Consumer):
             return read_as_stored(self.storage.download(path, folder))
 
     def save_output(self, image: Array | Sequence[Array], save_name: str) -> tuple[str, str]:
-        """Write an image's channels as TIFF files, zip and upload them; return key and URL of the zip.
+        """Write an image's channels as TIFF files, zip and upload them, and return key and URL of the zip.
 
         Args:
             image: an array, or a list of them whose channels are numbered onward, see `write_channels`.
-            save_name: name of the files, with folders; what can't be part of one is left out.
+            save_name: name of the files, with folders. Invalid characters are removed.
         """
         arrays = [image] if isinstance(image, np.ndarray) else image
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
@@ -451,7 +451,7 @@ class TensorFlowServingConsumer(Consumer):
             return self._upload_zip(zip_files(files, folder, name=self._next_zip_name()))
 
     def _next_zip_name(self) -> str | None:
-        """Name for a zip of the running job, None for any where none runs."""
+        """Return the name for a zip of the running job; None if no job is running."""
         return None if self._claimed is None else self._claimed.next_zip_name()
 
     def _upload_zip(self, path: str) -> tuple[str, str]:

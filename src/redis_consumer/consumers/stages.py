@@ -8,15 +8,15 @@ from typing import Any
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.job import Job, JobStatus
 
-#: Statuses only go forward.
+#: The order of statuses. A job never returns to an earlier one.
 _ORDER = list(JobStatus)
 
 
 class Stages:
     """Writes a job's status at the start of each stage, together with the time that the stage before took.
 
-    Where an image is processed in groups of frames, a stage's time is that of all groups, and the job is predicting
-    until its last group is.
+    If an image is processed in groups of frames, the time of a stage is that of all groups. The job is predicting until
+    its last group is predicted.
     """
 
     def __init__(self, consumer: TensorFlowServingConsumer, job: Job) -> None:
@@ -29,7 +29,7 @@ class Stages:
         self._groups_left = 0
 
     def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
-        """Begin a stage, unless the job is beyond; `ended` names the field for the seconds of the one before."""
+        """Start a stage, unless the job has passed it. `ended` names the field for the seconds of the stage before."""
         is_early = status is JobStatus.POST_PROCESSING and self._groups_left > 0
         if is_early or _ORDER.index(status) <= _ORDER.index(self._reached):
             if self._groups > 1:
@@ -41,7 +41,7 @@ class Stages:
         self.consumer.update_key(self.job.id, {**self._time(ended), "status": status.value, **fields})
 
     def begin_group(self, number: int, groups: int) -> None:
-        """Begin a group of frames, from 0."""
+        """Start a group of frames, from 0."""
         if groups > 1 and number:
             self._time("postprocess_time")
         self._groups, self._groups_left = groups, groups - number - 1

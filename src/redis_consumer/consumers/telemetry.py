@@ -14,19 +14,20 @@ from redis_consumer.job import Job
 from redis_consumer.logs import enter_job, leave_job
 from redis_consumer.text import cut, in_utf8
 
-#: What a status must look like to count as a stage: ``predicting``, not ``retry-predicting - 1 - UNAVAILABLE``.
+#: Form of a status that counts as a stage: ``predicting``, not ``retry-predicting - 1 - UNAVAILABLE``.
 _STAGE = re.compile(r"[a-z]{1,20}(-[a-z]{1,20}){0,3}")
-#: Stages with metrics of their own. A plug-in that invents new ones without end must not create metrics without end.
+#: Number of stages with their own metrics. A plug-in that uses more and more names must not create more and more
+#: metrics.
 MAX_STAGES = 30
 
-#: How a run ended, as a user would say; what isn't listed is said as it is.
+#: How a run ended, in the words of users. Other outcomes are shown unchanged.
 _ENDINGS = {"dead": "failed", "cancelled": "failed"}
 
 _stages: set[str] = set()
 
 
 class JobTelemetry:
-    """Reports one run of a job for as long as its ``with`` block lasts.
+    """Reports one run of a job during its ``with`` block.
 
     Args:
         job: the claimed job.
@@ -61,7 +62,7 @@ class JobTelemetry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end_stage()
-        # Without a status, Redis was unavailable at its end, and another run follows; or a plug-in ends the slot.
+        # Without a status, Redis was unavailable at the end and another run follows, or a plug-in ended the slot.
         status = self._status or ("lost" if error is None or isinstance(error, ConsumerError) else "crashed")
         if self._spans is not None:
             self._spans.end(status)
@@ -71,7 +72,7 @@ class JobTelemetry:
         leave_job(self._log_token)
 
     def begin_stage(self, status: str) -> None:
-        """Note that the job has this status now: a stage begins, and the one before has ended."""
+        """Note the status of the job. It starts a stage and ends the one before."""
         if not self._is_open or status == self._stage or not _STAGE.fullmatch(status):
             return
         self._end_stage()
@@ -82,12 +83,12 @@ class JobTelemetry:
                 self._spans.begin_stage(status)
 
     def note_error(self, error: Exception) -> None:
-        """Note why the run is about to end as a failed one."""
+        """Note why the run will end as failed."""
         self._is_cancelled = isinstance(error, JobCancelled)
         self.tell(reason=describe(error))
 
     def end(self, how: str) -> None:
-        """Note how the run ended, one of `metrics.JOB_STATUSES`; what is said last holds."""
+        """Note how the run ended, one of `metrics.JOB_STATUSES`. The last call counts."""
         self._status = "cancelled" if how == "failed" and self._is_cancelled else how
 
     def log_end(self, seconds: float, error: Exception | None) -> None:
@@ -106,7 +107,7 @@ class JobTelemetry:
         self.logger.log(level, "Ended job %s after %.3f s: %s", self.job.id, seconds, text, exc_info=trace)
 
     def tell(self, **attributes: str) -> None:
-        """Add to what the run's span says."""
+        """Add attributes to the run's span."""
         if self._is_open and self._spans is not None:
             self._spans.tell({f"job.{name}": in_utf8(cut(text)) for name, text in attributes.items()})
 
@@ -125,7 +126,9 @@ class JobTelemetry:
 
 
 def announce(queue: str, consumer: str) -> None:
-    """Let the counts of a consumer be there, as 0, before its first job: else the first one of a kind shows no rise."""
+    """Create the counters of a consumer with 0 before its first job. Otherwise, the first increase would not be
+    visible.
+    """
     metrics.INFO.set(__version__, queue, consumer, to=1.0)
     metrics.ATTEMPTS.add(queue, amount=0)
     for status in metrics.JOB_STATUSES:

@@ -1,4 +1,4 @@
-"""Processes a movie: other workers segment its frames, then its cells are linked and the tracks uploaded."""
+"""Processes a movie. Other workers segment its frames. Then its cells are linked and the tracks are uploaded."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from redis_consumer.tracking.tracks import Tracking
 if TYPE_CHECKING:
     Frames = Callable[[int], Array]
 
-#: Pixels of the frames that go to a worker as one job: less is lost to the way there and back, and enough jobs remain.
+#: Pixels of the frames in one child job. Larger jobs have less overhead, but there must be enough jobs for all workers.
 CHILD_PX = 4 << 20
-#: Frames of one such job at most.
+#: Most frames of one child job.
 CHILD_FRAMES = 16
-#: Percent of a job's progress that these jobs stand for.
+#: Percentage of a job's progress that the child jobs account for.
 CHILDREN_SHARE = 90
-#: How often a frame is gone through: its labels are read, it is linked, gets the labels of the tracks, and is written.
+#: Number of passes over a frame: its labels are read, it is linked, gets the labels of the tracks, and is written.
 _PASSES = 4
 
 
 class TrackingConsumer(TensorFlowServingConsumer):
     """Follows the cells of a movie (TIFF, a zip of frames, or .trk with labels) and says which ones divide.
 
-    Contract, sections 5.1 and 5.7. Frames go in stacks to ``SEGMENTATION_QUEUE``; meanwhile no worker is held. Cells
-    are linked without a model, unless ``TRACKING_MODEL`` is set.
+    Contract, sections 5.1 and 5.7. Frames are sent in stacks to ``SEGMENTATION_QUEUE``. The job occupies no worker
+    until they are segmented. Cells are linked without a model, unless ``TRACKING_MODEL`` is set.
     """
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:
-        """Say whether the job's input may be a movie."""
+        """Return whether the job's input can be a movie."""
         if redis_hash is None:
             return False
         is_ours = self.job is not None and self.job.id == redis_hash
@@ -60,7 +60,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         return str(name or "").lower().endswith(SUFFIXES)
 
     def _consume(self, redis_hash: str) -> str:
-        """Send the frames to be segmented; a movie that has labels already is linked at once."""
+        """Send the frames to be segmented. A movie that already has labels is linked at once."""
         job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
         if job.is_final:
             return job.status
@@ -91,7 +91,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
                 yield movies, folder
 
     def _children(self, job: Job, movie: Movie, folder: Path) -> Iterator[Child]:
-        """Stacks of frames to be segmented, written when they are asked for."""
+        """Yield stacks of frames to segment. Each is written when it is needed."""
         from tifffile import imwrite
 
         stem = result_stem(job.original_name).name
@@ -102,11 +102,11 @@ class TrackingConsumer(TensorFlowServingConsumer):
             yield Child(defaults.current().segmentation_queue, path.name, path, fields=_child_fields(job))
 
     def _segmentation(self, job: Job, movie: Movie, folder: Path, progress: FrameProgress) -> Frames:
-        """The label images that the workers made, kept in a file."""
+        """Collect the label images of the workers in a file."""
         labels = FrameScratch(folder / "labels", movie.shape)
         children = self.child_jobs()
         for frames in stacks(movie.shape):
-            child = next(children, Job(""))  # none where somebody deleted what was known of them
+            child = next(children, Job(""))  # none if their record was deleted
             if child.status != JobStatus.DONE:
                 raise PermanentError(
                     f"{shown_name(job.original_name)}: frames {frames.start} to {frames.stop - 1} could not be "
@@ -118,7 +118,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         return labels.read
 
     def _labels_of(self, child: Job, shape: tuple[int, ...]) -> Array:
-        """The label images in a child's result: one stack, or one file a frame as older workers write them."""
+        """Yield the label images in a child's result: one stack, or one file per frame from older workers."""
         limits = ImageLimits(max_height=None, max_width=None)
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
             path = self.storage.download(child.get("output_file_name"), name)
@@ -176,7 +176,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         return linker.finish()
 
     def _shifts(self, movie: Movie) -> Iterator[tuple[int, int]]:
-        """For each frame, by how much the scene has moved since the one before; nowhere unless that is asked for."""
+        """Return for each frame how far the scene has moved since the frame before; 0 if drift correction is off."""
         if not defaults.current().drift_correct_enabled:
             yield from ((0, 0) for _ in range(len(movie)))
             return
@@ -193,7 +193,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
 
 
 def stacks(shape: tuple[int, int, int]) -> Iterator[range]:
-    """Numbers of the frames that are segmented as one job.
+    """Yield the numbers of the frames of each child job.
 
     >>> list(stacks((5, 1024, 2048)))
     [range(0, 2), range(2, 4), range(4, 5)]
@@ -204,6 +204,6 @@ def stacks(shape: tuple[int, int, int]) -> Iterator[range]:
 
 
 def _child_fields(job: Job) -> dict[str, str]:
-    """How frames are to be segmented: as the settings say where they do, else as the queue does by default."""
+    """Return the fields for the segmentation of frames: those of the settings, or the queue's defaults."""
     fields = {name: job.get(name) for name in ("scale", "label") if job.get(name)}
     return {**fields, "channels": "0,,", "dimension_order": "BXY", **defaults.frame_fields()}

@@ -25,9 +25,9 @@ from redis_consumer.queue.child_jobs import NEXT_PHASE
 from redis_consumer.storage.results import discard_zips, zip_name
 from redis_consumer.text import cell, cut, decimal, shown_name
 
-#: Ends of archives' names that this consumer takes.
+#: File name endings of archives for this consumer.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-#: Ends of images' names; what they hold, the child finds out.
+#: File name endings of images. The child job checks the content.
 IMAGES = (
     ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".npy",
     ".zarr.zip", ".ozx",
@@ -39,13 +39,13 @@ COLUMNS = ("image", "status", "reason", "objects", "seconds")
 LISTED = (
     "download_time", "prediction_time", "postprocess_time", "upload_time", "total_time", "predict_retries",
 )  # fmt: skip
-#: Values that a parent lists of each such field, spread over its children.
+#: Number of values that a parent lists of each such field, spread over its children.
 MAX_LISTED = 1000
-#: Bytes of a field with keys or reasons of children.
+#: Largest size of a field with keys or reasons of children, in bytes.
 MAX_FIELD_BYTES = 1 << 16
 _MAX_REASON = 300
 _SKIPPED = "skipped.csv"
-#: Field of the parent with the object that lists what was skipped.
+#: Field of the parent with the key of the list of skipped files.
 _SKIPPED_FIELD = "skipped_file_name"
 
 
@@ -57,7 +57,7 @@ class ZipFileConsumer(Consumer):
     Args:
         redis_client: as for `Consumer`.
         storage_client: as for `Consumer`.
-        queue: queue of the images; that of the archives is ``<queue>-zip``, which may be given as well.
+        queue: queue of the images. The archives are in ``<queue>-zip``, which can be given instead.
         final_status: as for `Consumer`.
         kwargs: passed on to `Consumer`.
 
@@ -72,7 +72,7 @@ class ZipFileConsumer(Consumer):
         super().__init__(redis_client, storage_client, f"{self.child_queue}-zip", final_status, **kwargs)
 
     def is_valid_hash(self, redis_hash: str | None) -> bool:
-        """Say whether the job's input is an archive, by its name."""
+        """Return whether the job's input is an archive, by its name."""
         if redis_hash is None:
             return False
         running = self.job is not None and self.job.id == redis_hash
@@ -82,7 +82,7 @@ class ZipFileConsumer(Consumer):
         return str(name or "").lower().endswith(ARCHIVES) or bool(unreadable_archive(str(name or "")))
 
     def why_skipped(self, name: str) -> str:
-        """Say by its name why a file of an archive gets no child, empty for one that does."""
+        """Return why a file of an archive gets no child, by its name; empty if it gets one."""
         lower = name.lower()
         if lower.endswith(IMAGES):
             return ""
@@ -110,7 +110,7 @@ class ZipFileConsumer(Consumer):
             return self.fan_out(self._children(job, path, Path(folder), fields), then="gather", fields=fields)
 
     def _children(self, job: Job, path: Path, folder: Path, fields: dict[str, str]) -> Iterator[Child]:
-        """Give a child for each image; note in `fields` where the list of what was skipped is."""
+        """Yield a child for each image. Write the key of the list of skipped files to `fields`."""
         common = common_fields(job)
         if job.input_file_name.lower().endswith(".zarr.zip"):
             where = {"input_file_name": job.input_file_name, "url": job.get("url")}
@@ -137,7 +137,7 @@ class ZipFileConsumer(Consumer):
 
     @second_phase
     def gather(self, redis_hash: str) -> str:
-        """Merge the results of the children into one zip, with a table of the outcome of each."""
+        """Merge the results of the children into one zip, with a table of their outcomes."""
         started = time.monotonic()
         job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
         self.update_key(redis_hash, {"status": JobStatus.SAVING_RESULTS.value})
@@ -163,7 +163,7 @@ class ZipFileConsumer(Consumer):
         return self.final_status
 
     def _merge(self, summary: Summary, archive: ResultZip, folder: Path) -> None:
-        """Take over the result of each child, some of them downloaded ahead."""
+        """Add the result of each child. Some are downloaded in advance."""
 
         def fetch(numbered: tuple[int, Job]) -> tuple[Job, Path | str]:
             index, child = numbered
@@ -180,7 +180,7 @@ class ZipFileConsumer(Consumer):
                 self.check_wanted()
 
     def _fetch(self, child: Job, folder: Path) -> Path | str:
-        """Download the result of a child; the reason where there is none."""
+        """Download the result of a child; return the reason if there is none."""
         reason = reason_of_child(child)
         if reason:
             return reason
@@ -207,11 +207,11 @@ class ZipFileConsumer(Consumer):
 
 
 class Summary:
-    """Takes the children one by one; nothing of one is kept that doesn't go into a field of limited size.
+    """Collects the children one by one. It keeps only values for fields of limited size.
 
     Args:
         path: of the table, a CSV file.
-        total: children that will come.
+        total: number of children.
     """
 
     def __init__(self, path: str | os.PathLike[str], total: int) -> None:
@@ -222,7 +222,7 @@ class Summary:
         self._failures = _Bounded("&")
         self._keys = {"children:done": _Bounded(","), "children:failed": _Bounded(",")}
         self._file = open(path, "w", newline="", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by exit
-        # In quotes, no text begins a cell in its middle where a spreadsheet separates cells by semicolons.
+        # Quotes prevent that a text starts another cell, if a spreadsheet separates cells by semicolons.
         self._table = csv.writer(self._file, quoting=csv.QUOTE_ALL)
         self._table.writerow(COLUMNS)
 
@@ -235,15 +235,15 @@ class Summary:
         self.close()
 
     def close(self) -> None:
-        """End the table."""
+        """Close the table."""
         self._file.close()
 
     def add_done(self, child: Job) -> None:
-        """Take a child that has its result."""
+        """Add a child that has a result."""
         if self.done % self._every == 0:
             for name in LISTED:
                 text = child.get(name).strip()
-                with suppress(ValueError):  # another producer's child may hold anything
+                with suppress(ValueError):  # a child of another producer can have any text
                     decimal(text)
                     self._lists[name].append(text)
         self.done += 1
@@ -251,12 +251,12 @@ class Summary:
         self._add_row(child, "done", "")
 
     def add_failed(self, child: Job, reason: str, name: str) -> None:
-        """Take a child that has none.
+        """Add a child that has no result.
 
         Args:
             child: which one.
             reason: why, on one line.
-            name: of its input, for people.
+            name: the user's name for its input.
         """
         self.failed += 1
         self.first_reason = self.first_reason or cut(f"{name}: {reason}")
@@ -265,7 +265,7 @@ class Summary:
         self._add_row(child, "failed", reason, name)
 
     def add_skipped(self, name: str, reason: str) -> None:
-        """Take a file that no child was made for."""
+        """Add a file for which no child was made."""
         self._write(name, "skipped", reason, "", "")
 
     def _add_row(self, child: Job, status: str, reason: str, name: str = "") -> None:
@@ -276,10 +276,10 @@ class Summary:
         self._table.writerow(map(cell, texts))
 
     def fields(self) -> dict[str, Any]:
-        """Fields for the parent: the lists, ``failures`` and ``children:…``; each of limited size."""
+        """Return the fields for the parent: the lists, ``failures`` and ``children:…``, each of limited size."""
         failures = self._failures
         if failures.left_out:
-            # In the place of one key, so that every reader of the pairs shows it.
+            # Takes the place of a key, so that every reader of the pairs shows it.
             failures.parts.append(urlencode({"more": f"{failures.left_out} others, see summary.csv"}))
         keys = {name: "" if bounded.left_out else bounded.text for name, bounded in self._keys.items()}
         lists = {name: ",".join(texts) for name, texts in self._lists.items() if texts}
@@ -287,7 +287,7 @@ class Summary:
 
 
 class _Bounded:
-    """Texts that are joined as long as there is room for them."""
+    """Texts that are joined up to a limited size."""
 
     def __init__(self, joint: str) -> None:
         self.parts: list[str] = []

@@ -54,7 +54,7 @@ def fill_bytes(data: bytes) -> int:
 
 
 def decoded_samples(data: bytes) -> int:
-    """Give the number of samples of a JPEG or JPEG 2000, 0 if its header isn't found.
+    """Return the number of samples of a JPEG or JPEG 2000, 0 if its header isn't found.
 
     Raises:
         struct.error: it is cut off.

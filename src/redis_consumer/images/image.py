@@ -34,8 +34,8 @@ class Image:
         array: any rank of 2 or more, any real dtype, every value finite.
         axes: one letter an axis of `array`: Y, X, C (channel), S (sample of a colour), T (frame), Z (plane),
             B (batch); other letters are axes that the file doesn't explain.
-        pixel_size_um: side of a pixel in micrometres, None where the file doesn't say.
-        name: the scientist's name of the file, for messages.
+        pixel_size_um: side of a pixel in micrometres, None if the file doesn't say.
+        name: the user's name for the file, for messages.
     """
 
     array: Array
@@ -57,9 +57,9 @@ class Source:
         axes: one letter an axis, see `Image`.
         dtype: of the array that `decode` gives.
         decode: reads the pixels; only while the file is open.
-        pixel_size_um: side of a pixel in micrometres, None where the file doesn't say.
+        pixel_size_um: side of a pixel in micrometres, None if the file doesn't say.
         decoder_bytes: what decoding takes at most, where that is more than the array (padded tiles).
-        stored_bytes: bytes of the file that become pixels; None where they are as many as the pixels take.
+        stored_bytes: bytes of the file that become pixels; None if they are as many as the pixels take.
     """
 
     shape: tuple[int, ...]
@@ -105,7 +105,7 @@ def check_frames(count: int, limit: int | None, name: str) -> None:
     Args:
         count: planes besides channels.
         limit: how many may be; None for any number.
-        name: the scientist's name of the file, for the message.
+        name: the user's name for the file, for the message.
 
     Raises:
         InvalidImage: there are more.
@@ -145,13 +145,13 @@ def to_batch(image: Image, dimension_order: str = "") -> Batch:
 
 
 def batch_shape(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> tuple[int, int, int, int]:
-    """Give the shape that `to_batch` makes of an image, before anything is copied.
+    """Return the shape that `to_batch` makes of an image, before anything is copied.
 
     Args:
         shape: of the image's array.
         axes: one letter an axis.
         dimension_order: as for `to_batch`.
-        name: the scientist's name of the file, for messages.
+        name: the user's name for the file, for messages.
 
     Raises:
         InvalidImage: as `to_batch`.
@@ -168,7 +168,7 @@ def select_channels(batch: Array, indices: Sequence[int], name: str) -> Array:
     Args:
         batch: (B, Y, X, C).
         indices: of the wanted channels, from 0.
-        name: the scientist's name of the file, for messages.
+        name: the user's name for the file, for messages.
 
     Returns:
         (B, Y, X, len(indices)) in the dtype of `batch`.
@@ -215,7 +215,7 @@ def _shape_text(shape: tuple[int, ...]) -> str:
 
 
 def _groups(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> tuple[list[int], ...]:
-    """Give the indices of the axes that become batch, rows, columns and channels."""
+    """Return the indices of the axes that become batch, rows, columns and channels."""
     order = dimension_order.strip().upper()
     letters = _overruled(len(shape), axes, order, name) if order else axes
     batch = [axis for axis, letter in enumerate(letters) if letter not in "YXCS"]

@@ -46,7 +46,7 @@ class _Root:
     inside: str | None
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file below the root, empty where there is none."""
+        """A JSON file below the root, empty if there is none."""
         text = self._bytes(name, MAX_METADATA_BYTES + 1)
         if text is not None and len(text) > MAX_METADATA_BYTES:
             raise InvalidImage(
@@ -87,7 +87,7 @@ class _Root:
                     yield member.compress_size, member.file_size, head
 
     def store(self, folder: str) -> dict[str, Any]:
-        """Give TensorStore's name of a folder below the root."""
+        """Return TensorStore's name of a folder below the root."""
         file = {"driver": "file", "path": str(self.path)}
         if self.inside is None:
             return {**file, "path": f"{self.path}/{folder}/"}
@@ -100,7 +100,7 @@ def _head(source: IO[bytes], count: int) -> bytes:
 
 
 def is_ome_zarr(path: Path) -> bool:
-    """Say whether a folder or a zip archive has a Zarr group at its root, or in the only folder at its root."""
+    """Return whether a folder or a zip archive has a Zarr group at its root, or in the only folder at its root."""
     return _find_root(path) is not None
 
 
@@ -110,7 +110,7 @@ def open_ome_zarr(path: Path, name: str) -> Iterator[Planes]:
 
     Args:
         path: the local folder or zip archive.
-        name: the scientist's name of it, for messages.
+        name: the user's name for it, for messages.
 
     Raises:
         InvalidImage: no image, or several; a kind of pixels or chunks that can't be read (objects never are).
@@ -159,7 +159,7 @@ def _find_root(path: Path) -> _Root | None:
 
 
 def _members(path: Path) -> frozenset[str]:
-    """Names in a zip archive; none where it isn't one, or is damaged."""
+    """Names in a zip archive; none if it isn't one, or is damaged."""
     try:
         if _directory_bytes(path) > MAX_DIRECTORY_BYTES:
             raise InvalidImage(
@@ -271,7 +271,7 @@ def _check_files(root: _Root, folder: str, chunks: int, blosc_bytes: int | None,
         chunks: how many the array has.
         blosc_bytes: size of a chunk that is compressed with Blosc. Other codecs get a limit for their output; Blosc
             decodes as much as its header says.
-        name: the scientist's name of the OME-Zarr, for messages.
+        name: the user's name for the OME-Zarr, for messages.
     """
     count = total = 0
     for stored, unpacked, head in root.files(folder, _BLOSC_HEADER_BYTES if blosc_bytes is not None else 0):

@@ -58,7 +58,7 @@ def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
 
     Args:
         path: the local file.
-        name: the scientist's name of the file, for messages.
+        name: the user's name for the file, for messages.
         kind: its format, one of `FORMATS`.
 
     Raises:
@@ -135,7 +135,7 @@ def _decode(picture: ImageFile, mode: str) -> Array:
 
 
 def _is_deep_colour(picture: ImageFile) -> bool:
-    """Say whether this is a PNG with several 16-bit samples per pixel, which Pillow would reduce to 8 bits."""
+    """Return whether this is a PNG with several 16-bit samples per pixel, which Pillow would reduce to 8 bits."""
     return picture.format == "PNG" and picture.mode != "I;16" and any("16B" in str(tile[3]) for tile in picture.tile)
 
 

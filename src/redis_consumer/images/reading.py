@@ -65,7 +65,7 @@ def read_image(path: str | os.PathLike[str], *, limits: ImageLimits | None = Non
     Args:
         path: the local file.
         limits: how large it may be; None for the defaults of `ImageLimits`.
-        name: the scientist's name of the file, for messages; None for the file's own.
+        name: the user's name for the file, for messages; None for the file's own.
 
     Returns:
         The image in the dtype of the file; every pixel is finite.
@@ -151,7 +151,7 @@ class OpenedImage:
     Attributes:
         source: what the header says.
         kind: format of the file, as in `MAGIC`.
-        name: the scientist's name of the file, for messages.
+        name: the user's name for the file, for messages.
         has_limits: whether its pixels are checked as well.
     """
 

@@ -175,7 +175,7 @@ def _is_complete(page: TiffPage | TiffFrame, keyframe: TiffPage, file_bytes: int
 
 
 def _stored_bytes(tif: TiffFile, series: TiffPageSeries) -> int:
-    """Give the number of bytes in the file that hold pixels. Bytes that several tiles or strips share count once."""
+    """Return the number of bytes in the file that hold pixels. Bytes that several tiles or strips share count once."""
     if series.dataoffset is not None:
         return int(series.nbytes)
     segments: dict[int, int] = {}
@@ -220,7 +220,7 @@ def _resolution_size(page: TiffPage, tag: str, unit_um: float) -> float | None:
 
 
 def _square(x_um: float | None, y_um: float | None) -> float | None:
-    """Give the side of a pixel; None if the sides are unknown, impossible or differ by more than 1 %."""
+    """Return the side of a pixel; None if the sides are unknown, impossible or differ by more than 1 %."""
     if x_um is None or y_um is None or not 0 < x_um < float("inf") or abs(x_um - y_um) > 0.01 * x_um:
         return None
     return x_um

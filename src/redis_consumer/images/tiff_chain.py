@@ -82,7 +82,7 @@ def read_chain(path: Path, name: str) -> Chain:
 
     Args:
         path: the local file.
-        name: the scientist's name of the file, for messages.
+        name: the user's name for the file, for messages.
 
     Raises:
         InvalidImage: a directory, or a value that a tag points to, lies outside the file; or they are too many.

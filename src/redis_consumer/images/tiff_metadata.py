@@ -31,7 +31,7 @@ def check_metadata(chain: Chain, name: str) -> None:
 
     Args:
         chain: the directories of the file, with their descriptions.
-        name: the scientist's name of the file, for messages.
+        name: the user's name for the file, for messages.
 
     Raises:
         InvalidImage: one of them names more planes than the file can hold, is too long, or is malformed.

@@ -29,7 +29,7 @@ def open_tiff_planes(path: Path, name: str) -> Iterator[Planes]:
 
     Args:
         path: the local file.
-        name: the scientist's name of the file, for messages.
+        name: the user's name for the file, for messages.
 
     Raises:
         InvalidImage: as `open_tiff`, or it is laid out so that a window can't be read alone.

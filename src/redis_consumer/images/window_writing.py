@@ -30,7 +30,7 @@ class TiledPlane:
         dtype: of the tiles.
         tile: takes frame, row and column of a tile, gives its pixels (y, x).
         max_label: the largest label of a label image, else 0.
-        pixel_size_um: side of a pixel in micrometres, None where it isn't known.
+        pixel_size_um: side of a pixel in micrometres, None if it isn't known.
     """
 
     shape: tuple[int, int, int]

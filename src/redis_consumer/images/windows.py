@@ -44,8 +44,8 @@ class WindowedImage:
 
     Attributes:
         shape: (B, Y, X, C) of the whole image, with the channels that were chosen.
-        name: the scientist's name of the file, for messages.
-        pixel_size_um: side of a pixel in micrometres, None where the file doesn't say.
+        name: the user's name for the file, for messages.
+        pixel_size_um: side of a pixel in micrometres, None if the file doesn't say.
     """
 
     shape: tuple[int, int, int, int]
@@ -94,7 +94,7 @@ def open_windowed(
 
     Args:
         path: local file or folder.
-        name: the scientist's name of the file, for messages.
+        name: the user's name for the file, for messages.
         dimension_order: as for `to_batch`; it can't make other axes than the file's own Y and X.
         channels: indices of the wanted channels, None for all.
         max_frames: as in `ImageLimits`.
@@ -119,7 +119,7 @@ def open_windowed(
 
 
 def is_large(path: Path, limits: ImageLimits) -> bool:
-    """Say whether an image has a format that can be read in parts, and is too large by `limits` to be read at once.
+    """Return whether an image has a format that can be read in parts, and is too large by `limits` to be read at once.
 
     An OME-Zarr always counts as large. A damaged file never does, so that `read_image` reports what is wrong with it.
     """

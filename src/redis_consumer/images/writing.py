@@ -62,7 +62,7 @@ def write_frames(labels: Iterable[Array], shape: tuple[int, ...], path: Path) ->
         `path`.
 
     Raises:
-        PermanentError: labels that float32 can't tell apart.
+        PermanentError: labels are too large for float32.
         OSError: the file can't be written.
     """
     from tifffile import imwrite
@@ -145,7 +145,7 @@ def save_numpy_array(
         output_dir: None for the working directory.
 
     Returns:
-        Paths of the files; empty where writing failed, which is logged.
+        Paths of the files; empty if writing failed, which is logged.
 
     Raises:
         InvalidJob: `name` or `subdir` leads out of `output_dir`.

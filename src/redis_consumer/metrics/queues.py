@@ -47,7 +47,7 @@ ALL: tuple[Metric, ...] = (UP, JOBS, UNFINISHED, OLDEST, WORKERS, ENDED, ATTEMPT
 
 
 def text_of_queues(figures: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> bytes:
-    """Give values in the format of Prometheus.
+    """Return values in the format of Prometheus.
 
     Args:
         figures: for each metric its numbers by the values of its labels.

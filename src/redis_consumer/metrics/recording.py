@@ -29,7 +29,7 @@ MAX_CHILDREN = 100
 OTHER = "other"
 KINDS = ("counter", "histogram", "gauge_max")
 
-#: Name of the process that counts; empty where nobody does.
+#: Name of the process that counts; empty if no one does.
 _writer = ""
 #: What `start` has found in the process, None before it: the library's way to keep values, and its folder.
 _found: tuple[Any, str | None] | None = None
@@ -91,7 +91,7 @@ class Metric:
             _is_failing = True
 
     def forget(self) -> None:
-        """Begin anew, in the files of the next `start`."""
+        """Begin again, in the files of the next `start`."""
         self._children.clear()
         self._parent = None
 
@@ -180,7 +180,7 @@ def start(folder: Path, writer: str) -> None:
 
 
 def mend() -> bool:
-    """Count in new files, from 0, where somebody has removed those of this process; say whether that was so."""
+    """Count in new files, from 0, where someone has removed those of this process; return whether that was so."""
     global _writer
     folder = Path(os.environ.get(FOLDER_VARIABLE, ""))
     if not _writer or (folder / f"{KINDS[0]}_{_writer}.db").exists():
@@ -231,7 +231,7 @@ def text(folder: Path) -> bytes:
 def _take_room(path: Path) -> None:
     if path.exists():
         return
-    # Not in its place before it is whole: somebody may read all files at any moment.
+    # Not in its place before it is whole: someone may read all files at any moment.
     young = path.with_suffix(".young")
     with young.open("wb") as file:
         file.truncate(FILE_BYTES)

@@ -25,7 +25,7 @@ Ask = Callable[[ModelId, Mapping[str, Any]], dict[str, Any]]
 
 _EMBEDDED = {"current_embeddings", "current_centroids", "future_embeddings", "future_centroids"}
 _PAIRED = {f"input{number}" for number in range(8)}
-#: Frames that the encoder is given at once.
+#: Frames in one call of the encoder.
 _ENCODED_FRAMES = 64
 
 
@@ -41,14 +41,14 @@ def link_by_model(
 
     Args:
         model: which one.
-        names: of its inputs.
+        names: names of its inputs.
         ask: the model server.
         movie: the images.
-        labels: gives the label image of a frame.
+        labels: returns the label image of a frame.
         options: what it is given.
 
     Raises:
-        ModelMismatch: it is no linking model.
+        ModelMismatch: it is not a linking model.
         ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
     """
     kind: type[_Paired | _Embedded] | None = _Paired if names == _PAIRED else _Embedded if names == _EMBEDDED else None
@@ -64,7 +64,7 @@ def link_by_model(
 
 
 class _Embedded:
-    """The kind that takes embeddings."""
+    """The kind of model that takes embeddings."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class _Embedded:
 
 
 def _encoder_inputs(frames: Sequence[Cells], most: int, reach_px: float) -> dict[str, Array]:
-    """The inputs of the encoder, with zeros for the cells that a frame has fewer than the fullest one."""
+    """Return the inputs of the encoder. Frames with fewer cells than the largest one are filled with zeros."""
     parts = {
         "encoder_app_input": [cells.appearances for cells in frames],
         "encoder_morph_input": [cells.morphologies for cells in frames],
@@ -139,7 +139,7 @@ def _encoder_inputs(frames: Sequence[Cells], most: int, reach_px: float) -> dict
 
 
 class _Paired:
-    """The kind that takes one track and one cell."""
+    """The kind of model that takes one track and one cell."""
 
     def __init__(
         self, model: ModelId, ask: Ask, movie: Movie, frames: Sequence[Cells], options: LinkingModelOptions
@@ -181,7 +181,7 @@ class _Paired:
         return answer
 
     def _past(self, places: Sequence[Place]) -> tuple[Array, Array, Array, Array]:
-        """Appearance, distance, neighbourhood and shape of a track in its last frames."""
+        """Return appearance, distance, neighbourhood and shape of a track in its last frames."""
         centroids = np.array([self.frames[at].centroids_px[index] for at, index in places])
         return (
             np.stack([self.frames[at].appearances[index] for at, index in places]),

@@ -35,8 +35,8 @@ class Movie:
 
     Attributes:
         shape: (T, Y, X).
-        read: takes the number of a frame and gives its image, (Y, X) float32.
-        labels: the same for its segmentation, (Y, X) integers; None where there is none yet.
+        read: takes the number of a frame and returns its image, (Y, X) float32.
+        labels: the same for its segmentation, (Y, X) integers; None if there is none yet.
     """
 
     shape: tuple[int, int, int]
@@ -47,7 +47,7 @@ class Movie:
         return self.shape[0]
 
     def images(self) -> Iterator[Array]:
-        """All frames, one after the other."""
+        """Yield all frames, one after the other."""
         return map(self.read, range(len(self)))
 
 
@@ -56,14 +56,14 @@ def open_movies(job: Job, path: Path, folder: Path, limits: MovieLimits) -> Iter
     """Open the movies of a job's input: one, or all of a ``.trks`` file.
 
     Args:
-        job: which channel to take, the first by default, and the name for messages.
+        job: names the channel (the first by default) and the input, for messages.
         path: the local file.
-        folder: for what is unpacked.
+        folder: folder for unpacked files.
         limits: how large it can be.
 
     Raises:
-        InvalidImage: no movie, damaged, above the limits, or in need of more memory than a job may take.
-        UnsafeArchive: an archive that must not be unpacked.
+        InvalidImage: not a movie, damaged, above the limits, or needs more memory than a job is allowed.
+        UnsafeArchive: the archive is not safe to unpack.
     """
     channel = next((index for index in job.channels or () if index is not None), 0)
     file = _MovieFile(path, shown_name(job.original_name), channel, limits)
@@ -79,7 +79,7 @@ def open_movies(job: Job, path: Path, folder: Path, limits: MovieLimits) -> Iter
 
 @dataclass(frozen=True)
 class _MovieFile:
-    """The file of a movie, with the channel that is taken and the scientist's name for it."""
+    """The file of a movie, with the selected channel and the user's name for it."""
 
     path: Path
     name: str
@@ -88,7 +88,9 @@ class _MovieFile:
 
     @contextmanager
     def open_tiff(self, order: str) -> Iterator[Movie]:
-        """A movie of one frame in memory at a time. Of three axes the first is time, whatever the file calls it."""
+        """Open a movie with one frame in memory at a time. Of three axes, the first is time, whatever its name in the
+        file is.
+        """
         if not order:
             with open_windowed(self.path, name=self.name) as image:
                 order = "BXY" if image.shape[0] == 1 and image.shape[3] > 1 else ""
@@ -101,7 +103,9 @@ class _MovieFile:
             yield self._checked(movie)
 
     def open_zip(self, folder: Path) -> Movie:
-        """A movie of one file a frame, in the order of their names; numbers in names count as numbers."""
+        """Open a movie with one file per frame, in the order of their names. Numbers in names are compared as
+        numbers.
+        """
         files = self._unpack(folder / "frames")
         first = self._read_frame(files[0])
 
@@ -143,7 +147,7 @@ class _MovieFile:
         return frame
 
     def open_track_file(self, suffix: str) -> list[Movie]:
-        """The movies of a track file, with their label images."""
+        """Open the movies of a track file, with their label images."""
 
         def check_memory(held: int, shape: tuple[int, ...]) -> None:
             if len(shape) in (4, 5) and all(shape):
@@ -162,12 +166,12 @@ class _MovieFile:
         return movies
 
     def _check_memory(self, shape: tuple[int, int, int], kept: int = 0, name: str = "") -> None:
-        """Refuse a movie that needs more memory than a job may take, before its pixels are read.
+        """Refuse a movie that needs more memory than a job is allowed, before its pixels are read.
 
         Args:
             shape: (T, Y, X).
-            kept: bytes that are held besides the frames that are worked on at once.
-            name: of the file, where it is a part of this one.
+            kept: bytes of memory in addition to the frames that are processed at once.
+            name: name of the file, if it is a part of this one.
         """
         frames, height, width = shape
         held = 4 * height * width * min(frames, frames_for((height, width, 1)))
@@ -196,5 +200,5 @@ def _why_no_frame(name: str) -> str:
 
 
 def natural(path: str) -> list[tuple[int, str]]:
-    """Key by which ``t2`` comes before ``t10``."""
+    """Return a sort key with which ``t2`` comes before ``t10``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", path) if part]

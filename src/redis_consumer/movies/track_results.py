@@ -31,9 +31,9 @@ class FrameProgress:
     """Reports the progress of a job by the frames that were processed. Stops a job that was cancelled or lost.
 
     Args:
-        report: takes what is done and the total: `Consumer.report_progress`.
+        report: takes the finished amount and the total, like `Consumer.report_progress`.
         total: number of frames, each counted as often as it is processed.
-        first: percent of the job that was done before.
+        first: percentage of the job that was done before.
     """
 
     def __init__(self, report: Callable[[int, int], None], total: int, *, first: int = 0) -> None:
@@ -66,7 +66,7 @@ class FrameProgress:
 
 @dataclass(frozen=True)
 class TrackResult:
-    """A movie and what was found in it.
+    """A movie and its tracks.
 
     Attributes:
         movie: the images.
@@ -94,10 +94,10 @@ class TrackResult:
 
 
 def wanted_outputs(job: Job) -> list[str]:
-    """What the job asks for in its field ``outputs`` besides the contract's files, names joined by commas.
+    """Return the additional files that the job names in its field ``outputs``, joined by commas.
 
     Raises:
-        InvalidJob: an unknown name.
+        InvalidJob: a name is unknown.
     """
     names = [part.strip().lower() for part in job.get("outputs").split(",") if part.strip()]
     unknown = [name for name in names if name not in (*OUTPUTS, "all")]
@@ -114,14 +114,14 @@ def write_tracks(result: TrackResult, folder: Path, job: Job) -> list[Path]:
 
     Args:
         result: what to write.
-        folder: where to; below it the folders of the job's ``original_name``.
+        folder: folder for the files, in the subfolders of the job's ``original_name``.
         job: its name and its ``outputs``.
 
     Returns:
-        The files: ``<name>_feature_0.tif`` (T, Y, X) float32 and ``lineage.json``, and what else the job asks for.
+        The files: ``<name>_feature_0.tif`` (T, Y, X) float32, ``lineage.json``, and the additional files of the job.
 
     Raises:
-        PermanentError: more tracks than the files can tell apart.
+        PermanentError: there are more tracks than the files can number.
         OSError: the files can't be written.
     """
     stem = folder / result_stem(job.original_name)
@@ -159,7 +159,7 @@ def _preview(result: TrackResult, stem: Path) -> list[Path]:
     return [path]
 
 
-#: By the name that a job asks for them: what writes more files.
+#: Functions that write additional files, by their names in the job.
 OUTPUTS: dict[str, Callable[[TrackResult, Path], list[Path]]] = {
     "trk": _trk,
     "ctc": _challenge,

@@ -26,7 +26,7 @@ CLAHE_KERNEL_FRACTION = 8
 
 
 def normalize(image: Array) -> Floats:
-    """Give each plane mean 0 and standard deviation 1.
+    """Scale each plane to mean 0 and standard deviation 1.
 
     Args:
         image: (B, Y, X, C), any real dtype. An array of another rank is normalised as a whole, like in 2020.
@@ -70,7 +70,7 @@ def histogram_normalization(image: Array, kernel_size: int | None = None) -> Flo
             equalize_adapthist(_as_uint16(plane), kernel_size=kernel, clip_limit=CLAHE_CLIP_LIMIT, nbins=CLAHE_BINS)
         )
 
-    # Nobody holds a plane as float64 while it is equalised: that takes four times its bytes by itself.
+    # No one holds a plane as float64 while it is equalised: that takes four times its bytes by itself.
     return _each_plane(image, equalize, np.asarray)
 
 

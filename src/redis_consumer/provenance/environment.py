@@ -1,4 +1,4 @@
-"""Records under which software, libraries, settings and functions a result is made."""
+"""Describes the software, libraries, settings and functions that made a result."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import redis_consumer
 from redis_consumer.digest import file_digest
 
 DISTRIBUTION = "kiosk-redis-consumer"
-#: Distributions whose version can decide a pixel: by reading it, by computing with it or by writing it.
+#: Distributions whose version can change a pixel, because they read, compute or write it.
 LIBRARIES = (
     "numpy", "scipy", "scikit-image", "tifffile", "imagecodecs", "pillow", "tensorstore", "onnxruntime", "grpcio",
     "protobuf",
 )  # fmt: skip
-#: Settings that can decide a pixel. Everyone who can read a result can read its record: no addresses, no secrets.
-#: Limits that only protect a machine aren't among them: the record of another user must not lift those of a rerun.
+#: Settings that can change a pixel. Everyone who can read a result can read its record, so it has no addresses and
+#: secrets. It also has no limits that protect a machine, because the record of another user must not change the limits
+#: of a rerun.
 SETTINGS = (
     "TF_TENSOR_NAME", "TF_MAX_BATCH_SIZE", "TF_MIN_MODEL_SIZE", "MAX_CALL_BYTES",
     "NUCLEAR_MODEL", "CYTOPLASM_MODEL", "PHASE_MODEL",
@@ -35,13 +36,13 @@ SETTINGS = (
     "MESMER_MODEL", "MESMER_COMPARTMENT", "POLARIS_MODEL", "POLARIS_THRESHOLD", "POLARIS_CLIP", "POLARIS_SCALE",
 )  # fmt: skip
 
-#: Those of them that decide by being given at all.
+#: Settings that also have an effect by being set.
 DECIDE_BY_BEING_GIVEN = frozenset({"TRACKING_MODEL", "CALIBAN_MODEL", "TRACKING_SEGMENT_MODEL"})
 
 
 @cache
 def software() -> dict[str, Any]:
-    """Name and version of this package, its commit where it was installed from one, Python's and the libraries'."""
+    """Return the versions of this package, of Python and of the libraries, and the commit if it is known."""
     return {
         "name": DISTRIBUTION,
         "version": redis_consumer.__version__,
@@ -54,15 +55,15 @@ def software() -> dict[str, Any]:
 
 @cache
 def origin(thing: Hashable, group: str = "") -> dict[str, Any]:
-    """Where a class or function comes from.
+    """Describe the origin of a class or function.
 
     Args:
         thing: a class or a function.
-        group: of entry points that may offer it.
+        group: group of entry points that can contain it.
 
     Returns:
-        ``origin``, its import path; ``distribution`` and ``version`` where they are known; else ``source_sha256``,
-        the digest of the file that it stands in, None where there is none.
+        ``origin``, its import path; ``distribution`` and ``version`` if they are known; otherwise ``source_sha256``,
+        the digest of its file; None if it has none.
     """
     # Some callables of C have no module or no name.
     module = getattr(thing, "__module__", None) or type(thing).__module__
@@ -76,7 +77,7 @@ def origin(thing: Hashable, group: str = "") -> dict[str, Any]:
 
 
 def _entry_point(thing: Hashable, path: str, group: str) -> metadata.EntryPoint | None:
-    """The entry point of a thing, which it may name by a shorter way than where the thing stands in its package."""
+    """Return the entry point of a thing. It can name the thing by a shorter path than that of its module."""
     points = metadata.entry_points(group=group)
     package = str(thing.__module__).partition(".")[0]
     exact = [point for point in points if point.value.replace(" ", "") == path]
@@ -85,7 +86,7 @@ def _entry_point(thing: Hashable, path: str, group: str) -> metadata.EntryPoint 
 
 
 def _gives(point: metadata.EntryPoint, thing: Hashable) -> bool:
-    # Of a module that isn't imported a thing that is in use can't be.
+    # A thing that is in use can't be in a module that isn't imported.
     found: object = sys.modules.get(point.module)
     for name in point.attr.split("."):
         found = getattr(found, name, None)
@@ -93,7 +94,7 @@ def _gives(point: metadata.EntryPoint, thing: Hashable) -> bool:
 
 
 def options_of(function: Any, given: Mapping[str, object]) -> dict[str, Any]:
-    """Every option of a function as it holds: what was given, else its default; functions of images take no others."""
+    """Return all options of a function with their values, or their defaults."""
     try:
         parameters = list(inspect.signature(function).parameters.values())[1:]
     except (TypeError, ValueError):
@@ -103,7 +104,7 @@ def options_of(function: Any, given: Mapping[str, object]) -> dict[str, Any]:
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values as JSON has them; as texts what it hasn't."""
+    """Return the values in types of JSON; other types as texts."""
     loaded: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
     return loaded
 
@@ -123,7 +124,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """What pip notes of an installation from a repository (PEP 610)."""
+    """Return the commit that pip recorded for an installation from a repository (PEP 610)."""
     try:
         text = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Writes how a result was made into a small object beside its zip."""
+"""Writes the provenance record of a result, a small object beside its zip."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ from redis_consumer.text import MAX_TEXT, cut
 
 logger = logging.getLogger(__name__)
 
-#: Version of the record's form; it changes when a reader of the older one would misunderstand it.
+#: Version of the record's format. It changes if readers of the older format would misunderstand it.
 FORMAT = 1
 #: Field of a job with the key of its record.
 FIELD = "provenance_file_name"
-#: Field of a divided job: digest, bytes and key of its input, which its second phase doesn't download again.
+#: Field of a divided job with digest, bytes and key of its input, because the second phase doesn't download the input
+#: again.
 INPUT_FIELD = "input_digest"
-#: Children that a record lists; of more it gives the number.
+#: Number of children that a record lists. If there are more, it has their number.
 MOST_CHILDREN = 10_000
-#: Files of results that a record lists; of more it gives the number. With the longest names it has 60 MB then.
+#: Number of files of a result that a record lists. If there are more, it has their number. With the longest names, this
+#: takes 60 MB.
 MOST_FILES = 20_000
 _RESULT_FIELD = "output_file_name"
-#: Fields that a run finds out and writes to its job.
+#: Fields that a run detects and writes to its job.
 _DETECTED = ("scale", "label")
 _GROUP = "redis_consumer.consumers"
 
@@ -61,10 +63,9 @@ class RunSetup:
 
 
 class Provenance:
-    """Takes notes of one run of a job, and writes its record.
+    """Collects notes during one run of a job, and writes its record.
 
-    Notes may come from several threads. Made for each job, also for one that moves nothing: it must cost next to
-    nothing.
+    Several threads can add notes. One is made for each job, so it must be cheap.
 
     Args:
         consumer: whose class and queue are noted.
@@ -72,7 +73,7 @@ class Provenance:
         setup: gives the options and settings of the run, when the record is written.
 
     Attributes:
-        transfers: what the run downloads and uploads.
+        transfers: the downloads and uploads of the run.
     """
 
     def __init__(self, consumer: Any, job: Job | None, setup: Callable[[], RunSetup]) -> None:
@@ -93,20 +94,20 @@ class Provenance:
         self._key = ""
 
     def note_model(self, name: str, describe: Callable[[], dict[str, Any]]) -> None:
-        """Note that a model was asked; `describe` is called once, when the record is written."""
+        """Note that a model was called. `describe` is called once, when the record is written."""
         self._models.setdefault(name, describe)
 
     def note_function(self, kind: str, name: str, describe: Callable[[], dict[str, Any]]) -> None:
-        """Note that a function of images was run, of the kind ``pre`` or ``post``; `describe` as for models."""
+        """Note that a function of the kind ``pre`` or ``post`` was run; `describe` as for models."""
         self._functions.setdefault((kind, name), describe)
 
     def note_fields(self, fields: Mapping[str, Any]) -> None:
-        """Note what a run writes to its job, where that is something it found out."""
+        """Note fields that a run writes to its job, if it detected them."""
         self._detected |= {name: str(fields[name]) for name in _DETECTED if name in fields}
         self._result = str(fields.get(_RESULT_FIELD) or self._result)
 
     def noted_child(self, child: Job) -> Job:
-        """Note a child whose result goes into this one, and give it back."""
+        """Note a child whose result is part of this one, and return the child."""
         self.transfers.not_wanted.add(child.get(_RESULT_FIELD))
         if len(self._children) == MOST_CHILDREN:
             self._children_left_out += 1
@@ -115,12 +116,12 @@ class Provenance:
         return child
 
     def input_fields(self) -> dict[str, str]:
-        """What a job that is divided keeps of its input for its second phase."""
+        """Return the fields about its input that a divided job keeps for its second phase."""
         downloads = self.transfers.downloads
         return {INPUT_FIELD: f"{downloads[0].sha256} {downloads[0].size} {downloads[0].key}"} if downloads else {}
 
     def upload(self, path: str | Path) -> tuple[str, str]:
-        """Upload a zip of the running job and, meanwhile, the record; give key and URL of the zip.
+        """Upload a zip of the running job and the record in parallel; return key and URL of the zip.
 
         Raises:
             StorageUnavailable, FileNotFoundError: as `Storage.upload`.
@@ -139,12 +140,12 @@ class Provenance:
         return str(key), str(url)
 
     def closing_fields(self, fields: Mapping[str, Any]) -> dict[str, str]:
-        """The field that names the record, to be written together with a job's end; empty where there is none.
+        """Return the field that names the record, to be written together with a job's end; empty if there is none.
 
-        A consumer that uploads its result by itself gets its record here.
+        For a consumer that uploads its result itself, this uploads the record.
 
         Args:
-            fields: the last ones of the job.
+            fields: the last fields of the job.
         """
         if self._job is None:
             return {}
@@ -160,7 +161,7 @@ class Provenance:
         except ConsumerError:
             raise
         except Exception:
-            # What a plug-in's function or server says of itself must not cost the result.
+            # An error in a description by a plug-in must not fail the job.
             logger.exception("Job %s gets no provenance record", job.id)
             self._job = None
             return
@@ -206,7 +207,7 @@ class Provenance:
         return {"id": job.id, "attempt": job.attempt, "queue": self._consumer.queue, "input": key, "fields": fields}
 
     def _inputs(self, job: Job) -> list[dict[str, Any]]:
-        """What was downloaded but the results of children, the job's own input first."""
+        """Return the downloads, except results of children; the job's own input is first."""
         own = self.transfers.downloads
         before = job.get(INPUT_FIELD).split(" ", 2)
         if len(before) == 3 and before[2] not in {each.key for each in own}:
@@ -215,7 +216,7 @@ class Provenance:
 
 
 def _masked(texts: Mapping[str, str]) -> dict[str, str]:
-    """The same texts, shortened and without the signatures and passwords of links in them."""
+    """Return the texts, shortened and without signatures and passwords of links."""
     return {cut(name): cut(mask_secrets(text), MAX_TEXT) for name, text in texts.items()}
 
 
@@ -224,7 +225,9 @@ def _moved(moved: transfers.Moved) -> dict[str, Any]:
 
 
 def _described(path: Path) -> tuple[dict[str, Any], int]:
-    """A zip and what is in it, and how many files aren't listed; checksums are those of the zip's own directory."""
+    """Describe a zip and its files, and the number of files that aren't listed. Checksums are those of the zip's
+    directory.
+    """
     entries: list[zipfile.ZipInfo] = []
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

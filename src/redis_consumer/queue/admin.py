@@ -7,7 +7,7 @@ from redis_consumer.queue.scripts import script_call
 
 
 def cancel(queue: JobQueue, job_id: str) -> str:
-    """End a job that nobody wants any more, and its children.
+    """End a job that no one wants any more, and its children.
 
     Returns:
         ``cancelled`` (it waited), ``stopping`` (it runs until its next step), ``final`` (it has its result
@@ -21,7 +21,7 @@ def cancel(queue: JobQueue, job_id: str) -> str:
 
 
 def dead_letters(queue: JobQueue, limit: int = -1) -> list[str]:
-    """Give the keys of jobs that failed for a reason other than their input, the latest first."""
+    """Return the keys of jobs that failed for a reason other than their input, the latest first."""
     return [str(job_id) for job_id in queue.redis.lrange(queue.key("dead"), 0, limit if limit < 0 else limit - 1)]
 
 

@@ -99,7 +99,7 @@ class ChildJobs:
         self._check(queue.run(call))
 
     def children(self) -> Iterator[Job]:
-        """Give all children in order, read in batches. A child whose hash is gone has no fields."""
+        """Yield all children in order, read in batches. A child whose hash is gone has no fields."""
         for start in range(0, 1 << 31, CHUNK):
             arguments = [str(start), str(CHUNK)]
             rows = self.queue.run(script_call("read_children", [self.parent.id], arguments))

@@ -23,26 +23,28 @@ from redis_consumer.text import MAX_TEXT, cut
 
 logger = logging.getLogger(__name__)
 
-#: Outages that a job may be given back for while others succeed, before its attempts count.
+#: Number of outages of a job while others succeed, after which its attempts count.
 OUTAGES_ALLOWED = 3
-#: Seconds after which the objects of runs without a visible result are removed: a late one may still upload.
+#: Seconds after which the objects of runs without a visible result are removed. A late run may still upload.
 ORPHANED_RESULT_S = 600.0
-#: Seconds for which a replica may take to confirm.
+#: Seconds within which a replica must confirm.
 CONFIRM_S = 1.0
 
 
 def timestamp() -> str:
-    """Now in UTC with its zone, as every neighbour parses it (contract, section 1.3)."""
+    """Return the current time in UTC with its zone, in the format that every neighbour parses (contract, section
+    1.3).
+    """
     return datetime.now(timezone.utc).isoformat()
 
 
 class JobQueue:
-    """The queue of one type of event, as one worker sees it.
+    """The queue of one kind of job, for one worker.
 
     Args:
         redis: a `RedisClient`, or any client with redis-py's commands that decodes replies.
         name: the list that producers push to; lower-cased.
-        worker: name of this worker, unique among the living ones, without a colon.
+        worker: name of this worker, unique among running workers, without a colon.
         options: times and limits of its jobs; None for the defaults.
     """
 
@@ -52,7 +54,7 @@ class JobQueue:
         self.worker = worker
         self.options = options = options or QueueOptions()
         self.processing = f"processing-{self.name}:{worker}"
-        #: Whether the settling of a job also takes the next one, where the caller says that it is done with it.
+        #: Whether settling a job also takes the next one, if the caller has finished with the job.
         self.is_chained = False
         kinds = ("leases", "holders", "attempts", "given-back", "dead", "leftovers", "cancelled", "forgiven")
         self._claim_keys = [self.name, self.processing, *own_keys(self.name, *kinds, "processing")]
@@ -63,9 +65,9 @@ class JobQueue:
             milliseconds(ORPHANED_RESULT_S),
             str(options.result_ttl_s),
         ]
-        #: Whether the last sweep found leases of which it can't say whether they have ended; see `upkeep.sweep`.
+        #: Whether the last sweep found leases that may not have ended; see `upkeep.sweep`.
         self.has_doubts = False
-        #: Tells this process from another one that is registered under the same name.
+        #: Distinguishes this process from another one with the same name.
         self.token = uuid.uuid4().hex
         self._seems_empty = False
         self._claimed: list[Any] | None = None
@@ -75,11 +77,11 @@ class JobQueue:
 
     @property
     def doubt_s(self) -> float:
-        """Seconds in which a living worker renews its leases."""
+        """Seconds within which a running worker renews its leases."""
         return 0.4 * self.options.lease_s
 
     def key(self, kind: str) -> str:
-        """Name of one of our own keys for this queue."""
+        """Return the name of one of the package's keys for this queue."""
         return own_key(kind, self.name)
 
     def holder(self, job: Job) -> str:
@@ -87,18 +89,18 @@ class JobQueue:
         return f"{job.attempt} {self.processing}"
 
     def claim(self, timeout_s: float = 0.0) -> Job | None:
-        """Take the job that waits longest; wait up to `timeout_s` (10 s at most) for one, 0 for a look only.
+        """Take the oldest waiting job. Wait up to `timeout_s` seconds for one (10 s at most); 0 doesn't wait.
 
-        Keys that can't be run, since their hash is gone, is no hash or has its result already, or since the job runs
-        elsewhere, are dropped with a log line; so is a job without an attempt left, which becomes a dead letter.
+        Some keys are dropped with a log line: the hash is gone, is not a hash or already has a result, or the job runs
+        elsewhere. A job without an attempt left is also dropped and becomes a dead letter.
 
         Raises:
-            RedisUnavailable: no reply. A job that was taken all the same comes back by a sweep.
+            RedisUnavailable: no reply. If a job was taken nevertheless, a sweep returns it.
         """
         job_id = ""
         if self._claimed is None and self._seems_empty and timeout_s > 0:
             wait_s = min(timeout_s, MAX_BLOCK_S)
-            self._seems_empty = False  # or a Redis that comes back empty wouldn't know our list, see claim.lua
+            self._seems_empty = False  # otherwise a Redis that lost its data would not know our list, see claim.lua
             job_id = self.redis.blmove(self.name, self.processing, wait_s, src="RIGHT", dest="LEFT")
             if job_id == "":
                 self.redis.lrem(self.processing, 1, "")  # pushed by other software; no job has this key
@@ -111,13 +113,13 @@ class JobQueue:
         return self._opened(reply)
 
     def release(self) -> None:
-        """Give back a job that was taken at the end of the last one and not given by `claim`; see `is_chained`."""
+        """Return a job that was taken at the end of the last one, but not returned by `claim`; see `is_chained`."""
         job, self._claimed = self._opened(self._claimed or ["empty"]), None
         if job is not None:
             self.give_back(job, is_next=True)
 
     def _opened(self, reply: list[Any]) -> Job | None:
-        """Read what the claim script gives; None for no job that can be run."""
+        """Read the reply of the claim script; None if there is no job that can be run."""
         outcome, *values = reply
         if outcome == "claimed":
             attempt, job_id, *texts = values
@@ -148,8 +150,8 @@ class JobQueue:
         """Write fields of a running job, with ``updated_at`` and ``updated_by``.
 
         Raises:
-            LeaseLost: the job isn't ours any more; nothing was written.
-            JobCancelled: somebody cancelled the job; nothing was written.
+            LeaseLost: this worker no longer holds the job; nothing was written.
+            JobCancelled: the job was cancelled; nothing was written.
         """
         keys = self._keys_of(job, "leases", "attempts", "given-back")
         code = self.run(script_call("update", keys, [self.holder(job), *flat(self.stamp(fields))]))
@@ -164,19 +166,19 @@ class JobQueue:
         is_dead: bool = False,
         is_last: bool = False,
     ) -> None:
-        """Settle a job: write its last fields, a final ``status`` among them, and end the claim.
+        """Settle a job: write its last fields, including a final ``status``, and end the claim.
 
         Args:
             job: the running job.
             fields: what to write.
-            is_success: whether it has its result; one that was cancelled hasn't, and must fail.
+            is_success: whether it has a result. A cancelled job has none, and must fail.
             is_dead: whether to list it among the dead letters, which can be retried.
-            is_last: whether the caller is done with the job: with `is_chained`, the next one is taken in the same
-                round trip, and `claim` gives it.
+            is_last: whether the caller has finished with the job. With `is_chained`, the next job is then taken in the
+                same round trip, and `claim` returns it.
 
         Raises:
-            LeaseLost: the job isn't ours any more; nothing was written.
-            JobCancelled: somebody cancelled the job; nothing was written, and it is still ours.
+            LeaseLost: this worker no longer holds the job; nothing was written.
+            JobCancelled: the job was cancelled; nothing was written, and this worker still holds it.
         """
         stamped = self.stamp(fields)
         if is_success:
@@ -203,26 +205,26 @@ class JobQueue:
             logger.warning(what, job.id, confirmed, self.options.replicas)
 
     def give_back(self, job: Job, *, is_next: bool = False, is_crash: bool = False, error: str = "") -> None:
-        """Return a job to its queue, unsettled: to the end of the line, after an outage.
+        """Return a job to the back of its queue, after an outage.
 
-        That is no attempt, unless others succeed between the outages of a job.
+        The attempt is not counted, unless other jobs succeed between the outages of a job.
 
         Args:
             job: the running job.
-            is_next: it is taken again at once, since this worker stops; that is no attempt.
-            is_crash: the process that ran it died: taken again at once, and the attempt counts.
-            error: what went wrong, on one line; a dead letter's reason tells it.
+            is_next: return it to the front, because this worker stops; the attempt is not counted.
+            is_crash: return it to the front, because its process died; the attempt is counted.
+            error: the problem on one line, for the reason of a dead letter.
 
         Raises:
-            LeaseLost: the job isn't ours any more; nothing was pushed.
+            LeaseLost: this worker no longer holds the job; nothing was pushed.
         """
         self._give_back(job, "crashed" if is_crash else "next" if is_next else "last", error)
 
     def give_back_late(self, job: Job, error: str) -> bool:
-        """Return a job that took too long, as after a crash.
+        """Return a job that took too long, like after a crash.
 
         Returns:
-            False where it took too long as often as it may: it is still ours, to be settled as failed.
+            False if it took too long too often. This worker then still holds it, and must settle it as failed.
         """
         return self._give_back(job, "crashed", error, self.worker) == 1
 
@@ -241,7 +243,7 @@ class JobQueue:
         self.redis.incr(self.key("recovered"))
 
     def renew(self, jobs: Iterable[Job] = ()) -> list[str]:
-        """Lengthen the leases of running jobs and this worker's registration; return the jobs that were lost."""
+        """Extend the leases of running jobs and this worker's registration. Return the jobs that were lost."""
         running = list(jobs)
         kinds = ("leases", "holders", "workers", "processing")
         keys = [*map(self.key, kinds), self.processing, self.key("registrations"), *(job.id for job in running)]
@@ -257,26 +259,28 @@ class JobQueue:
         return list(self.run(script_call("renew", keys, arguments)))
 
     def has_work(self, names: Sequence[str]) -> bool:
-        """Whether jobs wait in one of these queues; of several, also whether one that runs may bring some."""
+        """Return whether jobs wait in one of these queues. For several queues, running jobs that can create jobs count
+        too.
+        """
         for name in names:
             if self.redis.llen(name) or (len(names) > 1 and self.redis.exists(*own_keys(name, "holders", "waiting"))):
                 return True
         return False
 
     def stamp(self, fields: Mapping[str, Any]) -> dict[str, str]:
-        """Turn values into the texts that Redis holds (None becomes empty) and say when and by whom."""
+        """Convert values to texts (None becomes empty), and add the time and the worker."""
         texts = {name: text_of(value) for name, value in fields.items()}
-        if "reason" in texts:  # of a plug-in's own, perhaps with all that its job holds
+        if "reason" in texts:  # an error of a plug-in, which may contain the whole job
             texts["reason"] = cut(texts["reason"], MAX_TEXT)
         return {**texts, "updated_at": timestamp(), "updated_by": self.worker}
 
     def _keys_of(self, job: Job, *kinds: str) -> list[str]:
-        """KEYS of the scripts that write into a running job."""
+        """Return the KEYS of scripts that write into a running job."""
         before, behind = own_keys(self.name, "holders", "cancelled"), own_keys(self.name, "forgiven")
         return [self.processing, *before, job.id, *own_keys(self.name, *kinds), self.name, *behind]
 
     def check(self, code: int, job: Job) -> None:
-        """Raise what a script says by its reply: 0 for a job that isn't ours, 2 for a cancelled one."""
+        """Raise the error for a script's reply: 0 if this worker does not hold the job, 2 if it was cancelled."""
         if code == 2:
             raise JobCancelled(f"job {job.id}: cancelled; submit it again if it was a mistake", job_id=job.id)
         if not code:
@@ -295,5 +299,5 @@ class JobQueue:
 
 
 def milliseconds(seconds: float) -> str:
-    """Give seconds as scripts take them."""
+    """Return seconds as milliseconds, for scripts."""
     return str(round(seconds * 1000))

@@ -23,17 +23,17 @@ _WITH_CHILD_JOBS = frozenset(
 
 
 def script_call(name: str, keys: list[str], arguments: list[str]) -> Call:
-    """Give one run of a script of ``lua/``."""
+    """Return one run of a script of ``lua/``."""
     return Call(_script(name), keys, arguments)
 
 
 def flat(fields: Mapping[str, str]) -> list[str]:
-    """Give names and texts in turn, as scripts take them."""
+    """Return names and texts in turn, as scripts take them."""
     return [text for pair in fields.items() for text in pair]
 
 
 def text_of(value: object) -> str:
-    """Give a value as Redis stores it; None is empty."""
+    """Return a value as Redis stores it; None is empty."""
     if value is None:
         return ""
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

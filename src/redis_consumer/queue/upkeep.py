@@ -80,7 +80,7 @@ def note_orphaned_result(queue: JobQueue, job: Job) -> None:
 
 
 def orphaned_results(queue: JobQueue) -> list[OrphanedResult]:
-    """Give runs whose objects can be removed now. Each is given again after some minutes, until it is forgotten."""
+    """Return runs whose objects can be removed now. Each is given again after some minutes, until it is forgotten."""
     limits = [str(ORPHANED_RESULTS_LIMIT), milliseconds(ORPHANED_RESULT_S)]
     reply = queue.run(script_call("orphaned_results", [queue.key("leftovers")], limits))
     runs = zip(*(reply[number::4] for number in range(4)), strict=True)
@@ -97,7 +97,7 @@ def forget_orphaned_result(queue: JobQueue, orphan: OrphanedResult) -> None:
 class Renewal:
     """Renews one job's lease in a thread until it is stopped.
 
-    Native code that holds the interpreter for longer than a lease stalls it; the supervisor has no such limit.
+    Native code that blocks the interpreter for longer than a lease stops the renewal. The supervisor has no such limit.
     """
 
     def __init__(self, queue: JobQueue, job: Job) -> None:
@@ -108,7 +108,7 @@ class Renewal:
         self._thread.start()
 
     def stop(self) -> None:
-        """Renew no more; the job is settled."""
+        """Stop the renewal, because the job is settled."""
         self._is_over.set()
         if self._thread is not threading.current_thread():
             self._thread.join()

@@ -63,7 +63,7 @@ class FileDifference:
         return f"{words}, by {self.largest:g} at most"
 
     def as_data(self) -> dict[str, Any]:
-        """Give the difference as data for scripts."""
+        """Return the difference as data for scripts."""
         return asdict(self)
 
 

@@ -121,7 +121,7 @@ def parse(name: str, content: bytes, *, result_key: str = "") -> Record:
 
 
 def _wrong_part(data: Any) -> str:
-    """Give the name of the first invalid part, empty if all are valid."""
+    """Return the name of the first invalid part, empty if all are valid."""
     wrong = [part for part, keys in _TABLES.items() if not keys <= data[part].keys()]
     wrong += [part for part, keys in _LISTS.items() if not all(keys <= each.keys() for each in data[part])]
     wrong += [part for part, is_right in _details(data) if not is_right]
@@ -161,7 +161,7 @@ def _is_deep(data: Any) -> bool:
 
 
 def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
-    """Give a record in which "latest" and version labels are replaced by the versions that were used.
+    """Return a record in which "latest" and version labels are replaced by the versions that were used.
 
     Args:
         record: record of a job.
@@ -188,7 +188,7 @@ def pinned(record: Record, others: Sequence[Mapping[str, Any]] = ()) -> Record:
 
 
 def with_options(record: Record, options: type[ConsumerOptions]) -> Record:
-    """Give a record whose job sets the recorded per-job options. Operator options come from this machine.
+    """Return a record whose job sets the recorded per-job options. Operator options come from this machine.
 
     Args:
         record: record of a job.

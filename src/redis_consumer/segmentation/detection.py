@@ -13,7 +13,7 @@ from redis_consumer.options import DetectionOptions
 from redis_consumer.segmentation.frames import Frames
 from redis_consumer.serving.base import Array
 
-#: Scales this close to 1 count as 1: resizing by them would only blur (contract, section 5.4).
+#: Scales this close to 1 count as 1, because resizing would only blur the image (contract, section 5.4).
 SCALE_TOLERANCE = 0.01
 
 
@@ -35,21 +35,21 @@ def detect(options: DetectionOptions, image: Array | Frames, ask: Callable[[Arra
 
 
 def crops(image: Array, size_px: int, *, every: int) -> Array:
-    """Cut an image, or a stack of them, into the squares that a detection model takes, and keep some.
+    """Cut an image or a stack into squares for a detection model, and keep some of them.
 
     Args:
         image: (Y, X), (Y, X, C) with at most 4 channels, (T, Y, X) or (B, Y, X, C). Channels are averaged.
-        size_px: side of the squares; an image with a smaller side stays whole.
-        every: keep one of so many squares, the first one always.
+        size_px: side of the squares. A smaller image is not cut.
+        every: keep every n-th square, starting with the first.
 
     Returns:
-        (N, y, x, 1) float32; squares at the far edge overlap their neighbours, so that none is padded.
+        (N, y, x, 1) float32. Squares at the far edge overlap their neighbours, so that none is padded.
     """
     return np.stack(list(crops_of([image], size_px, every=every)))
 
 
 def crops_of(parts: Iterable[Array], size_px: int, *, every: int) -> Iterator[Array]:
-    """Give what `crops` gives, one by one, of an image that comes in groups of frames."""
+    """Yield the squares of `crops` one by one, for an image that is read in groups of frames."""
     squares = (square for part in parts for square in _squares(_as_stack(part), size_px))
     return itertools.islice(squares, 0, None, max(every, 1))
 
@@ -79,11 +79,11 @@ def _starts(side: int, size_px: int) -> list[int]:
 
 
 def scale_of(outputs: Array) -> float:
-    """Mean of the scales that the model answered, (N, …); 1 where it is within 0.01 of 1."""
+    """Return the mean of the scales from the model, (N, …); 1 if it is within 0.01 of 1."""
     scale = float(np.mean(outputs))
     return 1.0 if abs(scale - 1.0) <= SCALE_TOLERANCE else scale
 
 
 def label_of(outputs: Array) -> int:
-    """Index of the class with the largest sum over the model's answers, (N, …, classes)."""
+    """Return the index of the class with the largest sum over the model's outputs, (N, …, classes)."""
     return int(np.argmax(outputs.reshape(-1, outputs.shape[-1]).sum(axis=0)))

@@ -21,21 +21,21 @@ from redis_consumer.processing.tiled import Planned
 from redis_consumer.serving.base import Array
 from redis_consumer.text import shown_name
 
-#: A job holds at most so many times the float32 bytes of a group of frames, with all channels, besides a model's call.
+#: Largest memory of a job, in float32 bytes of a group of frames with all channels, without a model's call.
 HELD_TIMES = 12
-#: Frames of a group have at most so many bytes as float32; a larger frame is a group by itself.
+#: Largest size of a group of frames, in float32 bytes. A larger frame is a group of one.
 GROUP_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Images of one shape, read when they are asked for.
+    """Images of one shape, which are read when they are used.
 
     Attributes:
         shape: (B, Y, X, C) of all.
-        read: takes the first frame and the one behind the last, gives them as (b, Y, X, C) float32.
-        name: the scientist's name of the file, for messages.
-        kept_bytes: what is held besides, of a file that must be read at once.
+        read: takes the first frame and the one after the last; returns them as (b, Y, X, C) float32.
+        name: the user's name for the file, for messages.
+        kept_bytes: additional memory for a file that must be read at once.
     """
 
     shape: tuple[int, int, int, int]
@@ -59,12 +59,12 @@ class Frames:
         return 4 * prod(self.shape)
 
     def check_memory(self, held: int, call: int, limit: int) -> None:
-        """Refuse an image that needs more memory than a job may, before its pixels are read.
+        """Refuse an image that needs more memory than a job is allowed, before its pixels are read.
 
         Args:
             held: float32 bytes of the frames that are processed at once.
             call: bytes that one call of the model takes.
-            limit: bytes that the job may need.
+            limit: bytes that the job is allowed.
 
         Raises:
             InvalidImage: it needs more.
@@ -83,7 +83,7 @@ class Frames:
         """Divide the frames.
 
         Args:
-            size: frames of a group; 0 for as many as `GROUP_BYTES` hold.
+            size: frames of a group; 0 for as many as fit into `GROUP_BYTES`.
         """
         count = self.shape[0]
         step = size or frames_for(self.shape[1:])
@@ -95,12 +95,12 @@ class Frames:
 
 
 def check_needed(name: str, needed: int, limit: int, why: str) -> None:
-    """Refuse an input that needs more memory than a job may, before its pixels are read.
+    """Refuse an input that needs more memory than a job is allowed, before its pixels are read.
 
     Args:
-        name: the scientist's name of the file.
-        needed: bytes that the job would hold.
-        limit: bytes that it may hold.
+        name: the user's name for the file.
+        needed: bytes that the job would need.
+        limit: bytes that it is allowed.
         why: description of what takes them.
 
     Raises:
@@ -115,11 +115,11 @@ def check_needed(name: str, needed: int, limit: int, why: str) -> None:
 
 
 def frames_for(shape: tuple[int, int, int], planned: Planned | None = None) -> int:
-    """Say how many frames make a group, 1 or more.
+    """Return the number of frames in a group, 1 or more.
 
     Args:
         shape: (Y, X, C) of a frame.
-        planned: how one frame goes through the model. Where it is a single tile, calls are filled.
+        planned: the plan for one frame. If it is a single tile, a group fills the calls.
     """
     height, width, channels = shape
     count = max(1, GROUP_BYTES // (4 * height * width * channels))
@@ -129,7 +129,7 @@ def frames_for(shape: tuple[int, int, int], planned: Planned | None = None) -> i
 
 
 def joined(groups: Iterator[list[Array]], count: int) -> list[Array]:
-    """Join the results of groups, (b, Y, X, C) each, to those of all `count` frames."""
+    """Join the results of groups, (b, Y, X, C) each, to the result of all `count` frames."""
     first = next(groups)
     if len(first[0]) == count:
         return first
@@ -155,7 +155,7 @@ def open_frames(path: Path, job: Job, limits: ImageLimits, *, takes_parts: bool)
         takes_parts: whether an image that is too large for memory may be done part by part.
 
     Yields:
-        None where the image is to be done part by part: it is too large, but can be read in windows, or an OME-Zarr.
+        None if the image is to be done part by part: it is too large, but can be read in windows, or an OME-Zarr.
 
     Raises:
         InvalidImage: as `redis_consumer.images.read_image`, or it can only be done part by part, and may not.

@@ -28,7 +28,7 @@ class Functions:
     note: Callable[[str, str, Function | None, Mapping[str, Any]], None] = lambda *_: None
 
     def run(self, kind: str, names: Iterable[str], data: Any, options: FunctionOptions) -> Any:
-        """Run functions in order, each on what the one before gave.
+        """Run functions in order, each on the output of the one before.
 
         Args:
             kind: ``pre`` or ``post``.
@@ -56,14 +56,14 @@ class Functions:
         return self.find_own(kind, name) or registry.get_function(kind, name)
 
     def find_own(self, kind: str, name: str) -> Function | None:
-        """The function that a script of the user's has put in by this name, in any case."""
+        """Return the function that a user's script has added under this name, in any case."""
         functions = self.own.get(kind, {})
         wanted = name.strip().lower()
         found = functions.get(name) or next((functions[key] for key in functions if key.lower() == wanted), None)
         return None if found is None or is_built_in(found, kind, name) else found
 
     def are_ours(self, preprocess: Iterable[str], postprocess: Iterable[str]) -> bool:
-        """Whether all of these functions are the package's own: they look at one frame at a time."""
+        """Return whether all of these functions are the package's own, which process one frame at a time."""
         kinds = {"pre": preprocess, "post": postprocess}
         return all(
             self.find_own(kind, name) is None and name.strip().lower() in registry.BUILT_IN[kind]
@@ -84,6 +84,6 @@ def as_batches(results: Any) -> Any:
 
 
 def with_batch(image: Any) -> Any:
-    """An image (Y, X, C) with a leading batch axis of 1; what has one stays as it is."""
+    """Return an image (Y, X, C) with a leading batch axis of 1. An image with a batch axis is unchanged."""
     array = np.asarray(image)
     return array[np.newaxis] if array.ndim == 3 else array

@@ -15,12 +15,12 @@ from redis_consumer.serving.tfs.tensors import wire_type
 
 
 class ModelClient:
-    """One model on a model server, called as the older ``PredictClient`` is.
+    """One model on a model server, with the methods of the older ``PredictClient``.
 
     Args:
-        server: where it is served.
+        server: the model server.
         model: name and version.
-        on_retry: called before each further try of a failed call, with their count and the failure's code.
+        on_retry: called before each retry of a failed call, with the number of retries and the code of the failure.
         input_name: input for the image, where the model has several.
     """
 
@@ -41,11 +41,11 @@ class ModelClient:
 
         Args:
             request_data: an entry for each input, with ``in_tensor_name`` (None for the model's only input) and
-                ``data``; the dtype is the model's own.
-            request_timeout: seconds that the call may take.
+                ``data``; the dtype is that of the model.
+            request_timeout: timeout of the call in seconds.
 
         Returns:
-            An array for each output by name.
+            An array for each output, by name.
         """
         inputs = {entry.get("in_tensor_name") or self._only_input(): entry["data"] for entry in request_data}
         return self.server.predict(self.model, inputs, timeout_s=request_timeout, on_retry=self.on_retry)
@@ -54,11 +54,11 @@ class ModelClient:
         return only_input(self.server.metadata(self.model, on_retry=self.on_retry), self.model, self._input_name).name
 
     def get_model_metadata(self, request_timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - older name
-        """Say which tensors the model takes, as TensorFlow Serving's metadata in protobuf's JSON form."""
+        """Return the input tensors of the model, as TensorFlow Serving's metadata in protobuf's JSON form."""
         return metadata_of_inputs(self.model_name, self.model_version, self.describe_inputs())
 
     def describe_inputs(self) -> list[dict[str, str]]:
-        """Name, dtype and shape of each input as texts (contract, section 4.4)."""
+        """Return name, dtype and shape of each input as texts (contract, section 4.4)."""
         return [
             {
                 "in_tensor_name": spec.name,
@@ -70,7 +70,7 @@ class ModelClient:
 
 
 def request_of(client: Any, batch: Array, name: str, dtype: str) -> list[dict[str, Any]]:
-    """What `ModelClient.predict` gets for one batch of images (contract, section 4.3).
+    """Return the argument of `ModelClient.predict` for one batch of images (contract, section 4.3).
 
     Args:
         client: `ModelClient`, which asks the model server for name and type of the input, or a plug-in's own client.
@@ -84,11 +84,11 @@ def request_of(client: Any, batch: Array, name: str, dtype: str) -> list[dict[st
 
 
 def described_inputs(client: Any, usual: Callable[[], ModelClient]) -> list[dict[str, str]]:
-    """Name, dtype and shape of each input of a model, asked of a plug-in's own client where that can tell.
+    """Return name, dtype and shape of each input of a model, from the client of a plug-in if it has them.
 
     Args:
         client: has ``get_model_metadata``, as ``PredictClient`` of 2023 has it, or `ModelClient.describe_inputs`.
-        usual: gives the client that is asked where it has neither.
+        usual: returns the client to ask if it has neither.
     """
     if hasattr(client, "get_model_metadata"):
         found = client.get_model_metadata()
@@ -98,7 +98,7 @@ def described_inputs(client: Any, usual: Callable[[], ModelClient]) -> list[dict
 
 
 def model_of(model: ModelId | str) -> ModelId:
-    """The model that an author's code names.
+    """Return the model that an author's code names.
 
     Raises:
         TypeError: it is something else.
@@ -112,7 +112,7 @@ def model_of(model: ModelId | str) -> ModelId:
 
 
 def stacked(items: Array | Sequence[Array]) -> Array:
-    """Items of one size as one array, the items along its first axis.
+    """Stack items of one size along the first axis of an array.
 
     Raises:
         ValueError: they differ in size, or there are none.

@@ -59,7 +59,7 @@ def metadata_of_inputs(model_name: str, model_version: int | str, inputs: Iterab
 
 
 def sizes_of(model_input: Input) -> list[int]:
-    """Sizes of an input's axes, -1 for any; none where even their number is free."""
+    """Sizes of an input's axes, -1 for any; none if even their number is free."""
     return [int(size) for size in model_input["in_tensor_shape"].split(",") if size]
 
 

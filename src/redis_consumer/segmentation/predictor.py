@@ -151,7 +151,7 @@ class Predictor:
         return tiling_of(spec, self.models.card(model), model, self.options)
 
     def call_bytes_of(self, model: ModelId, shape: tuple[int, int, int, int], *, is_known: bool = True) -> int:
-        """Bytes that one call of a model takes: as measured, else as its metadata let expect.
+        """Return the bytes that one call of a model takes, measured, or estimated from its metadata.
 
         Args:
             model: which one.
@@ -216,7 +216,7 @@ class Predictor:
 
     @contextmanager
     def _calls(self, tiling: Tiling) -> Iterator[Callable[..., Iterator[list[Array]]]]:
-        """Give what runs the model over planned images, see `run_each`: with several calls under way at once."""
+        """Yield what runs the model over planned images, see `run_each`: with several calls in flight at once."""
         model = tiling.model
         self.on_model(model)
         if self.ask_one is not None:
@@ -253,7 +253,7 @@ class Predictor:
 
 
 def keep_predictions(outputs: Mapping[str, Array]) -> list[Array]:
-    """The outputs called ``prediction…`` in the order of their names; all where none is called so (section 4.3)."""
+    """Return the outputs called ``prediction…``, sorted by name; all if none is called so (section 4.3)."""
     names = sorted(outputs)
     return [outputs[name] for name in names if name.startswith("prediction")] or [outputs[name] for name in names]
 

@@ -1,4 +1,4 @@
-"""Turns what a consumer found in an image into files of the result and fields of the job."""
+"""Turns the findings of a consumer in an image into files of the result and fields of the job."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from redis_consumer.job import OWN_FIELDS
 from redis_consumer.text import cell, result_stem
 
 Array = npt.NDArray[Any]
-#: By name: images (B, Y, X, C), of which integers are labels; files as bytes; numbers and texts.
+#: Findings by name: images (B, Y, X, C), integers are labels; files as bytes; numbers and texts.
 Analysis = Mapping[str, Array | Sequence[Array] | bytes | str | float | np.bool_]
 
-#: Of the images that every client knows, and the name that these know their files by (contract, section 5.1).
+#: Name of the label images, and the name in their files that every client knows (contract, section 5.1).
 LABELS, FEATURE = "labels", "feature"
 VALUES = "values.csv"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def write_analysis(found: Analysis, folder: Path, original_name: str) -> tuple[list[Path], dict[str, Any]]:
-    """Write what was found.
+    """Write the findings.
 
     Args:
-        found: images become ``<stem>_<name>_<c>.tif``, a file for each channel, and ``labels`` become
+        found: the findings. Images become ``<stem>_<name>_<c>.tif``, a file for each channel, and ``labels`` become
             ``<stem>_feature_<c>.tif``; bytes become ``<stem>_<name>``; numbers and texts become fields of the job,
             and lines of ``<stem>_values.csv``.
         folder: for the files; made here.
-        original_name: of the image, see `result_stem`.
+        original_name: name of the image, see `result_stem`.
 
     Returns:
-        The files, and the fields; ``objects`` among them is the number of labels in the first image.
+        The files and the fields. The field ``objects`` is the number of labels in the first image.
 
     Raises:
-        ValueError: a name can't be one of a file, or is that of a field that workers write; two files would have the
-            same name, or there are none; an array has no image plane, or integers that float32 can't tell apart.
-        TypeError: there are no names, or a value has another type.
+        ValueError: a name is not a valid file name, or is a field that workers write; two files would have the same
+            name, or there are none; an array has no image plane, or labels that are too large for float32.
+        TypeError: the findings have no names, or a value has an unknown type.
     """
     if not isinstance(found, Mapping):
         kind = type(found).__name__
@@ -77,7 +77,7 @@ def _check_name(name: object) -> None:
 
 
 def _check_files(files: Sequence[Path]) -> None:
-    """Refuse a result of no files, and one of which files were written over others; disks may not mind the case."""
+    """Refuse a result without files, or with files that overwrite each other. Some disks ignore the case of names."""
     if not files:
         raise ValueError("analyze: it returned nothing to write; give at least an array, bytes, a number or a text")
     counts = Counter(file.name.casefold() for file in files)
@@ -117,7 +117,7 @@ def _write_images(name: str, arrays: list[Array], stem: Path) -> list[Path]:
         try:
             files += write_channels(image, stem, word=word, first=len(files))
         except PermanentError as error:
-            # It isn't the job that is at fault, but the class that made it.
+            # The class is wrong, not the job.
             raise ValueError(f"analyze: {name!r}: {error}") from error
     return files
 
@@ -138,16 +138,16 @@ def write_groups(
     """Write results as they come, the files of `write_analysis` for labels.
 
     Args:
-        results: of each group, (b, Y, X, C) each.
-        frames: of all groups, 2 or more.
+        results: the result of each group, (b, Y, X, C).
+        frames: number of frames of all groups, 2 or more.
         folder: for the files; made here.
         original_name: of the image.
 
     Returns:
-        The files, and the fields: ``objects`` where the first result is a label image.
+        The files and the fields: ``objects`` if the first result is a label image.
 
     Raises:
-        PermanentError: labels that float32 can't tell apart.
+        PermanentError: labels are too large for float32.
     """
     files = StackFiles(folder / result_stem(original_name), frames)
     counts = []
@@ -159,7 +159,7 @@ def write_groups(
 
 
 def write_result(arrays: Iterable[Array], folder: Path, original_name: str) -> list[Path]:
-    """Write the arrays of a result below a folder, one file a channel, numbered onward; see `write_channels`.
+    """Write the arrays of a result below a folder, one file per channel, numbered consecutively; see `write_channels`.
 
     Raises:
         PermanentError: as `write_channels`.
@@ -172,7 +172,7 @@ def write_result(arrays: Iterable[Array], folder: Path, original_name: str) -> l
 
 
 def count_objects(results: Array | Sequence[Array]) -> dict[str, int]:
-    """Field with the number of objects: of the first label image, in each of its frames; none where there is none.
+    """Return the field with the number of objects in all frames of the first label image; empty if there is none.
 
     >>> import numpy as np
     >>> count_objects(np.array([0, 2, 2, 7]).reshape(1, 2, 2, 1))
@@ -188,7 +188,7 @@ def count_objects(results: Array | Sequence[Array]) -> dict[str, int]:
 
 
 def _count_labels(labels: Array) -> int:
-    # A table as long as the highest label is quicker to fill than to sort is, but it must not outgrow the image.
+    # Counting in a table is faster than sorting, but the table must not be larger than the image.
     if labels.max(initial=0) > labels.size:
         return int(np.count_nonzero(np.unique(labels)))
     return int(np.count_nonzero(np.bincount(labels.ravel().astype(np.int64))[1:]))

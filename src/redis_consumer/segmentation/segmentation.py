@@ -34,7 +34,7 @@ class Plan:
         postprocess: names of the functions to run after it.
         options: keyword arguments for each function by its name.
         scale: by which the image is resized for the model.
-        groups: of frames, which are processed one after the other.
+        groups: groups of frames, which are processed one after the other.
     """
 
     model: ModelId
@@ -257,7 +257,7 @@ class Segmentation:
         return job.cuts != 0 and (card is None or card.tile is None)
 
     def _check_memory(self, frames: Frames, job: Job, plan: Plan, scaled_yx: tuple[int, int]) -> None:
-        """Refuse an image that needs more memory than a job may, before its pixels are read."""
+        """Refuse an image that needs more memory than a job is allowed, before its pixels are read."""
         pieces_yx = (side // max(job.cuts, 1) + (job.field_size if job.cuts else 0) for side in scaled_yx)
         height, width = map(min, pieces_yx, scaled_yx)
         shape = (len(plan.groups[0]), height, width, frames.shape[3])
@@ -303,7 +303,7 @@ def restore(result: Array, shape_yx: tuple[int, int]) -> Array:
 
 
 def _groups(frames: Frames, scaled_yx: tuple[int, int], tiling: Tiling | None, *, is_cut: bool) -> tuple[range, ...]:
-    """Divide frames so that a group is small, at its own size and at the model's, and fills the model's calls."""
+    """Divide frames into groups that fit into memory, at their own size and the model's, and fill the model's calls."""
     height, width, channels = frames.shape[1:]
     largest = (height, width, channels)
     if scaled_yx[0] * scaled_yx[1] > height * width:

@@ -19,7 +19,7 @@ from redis_consumer.processing.tiles import fit_tile, plan_cuts, plan_tiles
 from redis_consumer.serving.base import Array, ModelSpec, TensorSpec
 from redis_consumer.serving.batches import batch_size_for
 
-#: Numbers that the layers of a network hold for one pixel at once, where nobody has measured it.
+#: Numbers that the layers of a network hold for one pixel at once, where no one has measured it.
 LAYER_NUMBERS = 64
 
 
@@ -32,8 +32,8 @@ class Tiling:
         sides: what its input says of (z,) y and x: pixels, None for any.
         channels: how many it takes, None for any number.
         has_channels: whether its arrays have an axis for them at all.
-        card: what its card says, None where it says nothing.
-        pixel_bytes: what it gives for one pixel, 0 where nobody knows.
+        card: what its card says, None if it says nothing.
+        pixel_bytes: what it gives for one pixel, 0 if no one knows.
         items: tiles that each call must have, None for any number.
         options: sizes of tiles and calls.
     """
@@ -104,7 +104,7 @@ class Tiling:
         return max(1, min(wanted, largest, self.options.max_call_bytes // bytes_each))
 
     def call_shape(self) -> tuple[int, ...] | None:
-        """Shape of the largest usual call; None where the size of the image decides."""
+        """Shape of the largest usual call; None if the size of the image decides."""
         sizes = [
             side or (self.card.size_px if self.card and axis >= len(self.sides) - 2 else None)
             for axis, side in enumerate(self.sides)
@@ -219,7 +219,7 @@ def tiling_of(
 
     Args:
         spec: its inputs and outputs.
-        card: its card, None where it has none.
+        card: its card, None if it has none.
         model: which model.
         options: sizes of tiles and calls.
         input_name: input for the image, where the model has several.
@@ -238,7 +238,7 @@ def only_input(spec: ModelSpec, model: ModelId, name: str) -> TensorSpec:
     """The input that takes the image: the only one, or the one of this name.
 
     Raises:
-        ModelMismatch: the model has several, none of that name.
+        ModelMismatch: the model has several inputs, but none of that name.
     """
     if len(spec.inputs) == 1:
         return spec.inputs[0]
@@ -267,7 +267,7 @@ def _axes(spec: TensorSpec, model: ModelId) -> tuple[tuple[int | None, ...], boo
 
 
 def _pixel_bytes(spec: ModelSpec) -> int:
-    """Bytes of one pixel of all outputs; the channels that nobody knows count as one."""
+    """Bytes of one pixel of all outputs; the channels that no one knows count as one."""
     return sum(_channels(output.shape) * output.dtype.itemsize for output in spec.outputs)
 
 

@@ -30,7 +30,7 @@ class TensorSpec:
     Attributes:
         name: the tensor's name in requests and replies.
         dtype: numpy dtype of its elements.
-        shape: one entry an axis, None where any size is taken; None as a whole where even the rank is free.
+        shape: one entry an axis, None if any size is taken; None as a whole where even the rank is free.
     """
 
     name: str
@@ -51,7 +51,7 @@ class ModelIdentity:
     """Identifies one version of a model.
 
     Attributes:
-        version: the number of the version that answers, None where the server doesn't say.
+        version: the number of the version that answers, None if the server doesn't say.
         sha256: digest of what `digest_of` says.
         digest_of: `FILE`, or `METADATA`: names, types and shapes of the model's tensors, which other weights may share.
     """
@@ -65,7 +65,7 @@ class ModelServer(Protocol):
     """Where models are served. Implementations may be called from several threads."""
 
     def metadata(self, model: ModelId, *, on_retry: OnRetry | None = None) -> ModelSpec:
-        """Say which tensors a model takes and gives.
+        """Return which tensors a model takes and gives.
 
         Args:
             model: which model.
@@ -93,7 +93,7 @@ class ModelServer(Protocol):
             on_retry: called before each repeated call; never called by a server that has nothing to retry.
 
         Returns:
-            An array for each output by name.
+            An array for each output, by name.
 
         Raises:
             ModelNotFound: there is no such model.
@@ -125,7 +125,7 @@ def identify(server: ModelServer, model: ModelId) -> ModelIdentity:
 
 
 def spec_digest(spec: ModelSpec) -> str:
-    """Give the SHA-256 of names, types and shapes of all tensors."""
+    """Return the SHA-256 of names, types and shapes of all tensors."""
     text = json.dumps(asdict(spec), default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -157,7 +157,7 @@ def check_outputs(spec: ModelSpec | None, outputs: Mapping[str, Array], model: M
     """Compare the outputs with those that the model declares.
 
     Args:
-        spec: what the model gives; None where that is unknown, so that only the values are checked.
+        spec: what the model gives; None if that is unknown, so that only the values are checked.
         outputs: an array for each output by name.
         model: which model, for messages.
 

@@ -11,7 +11,7 @@ Bits = npt.NDArray[np.uint16]
 
 
 def to_bfloat16(values: npt.NDArray[Any]) -> Bits:
-    """Give the bits of each number as bfloat16, rounded to the nearest, ties to even; NaN stays NaN.
+    """Return the bits of each number as bfloat16, rounded to the nearest, ties to even; NaN stays NaN.
 
     >>> to_bfloat16(np.array([1.0, -2.0], np.float32)).tolist()
     [16256, 49152]
@@ -23,7 +23,7 @@ def to_bfloat16(values: npt.NDArray[Any]) -> Bits:
 
 
 def from_bfloat16(bits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Give the float32 numbers that bits of bfloat16 stand for, exactly.
+    """Return the float32 numbers that bits of bfloat16 stand for, exactly.
 
     >>> from_bfloat16(np.array([16256, 49152], np.uint16)).tolist()
     [1.0, -2.0]

@@ -41,7 +41,7 @@ class ServedModel:
     Attributes:
         spec: which tensors it takes and gives.
         types: the protocol's name or number of each input's type.
-        version: the version that answers, 0 where the server doesn't say.
+        version: the version that answers, 0 if the server doesn't say.
     """
 
     spec: ModelSpec
@@ -90,7 +90,7 @@ class RemoteServer(ABC):
         self._models: TtlCache[ModelId, ServedModel] = TtlCache(metadata_expire_s)
 
     def metadata(self, model: ModelId, *, on_retry: OnRetry | None = None) -> ModelSpec:
-        """Say which tensors a model takes and gives, see `ModelServer.metadata`.
+        """Return which tensors a model takes and gives, see `ModelServer.metadata`.
 
         Raises:
             ModelNotFound: the server has no such model.
@@ -100,7 +100,7 @@ class RemoteServer(ABC):
         return self._model(model, on_retry).spec
 
     def identity(self, model: ModelId) -> ModelIdentity:
-        """Say which version answers, see `redis_consumer.serving.identify`."""
+        """Return which version answers, see `redis_consumer.serving.identify`."""
         found = self._model(model, None)
         return ModelIdentity(found.version or model.version or None, spec_digest(found.spec), METADATA)
 
@@ -208,7 +208,7 @@ class TtlCache(Generic[Key, Value]):
         self._lock = threading.Lock()
 
     def get_or(self, key: Key, ask: Callable[[], Value]) -> Value:
-        """Give the valid value; where there is none, ask and store the answer."""
+        """Return the valid value; where there is none, ask and store the answer."""
         with self._lock:
             value, until_s = self._values.get(key, (None, 0.0))
         if value is not None and self._clock() < until_s:

@@ -61,7 +61,7 @@ def use(settings: Settings | None) -> None:
 
 
 def current() -> Settings:
-    """Give the settings in use, with what was assigned to this module's upper-case names.
+    """Return the settings in use, with what was assigned to this module's upper-case names.
 
     Raises:
         SettingsError: a value is wrong.
@@ -89,7 +89,7 @@ def read_anew() -> Iterator[None]:
 
 @contextmanager
 def glanced_at() -> Iterator[None]:
-    """Within the block, let settings that nobody has asked for yet be read without being kept.
+    """Within the block, let settings that no one has asked for yet be read without being kept.
 
     What is made before a script has set all its variables must not decide the others.
     """
@@ -102,12 +102,12 @@ def glanced_at() -> Iterator[None]:
 
 
 def is_setting(name: str) -> bool:
-    """Say whether a setting has this name, in upper or lower case."""
+    """Return whether a setting has this name, in upper or lower case."""
     return name.lower() in Settings.model_fields
 
 
 def get(name: str) -> Any:
-    """Give the value of an upper-case name: the assigned value, or else the value of the setting.
+    """Return the value of an upper-case name: the assigned value, or else the value of the setting.
 
     Secrets come as plain text, models as ``name:version``.
 
@@ -131,7 +131,7 @@ def __getattr__(name: str) -> Any:
 
 
 def revealed(secret: SecretStr | None) -> str | None:
-    """Give a secret as plain text; None for none."""
+    """Return a secret as plain text; None for none."""
     return None if secret is None else secret.get_secret_value()
 
 

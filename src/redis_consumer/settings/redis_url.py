@@ -76,7 +76,7 @@ def _socket_db(parts: SplitResult) -> int:
 
 
 def redis_values(given: object) -> dict[str, object]:
-    """Give the settings that a value of ``REDIS_URL`` sets; none if it is missing or wrong."""
+    """Return the settings that a value of ``REDIS_URL`` sets; none if it is missing or wrong."""
     text = given.get_secret_value() if isinstance(given, SecretStr) else given
     try:
         return parse_redis_url(text).values if isinstance(text, str) else {}

@@ -118,7 +118,7 @@ class Settings(
         return self.is_given("STORAGE_BUCKET") and not set(self.source("STORAGE_BUCKET").split(", ")) <= older
 
     def is_given(self, name: str) -> bool:
-        """Say whether this variable is set, and not left at its default."""
+        """Return whether this variable is set, and not left at its default."""
         return self.source(name) != "default"
 
     def source(self, name: str) -> str:

@@ -86,7 +86,7 @@ class Variable:
 
 
 def read_variables(names: Iterable[str]) -> dict[str, Variable]:
-    """Give variables that aren't settings, such as options of consumers: those that the environment, ``.env`` or
+    """Return variables that aren't settings, such as options of consumers: those that the environment, ``.env`` or
     ``settings.ini`` give, the first of these that does.
     """
     wanted = set(names)

@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 # Field of a job whose value is downloaded. Messages name it.
 _INPUT_FIELD = "field input_file_name"
 
-# Each costs a request and a file; an image of 40,000 x 40,000 pixels in chunks of 256 has 25,000.
+# Most objects of a folder. Each costs a request and a file. An image of 40,000 x 40,000 pixels in chunks of 256 has
+# 25,000.
 _MOST_OBJECTS = 200_000
 
 
@@ -48,7 +49,7 @@ class Storage:
         bucket_url: ``s3://bucket``, ``gs://bucket``, ``az://container`` (each also with a ``/prefix`` that all keys
             are put under), ``file:///folder`` or ``memory://``.
         download_dir: folder for downloads where a call names none; None for ``download`` in the working directory.
-        options: attributes of `StorageOptions`. Those that are left out are as the settings say.
+        options: attributes of `StorageOptions`. The settings give the others.
 
     Attributes:
         bucket: name of the bucket or container, or path of the folder.
@@ -79,10 +80,10 @@ class Storage:
         return self._links.bucket_url
 
     def key_of(self, key_or_url: str) -> str:
-        """Give the key of an object from its key or one of its URLs.
+        """Return the key of an object from its key or one of its URLs.
 
         Raises:
-            InvalidJob: it isn't one of this bucket.
+            InvalidJob: it is not an object of this bucket.
         """
         return self._links.key_of(key_or_url, _INPUT_FIELD)
 
@@ -91,7 +92,7 @@ class Storage:
         return self._stores.reader()
 
     def get_download_path(self, filepath: str, download_dir: str | os.PathLike[str] | None = None) -> str:
-        """Give the local path to which `download` writes an object, and make its folders.
+        """Return the local path to which `download` writes an object, and make its folders.
 
         Args:
             filepath: key or URL of the object.
@@ -240,7 +241,7 @@ class Storage:
             transfer.from_disk(store, self._address, key, source)
 
     def read_bytes(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """Give the bytes of an object.
+        """Return the bytes of an object.
 
         Args:
             key: which object.
@@ -254,7 +255,7 @@ class Storage:
         return transfer.start(self._stores.reader(), self._address, key, max_bytes).read()
 
     def exists(self, key: str) -> bool:
-        """Say whether an object exists. A missing bucket looks like a missing object here."""
+        """Return whether an object exists. A missing bucket looks like a missing object here."""
         import obstore
 
         key = self._links.key_of(key)
@@ -266,7 +267,7 @@ class Storage:
         return True
 
     def size(self, key: str) -> int | None:
-        """Give the size of an object in bytes, None if there is no such object."""
+        """Return the size of an object in bytes, None if there is no such object."""
         import obstore
 
         key = self._links.key_of(key)
@@ -277,7 +278,7 @@ class Storage:
             return None
 
     def list_keys(self, prefix: str) -> Iterator[str]:
-        """Give the keys of all objects below a folder, read page by page."""
+        """Yield the keys of all objects below a folder, read page by page."""
         import obstore
 
         folder = check_key(prefix.strip("/"))
@@ -298,7 +299,7 @@ class Storage:
             obstore.delete(self._stores.writer(), key)
 
     def list_folders(self, prefix: str) -> list[str]:
-        """Give the sorted names of the folders directly below `prefix`; none if the prefix doesn't exist.
+        """Return the sorted names of the folders directly below `prefix`; none if the prefix doesn't exist.
 
         Args:
             prefix: a folder such as ``models``; empty for the whole bucket.
@@ -311,7 +312,7 @@ class Storage:
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found["common_prefixes"])
 
     def get_public_url(self, key: str) -> str:
-        """Give a link to an object: plain, or signed and expiring, as ``result_urls`` says.
+        """Return a link to an object: plain, or signed and expiring, as ``result_urls`` says.
 
         A local folder and memory have no signatures, so their links are plain. A signed link ends with ``#`` and the
         object's name. This part isn't sent to the store. The kiosk's client uses it as the name of the result's file.

@@ -36,16 +36,16 @@ _RIGHTS = {
     "file": "to read and write the folder",
 }
 
-# Errors of the disk that the job causes: its key can't be a file here.
+# Errors of the disk that a job causes, because its key can't be a file name here.
 _BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ})
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """If `pattern` is found in what the store said, raise `error` with `words`.
+    """If `pattern` is found in the message of the store, raise `error` with `words`.
 
-    Words may hold ``{credentials}`` and ``{rights}``.
+    Words can contain ``{credentials}`` and ``{rights}``.
     """
 
     pattern: re.Pattern[str]
@@ -57,7 +57,7 @@ def _rule(pattern: str, error: type[ConsumerError], words: str) -> _Rule:
     return _Rule(re.compile(pattern), error, words)
 
 
-# The first match is used, so special cases come first. Status and code are what `_facts` makes of the message.
+# The first match is used, so special cases come first. `_facts` reads status and code from the message.
 _RULES = (
     _rule(
         r"code=(NoSuchBucket|ContainerNotFound|InvalidBucketName)\b|type=FileNotFoundError verb=(upload|list)\b",
@@ -120,15 +120,15 @@ def as_ours(address: BucketAddress, verb: str, key: str = "") -> Iterator[None]:
 
     Args:
         address: the bucket.
-        verb: what is being done, one of ``download``, ``upload``, ``look up``, ``list``, ``sign``.
-        key: the object it is done to.
+        verb: the operation, one of ``download``, ``upload``, ``look up``, ``list``, ``sign``.
+        key: the key of the object.
 
     Raises:
         ObjectNotFound: there is no such object.
         StorageUnavailable: the store doesn't respond, or temporarily refuses requests.
         PermanentError: this object may not be read or written.
-        SettingsError: bucket, region or credentials are wrong, for every job.
-        InvalidJob: the key can't be the name of an object.
+        SettingsError: bucket, region or credentials are wrong.
+        InvalidJob: the key is not a valid name of an object.
     """
     try:
         yield
@@ -140,7 +140,7 @@ def as_ours(address: BucketAddress, verb: str, key: str = "") -> Iterator[None]:
 
 
 def refuses_access_rules(error: BaseException) -> bool:
-    """Say whether GCS refused an upload because of its access rule: only the bucket decides who can read."""
+    """Return whether GCS refused an upload because of its access rule, since only the bucket decides who can read."""
     text = str(error.__cause__ or error).lower()
     return "uniform bucket-level access" in text or "public access prevention" in text
 
@@ -165,7 +165,7 @@ def _translate(error: Exception, address: BucketAddress, verb: str, key: str) ->
 
 
 def _facts(error: Exception, address: BucketAddress, verb: str, key: str) -> str:
-    """Give the text for the rules: kind, verb, status and code, and then the message without the user's key.
+    """Return the text for the rules: kind, verb, status and code, and then the message without the user's key.
 
     The key is removed, because its text could otherwise match a rule.
     """
@@ -190,13 +190,13 @@ def local_disk(path: str | os.PathLike[str], *, is_ours: bool = False) -> Iterat
     """Convert errors of the local disk inside the block to the package's errors, with the cause chained.
 
     Args:
-        path: what is being written.
+        path: the file that is written.
         is_ours: whether the package or the settings chose the name, and not the job.
 
     Raises:
         InvalidJob: the job's key can't be a path here.
         SettingsError: the folder may not be written.
-        OutOfResources: it is a temporary file, and there is no room for it.
+        OutOfResources: it is a temporary file, and the disk is full.
         StorageUnavailable: the disk is full or fails.
     """
     try:
@@ -227,13 +227,13 @@ def check_room(path: str | os.PathLike[str], size: int, what: str) -> None:
     """Refuse a temporary file that doesn't fit on its disk, before the first byte is written.
 
     Args:
-        path: where it is to be written.
+        path: the file that will be written.
         size: its bytes.
-        what: what it is, for messages.
+        what: description of the file, for messages.
 
     Raises:
         InvalidJob: it is larger than the whole disk.
-        OutOfResources: it is larger than what is free now.
+        OutOfResources: it is larger than the free space.
     """
     folder = os.path.dirname(os.fspath(path))
     if not is_temporary(path):
@@ -253,5 +253,5 @@ def check_room(path: str | os.PathLike[str], size: int, what: str) -> None:
 
 
 def is_temporary(path: str | os.PathLike[str]) -> bool:
-    """Whether a file lies where jobs have their temporary files; models that are kept may lie elsewhere."""
+    """Return whether a file is in the folder of temporary files of jobs. Cached models can be elsewhere."""
     return Path(path).is_relative_to(tempfile.gettempdir())

@@ -14,7 +14,7 @@ OUTPUT_DIR = "output"
 _LONGEST_KEY_BYTES = 1024
 _LONGEST_PART_BYTES = 255
 
-# The registry of the machine differs from place to place; these are what we write and must be the same everywhere.
+# Types of machines differ. These are the types of our own files, and must be the same everywhere.
 _CONTENT_TYPES = {
     ".csv": "text/csv",
     ".html": "text/html",
@@ -32,7 +32,7 @@ def check_key(key: str, what: str = "object key") -> str:
 
     Args:
         key: name of an object, its parts joined by ``/``.
-        what: what messages call it, such as ``field input_file_name``.
+        what: its name in messages, such as ``field input_file_name``.
 
     Raises:
         InvalidJob: the key is empty, too long, ends as a folder does, or has a part that is empty, ``.`` or ``..``,
@@ -72,7 +72,7 @@ def _size_problem(key: str, parts: list[str]) -> str | None:
 
 
 def local_path(key: str, download_dir: str | os.PathLike[str]) -> str:
-    """Give the path below `download_dir` for an object: the key without its first part (contract, section 3).
+    """Return the path below `download_dir` for an object: the key without its first part (contract, section 3).
 
     >>> local_path("uploads/a/b.tif", "/tmp/job")
     '/tmp/job/a/b.tif'
@@ -84,7 +84,7 @@ def local_path(key: str, download_dir: str | os.PathLike[str]) -> str:
 
 
 def output_key(filepath: str | os.PathLike[str], subdir: str | None = None) -> str:
-    """Give the key under which a local file is uploaded (contract, section 3).
+    """Return the key under which a local file is uploaded (contract, section 3).
 
     >>> output_key("/tmp/job/result.zip", "/plate/1")
     'output/plate/1/result.zip'
@@ -95,7 +95,7 @@ def output_key(filepath: str | os.PathLike[str], subdir: str | None = None) -> s
 
 
 def content_type(key: str) -> str:
-    """Give the media type of an object by the suffix of its key; if it isn't known, that of plain bytes."""
+    """Return the media type of an object by the suffix of its key; if it isn't known, that of plain bytes."""
     ending = os.path.splitext(key)[1].lower()
     return _CONTENT_TYPES.get(ending) or mimetypes.guess_type("x" + ending)[0] or "application/octet-stream"
 

@@ -18,7 +18,7 @@ _ALLOWED = "s3://bucket, gs://bucket, az://container (each with or without /pref
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
-# Hosts that serve any bucket, by path or with the bucket's name in front.
+# Hosts that serve any bucket, by path or with the bucket's name in the host name.
 _SERVICE_HOSTS = {
     "s3": re.compile(r"s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?"),
     "gs": re.compile(r"storage\.googleapis\.com|storage\.cloud\.google\.com"),
@@ -93,7 +93,7 @@ class BucketAddress:
         return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
 
     def full_key(self, key: str) -> str:
-        """Give the store's own key of an object."""
+        """Return the store's own key of an object."""
         return f"{self.prefix}/{key}" if self.prefix else key
 
 
@@ -113,7 +113,7 @@ class Links:
 
     @property
     def bucket_url(self) -> str:
-        """What the contract calls ``bucket_url``: no scheme for clouds, and not what a browser opens."""
+        """Return the contract's ``bucket_url``. It has no scheme for clouds, and a browser can't open it."""
         if self.address.scheme == "gs" and not self.endpoint:
             return f"www.googleapis.com/storage/v1/b/{self.address.bucket}/o"
         if self.address.scheme in {"file", "memory"}:
@@ -132,27 +132,27 @@ class Links:
         return roots[self.address.scheme]
 
     def public_url(self, key: str) -> str:
-        """URL of an object, percent-encoded; it opens for everybody if the bucket allows that."""
+        """Return the URL of an object, percent-encoded. Anyone can open it if the bucket allows public reads."""
         if self.address.scheme == "file":
             return Path(self.address.bucket, key).as_uri()
         return f"{self._root}/{quote(self.address.full_key(key), safe='/~')}"
 
     def key_of(self, text: str, what: str = "object key") -> str:
-        """Key that a key or a URL of this bucket means.
+        """Return the key for a key or a URL of this bucket.
 
-        Understood are the store's public URLs (by path, with the bucket as host, of a region, of the JSON
-        interface, signed), ``s3://bucket/key`` and similar forms, and ``file://`` URLs, percent-encoded or not; and the
-        paths that the kiosk's client makes of them, such as ``uploads/../https:/host/bucket/key``.
+        It accepts the store's public URLs (by path, with the bucket as host, of a region, of the JSON interface,
+        signed), ``s3://bucket/key`` and similar forms, and ``file://`` URLs, percent-encoded or not. It also accepts
+        paths that the kiosk's client makes of URLs, such as ``uploads/../https:/host/bucket/key``.
 
         Args:
             text: a key or a URL.
-            what: what messages call it.
+            what: its name in messages.
 
         Raises:
-            InvalidJob: a URL of something else, or a key that `check_key` refuses.
+            InvalidJob: a URL of another bucket, or a key that `check_key` refuses.
         """
         url = text if _URL.match(text) else f"https://{text}" if _HOST_START.match(text) else None
-        # Without dots, what looks like a URL behind folders may be a key as well.
+        # Without dots, a text that looks like a URL behind folders can also be a key.
         may_be_key = url is None and ".." not in unquote(text)
         url = url or url_in_path(text)
         if url is None:
@@ -170,7 +170,7 @@ class Links:
         return check_key(text if key is None else key, what)
 
     def _within(self, url: str) -> str | None:
-        """Key of a URL, None where it isn't of this bucket."""
+        """Return the key of a URL; None if it isn't of this bucket."""
         scheme, _, rest = url.partition("://")
         scheme = scheme.lower()
         if scheme in {"http", "https"}:

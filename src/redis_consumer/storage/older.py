@@ -1,4 +1,4 @@
-"""Opens buckets by the names and arguments that consumers of 2020 and 2023 use; the settings say the rest."""
+"""Opens buckets by the names and arguments of consumers of 2020 and 2023. The settings give the rest."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PROVIDERS = ("aws", "gke")
 class _CloudStorage(Storage):
     """A bucket named without its scheme, as in the contract, section 3.
 
-    Region, endpoint, credentials, kind of links and limits are those of the settings, unless an option gives them.
+    Region, endpoint, credentials, kind of links and limits come from the settings, unless an option sets them.
 
     Args:
         bucket: name of the bucket, or its URL.
         download_dir: see `Storage`.
         backoff: longest pause between two tries, seconds; None for the settings' own.
-        max_backoff: the same, as it was called in 2023; wins over `backoff`.
+        max_backoff: the same under its name of 2023; overrides `backoff`.
         options: see `Storage`.
     """
 
@@ -72,7 +72,7 @@ def get_client(target: str, **options: Any) -> Storage:
 
     Args:
         target: a bucket's URL, or ``aws`` or ``gke`` in any case.
-        options: ``bucket`` and ``download_dir``, and those of `Storage`; they win over the settings.
+        options: ``bucket`` and ``download_dir``, and those of `Storage`. They override the settings.
 
     Raises:
         SettingsError: the target isn't known. It is a ``ValueError``.
@@ -94,7 +94,7 @@ def get_client(target: str, **options: Any) -> Storage:
 
 
 def _bucket_of(provider: str, bucket: str | None) -> str:
-    """URL of a cloud's bucket: the given one, else the one that the settings name."""
+    """Return the URL of a cloud's bucket: the given one, or that of the settings."""
     from redis_consumer import settings
 
     now = settings.current()

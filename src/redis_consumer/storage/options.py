@@ -7,13 +7,13 @@ from typing import Any
 
 from redis_consumer.errors import SettingsError
 
-# What the settings of older deployments hold where nothing was filled in (contract, section 7).
+# Placeholder in the settings of older deployments (contract, section 7).
 _NOT_GIVEN = frozenset({"", "specify_me"})
 
-# Signatures of S3 and GCS hold for a week at most.
+# Signatures of S3 and GCS are valid for a week at most.
 _LONGEST_SIGNATURE_S = 7 * 24 * 3600
 
-# Requests are repeated with the signature of the first one, which the stores take for five minutes.
+# Requests are repeated with the signature of the first one, which the stores accept for five minutes.
 _LONGEST_RETRY_S = 290.0
 
 
@@ -113,12 +113,12 @@ class StorageOptions:
 
 
 def usual_options() -> dict[str, Any]:
-    """Give the options that the settings name, as arguments of `StorageOptions`.
+    """Return the options that the settings name, as arguments of `StorageOptions`.
 
     Raises:
         SettingsError: a setting is wrong.
     """
-    from redis_consumer import settings  # late: most of the time that an import of this package would take
+    from redis_consumer import settings  # imported late, because it takes most of the import time of this package
 
     with settings.glanced_at():
         now = settings.current()

@@ -26,7 +26,7 @@ class ReadOnlyBucket:
         self._keys: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
-        """What only reads, and isn't told apart by keys, is the bucket's own."""
+        """Forward other methods to the bucket. They only read."""
         return getattr(self._bucket, name)
 
     def keep(self, key: str) -> Path:
@@ -79,7 +79,7 @@ class ReadOnlyBucket:
         self._keys.add(self._bucket.key_of(key))
 
     def delete(self, key: str) -> None:
-        """Delete from the folder; the bucket keeps what it has."""
+        """Delete from the folder. Nothing in the bucket is deleted."""
         key = self._bucket.key_of(key)
         if key in self._keys:
             self._written.delete(key)

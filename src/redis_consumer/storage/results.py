@@ -11,18 +11,18 @@ from redis_consumer.storage.keys import output_key
 
 
 def zip_name(job: Job, number: int = 0) -> str:
-    """Name of a zip of one run of a job: a late run can't overwrite the result of another.
+    """Return the name of a zip of one run of a job. It is unique, so a late run can't overwrite the result of another.
 
     Args:
         job: the job with the number of the run.
-        number: how many zips this run has uploaded before.
+        number: number of zips that this run has uploaded before.
     """
     text = f"{job.id}:{job.attempt}" + (f":{number}" if number else "")
     return hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest() + ".zip"
 
 
 def record_key(job: Job) -> str:
-    """Key of the provenance record of one run of a job: beside its zip, and as its own as that.
+    """Return the key of the provenance record of one run of a job, beside its zip.
 
     >>> record_key(Job("predict:a.tif:1"))
     'output/f7ed7baaf8b638c92af6e3e2d5462f94.provenance.json'
@@ -38,11 +38,11 @@ def discard_record(storage: Any, orphan: OrphanedResult) -> None:
 
 
 def discard_zips(storage: Any, orphan: OrphanedResult) -> list[str]:
-    """Remove the zips that one run has uploaded, but never the visible one; give the keys that were removed."""
+    """Remove the zips that one run has uploaded, but never the visible one; return the removed keys."""
     if not hasattr(storage, "delete"):
         return []
     keys = (output_key(zip_name(orphan.job, number)) for number in count())
-    # The first one last: where it is gone, so are the others.
+    # The first one is removed last. If it is gone, so are the others.
     found = [key for key in reversed(list(takewhile(storage.exists, keys))) if key != orphan.visible]
     for key in found:
         storage.delete(key)

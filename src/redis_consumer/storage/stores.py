@@ -16,13 +16,13 @@ from redis_consumer.storage.options import StorageOptions
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-# A trickle of bytes keeps a request from timing out; this ends it.
+# A request that receives a few bytes from time to time does not time out. This limit ends it.
 _LONGEST_REQUEST = timedelta(hours=1)
 
 _SHORTEST_BACKOFF_S = 0.001
 _LONGEST_BACKOFF_S = 3600.0
 
-# obstore's threads don't survive a fork, so a call in the child process would wait for ever.
+# obstore's threads don't survive a fork, so a call in the child process would never return.
 _used_in_pid: int | None = None
 
 
@@ -132,14 +132,14 @@ def check_writable(address: BucketAddress) -> None:
 
 
 def _retry(options: StorageOptions, retry_s: float) -> dict[str, Any]:
-    # obstore draws each pause from between the first and the longest one, and panics where nothing is between them.
+    # obstore chooses each pause between the first and the longest one, and panics if they are equal.
     longest_s = min(max(options.max_backoff_s, _SHORTEST_BACKOFF_S), _LONGEST_BACKOFF_S)
     backoff = {
         "init_backoff": timedelta(seconds=min(0.1, longest_s / 2)),
         "max_backoff": timedelta(seconds=longest_s),
         "base": 2,
     }
-    # The time is the limit, not the number; without a pause the number has to be.
+    # The limit is the time, not the number. Without a pause, it must be the number.
     max_retries = (1000 if options.max_backoff_s else 10) if retry_s else 0
     return {"max_retries": max_retries, "retry_timeout": timedelta(seconds=retry_s), "backoff": backoff}
 
@@ -157,7 +157,8 @@ def _open_local(address: BucketAddress) -> ObjectStore:
 def _open_s3(bucket: str, options: StorageOptions, common: dict[str, Any]) -> ObjectStore:
     from obstore.store import S3Store
 
-    # Region and address are always given, or obstore would take them, even empty ones, from the environment.
+    # Region and address are always given. Otherwise obstore would read them from the environment, even if they are
+    # empty.
     region = options.region or "us-east-1"
     china = ".cn" if region.startswith("cn-") else ""
     endpoint = options.endpoint or f"https://s3.{region}.amazonaws.com{china}"
@@ -172,7 +173,7 @@ def _open_gcs(bucket: str, options: StorageOptions, common: dict[str, Any]) -> O
     given: dict[str, Any] = {}
     if options.service_account:
         account = _read_service_account(options.service_account)
-        # Only as a service account is `gcs_base_url` followed; other kinds of credentials are read by the other name.
+        # `gcs_base_url` is used only for a service account. Other kinds of credentials are read under the other name.
         is_user = account.get("type") == "authorized_user"
         given["application_credentials" if is_user else "service_account"] = options.service_account
         if str(account.get("gcs_base_url", "")).startswith("http://"):

@@ -90,7 +90,7 @@ class Incoming:
             yield chunk
 
     def _ranges(self) -> Iterator[bytes]:
-        """The object piece by piece: obstore's stream of a local file that shrinks meanwhile never ends."""
+        """Yield the object in pieces, because obstore's stream of a local file that shrinks never ends."""
         import obstore
 
         for begin in range(0, self.size, _CHUNK_BYTES):
@@ -99,7 +99,7 @@ class Incoming:
 
 
 def start(store: ObjectStore, address: BucketAddress, key: str, max_bytes: int | None) -> Incoming:
-    """Ask for an object; its size is checked before the body comes.
+    """Request an object. Its size is checked before the body is read.
 
     Raises:
         InvalidJob: the object is larger than `max_bytes`, or outside of the folder by a symbolic link.
@@ -130,7 +130,7 @@ def _check_inside(address: BucketAddress, key: str) -> None:
 
 
 def from_disk(store: ObjectStore, address: BucketAddress, key: str, path: str) -> None:
-    """Stream a file to the bucket, in parts where it is large; the object appears only once it is complete.
+    """Stream a file to the bucket, in parts if it is large. The object appears only when it is complete.
 
     Raises:
         FileNotFoundError: there is no such local file.

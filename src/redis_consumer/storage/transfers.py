@@ -57,13 +57,13 @@ current: ContextVar[Transfers | None] = ContextVar("transfers", default=None)
 
 
 def new_digest(key: str) -> Any:
-    """Give a digest for an object that is recorded; None for any other."""
+    """Return a digest for an object that is recorded; None for any other."""
     transfers = current.get()
     return None if transfers is None or key in transfers.not_wanted else hashlib.sha256()
 
 
 def folder_of(key: str, parts: Sequence[Moved]) -> Moved:
-    """Make one of all objects of a folder."""
+    """Combine all objects of a folder into one entry."""
     lines = sorted(f"{part.sha256}  {part.key}\n" for part in parts)
     digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape"))
     return Moved(f"{key}/", sum(part.size for part in parts), digest.hexdigest())

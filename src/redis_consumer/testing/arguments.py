@@ -64,7 +64,7 @@ def _check_model(model: object, what: str) -> None:
 
 
 def checked_children(children: object) -> dict[str, type[Consumer] | str]:
-    """Give the consumer of each queue. Names of queues are converted to lower case.
+    """Return the consumer of each queue. Names of queues are converted to lower case.
 
     Raises:
         TypeError: not a mapping from queues to consumers.

@@ -304,7 +304,7 @@ class ConsumerContract:
 
     @contextlib.contextmanager
     def _bench(self, **parts: Any) -> Iterator[Workbench]:
-        """Give a workbench. Afterwards the working directory is restored for other tests."""
+        """Yield a workbench. Afterwards the working directory is restored for other tests."""
         before = Path.cwd()
         with Workbench(self._kind(), **{"model": self._model(), "children": self.children, **parts}) as bench:
             try:

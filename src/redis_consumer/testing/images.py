@@ -11,7 +11,7 @@ _SIDE_PX, _RADIUS_PX, _ROWS = 128, 13.0, 3
 
 
 def example_image() -> Array:
-    """Give a small image with 9 bright, round nuclei on a dark background. It is always the same.
+    """Return a small image with 9 bright, round nuclei on a dark background. It is always the same.
 
     Returns:
         (128, 128, 1) uint16. Nuclei are about 26 px wide and brighter than 2,000. The background is darker than 1,000.

@@ -96,7 +96,7 @@ def uploaded(image: Input, name: str = "") -> Uploaded:
 
 
 def _key(name: str) -> str:
-    """Give the object key of an input: its name, or a digest if the name is not valid as a key, as producers do."""
+    """Return the object key of an input: its name, or a digest if the name is not valid as a key, as producers do."""
     try:
         return check_key(f"uploads/{name}")
     except InvalidJob:
@@ -105,7 +105,7 @@ def _key(name: str) -> str:
 
 
 def _file(image: Input) -> tuple[str, bytes]:
-    """Give the name and the bytes of an input that is one file."""
+    """Return the name and the bytes of an input that is one file."""
     if isinstance(image, (str, Path)):
         return Path(image).name, Path(image).read_bytes()
     if isinstance(image, bytes):

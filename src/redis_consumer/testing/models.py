@@ -36,7 +36,7 @@ _SPEC = ModelSpec((TensorSpec("image", np.dtype(np.float32), (None, None, None, 
 
 
 def named(model: Model | Mapping[str, Model] | None) -> dict[str, Model]:
-    """Give each model a name. None, which stands for the packaged model, gives no names.
+    """Return each model a name. None, which stands for the packaged model, gives no names.
 
     Raises:
         TypeError, FileNotFoundError: as `check_models`.
@@ -48,7 +48,7 @@ def named(model: Model | Mapping[str, Model] | None) -> dict[str, Model]:
 
 
 def fields_of(models: Mapping[str, Model]) -> dict[str, str]:
-    """Give the job fields that name the first of these models, or the packaged one."""
+    """Return the job fields that name the first of these models, or the packaged one."""
     packaged = packaged_models()[0]
     name, version = (next(iter(models)), VERSION) if models else (packaged.name, packaged.version)
     return {"model_name": name, "model_version": str(version)}
@@ -87,7 +87,7 @@ class FakeServer:
         self._others = others
 
     def metadata(self, model: ModelId, *, on_retry: OnRetry | None = None) -> ModelSpec:
-        """Give the tensors of a model, see `ModelServer.metadata`. The only input of a function is an image."""
+        """Return the tensors of a model, see `ModelServer.metadata`. The only input of a function is an image."""
         if model.name in self._functions:
             return _SPEC
         with self._named_in_errors():

@@ -76,7 +76,7 @@ def same(first: JobRun, second: JobRun, what: str, *, besides: Sequence[str] = (
 
 
 def _lasting_fields(run: JobRun) -> dict[str, str]:
-    """Give the fields that must not differ between runs: not times, objects, children, or names made from them."""
+    """Return the fields that must not differ between runs: not times, objects, children, or names made from them."""
     own = sorted(filter(None, (PurePosixPath(run.job.get("output_file_name")).stem, run.job.id)), key=len, reverse=True)
     lasting: dict[str, str] = {}
     for name, text in run.fields.items():
@@ -115,7 +115,7 @@ def take_away(bench: Workbench, job: Job) -> None:
 
 
 def working_directory() -> Path | None:
-    """Give the working directory, or None if it no longer exists."""
+    """Return the working directory, or None if it no longer exists."""
     with contextlib.suppress(FileNotFoundError):
         return Path.cwd()
     return None
@@ -123,7 +123,7 @@ def working_directory() -> Path | None:
 
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
-    """Give an empty folder, which is removed after the block."""
+    """Yield an empty folder, which is removed after the block."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder).resolve()
 

@@ -274,7 +274,7 @@ class Workbench:
 
 
 def _queue_for(consumer: type[Consumer] | str) -> str:
-    """Give a queue that no children of built-in consumers use; for archives, the queue of the settings."""
+    """Return a queue that no children of built-in consumers use; for archives, the queue of the settings."""
     kind = consumer if isinstance(consumer, type) else get_consumer_class(consumer)
     return defaults.current().queue if issubclass(kind, ZipFileConsumer) else "test"
 

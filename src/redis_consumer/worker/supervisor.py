@@ -29,7 +29,7 @@ from redis_consumer.worker.worker_lease import BreakOff, WorkerLease
 
 logger = logging.getLogger(__name__)
 
-#: Seconds without any slot, or without temporary files, after which the worker is better started anew.
+#: Seconds without any slot, or without temporary files, after which the worker is better started again.
 DEAD_AFTER_S = 60.0
 
 

@@ -125,6 +125,6 @@ def _is_stale(root: Path) -> bool:
 def _locked(root: Path) -> int:
     """Lock a folder; give its descriptor, which holds the lock."""
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    with contextlib.suppress(OSError):  # NFS can lock files only; then nobody else gets a lock on it either
+    with contextlib.suppress(OSError):  # NFS can lock files only; then no one else gets a lock on it either
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor

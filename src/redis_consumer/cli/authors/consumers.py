@@ -60,7 +60,7 @@ def consumers(
 
 
 def _as_data(listed: Listed) -> dict[str, Any]:
-    """Give the data for scripts, with the job field that can set an option; None for an operator's option."""
+    """Return the data for scripts, with the job field that can set an option; None for an operator's option."""
     data = asdict(listed)
     data["options"] = [
         {**option, "field": option["name"] if option["is_per_job"] else None} for option in data["options"]

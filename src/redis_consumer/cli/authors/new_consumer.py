@@ -106,7 +106,7 @@ def check_name(name: str) -> None:
 
 
 def package_of(name: str) -> str:
-    """Give the Python package for a consumer's name.
+    """Return the Python package for a consumer's name.
 
     >>> package_of("cell-counter")
     'cell_counter'
@@ -115,7 +115,7 @@ def package_of(name: str) -> str:
 
 
 def class_of(name: str) -> str:
-    """Give the class name for a consumer's name.
+    """Return the class name for a consumer's name.
 
     >>> class_of("cell-counter-2")
     'CellCounter2'
@@ -148,7 +148,7 @@ def write_package(name: str, kind: str, into: Path) -> list[Path]:
 
 
 def first_steps(name: str, kind: str, folder: Path) -> list[str]:
-    """Give the shell commands that install a written package, run its tests and start a worker.
+    """Return the shell commands that install a written package, run its tests and start a worker.
 
     The worker needs a Redis on this machine.
 
@@ -173,7 +173,7 @@ def first_steps(name: str, kind: str, folder: Path) -> list[str]:
 
 
 def _origin() -> str:
-    """Give the pip requirement that installs this package from its origin; empty if it came from a package index."""
+    """Return the pip requirement that installs this package from its origin; empty if it came from a package index."""
     try:
         text = distribution(_DISTRIBUTION).read_text("direct_url.json")
     except PackageNotFoundError:
@@ -214,7 +214,7 @@ def _is_module(name: str) -> bool:
 
 
 def _about_models(kind: str) -> dict[str, str]:
-    """Give the model variables and the text about models for the README of a kind."""
+    """Return the model variables and the text about models for the README of a kind."""
     variables = _MODEL_VARIABLES[kind]
     told = (
         f"`{_SHIPPED_MODEL}` comes with redis_consumer. To use your own model, copy it to "

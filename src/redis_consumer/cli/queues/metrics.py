@@ -71,7 +71,7 @@ def metrics(
 
 
 def pages_of(client: Any, names: list[str]) -> Mapping[str, Callable[[], Reply]]:
-    """Give the reply for each path: ``/metrics``, also while Redis is unavailable, and ``/live`` for a probe."""
+    """Return the reply for each path: ``/metrics``, also while Redis is unavailable, and ``/live`` for a probe."""
 
     def give_metrics() -> Reply:
         return Reply(text_of_queues(read_figures(client, names)), content_type=CONTENT_TYPE)

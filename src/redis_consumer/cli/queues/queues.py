@@ -118,7 +118,7 @@ def _write_line(views: list[QueueView]) -> None:
 
 
 def as_data(views: list[QueueView]) -> dict[str, Any]:
-    """Give the state of queues as data for scripts."""
+    """Return the state of queues as data for scripts."""
     read_at = datetime.fromtimestamp(max((view.read_at_s for view in views), default=0.0), timezone.utc)
     return {"read_at": read_at.isoformat(), "queues": [view.as_data() for view in views]}
 

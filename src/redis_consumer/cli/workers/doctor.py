@@ -183,7 +183,7 @@ def _rights(client: Any, settings: Settings) -> tuple[str, str]:
 
 
 def _asks_models(settings: Settings) -> bool:
-    """Say whether jobs may use the models that settings name. A missing class is reported elsewhere."""
+    """Return whether jobs may use the models that settings name. A missing class is reported elsewhere."""
     try:
         return issubclass(get_consumer_class(settings.consumer_type), TensorFlowServingConsumer)
     except ConsumerError:

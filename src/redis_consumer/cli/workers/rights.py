@@ -45,7 +45,7 @@ def commands() -> list[list[str]]:
 
 
 def rule(queues: Sequence[str]) -> str:
-    """Give the rules for ``ACL SETUSER`` that a worker of these queues needs."""
+    """Return the rules for ``ACL SETUSER`` that a worker of these queues needs."""
     names = ["|".join(each[:2]) if each[0] == "CLIENT" else each[0] for each in commands()]
     keys = dict.fromkeys(key for queue in queues for key in keys_of(queue))
     return " ".join([*(f"~{key}" for key in keys), *(f"+{name.lower()}" for name in (*names, *_TRANSACTION))])

@@ -96,7 +96,7 @@ def run(
 
 
 def _named_consumer(arguments: list[str]) -> str:
-    """Give the consumer that the arguments or CONSUMER_TYPE name; empty for a built-in CONSUMER_TYPE."""
+    """Return the consumer that the arguments or CONSUMER_TYPE name; empty for a built-in CONSUMER_TYPE."""
     for index, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if option in _CONSUMER:

@@ -60,7 +60,7 @@ READ_BY = {
     }.items()
 }
 
-#: Who reads a setting that no worker reads.
+#: The reader of a setting that no worker reads.
 NOT_BY_WORKERS = {
     **dict.fromkeys(("EMPTY_QUEUE_TIMEOUT", "DO_NOTHING_TIMEOUT"), "scripts that call Consumer.consume()"),
     "TF_TENSOR_DTYPE": "consumers that call the older functions of the model server's client",

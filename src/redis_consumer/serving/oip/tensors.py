@@ -41,7 +41,7 @@ class Datatype:
         name: the protocol's name, e.g. ``FP32``.
         wire: little-endian dtype of the raw bytes; object for texts, each with its length in front.
         array: dtype of the array that a tensor of this type becomes.
-        field: the field of `InferTensorContents` that may hold the values instead; empty where none can.
+        field: the field of `InferTensorContents` that may hold the values instead; empty if none can.
         read: dtype of that field's values.
     """
 

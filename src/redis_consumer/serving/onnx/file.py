@@ -75,7 +75,7 @@ def external_locations(path: Path) -> set[str]:
 
 
 def checksum(path: Path) -> str:
-    """Give one SHA-256 of an ONNX file and its external data, as hexadecimal digits.
+    """Return one SHA-256 of an ONNX file and its external data, as hexadecimal digits.
 
     For a model in one file it is the digest of the file, as ``sha256sum`` gives it. Otherwise it is the digest of all
     files' digests.

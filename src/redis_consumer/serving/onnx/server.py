@@ -50,7 +50,7 @@ _MAX_SESSIONS = 8
 _RUN_BYTES = 2**20
 
 # After a larger run its memory is given back: 2048 x 2048 pixels would keep 3 GB for a small U-Net. Not after
-# each, because taking it anew costs a run of 512 x 512 pixels a third more time.
+# each, because taking it again costs a run of 512 x 512 pixels a third more time.
 _KEPT_INPUT_BYTES = 4 * 2**20
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -121,7 +121,7 @@ class OnnxServer:
         *,
         on_retry: OnRetry | None = None,  # noqa: ARG002 - nothing here is worth a second try
     ) -> ModelSpec:
-        """Say which tensors a model takes and gives, see `ModelServer.metadata`.
+        """Return which tensors a model takes and gives, see `ModelServer.metadata`.
 
         Raises:
             ModelNotFound: there is no such model.
@@ -131,7 +131,7 @@ class OnnxServer:
         return self._loaded(model).spec
 
     def identity(self, model: ModelId) -> ModelIdentity:
-        """Say which file a model is, see `redis_consumer.serving.identify`."""
+        """Return which file a model is, see `redis_consumer.serving.identify`."""
         version = self._find_model(model).resolve().parent.name
         return ModelIdentity(int(version) if version.isdecimal() else None, self._loaded(model).checksum, FILE)
 
@@ -167,7 +167,7 @@ class OnnxServer:
             shrink_arena()
 
     def check(self) -> str:
-        """Say which runtime is here and how many CPUs it uses.
+        """Return which runtime is here and how many CPUs it uses.
 
         Raises:
             SettingsError: onnxruntime isn't installed.
@@ -250,5 +250,5 @@ def _spec(argument: Any, model: ModelId) -> TensorSpec:
 
 
 def _size(size: object) -> int | None:
-    """Give a fixed size; one that has a name or none may be any."""
+    """Return a fixed size; one that has a name or none may be any."""
     return size if isinstance(size, int) and size >= 0 else None

@@ -42,7 +42,7 @@ class TFServingServer(RemoteServer):
     check_advice = "check that it runs, and MODEL_SERVER or TF_HOST and TF_PORT"
 
     def metadata_json(self, model: ModelId, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Give a model's metadata in protobuf's JSON form (contract, section 4.4), asking the server each time."""
+        """Return a model's metadata in protobuf's JSON form (contract, section 4.4), asking the server each time."""
         return metadata_as_json(self._metadata_response(model, timeout_s=timeout_s), model)
 
     def _fetch(self, model: ModelId, on_retry: OnRetry | None) -> ServedModel:
@@ -83,7 +83,7 @@ def signature(response: GetModelMetadataResponse, model: ModelId) -> SignatureDe
 
 
 def model_spec(definition: SignatureDef) -> ModelSpec:
-    """Say which tensors a signature takes and gives, each sorted by name."""
+    """Return which tensors a signature takes and gives, each sorted by name."""
     return ModelSpec(inputs=_specs(definition.inputs), outputs=_specs(definition.outputs))
 
 

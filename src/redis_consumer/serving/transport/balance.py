@@ -34,7 +34,7 @@ class Balance:
 
     @contextmanager
     def chosen(self) -> Iterator[str]:
-        """Give the server for a call; it counts as busy until the end of the block."""
+        """Yield the server for a call; it counts as busy until the end of the block."""
         with self._lock:
             now_s = self._clock()
             target, load = min(

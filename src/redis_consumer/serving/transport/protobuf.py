@@ -72,7 +72,8 @@ def fields(
 
 
 def field_values(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Give number and value of each length-delimited field of a message of at most `MAX_FIELDS` fields, without a copy.
+    """Yield number and value of each length-delimited field of a message of at most `MAX_FIELDS` fields, without a
+    copy.
 
     Raises:
         ValueError: as `fields`.
@@ -155,7 +156,7 @@ def _want_huge_pages(view: memoryview) -> None:
 
 @functools.cache
 def _adviser() -> Callable[[int, int, int], int] | None:
-    """The system's ``madvise``, None where it has none."""
+    """The system's ``madvise``, None if it has none."""
     advise = getattr(ctypes.CDLL(None), "madvise", None)
     if advise is not None:
         advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
