@@ -19,13 +19,12 @@ from redis_consumer.consumers import defaults, registry
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.errors import ConsumerError, SettingsError, exit_code
 from redis_consumer.logs import initialize_logger
-from redis_consumer.options import QueueOptions
+from redis_consumer.options import QueueOptions, WorkerLimits
 from redis_consumer.queue import JobQueue
 from redis_consumer.redis import RedisClient
 from redis_consumer.settings import Settings
 from redis_consumer.storage import Storage
 from redis_consumer.text import printable
-from redis_consumer.worker.limits import Limits
 from redis_consumer.worker.shared_status import SupervisorPipe
 from redis_consumer.worker.slot_loop import SlotLoop
 from redis_consumer.worker.supervisor import Supervisor
@@ -149,8 +148,8 @@ def _open_queues(names: Sequence[str]) -> list[JobQueue]:
     return [JobQueue(redis, name, settings.hostname, options) for name in names]
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def _limits(settings: Settings) -> WorkerLimits:
+    return WorkerLimits(
         grace_period_s=settings.grace_period,
         job_timeout_s=settings.job_timeout,
         stall_timeout_s=settings.stall_timeout,

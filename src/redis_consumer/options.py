@@ -6,9 +6,20 @@ Their defaults are those of the settings of the same meaning. The parts can be u
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 #: Largest height and width of an image.
 MAX_SIDE_PX = 2048
+#: Seconds for which the metadata of a model are cached.
+METADATA_EXPIRE_S = 30
+#: Links to results: ``public`` or ``signed``, and seconds for which a signed one works.
+RESULT_URLS: Final = "public"
+SIGNED_URL_EXPIRE_S = 86400
+#: Longest pause between two attempts to reach the bucket, in seconds.
+STORAGE_MAX_BACKOFF_S = 60.0
+
+# What `CallLimits.timeout_s` is meant for: a batch of 16 tiles of 512 x 512 float32 pixels.
+_TIMEOUT_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,47 @@ class QueueOptions:
     replicas: int = 0
     child_expire_s: int = 3600
     result_ttl_s: int = 0
+
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """Limits of a worker's slots and their jobs.
+
+    Attributes:
+        grace_period_s: seconds for running jobs after a signal.
+        job_timeout_s: seconds for one run of a job.
+        stall_timeout_s: seconds without progress, 0 for no limit.
+        max_rss_mb: memory above which a slot is replaced after its job, 0 for no limit.
+        renew_s: seconds between two renewals.
+        sweep_s: seconds between two sweeps.
+    """
+
+    grace_period_s: float = 25.0
+    job_timeout_s: float = 3600.0
+    stall_timeout_s: float = 0.0
+    max_rss_mb: int = 0
+    renew_s: float = 3.0
+    sweep_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class CallLimits:
+    """How long a call may take and how often it is tried.
+
+    Attributes:
+        timeout_s: seconds allowed for one try; in proportion more for requests above 16 MiB.
+        backoff_s: pause before the first retry in seconds; it doubles with each further one, with jitter. There is none
+            where another server is left to ask.
+        max_retries: how often a call is repeated at most.
+    """
+
+    timeout_s: float = 30.0
+    backoff_s: float = 3.0
+    max_retries: int = 5
+
+    def timeout_of(self, request: bytes) -> float:
+        """Seconds allowed for one try of a request."""
+        return self.timeout_s * max(1.0, len(request) / _TIMEOUT_BYTES)
 
 
 @dataclass(frozen=True)

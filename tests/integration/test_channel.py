@@ -15,8 +15,9 @@ import trustme
 
 from redis_consumer.errors import ModelServerUnavailable, SettingsError
 from redis_consumer.job import ModelId
+from redis_consumer.options import CallLimits
 from redis_consumer.serving.tfs.server import TFServingServer
-from redis_consumer.serving.transport.channel import CallLimits, Channel
+from redis_consumer.serving.transport.channel import Channel
 from redis_consumer.serving.transport.connection import Compression, ConnectionOptions, new_channel
 from support.grpc_server import GET_MODEL_METADATA, PREDICT, answering
 

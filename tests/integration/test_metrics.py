@@ -27,12 +27,12 @@ from redis_consumer.errors import (
     StorageUnavailable,
 )
 from redis_consumer.job import ModelId
-from redis_consumer.options import QueueOptions
+from redis_consumer.options import CallLimits, QueueOptions
 from redis_consumer.queue import JobQueue, admin, upkeep
 from redis_consumer.queue.child_jobs import ChildJobs
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving.onnx.server import OnnxServer
-from redis_consumer.serving.transport.channel import CallLimits, Channel
+from redis_consumer.serving.transport.channel import Channel
 from redis_consumer.storage import Storage
 from support.cli import CommandLine
 from support.grpc_server import PREDICT, Answer, answering

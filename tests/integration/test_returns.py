@@ -13,11 +13,10 @@ import pytest
 
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job
-from redis_consumer.options import QueueOptions
+from redis_consumer.options import QueueOptions, WorkerLimits
 from redis_consumer.queue import JobQueue
 from redis_consumer.queue.scripts import Call
 from redis_consumer.redis import RedisClient
-from redis_consumer.worker.limits import Limits
 from redis_consumer.worker.shared_status import SupervisorPipe
 from redis_consumer.worker.slot_pool import Slot
 from redis_consumer.worker.supervisor import Supervisor
@@ -59,7 +58,7 @@ def test_a_job_that_cannot_be_returned_at_once_is_returned_soon(redis_server: Re
         return 0
 
     submit(redis_db)
-    assert Supervisor([queue(Refusing)], run_slot, limits=Limits(sweep_s=600)).run() == 0
+    assert Supervisor([queue(Refusing)], run_slot, limits=WorkerLimits(sweep_s=600)).run() == 0
     assert redis_db.lrange("predict", 0, -1) == [JOB]
     assert redis_db.hget("redis-consumer:attempts:predict", JOB) == "1"
 

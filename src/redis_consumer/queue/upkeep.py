@@ -10,12 +10,12 @@ from datetime import datetime, timedelta, timezone
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job, OrphanedResult
 from redis_consumer.logs import job_context
+from redis_consumer.options import WorkerLimits
 from redis_consumer.queue.job_queue import ORPHANED_RESULT_S, JobQueue, milliseconds
 from redis_consumer.queue.scripts import script_call
 
 logger = logging.getLogger(__name__)
 
-SWEEP_S = 5.0
 #: Seconds after which an entry without a lease counts as stranded: a claim takes milliseconds.
 ORPHAN_S = 5.0
 #: Jobs returned by one sweep at most, so that it never blocks Redis for long.
@@ -43,7 +43,7 @@ def unregister(queue: JobQueue) -> None:
         queue.redis.hdel(queue.key("registrations"), queue.worker)
 
 
-def sweep(queue: JobQueue, *, every_s: float = SWEEP_S) -> list[str]:
+def sweep(queue: JobQueue, *, every_s: float = WorkerLimits.sweep_s) -> list[str]:
     """Return jobs whose lease ran out, and entries without a lease, to their queue.
 
     Parents learn of children that ended unreported: by a worker that doesn't support child jobs, or by expiry. If the

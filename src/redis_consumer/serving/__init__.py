@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from redis_consumer.errors import SettingsError
 from redis_consumer.job import ModelId
+from redis_consumer.options import METADATA_EXPIRE_S, CallLimits
 from redis_consumer.serving.base import (
     ModelIdentity,
     ModelServer,
@@ -44,10 +45,10 @@ def open_model_server(
     url: str,
     *,
     find_model: Callable[[ModelId], Path],
-    timeout_s: float = 30,
-    backoff_s: float = 3,
-    max_retries: int = 5,
-    metadata_expire_s: float = 30,
+    timeout_s: float = CallLimits.timeout_s,
+    backoff_s: float = CallLimits.backoff_s,
+    max_retries: int = CallLimits.max_retries,
+    metadata_expire_s: float = METADATA_EXPIRE_S,
     connection: ConnectionOptions | None = None,
     slots: int = 1,
 ) -> ModelServer:

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 from redis_consumer.errors import ModelServerUnavailable
 from redis_consumer.job import ModelId
+from redis_consumer.options import METADATA_EXPIRE_S, CallLimits
 from redis_consumer.serving.base import (
     METADATA,
     Array,
@@ -23,7 +24,7 @@ from redis_consumer.serving.base import (
     check_outputs,
     spec_digest,
 )
-from redis_consumer.serving.transport.channel import CallLimits, Channel
+from redis_consumer.serving.transport.channel import Channel
 from redis_consumer.serving.transport.connection import ConnectionOptions
 from redis_consumer.serving.transport.faults import Fault
 
@@ -76,10 +77,10 @@ class RemoteServer(ABC):
         self,
         address: str,
         *,
-        timeout_s: float = 30,
-        backoff_s: float = 3,
-        max_retries: int = 5,
-        metadata_expire_s: float = 30,
+        timeout_s: float = CallLimits.timeout_s,
+        backoff_s: float = CallLimits.backoff_s,
+        max_retries: int = CallLimits.max_retries,
+        metadata_expire_s: float = METADATA_EXPIRE_S,
         connection: ConnectionOptions | None = None,
     ) -> None:
         self.address = address

@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 from redis_consumer.options import (
     MAX_SIDE_PX,
     ArchiveLimits,
+    CallLimits,
     DetectionOptions,
     LearnedOptions,
     LinkingModelOptions,
@@ -79,15 +80,19 @@ class ServerSettings(BaseModel):
         description="Calls to the model server that run in parallel for one image; 1 for one after the other",
     )
     grpc_timeout: Timeout = Field(
-        default=30.0,
+        default=CallLimits.timeout_s,
         description="Longest time of one call to the model server, in seconds; longer for calls above 16 MiB",
     )
     grpc_compression: Compression = Field(
         default="none",
         description="Compression of requests: none, gzip or deflate; slower than none if the server is near",
     )
-    grpc_backoff: Seconds = Field(default=3.0, description="Seconds before a failed call is retried; 0 for no pause")
-    max_retry: Count = Field(default=5, description="Number of retries of a failed call; 0 for none")
+    grpc_backoff: Seconds = Field(
+        default=CallLimits.backoff_s, description="Seconds before a failed call is retried; 0 for no pause"
+    )
+    max_retry: Count = Field(
+        default=CallLimits.max_retries, description="Number of retries of a failed call; 0 for none"
+    )
     dp_host: Text = Field(default="data-processing", description="Host of the former data-processing server; not used")
     dp_port: Port = Field(default=8080, description="Port of the former data-processing server; not used")
 

@@ -8,7 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from redis_consumer.options import QueueOptions
+from redis_consumer.options import (
+    METADATA_EXPIRE_S,
+    RESULT_URLS,
+    SIGNED_URL_EXPIRE_S,
+    STORAGE_MAX_BACKOFF_S,
+    QueueOptions,
+    WorkerLimits,
+)
 from redis_consumer.settings.kinds import (
     BucketUrl,
     CloudProvider,
@@ -64,10 +71,10 @@ class QueueSettings(BaseModel):
         description="Seconds after the end of a parent job until its child jobs expire; 0 for at once",
     )
     metadata_expire_time: Count = Field(
-        default=30, description="Seconds for which a model's metadata is cached; 0 for no cache"
+        default=METADATA_EXPIRE_S, description="Seconds for which a model's metadata is cached; 0 for no cache"
     )
     grace_period: Seconds = Field(
-        default=25.0,
+        default=WorkerLimits.grace_period_s,
         description="Seconds that a running job can take after SIGTERM before it returns to its queue; 0 for none",
     )
     model_cache: str = Field(
@@ -85,10 +92,12 @@ class QueueSettings(BaseModel):
         description="host:port that serves GET /live, /ready and /metrics; empty for none",
     )
     job_timeout: Timeout = Field(
-        default=3600.0, description="Seconds after which a running job's process is killed; the attempt counts"
+        default=WorkerLimits.job_timeout_s,
+        description="Seconds after which a running job's process is killed; the attempt counts",
     )
     stall_timeout: Seconds = Field(
-        default=0.0, description="Seconds without progress after which a job's process is killed; 0 for never"
+        default=WorkerLimits.stall_timeout_s,
+        description="Seconds without progress after which a job's process is killed; 0 for never",
     )
     max_attempts: Size = Field(
         default=QueueOptions.max_attempts,
@@ -100,14 +109,19 @@ class QueueSettings(BaseModel):
         "redis-consumer prune also removes objects",
     )
     max_rss_mb: Count = Field(
-        default=0, description="MB of memory above which a slot is replaced after its job; 0 for no limit"
+        default=WorkerLimits.max_rss_mb,
+        description="MB of memory above which a slot is replaced after its job; 0 for no limit",
     )
     lease_timeout: Timeout = Field(
         default=QueueOptions.lease_s,
         description="Seconds after which another worker can run the jobs of a worker that stopped renewing",
     )
-    renew_interval: Timeout = Field(default=3.0, description="Seconds between two renewals of the leases of a worker")
-    sweep_interval: Timeout = Field(default=5.0, description="Seconds between two sweeps for jobs of dead workers")
+    renew_interval: Timeout = Field(
+        default=WorkerLimits.renew_s, description="Seconds between two renewals of the leases of a worker"
+    )
+    sweep_interval: Timeout = Field(
+        default=WorkerLimits.sweep_s, description="Seconds between two sweeps for jobs of dead workers"
+    )
 
 
 class RedisSettings(BaseModel):
@@ -151,7 +165,7 @@ class BucketSettings(BaseModel):
     )
     max_download_bytes: Size = Field(default=16 << 30, description="Largest object that is downloaded, in bytes")
     storage_max_backoff: Timeout = Field(
-        default=60.0, description="Longest pause between two attempts to reach the bucket, in seconds"
+        default=STORAGE_MAX_BACKOFF_S, description="Longest pause between two attempts to reach the bucket, in seconds"
     )
     cloud_provider: CloudProvider = Field(
         default="gke", description="Without STORAGE_BUCKET: AWS_S3_BUCKET or GKE_BUCKET"
@@ -178,10 +192,10 @@ class BucketSettings(BaseModel):
         default="", description="Path of a service account's JSON file for GCS; empty: the machine's own credentials"
     )
     result_urls: ResultUrls = Field(
-        default="public", description="public: plain links to results; signed: links that expire"
+        default=RESULT_URLS, description="public: plain links to results; signed: links that expire"
     )
     signed_url_expire_s: SignedFor = Field(
-        default=86400, description="Seconds for which a signed link to a result works"
+        default=SIGNED_URL_EXPIRE_S, description="Seconds for which a signed link to a result works"
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis_consumer.errors import SettingsError
+from redis_consumer.options import RESULT_URLS, SIGNED_URL_EXPIRE_S, STORAGE_MAX_BACKOFF_S
 
 # Placeholder in the settings of older deployments (contract, section 7).
 _NOT_GIVEN = frozenset({"", "specify_me"})
@@ -54,10 +55,10 @@ class StorageOptions:
     service_account: str | None = None
     account_name: str | None = None
     account_key: str | None = field(default=None, repr=False)
-    result_urls: str = "public"
-    signed_url_expire_s: float = 3 * 24 * 3600
+    result_urls: str = RESULT_URLS
+    signed_url_expire_s: float = SIGNED_URL_EXPIRE_S
     public_read: bool = True
-    max_backoff_s: float = 60.0
+    max_backoff_s: float = STORAGE_MAX_BACKOFF_S
     retry_s: float = 120.0
     timeout_s: float = 30.0
     max_download_bytes: int | None = None

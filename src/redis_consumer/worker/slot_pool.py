@@ -16,8 +16,9 @@ from redis_consumer import machine, metrics
 from redis_consumer.errors import ConsumerError, LeaseLost
 from redis_consumer.job import Job
 from redis_consumer.logs import job_context
+from redis_consumer.options import WorkerLimits
 from redis_consumer.queue import JobQueue
-from redis_consumer.worker.limits import Limits, timeout_reason
+from redis_consumer.worker.limits import late_start, overrun, timeout_reason
 from redis_consumer.worker.shared_status import SharedStatus
 from redis_consumer.worker.slot_process import cause_of, kill_group, reap_orphans, rss_mb, send_signal
 from redis_consumer.worker.temp_folders import TempFolders
@@ -163,7 +164,7 @@ class SlotPool:
         *,
         slots: int,
         threads: int,
-        limits: Limits,
+        limits: WorkerLimits,
         is_burst: bool,
     ) -> None:
         self.slots: dict[int, Slot] = {}
@@ -311,12 +312,12 @@ class SlotPool:
             self.kill_all("its grace period has ended")
 
     def _check(self, slot: Slot, now: float) -> None:
-        if not slot.status.is_ready and (late := self._limits.late_start(slot.started, now)):
+        if not slot.status.is_ready and (late := late_start(self._limits, slot.started, now)):
             self._kill(slot, *late)
             return
         for thread, run in slot.status.runs().items():
-            if overrun := self._limits.overrun(run, now):
-                self._kill(slot, *overrun)
+            if exceeded := overrun(self._limits, run, now):
+                self._kill(slot, *exceeded)
                 slot.guilty = thread
                 break
         self._check_memory(slot)

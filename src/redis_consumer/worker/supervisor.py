@@ -18,9 +18,9 @@ from typing import Any
 
 from redis_consumer import metrics
 from redis_consumer.errors import SettingsError
+from redis_consumer.options import WorkerLimits
 from redis_consumer.queue import JobQueue
 from redis_consumer.worker.http_endpoint import HttpEndpoint, health_pages
-from redis_consumer.worker.limits import Limits
 from redis_consumer.worker.shared_status import SharedStatus, SupervisorPipe, state_of
 from redis_consumer.worker.slot_pool import PASSED_ON, SlotPool
 from redis_consumer.worker.slot_process import die_with_parent, share_pools
@@ -41,7 +41,7 @@ class Supervisor:
         run_slot: runs in each slot's process with its pipe to the supervisor; returns the exit code.
         slots: how many for each queue.
         threads: of each slot.
-        limits: see `Limits`.
+        limits: see `WorkerLimits`.
         health_address: ``host:port`` at which probes are answered and metrics given, see `health_pages`. If empty,
             nothing is served or counted.
         is_burst: end when the slots end.
@@ -54,11 +54,11 @@ class Supervisor:
         *,
         slots: int = 1,
         threads: int = 1,
-        limits: Limits | None = None,
+        limits: WorkerLimits | None = None,
         health_address: str = "",
         is_burst: bool = False,
     ) -> None:
-        limits = limits or Limits()
+        limits = limits or WorkerLimits()
         self.queues = list(queues)
         self.run_slot = run_slot
         self.pool = SlotPool(self.queues, self._be_slot, slots=slots, threads=threads, limits=limits, is_burst=is_burst)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from redis_consumer import metrics
 from redis_consumer.errors import ConsumerError, ModelNotFound, ModelServerUnavailable
 from redis_consumer.job import ModelId
+from redis_consumer.options import CallLimits
 from redis_consumer.serving.base import OnRetry
 from redis_consumer.serving.transport import faults
 from redis_consumer.serving.transport.balance import Balance
@@ -22,29 +22,6 @@ if TYPE_CHECKING:
 
 _MAX_RETRY_PAUSE_S = 60.0
 _CHECK_TIMEOUT_S = 5.0
-
-# What `CallLimits.timeout_s` is meant for: a batch of 16 tiles of 512 x 512 float32 pixels.
-_TIMEOUT_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True)
-class CallLimits:
-    """How long a call may take and how often it is tried.
-
-    Attributes:
-        timeout_s: seconds allowed for one try; in proportion more for requests above 16 MiB.
-        backoff_s: pause before the first retry in seconds; it doubles with each further one, with jitter. There is none
-            where another server is left to ask.
-        max_retries: how often a call is repeated at most.
-    """
-
-    timeout_s: float = 30.0
-    backoff_s: float = 3.0
-    max_retries: int = 5
-
-    def timeout_of(self, request: bytes) -> float:
-        """Seconds allowed for one try of a request."""
-        return self.timeout_s * max(1.0, len(request) / _TIMEOUT_BYTES)
 
 
 class Channel:
