@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from redis_consumer.serving.batches import batch_size_for
+from redis_consumer.serving.base import batch_size_for
 from simulation.arrivals import burst
 from simulation.costs import Costs
 from simulation.fleet import simulate

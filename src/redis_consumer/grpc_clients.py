@@ -15,8 +15,7 @@ from redis_consumer import settings
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
 from redis_consumer.serving._pb.tfs_pb2 import PredictResponse
-from redis_consumer.serving.base import Array
-from redis_consumer.serving.batches import batch_size_for, predict_in_batches
+from redis_consumer.serving.base import Array, batch_size_for, predict_in_batches
 from redis_consumer.serving.tfs.server import TFServingServer
 from redis_consumer.serving.tfs.tensors import from_tensor, to_tensor
 from redis_consumer.serving.transport.connection import new_channel

@@ -31,7 +31,7 @@ from redis_consumer.job import Job, JobStatus, OrphanedResult, misspelt_fields, 
 from redis_consumer.provenance.record import Provenance
 from redis_consumer.queue import JobQueue, timestamp, upkeep
 from redis_consumer.queue.child_jobs import NEXT_PHASE, ChildJobs
-from redis_consumer.storage import transfers
+from redis_consumer.storage import transfer
 from redis_consumer.storage.results import discard_record
 
 
@@ -99,7 +99,7 @@ class Consumer:
         self._redis_values: Mapping[str, str] = {}
         if job is None:
             return
-        transfers.current.set(self.provenance.transfers)
+        transfer.recorded.set(self.provenance.transfers)
         self._redis_hash, self._redis_values = job.id, dict(job.fields)
         self._claimed = ClaimedJob(
             self.job_queue,
@@ -177,7 +177,7 @@ class Consumer:
                 return claimed.run(partial(self._work, job), partial(self._fail, job), self.finished_statuses)
         finally:
             claimed.error = None  # its traceback keeps the memory of the run alive
-            transfers.current.set(None)
+            transfer.recorded.set(None)
             self._hold(None)
 
     def _work(self, job: Job) -> str:

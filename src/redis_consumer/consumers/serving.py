@@ -25,8 +25,7 @@ from redis_consumer.segmentation.model_client import ModelClient, described_inpu
 from redis_consumer.segmentation.model_input import dimension_orders, fit_inputs, inputs_of_metadata
 from redis_consumer.segmentation.predictor import Predictor, PredictorState, keep_predictions
 from redis_consumer.segmentation.results import write_result
-from redis_consumer.serving.base import Array, ModelServer
-from redis_consumer.serving.batches import predict_in_batches
+from redis_consumer.serving.base import Array, ModelServer, predict_in_batches
 from redis_consumer.storage.results import discard_zips
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from redis_consumer.job import Job, inherited
 from redis_consumer.logs import mask_secrets
 from redis_consumer.provenance import environment
 from redis_consumer.queue import timestamp
-from redis_consumer.storage import transfers
+from redis_consumer.storage import transfer
 from redis_consumer.storage.keys import output_key
 from redis_consumer.storage.results import record_key
 from redis_consumer.text import MAX_TEXT, cut
@@ -82,7 +82,7 @@ class Provenance:
         self._setup = setup
         self._started_s = time.time()
         self._since = time.monotonic()
-        self.transfers = transfers.Transfers()
+        self.transfers = transfer.Transfers()
         self._models: dict[str, Callable[[], dict[str, Any]]] = {}
         self._functions: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {}
         self._detected: dict[str, str] = {}
@@ -211,7 +211,7 @@ class Provenance:
         own = self.transfers.downloads
         before = job.get(INPUT_FIELD).split(" ", 2)
         if len(before) == 3 and before[2] not in {each.key for each in own}:
-            own = [transfers.Moved(before[2], int(before[1]), before[0]), *own]
+            own = [transfer.Moved(before[2], int(before[1]), before[0]), *own]
         return [_moved(each) for each in own]
 
 
@@ -220,7 +220,7 @@ def _masked(texts: Mapping[str, str]) -> dict[str, str]:
     return {cut(name): cut(mask_secrets(text), MAX_TEXT) for name, text in texts.items()}
 
 
-def _moved(moved: transfers.Moved) -> dict[str, Any]:
+def _moved(moved: transfer.Moved) -> dict[str, Any]:
     return {"key": moved.key, "bytes": moved.size, "sha256": moved.sha256}
 
 

@@ -16,8 +16,7 @@ from redis_consumer.models.card import Tile as CardTile
 from redis_consumer.options import TilingOptions
 from redis_consumer.processing.tiled import Planned, Predict, check_batch
 from redis_consumer.processing.tiles import fit_tile, plan_cuts, plan_tiles
-from redis_consumer.serving.base import Array, ModelSpec, TensorSpec
-from redis_consumer.serving.batches import batch_size_for
+from redis_consumer.serving.base import Array, ModelSpec, TensorSpec, batch_size_for
 
 #: Numbers that the layers of a network hold for one pixel at once, where no one has measured it.
 LAYER_NUMBERS = 64

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from redis_consumer import wanted
 from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound
-from redis_consumer.storage import transfer, transfers
+from redis_consumer.storage import transfer
 from redis_consumer.storage.faults import as_ours, local_disk, refuses_access_rules
 from redis_consumer.storage.keys import OUTPUT_DIR, check_key, local_path, output_key
 from redis_consumer.storage.links import BucketAddress, Links
@@ -130,10 +130,10 @@ class Storage:
 
     @staticmethod
     def _save(incoming: transfer.Incoming, path: str) -> None:
-        digest = transfers.new_digest(incoming.key)
+        digest = transfer.new_digest(incoming.key)
         incoming.save(path, digest)
-        if digest is not None and (noted := transfers.current.get()) is not None:
-            noted.add(transfers.Moved(incoming.key, incoming.size, digest.hexdigest()))
+        if digest is not None and (noted := transfer.recorded.get()) is not None:
+            noted.add(transfer.Moved(incoming.key, incoming.size, digest.hexdigest()))
 
     def download_folder(self, filepath: str, download_dir: str | os.PathLike[str] | None = None) -> str:
         """Download every object below a key and give the local folder, laid out as `download` does.
@@ -162,16 +162,16 @@ class Storage:
                         "write it with larger chunks",
                         key=folder,
                     )
-                digest = transfers.new_digest(entry["path"])
+                digest = transfer.new_digest(entry["path"])
                 incoming.save(self._download_path(entry["path"], download_dir), digest)
                 if digest is not None:
-                    parts.append(transfers.Moved(entry["path"], incoming.size, digest.hexdigest()))
+                    parts.append(transfer.Moved(entry["path"], incoming.size, digest.hexdigest()))
         if not found:
             raise ObjectNotFound(
                 f"object {folder}/ in {self._address.label}: there is none; upload it first", key=folder
             )
-        if (noted := transfers.current.get()) is not None:
-            noted.add(transfers.folder_of(folder, parts))
+        if (noted := transfer.recorded.get()) is not None:
+            noted.add(transfer.folder_of(folder, parts))
         return os.path.dirname(self._download_path(f"{folder}/x", download_dir))
 
     def download_file(self, key: str, path: str | os.PathLike[str]) -> None:
@@ -211,8 +211,8 @@ class Storage:
         """
         key = check_key(key)
         self._write(key, os.fspath(path))
-        if (noted := transfers.current.get()) is not None:
-            noted.add(transfers.Moved(key, os.path.getsize(path), file_digest(path)), is_upload=True)
+        if (noted := transfer.recorded.get()) is not None:
+            noted.add(transfer.Moved(key, os.path.getsize(path), file_digest(path)), is_upload=True)
         return self.get_public_url(key)
 
     def write_bytes(self, key: str, data: bytes) -> None:
