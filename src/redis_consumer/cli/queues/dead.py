@@ -190,14 +190,10 @@ def _chosen(
 
 
 def _retry(queue: JobQueue, job_id: str) -> str:
-    from redis_consumer.queue import admin
-
     return "retried" if admin.retry(queue, job_id) else "none"
 
 
 def _drop(queue: JobQueue, job_id: str) -> str:
-    from redis_consumer.queue import admin
-
     return "dropped" if admin.drop(queue, job_id) else "none"
 
 
