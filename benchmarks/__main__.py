@@ -59,7 +59,7 @@ def main(
     ] = None,
     seconds: Annotated[float | None, typer.Option(min=10, help=f"Length of {CHAOS}; 0.22 for each job.")] = None,
     huge: Annotated[
-        bool, typer.Option("--huge", help="big with 40,000 x 40,000 px in windows, zip with 10,000 images as well.")
+        bool, typer.Option("--huge", help="big with 40,000 x 40,000 px in windows, zip also with 10,000 images.")
     ] = False,
     sentinel: Annotated[bool, typer.Option("--sentinel", help=f"{CHAOS} with a Sentinel and a failover.")] = False,
     images: Annotated[int, typer.Option(min=20, help="scaling: images of a simulation.")] = scaling.IMAGES,

@@ -32,7 +32,7 @@ def measure(*, is_huge: bool = False) -> dict[str, Any]:
     float32 channel in and out, no functions.
 
     Args:
-        is_huge: 40,000 x 40,000 px as well, in windows: percentiles over the image, labels joined over all blocks.
+        is_huge: also 40,000 x 40,000 px, in windows: percentiles over the image, labels joined over all blocks.
 
     Returns:
         For each side in pixels, of 4096 the run of middle length among three: ``s`` (the whole job), ``predict_s``,

@@ -133,7 +133,7 @@ def compare(costs: Costs, runs: Runs, *, seed: int) -> list[dict[str, Any]]:
 def _compared(costs: Costs, setup: Setup, seen: list[Seen], cores: int, seed: int) -> dict[str, Any]:
     measured = harmonic_mean(each.run.jobs_per_s for each in seen)
     others = fmean(each.others_cores for each in seen)
-    # What others did to a job alone is in its waits already, so they can't have taken its only core as well.
+    # What others did to a job alone is in its waits already, so they can't also have taken its only core.
     left = max(1.0, cores - others)
     tile_s = setup.tile_ms / 1e3
     fleet = Fleet(workers=setup.workers, cores=left, tile_s=tile_s, call_s=0, bucket=None, is_one_machine=True)

@@ -70,7 +70,7 @@ def test_an_image_without_cells_asks_no_second_model() -> None:
 
 
 def test_each_frame_has_cells_of_its_own() -> None:
-    """Labels begin anew in each frame."""
+    """Labels start again in each frame."""
     movie = np.stack([two_sizes(), two_sizes()[::-1]])
     run = classify(movie)
     assert (run.fields["class_1"], run.fields["class_2"]) == ("4", "2")

@@ -133,7 +133,7 @@ def _unlimited(fleet: Fleet) -> Bucket | None:
 
 
 def calls_in_flight(costs: Costs, fleet: Fleet) -> int:
-    """Calls of one image under way that keep the slowest of those who work on them busy, so far as an image has any."""
+    """Calls of one image in flight that keep the slowest of those who work on them busy, so far as an image has any."""
     slot_s = fmean(sample.calls_work_s for sample in costs.samples) / costs.calls
     model_s = gpu_s(costs, fleet) / costs.calls
     whole_s = slot_s + fleet.trip_s + costs.server_s + model_s

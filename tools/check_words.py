@@ -52,6 +52,20 @@ HABITS = {
     r"\b(?:lets?|let) .{1,40} lose\b": "does not affect",
     r"\bin the end\b": "finally, or at last",
     r"\bis (?:no|none) (?:of|any)\b": "is not",
+    r"(?<!may )\bas well\b(?! as)": "also, or too",
+    r"\banew\b": "again",
+    r"\b(?:nobody|somebody)\b": "no one or someone, or the passive",
+    r"\bwins?\b(?= over|[;,.)]|$)": "overrides, or takes precedence",
+    r"\bsay whether\b": "return whether, or check whether",
+    r"\btakes? note\b": "record, or note",
+    r"\bwithout end\b": "endlessly, or again and again",
+    r"\bfrom then on\b|\bfor good\b|\bin vain\b": "later, or without success",
+    r"\bunder way\b": "in flight, or running",
+    r"\b(?:none|empty|false|true) where\b": "if",
+    r"\bas people see\b": "as it is shown to users",
+    r"\btold apart\b": "distinguished",
+    r"\bthe scientist's name\b": "the user's name",
+    r"\bof use\b": "useful",
 }
 _COMPILED = {re.compile(pattern, re.IGNORECASE): advice for pattern, advice in HABITS.items()}
 

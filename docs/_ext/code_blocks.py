@@ -36,7 +36,7 @@ class Block:
         language: as the page names it; empty for a drawing, which has none.
         text: the code, without its margin.
         not_run: why no test runs it; empty if one does.
-        run_by: the test that runs it, below ``tests/``; empty where the language alone decides.
+        run_by: the test that runs it, below ``tests/``; empty if only the language decides.
         source: the file that the page includes; None if the code is in the page.
     """
 

@@ -88,7 +88,7 @@ def check(*, losses_before: int | None = None) -> None:
         probe(tempfile.gettempdir())
     _folder.checked_at = time.monotonic()
     if losses_before not in (None, _folder.made):
-        raise MachineUnavailable("temporary files: somebody removed them while the job ran; the job runs again")
+        raise MachineUnavailable("temporary files: they were removed while the job ran; the job runs again")
 
 
 def fault_of(error: BaseException, *, losses_before: int | None = None) -> MachineUnavailable | None:
@@ -172,7 +172,7 @@ def make_private(folder: Path) -> bool:
     except FileExistsError:
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "somebody else has put something there", os.fspath(folder)) from None
+            raise PermissionError(errno.EPERM, "another process has put something there", os.fspath(folder)) from None
         return False
     return True
 

@@ -130,7 +130,7 @@ class OrderedPool:
         except BaseException as error:  # noqa: BLE001 - raised again where the results are taken
             self._events.put(partial(_raise, error))
         finally:
-            # The next one that waits for room shall find out as well.
+            # The next one that waits for room must find out too.
             self._room.release()
             self._events.put(self._leave)
 

@@ -96,7 +96,7 @@ def test_a_folder_that_was_removed_is_made_again_and_no_job_fails(watched: Watch
         jobs = watched.submit(50)
         watched.await_done(jobs)
         watched.await_ready(200)
-        wait_for(lambda: "Somebody removed" in watched.log, "the note", watched.folder)
+        wait_for(lambda: "temporary files was removed" in watched.log, "the note", watched.folder)
 
 
 @pytest.mark.parametrize("kind", ["Filing", "Catching"])

@@ -252,7 +252,7 @@ def test_a_sentinel_of_several_masters_asks_for_a_name(tmp_path: Path) -> None:
 def test_doctor_warns_where_an_address_is_given_twice(tmp_path: Path, redis_server: RedisServer) -> None:
     cli = CommandLine.make(tmp_path, redis_server.port)
     result = cli.run("doctor", REDIS_URL=f"redis://127.0.0.1:{redis_server.port}", REDIS_HOST="elsewhere")
-    assert "REDIS_URL wins" in " ".join(result.stdout.split())
+    assert "REDIS_URL overrides the others" in " ".join(result.stdout.split())
 
 
 def test_every_command_of_the_scripts_is_among_the_rights() -> None:

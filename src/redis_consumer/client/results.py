@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from redis_consumer.client.queue_index import ServiceCheck
 from redis_consumer.client.submit import Result, Submission
+from redis_consumer.client.unserved import ServiceCheck
 from redis_consumer.client.watch import JobState, watch
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.errors import ConsumerError, RetryableError

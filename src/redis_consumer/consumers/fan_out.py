@@ -61,7 +61,7 @@ def method_of_phase(consumer: object, job: Job) -> Callable[[str], str]:
     method = _phase(consumer, name)
     if method is None:
         raise InvalidJob(
-            f"field {NEXT_PHASE}: {quoted(name)} is no second phase of {type(consumer).__name__}; submit the job anew",
+            f"field {NEXT_PHASE}: {quoted(name)} is no second phase of {type(consumer).__name__}; submit the job again",
             job_id=job.id,
         )
     return method

@@ -152,7 +152,7 @@ class OpenedImage:
         source: what the header says.
         kind: format of the file, as in `MAGIC`.
         name: the user's name for the file, for messages.
-        has_limits: whether its pixels are checked as well.
+        has_limits: whether its pixels are also checked.
     """
 
     source: Source

@@ -186,7 +186,7 @@ def _is_best(shared: Array, owners: Array, count: int) -> npt.NDArray[np.bool_]:
     """Return whether a pair shares the most pixels of all pairs of its owner. Of equal pairs, the first one does."""
     order = np.lexsort((-np.arange(len(shared)), shared))
     best = np.full(count, -1, np.int64)
-    best[owners[order]] = order  # the last one written wins
+    best[owners[order]] = order  # the last one written counts
     return np.asarray(best[owners] == np.arange(len(shared)))
 
 

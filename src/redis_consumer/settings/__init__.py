@@ -2,7 +2,7 @@
 
 `load_settings` reads all sources into one frozen `Settings`. The older upper-case names of this module
 (``settings.QUEUE``, ``settings.MODEL_CHOICES``) are read from settings that are loaded once, at the first use;
-a value that is assigned (``settings.QUEUE = "track"``) overrides them from then on, in `get` and in `current`.
+a value that is assigned (``settings.QUEUE = "track"``) overrides them afterwards, in `get` and in `current`.
 """
 
 from __future__ import annotations

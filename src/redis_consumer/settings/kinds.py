@@ -36,7 +36,7 @@ def _model_names(text: str) -> str:
 
 
 def _queue_name(text: str) -> str:
-    # Consumers lower-case their queue; done here as well, parents and children can't disagree about the case.
+    # Consumers lower-case their queue. The same is done here, so that parents and children use the same case.
     if not text or any(character.isspace() for character in text):
         raise ValueError("no queue name")
     return text.lower()

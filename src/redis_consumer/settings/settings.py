@@ -83,7 +83,10 @@ class Settings(
     @model_validator(mode="before")
     @classmethod
     def _follow_older_names(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Let CLOUD_PROVIDER with its buckets, and DEBUG, decide what their newer names leave open; REDIS_URL wins."""
+        """Derive values from CLOUD_PROVIDER with its buckets, and from DEBUG, if the newer settings are not set.
+
+        REDIS_URL overrides the other settings of Redis.
+        """
         values = {name.upper(): text.strip() if isinstance(text, str) else text for name, text in given.items()}
         provider = str(values.get("CLOUD_PROVIDER", "gke")).lower()
         if "STORAGE_BUCKET" not in values and values.keys() & {"CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET"}:

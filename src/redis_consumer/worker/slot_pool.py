@@ -324,7 +324,7 @@ class SlotPool:
 
     def _check_memory(self, slot: Slot) -> None:
         """Let a slot that has grown too large take no more jobs and end, so that a new one follows."""
-        # A slot that hasn't run a job yet can't become smaller: it would be replaced without end.
+        # A slot that hasn't run a job yet can't become smaller. It would be replaced again and again.
         if not self._limits.max_rss_mb or slot.is_leaving or not slot.status.has_run():
             return
         if rss_mb(slot.pid) > self._limits.max_rss_mb:

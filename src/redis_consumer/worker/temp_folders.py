@@ -79,7 +79,7 @@ class TempFolders:
             self._root.chmod(0o700)
             lock, self._lock = self._lock, _locked(self._root)
             os.close(lock)
-            logger.warning("Somebody removed %s, the worker's temporary files; it is made again", self._root)
+            logger.warning("The folder %s of the worker's temporary files was removed; it is created again", self._root)
         for folder in (self.shared, self.counts):
             machine.make_private(folder)
 

@@ -10,14 +10,33 @@ from tools import check_words
 
 @pytest.mark.parametrize(
     "line",
-    ["Redis is away", "fails in words", "some 20 pixels", "the queue is told", "What becomes of a job", "may as well"],
+    [
+        "Redis is away",
+        "fails in words",
+        "some 20 pixels",
+        "the queue is told",
+        "What becomes of a job",
+        "may as well",
+        "None where absent",
+        "REDIS_URL wins",
+    ],
 )
 def test_habits_are_found_with_what_to_write_instead(line: str) -> None:
     ((_, advice),) = check_words.find(line)
     assert advice
 
 
-@pytest.mark.parametrize("line", ["some tiles", "in other words", "it goes on to the next", "Redis is unavailable"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "some tiles",
+        "as well as this",
+        "the folder where it is",
+        "in other words",
+        "it goes on to the next",
+        "Redis is unavailable",
+    ],
+)
 def test_plain_lines_are_left_alone(line: str) -> None:
     assert list(check_words.find(line)) == []
 

@@ -20,8 +20,8 @@ from redis_consumer.app import open_redis, read_settings
 from redis_consumer.cli import options
 from redis_consumer.cli.embedded import stop_on_signals
 from redis_consumer.cli.output import console, duration, notes, say, write_json
-from redis_consumer.client.queue_index import unserved_in_words, unserved_queues
 from redis_consumer.client.queue_state import QueueView, read_queues
+from redis_consumer.client.unserved import unserved_in_words, unserved_queues
 
 Look = Callable[[], list[QueueView]]
 Show = Callable[[list[QueueView]], None]

@@ -169,7 +169,7 @@ def _given_twice(settings: Settings) -> str:
     others = sorted(settings_module.read_variables(["REDIS_HOST", "REDIS_PORT"]))
     if not others or settings.source("REDIS_URL") in ("default", "command line"):
         return ""
-    return f"REDIS_URL and {' and '.join(others)} are set: REDIS_URL wins; remove the others"
+    return f"REDIS_URL and {' and '.join(others)} are set: REDIS_URL overrides the others; remove them"
 
 
 def _rights(client: Any, settings: Settings) -> tuple[str, str]:

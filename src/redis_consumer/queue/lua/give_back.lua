@@ -43,7 +43,7 @@ if ARGV[5] ~= "" and kind_of(job) == "hash" then
 end
 local is_counted = ARGV[2] == "crashed"
 if ARGV[2] == "last" then
-  -- If other jobs succeed between the outages of a job, it may be their cause. Its attempts count from then on. After two
+  -- If other jobs succeed between the outages of a job, it may be their cause. Later attempts count. After two
   -- such outages, it is enough that the service responded in between, because all other jobs may be done by then.
   local completed = number_of(redis.call("GET", KEYS[7]))
   local recovered = number_of(redis.call("GET", KEYS[9]))

@@ -168,7 +168,7 @@ class Channel:
             return reply
 
     def _count_failure(self, error: grpc.RpcError, model: str) -> None:
-        # Jobs may name models that don't exist; these must not create new metrics without end.
+        # Jobs may name models that don't exist; these must not create more and more metrics.
         is_known = self._fault(error).error is not ModelNotFound
         metrics.MODEL_SERVER_ERRORS.add(model if is_known else "unknown", faults.code(error))
 
