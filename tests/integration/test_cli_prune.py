@@ -16,7 +16,7 @@ from redis_consumer.options import QueueOptions
 from redis_consumer.queue import JobQueue, admin, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
-from redis_consumer.storage.results import record_key, zip_name
+from redis_consumer.storage.keys import record_key, zip_name
 from support.queues import claimed, give_up, submit
 from support.redis_server import RedisServer
 

@@ -13,8 +13,7 @@ from redis_consumer.errors import InvalidJob
 from redis_consumer.job import FINAL_STATUSES, Job
 from redis_consumer.queue import JobQueue, admin
 from redis_consumer.storage import Storage
-from redis_consumer.storage.keys import OUTPUT_DIR, check_key, output_key
-from redis_consumer.storage.results import record_key, zip_name
+from redis_consumer.storage.keys import OUTPUT_DIR, check_key, output_key, record_key, zip_name
 
 #: Number of keys that one step reads.
 PAGE = 500

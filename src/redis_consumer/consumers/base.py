@@ -32,7 +32,7 @@ from redis_consumer.provenance.record import Provenance
 from redis_consumer.queue import JobQueue, timestamp, upkeep
 from redis_consumer.queue.child_jobs import NEXT_PHASE, ChildJobs
 from redis_consumer.storage import transfer
-from redis_consumer.storage.results import discard_record
+from redis_consumer.storage.keys import discard_record
 
 
 class Consumer:

@@ -26,10 +26,12 @@ from redis_consumer.provenance.record import Provenance
 from redis_consumer.queue import JobQueue
 from redis_consumer.queue.child_jobs import ChildJobs
 from redis_consumer.queue.upkeep import Renewal, note_orphaned_result
-from redis_consumer.storage.results import zip_name
+from redis_consumer.storage.keys import zip_name
 from redis_consumer.text import shown_name
 
 #: Shortest time between two reports of a job's progress, or two checks whether it was cancelled, in seconds.
+#: The order of statuses. A job never returns to an earlier one.
+_ORDER = list(JobStatus)
 PROGRESS_S = 1.0
 
 
@@ -286,3 +288,64 @@ class ClaimedJob:
         renewal, self._renewal = self._renewal, None
         if renewal is not None:
             renewal.stop()
+
+
+class Stages:
+    """Writes a job's status at the start of each stage, together with the time that the stage before took.
+
+    If an image is processed in groups of frames, the time of a stage is that of all groups. The job is predicting until
+    its last group is predicted.
+
+    Args:
+        job: the running job.
+        write: writes fields of a job by its key.
+        final_status: written at success.
+        claimed: the run; None if a script runs the job without a claim.
+    """
+
+    def __init__(
+        self, job: Job, write: Callable[[str, Mapping[str, Any]], None], final_status: str, claimed: ClaimedJob | None
+    ) -> None:
+        self._job = job
+        self._write = write
+        self._final_status = final_status
+        self._claimed = claimed
+        self.started = self.began = time.monotonic()
+        self._reached = JobStatus.NEW
+        self._spent_s: dict[str, float] = {}
+        self._groups = 1
+        self._groups_left = 0
+
+    def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
+        """Start a stage, unless the job has passed it. `ended` names the field for the seconds of the stage before."""
+        is_early = status is JobStatus.POST_PROCESSING and self._groups_left > 0
+        if is_early or _ORDER.index(status) <= _ORDER.index(self._reached):
+            if self._groups > 1:
+                self._time(ended)
+            return
+        self._reached = status
+        if ended == "prediction_time":
+            fields["predict_retries"] = 0 if self._claimed is None else self._claimed.retries
+        self._write(self._job.id, {**self._time(ended), "status": status.value, **fields})
+
+    def begin_group(self, number: int, groups: int) -> None:
+        """Start a group of frames, from 0."""
+        if groups > 1 and number:
+            self._time("postprocess_time")
+        self._groups, self._groups_left = groups, groups - number - 1
+
+    def finish(self, **fields: Any) -> None:
+        """End the job with its result."""
+        total_s = time.monotonic() - self.started
+        done = {"status": self._final_status, "total_jobs": 1, "total_time": f"{total_s:.6f}"}
+        upload = self._time("upload_time")
+        times = {name: f"{spent_s:.6f}" for name, spent_s in self._spent_s.items()} if self._groups > 1 else upload
+        self._write(self._job.id, {**times, **done, **fields})
+
+    def _time(self, ended: str | None) -> dict[str, str]:
+        now = time.monotonic()
+        took_s, self.began = now - self.began, now
+        if ended is None:
+            return {}
+        self._spent_s[ended] = self._spent_s.get(ended, 0.0) + took_s
+        return {ended: f"{self._spent_s[ended]:.6f}"}

@@ -17,15 +17,15 @@ import numpy as np
 
 from redis_consumer.archives import zip_files
 from redis_consumer.consumers import defaults
+from redis_consumer.consumers.claimed_job import Stages
 from redis_consumer.consumers.serving import TensorFlowServingConsumer, own_methods
-from redis_consumer.consumers.stages import Stages
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.processing import registry
+from redis_consumer.processing.registry import Functions, is_built_in
 from redis_consumer.provenance import environment
 from redis_consumer.segmentation.frames import Frames, open_frames
-from redis_consumer.segmentation.functions import Functions, as_batches, is_built_in
 from redis_consumer.segmentation.large_image import segment_large
-from redis_consumer.segmentation.model_client import model_of
+from redis_consumer.segmentation.predictor import as_batches, model_of
 from redis_consumer.segmentation.results import LABELS, Analysis, write_analysis, write_groups
 from redis_consumer.segmentation.segmentation import Segmentation, Steps
 from redis_consumer.serving.base import Array
@@ -78,52 +78,59 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         if job.is_final:
             return job.status
         with self._staged(job) as stages, tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
-            folder = Path(name)
+            folder, results = Path(name), Path(name, "results")
             stages.begin(JobStatus.STARTED, identity_started=self.name)
-            segmentation, takes_parts = self._segmentation(), not self._sees_whole
-            if takes_parts and segmentation.predictor.ask_one is None:
-                segmentation.check_channels(job)
-            is_folder = job.input_file_name.rstrip("/").lower().endswith(".zarr")
-            download = self.storage.download_folder if is_folder else self.storage.download
-            path = Path(download(job.input_file_name, folder / "input"))
+            segmentation = self._segmentation()
             found: dict[str, Any] = {}
-            with open_frames(path, job, segmentation.options.limits, takes_parts=takes_parts) as frames:
+            with self._input(job, segmentation, folder) as (path, frames):
                 if frames is None:
                     files = segment_large(segmentation, job, stages.begin, path, folder)
+                elif self._sees_whole or not segmentation.steps.takes_groups:
+                    files, found = self._write(self._analyzed(frames, job, segmentation, stages), job, stages, results)
                 else:
-                    files, found = self._analyzed(segmentation, frames, job, stages, folder / "results")
-            key, url = self._upload_zip(zip_files(files, folder / "results", name=self._next_zip_name()))
+                    stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
+                    plan = segmentation.plan(frames, job)
+                    if len(plan.groups) == 1:
+                        labels = {LABELS: next(segmentation.results(frames, job, plan))}
+                        files, found = self._write(labels, job, stages, results)
+                        del labels  # memory for the zip
+                    else:
+                        groups = segmentation.results(frames, job, plan)
+                        files, found = write_groups(groups, frames.shape[0], results, job.original_name)
+                        stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
+            key, url = self._upload_zip(zip_files(files, results, name=self._next_zip_name()))
             stages.finish(output_file_name=key, output_url=url, progress=100, **found)
         return self.final_status
 
-    def _analyzed(
-        self, segmentation: Segmentation, frames: Frames, job: Job, stages: Stages, folder: Path
-    ) -> tuple[list[Path], dict[str, Any]]:
-        """Analyze an image and write what was found; frames in groups, unless a plug-in wants to see them all."""
-        analysis: Analysis
-        if self._sees_whole or not segmentation.steps.takes_groups:
-            # The class holds them, and what it makes of them.
-            held = replace(frames, kept_bytes=frames.kept_bytes + 2 * frames.nbytes)
-            held.check_memory(0, 0, segmentation.options.max_job_bytes)
-            image = frames.all()
-            stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
-            analysis = self.analyze(image, job)
-        else:
-            stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
-            plan = segmentation.plan(frames, job)
-            results = segmentation.results(frames, job, plan)
-            if len(plan.groups) > 1:
-                found = write_groups(results, frames.shape[0], folder, job.original_name)
-                stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
-                return found
-            analysis = {LABELS: next(results)}
+    @contextlib.contextmanager
+    def _input(self, job: Job, segmentation: Segmentation, folder: Path) -> Iterator[tuple[Path, Frames | None]]:
+        """Download and open the image of a job, see `open_frames`."""
+        takes_parts = not self._sees_whole
+        if takes_parts and segmentation.predictor.ask_one is None:
+            segmentation.check_channels(job)
+        is_folder = job.input_file_name.rstrip("/").lower().endswith(".zarr")
+        download = self.storage.download_folder if is_folder else self.storage.download
+        path = Path(download(job.input_file_name, folder / "input"))
+        with open_frames(path, job, segmentation.options.limits, takes_parts=takes_parts) as frames:
+            yield path, frames
+
+    def _analyzed(self, frames: Frames, job: Job, segmentation: Segmentation, stages: Stages) -> Analysis:
+        """Let `analyze` see all frames of an image."""
+        # The class holds them, and what it makes of them.
+        held = replace(frames, kept_bytes=frames.kept_bytes + 2 * frames.nbytes)
+        held.check_memory(0, 0, segmentation.options.max_job_bytes)
+        image = frames.all()
+        stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
+        return self.analyze(image, job)
+
+    def _write(self, analysis: Analysis, job: Job, stages: Stages, folder: Path) -> tuple[list[Path], dict[str, Any]]:
         stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
         return write_analysis(analysis, folder, job.original_name)
 
     @contextlib.contextmanager
     def _staged(self, job: Job) -> Iterator[Stages]:
         """Let the calls of a model within the block be stages of a job."""
-        self._stages = Stages(self, job)
+        self._stages = Stages(job, self.update_key, self.final_status, self._claimed)
         try:
             yield self._stages
         finally:

@@ -20,13 +20,19 @@ from redis_consumer.job import Job, ModelId, OrphanedResult
 from redis_consumer.models import ModelStore
 from redis_consumer.segmentation import detection
 from redis_consumer.segmentation.frames import Frames
-from redis_consumer.segmentation.functions import with_batch
-from redis_consumer.segmentation.model_client import ModelClient, described_inputs, model_of, request_of, stacked
+from redis_consumer.segmentation.model_client import ModelClient, described_inputs, request_of
 from redis_consumer.segmentation.model_input import dimension_orders, fit_inputs, inputs_of_metadata
-from redis_consumer.segmentation.predictor import Predictor, PredictorState, keep_predictions
+from redis_consumer.segmentation.predictor import (
+    Predictor,
+    PredictorState,
+    keep_predictions,
+    model_of,
+    stacked,
+    with_batch,
+)
 from redis_consumer.segmentation.results import write_result
 from redis_consumer.serving.base import Array, ModelServer, predict_in_batches
-from redis_consumer.storage.results import discard_zips
+from redis_consumer.storage.keys import discard_zips
 
 if TYPE_CHECKING:
     from redis_consumer.grpc_clients import GrpcModelWrapper

@@ -12,9 +12,9 @@ import numpy as np
 
 from redis_consumer.archives import iter_image_archive, zip_files
 from redis_consumer.consumers import defaults
+from redis_consumer.consumers.claimed_job import Stages
 from redis_consumer.consumers.fan_out import Child, reason_of_child, second_phase
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
-from redis_consumer.consumers.stages import Stages
 from redis_consumer.errors import InvalidImage, PermanentError
 from redis_consumer.images import ImageLimits, read_image
 from redis_consumer.images.scratch import FrameScratch
@@ -65,7 +65,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         if job.is_final:
             return job.status
         wanted_outputs(job)  # before any work
-        stages = Stages(self, job)
+        stages = Stages(job, self.update_key, self.final_status, self._claimed)
         stages.begin(JobStatus.STARTED, identity_started=self.name, progress=0)
         with self._movies(job) as (movies, folder):
             stages.begin(JobStatus.PREDICTING, ended="download_time")
@@ -77,7 +77,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
     def link(self, redis_hash: str) -> str:
         """Link the cells of the segmented frames, and upload the tracks."""
         job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
-        stages = Stages(self, job)
+        stages = Stages(job, self.update_key, self.final_status, self._claimed)
         stages.begin(JobStatus.PREDICTING, progress=CHILDREN_SHARE)
         with self._movies(job) as (movies, folder):
             return self._finish(job, stages, movies, folder)

@@ -22,7 +22,7 @@ from redis_consumer.errors import InvalidJob, PermanentError
 from redis_consumer.job import Job, JobStatus, OrphanedResult, unreadable_archive
 from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.queue.child_jobs import NEXT_PHASE
-from redis_consumer.storage.results import discard_zips, zip_name
+from redis_consumer.storage.keys import discard_zips, zip_name
 from redis_consumer.text import cell, cut, decimal, shown_name
 
 #: File name endings of archives for this consumer.

@@ -21,8 +21,7 @@ from redis_consumer.logs import mask_secrets
 from redis_consumer.provenance import environment
 from redis_consumer.queue import timestamp
 from redis_consumer.storage import transfer
-from redis_consumer.storage.keys import output_key
-from redis_consumer.storage.results import record_key
+from redis_consumer.storage.keys import output_key, record_key
 from redis_consumer.text import MAX_TEXT, cut
 
 logger = logging.getLogger(__name__)

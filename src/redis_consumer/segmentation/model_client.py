@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from redis_consumer.job import ModelId
 from redis_consumer.segmentation.model_input import inputs_of_metadata, metadata_of_inputs
 from redis_consumer.segmentation.tiling import only_input
@@ -95,33 +93,3 @@ def described_inputs(client: Any, usual: Callable[[], ModelClient]) -> list[dict
         return found if isinstance(found, list) else inputs_of_metadata(found)
     found = client.describe_inputs() if hasattr(client, "describe_inputs") else usual().describe_inputs()
     return list(found)
-
-
-def model_of(model: ModelId | str) -> ModelId:
-    """Return the model that an author's code names.
-
-    Raises:
-        TypeError: it is something else.
-        InvalidJob: as `ModelId.parse`.
-    """
-    if isinstance(model, str):
-        return ModelId.parse(model)
-    if not isinstance(model, ModelId):
-        raise TypeError(f"model: {model!r} is a {type(model).__name__}; give a ModelId, or a text such as 'Nuclei:1'")
-    return model
-
-
-def stacked(items: Array | Sequence[Array]) -> Array:
-    """Stack items of one size along the first axis of an array.
-
-    Raises:
-        ValueError: they differ in size, or there are none.
-    """
-    if isinstance(items, np.ndarray):
-        return items
-    arrays = [np.asarray(item) for item in items]
-    shapes = sorted({array.shape for array in arrays})
-    if len(shapes) != 1:
-        told = f"they have shapes {', '.join(map(str, shapes[:5]))}" if shapes else "there are none"
-        raise ValueError(f"items: {told}; give at least one, and all in one size")
-    return np.stack(arrays)

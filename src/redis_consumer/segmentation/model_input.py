@@ -124,18 +124,22 @@ def fit_input(image: Array, sizes: Sequence[int], model: str, indices: Sequence[
         raise ModelMismatch(f"image: has {image.ndim} axes {image.shape}, {wanted}; send one of that rank")
     image = np.moveaxis(image, 1 + _channel_axis(image.shape[1:]), -1)
     if indices:
-        if any(not 0 <= index < image.shape[-1] for index in indices):
-            named = ",".join(map(str, indices))
-            raise ModelMismatch(f"field channels: {quoted(str(named))} names more than the image's {image.shape[-1]}")
-        if sizes[-1] > 0 and len(indices) != sizes[-1]:
-            raise ModelMismatch(f"field channels: names {len(indices)} channels, {wanted}; name as many as it takes")
-        image = image[..., list(indices)]
+        image = _selected(image, indices, sizes[-1], wanted)
     if sizes[-1] > 0 and image.shape[-1] != sizes[-1]:
         raise ModelMismatch(f"image: has {image.shape[-1]} channels, {wanted}; name those to use in field channels")
     height, width = image.shape[-3:-1]
     if height > max_yx[0] or width > max_yx[1]:
         raise InvalidImage(f"image: {height} x {width} pixels is more than MAX_IMAGE_HEIGHT and MAX_IMAGE_WIDTH allow")
     return image
+
+
+def _selected(image: Array, indices: Sequence[int], count: int, wanted: str) -> Array:
+    if any(not 0 <= index < image.shape[-1] for index in indices):
+        named = ",".join(map(str, indices))
+        raise ModelMismatch(f"field channels: {quoted(str(named))} names more than the image's {image.shape[-1]}")
+    if count > 0 and len(indices) != count:
+        raise ModelMismatch(f"field channels: names {len(indices)} channels, {wanted}; name as many as it takes")
+    return image[..., list(indices)]
 
 
 def dimension_orders(image: Array | Sequence[Array], inputs: Sequence[Input], model: str) -> list[str]:

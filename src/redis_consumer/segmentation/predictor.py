@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -262,3 +262,44 @@ def _run_one_by_one(
     predict: Predict, images: Iterable[Planned], *, on_tiles: Callable[[int], None] | None = None
 ) -> Iterator[list[Array]]:
     return run_each((replace(planned, batch_size=1) for planned in images), predict, on_tiles=on_tiles)
+
+
+def model_of(model: ModelId | str) -> ModelId:
+    """Return the model that an author's code names.
+
+    Raises:
+        TypeError: it is something else.
+        InvalidJob: as `ModelId.parse`.
+    """
+    if isinstance(model, str):
+        return ModelId.parse(model)
+    if not isinstance(model, ModelId):
+        raise TypeError(f"model: {model!r} is a {type(model).__name__}; give a ModelId, or a text such as 'Nuclei:1'")
+    return model
+
+
+def stacked(items: Array | Sequence[Array]) -> Array:
+    """Stack items of one size along the first axis of an array.
+
+    Raises:
+        ValueError: they differ in size, or there are none.
+    """
+    if isinstance(items, np.ndarray):
+        return items
+    arrays = [np.asarray(item) for item in items]
+    shapes = sorted({array.shape for array in arrays})
+    if len(shapes) != 1:
+        told = f"they have shapes {', '.join(map(str, shapes[:5]))}" if shapes else "there are none"
+        raise ValueError(f"items: {told}; give at least one, and all in one size")
+    return np.stack(arrays)
+
+
+def as_batches(results: Any) -> Any:
+    """Results of the methods of 2020, an image or a list of them, each with its batch axis."""
+    return with_batch(results) if isinstance(results, np.ndarray) else [with_batch(each) for each in results]
+
+
+def with_batch(image: Any) -> Any:
+    """Return an image (Y, X, C) with a leading batch axis of 1. An image with a batch axis is unchanged."""
+    array = np.asarray(image)
+    return array[np.newaxis] if array.ndim == 3 else array

@@ -12,9 +12,9 @@ import numpy as np
 
 from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.job import Job, ModelId
+from redis_consumer.processing.registry import FunctionOptions, Functions
 from redis_consumer.processing.resize import resize_image, resize_labels
 from redis_consumer.segmentation.frames import GROUP_BYTES, Frames, frames_for, joined
-from redis_consumer.segmentation.functions import FunctionOptions, Functions
 from redis_consumer.segmentation.options import SegmentationOptions
 from redis_consumer.segmentation.predictor import Predictor
 from redis_consumer.segmentation.tiling import Tiling

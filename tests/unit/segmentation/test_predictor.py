@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from redis_consumer.job import ModelId
 from redis_consumer.models import ModelStore
 from redis_consumer.options import TilingOptions
-from redis_consumer.segmentation.predictor import Predictor
+from redis_consumer.segmentation.predictor import Predictor, model_of, stacked
 from redis_consumer.serving.base import ModelSpec, TensorSpec
 from redis_consumer.storage import Storage
 
@@ -86,3 +87,20 @@ def test_a_call_without_the_models_card_is_warned_of_once(tmp_path: Path, caplog
     for _ in range(2):
         predictor.predict(pixels(1, 4, 4, 1), MODEL)
     assert caplog.text.count("Model M:1 is called without what its card says (pixel_size_um)") == 1
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        ((4, 5), "items: they have shapes (4, 4, 1), (5, 5, 1); give at least one, and all in one size"),
+        ((), "items: there are none"),
+    ],
+)
+def test_items_that_cannot_be_stacked_are_refused_in_words(sides: tuple[int, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        stacked([np.zeros((side, side, 1)) for side in sides])
+
+
+def test_what_names_no_model_is_refused_in_words() -> None:
+    with pytest.raises(TypeError, match="model: None is a NoneType; give a ModelId, or a text such as 'Nuclei:1'"):
+        model_of(None)  # type: ignore[arg-type]
