@@ -30,14 +30,14 @@ from redis_consumer.segmentation.results import LABELS, Analysis, write_analysis
 from redis_consumer.segmentation.segmentation import Segmentation, Steps
 from redis_consumer.serving.base import Array
 
-#: What jobs import when they first need it.
+#: Modules that jobs import when they first need them.
 _LIBRARIES = ("tifffile", "scipy.ndimage", "skimage.measure", "skimage.morphology", "skimage.segmentation")
 #: Methods by which consumers of 2020 run a job's functions. Their replacements in plug-ins get images in this form.
 _OLDER_METHODS = {"_get_processing_function", "preprocess", "postprocess", "process"}
 _DETECTION_METHODS = {"detect_label", "detect_scale", "get_image_scale"}
 #: Methods whose replacements expect an image as it is, not in parts.
 _WHOLE_METHODS = {"analyze", "predict", *_OLDER_METHODS}
-#: Methods whose replacements expect all frames at once.
+#: Methods whose replacements get all frames at once.
 _ALL_FRAMES_METHODS = {"predict", "process_big_image", "run_functions", *_DETECTION_METHODS, *_OLDER_METHODS}
 
 
@@ -73,7 +73,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         return not text.endswith(".zip") or text.endswith(".zarr.zip")
 
     def _consume(self, redis_hash: str) -> str:
-        """Run one job: download, pre-process, predict, post-process, save, zip, upload; each once, in this order."""
+        """Run one job: download, pre-process, predict, post-process, save, zip and upload, in this order."""
         job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
         if job.is_final:
             return job.status
@@ -129,7 +129,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
 
     @contextlib.contextmanager
     def _staged(self, job: Job) -> Iterator[Stages]:
-        """Let the calls of a model within the block be stages of a job."""
+        """Treat the calls of a model within the block as stages of a job."""
         self._stages = Stages(job, self.update_key, self.final_status, self._claimed)
         try:
             yield self._stages
@@ -139,32 +139,32 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     # The method that a plug-in overrides, and what it may call in it.
 
     def analyze(self, image: Array, job: Job) -> Analysis:
-        """Say what is found in an image: here, what the job's model and functions make of it.
+        """Return the findings in an image: here, the output of the job's model and functions.
 
         Args:
-            image: (B, Y, X, C) float32, as it is in the file, with the channels that the job names.
+            image: (B, Y, X, C) float32 with the values of the file and the channels that the job names.
             job: the running job.
 
         Returns:
-            By name what goes into the result, see `redis_consumer.segmentation.results.write_analysis`. ``labels`` are
+            The findings by name, see `redis_consumer.segmentation.results.write_analysis`. ``labels`` are
             the images that every client knows.
         """
         return {LABELS: self._segmentation().apply(image, job)}
 
     def segment(self, image: Array, job: Job, model: ModelId | str | None = None) -> Array:
-        """Find cells, by the model and the functions that a job names, else those of the settings and the model's card.
+        """Segment an image with the model and functions of the job, or of the settings and the model's card.
 
         Args:
-            image: (B, Y, X, C) float32. It is resized by the job's scale, and the labels are brought back.
+            image: (B, Y, X, C) float32. It is resized by the job's scale. The labels have the original size.
             job: the running job.
             model: another model, such as ``"Cells:1"``, that is run with the functions of its own card. The job's scale
                 holds for the job's model; if both cards say a pixel size, it is converted to the one of this model.
 
         Returns:
-            (B, Y, X, 1) integers; 0 is background, each cell of a frame has a number of its own.
+            (B, Y, X, 1) integers; 0 is background, and each cell of a frame has its own number.
 
         Raises:
-            ModelMismatch: what they make is no label image.
+            ModelMismatch: their output is not a label image.
             InvalidJob, ModelNotFound, ModelServerUnavailable: as `predict`.
         """
         return self._segmentation().segment(image, job, None if model is None else model_of(model))

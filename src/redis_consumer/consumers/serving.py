@@ -344,7 +344,7 @@ class TensorFlowServingConsumer(Consumer):
         """Send an image to a model in ``cuts x cuts`` pieces that overlap by half of the receptive field.
 
         Args:
-            cuts: pieces a side.
+            cuts: pieces per side.
             img: the image, (Y, X, C) or with a leading batch axis.
             field: receptive field of the model in pixels; pieces are larger where the model's card wants multiples of
                 a size.
@@ -408,7 +408,7 @@ class TensorFlowServingConsumer(Consumer):
             2020 the prediction itself, and a list only where there are several.
 
         Raises:
-            ModelMismatch: the model takes another number of channels, or doesn't answer in pixels.
+            ModelMismatch: the model takes another number of channels, or its output has no pixels.
             ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
             JobCancelled, LeaseLost: as `update_key`; calls that are running are given up.
         """

@@ -176,7 +176,7 @@ class Functions:
         return data
 
     def note_all(self, kind: str, names: Iterable[str], options: FunctionOptions) -> None:
-        """Note for the record of the result that functions are run; arguments as for `run`."""
+        """Note the functions for the record of the result; arguments as for `run`."""
         for name in filter(None, names):
             self.note(kind, name, self.find_own(kind, name), options.get(name.strip().lower(), {}))
 
@@ -206,6 +206,6 @@ class Functions:
 
 
 def is_built_in(function: Function, kind: str, name: str) -> bool:
-    """Whether a function is the one that this package has by a name."""
+    """Return whether a function is this package's own under a name."""
     is_known = name.strip().lower() in BUILT_IN.get(kind, {})
     return is_known and function is get_function(kind, name)

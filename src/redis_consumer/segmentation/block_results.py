@@ -16,15 +16,15 @@ from redis_consumer.serving.base import Array
 
 
 class BlockResults:
-    """Takes the results of every block of every frame, and gives the planes once all are there.
+    """Collects the results of all blocks of all frames, and returns the planes of the result.
 
-    A pixel gets what the block says in whose core it lies. Labels are joined across the borders of blocks.
+    A pixel gets its value from the block whose core contains it. Labels are joined across the borders of blocks.
 
     Args:
         frames: of the image.
         grid: the blocks of a frame.
-        scratch: where tiles wait; their sides divide the blocks' edges.
-        has_labels: whether planes of integers are label images; else they are numbers, such as a model's classes.
+        scratch: file for tiles. The side of a tile divides the edges of blocks.
+        has_labels: whether planes of integers are label images, or numbers such as a model's classes.
     """
 
     def __init__(self, frames: int, grid: BlockGrid, scratch: TileScratch, *, has_labels: bool = True) -> None:
@@ -36,10 +36,10 @@ class BlockResults:
         self._joiners: dict[tuple[int, int], LabelJoiner] = {}
 
     def add(self, frame: int, block: Block, results: Sequence[Array]) -> None:
-        """Take the results of one block, each (1, y, x, C) of its window; frame by frame, in the order of the grid.
+        """Add the results of one block, each (1, y, x, C) of its window, frame by frame in the order of the grid.
 
         Raises:
-            ModelMismatch: a result is of another shape, others than for the first block, or a label below 0.
+            ModelMismatch: a result has another shape than expected or than for the first block, or a label below 0.
         """
         planes = [plane for result in results for plane in _planes(result, block)]
         dtypes = [np.dtype(np.uint32 if plane.dtype.kind in self._label_kinds else np.float32) for plane in planes]
@@ -62,7 +62,7 @@ class BlockResults:
             self._scratch.write(index, frame, (block.core[0].start, block.core[1].start), core)
 
     def planes(self, pixel_size_um: float | None) -> list[TiledPlane]:
-        """Number the labels and give the planes, whose tiles are read while the scratch file is open."""
+        """Number the labels and return the planes. Their tiles are read while the scratch file is open."""
         numberings = {place: joiner.finish() for place, joiner in self._joiners.items()}
         return [self._plane(index, numberings, pixel_size_um) for index in range(len(self._dtypes))]
 

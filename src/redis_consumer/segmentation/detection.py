@@ -18,10 +18,10 @@ SCALE_TOLERANCE = 0.01
 
 
 def detect(options: DetectionOptions, image: Array | Frames, ask: Callable[[Array, ModelId], list[Array]]) -> Array:
-    """Ask a detection model about the pieces of an image.
+    """Run a detection model on pieces of an image.
 
     Args:
-        options: which model, and which pieces.
+        options: the model, and the choice of pieces.
         image: as for `crops`, or frames that are read in groups.
         ask: makes one call with a batch of 1.
 

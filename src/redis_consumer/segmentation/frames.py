@@ -146,23 +146,24 @@ def joined(groups: Iterator[list[Array]], count: int) -> list[Array]:
 
 @contextmanager
 def open_frames(path: Path, job: Job, limits: ImageLimits, *, takes_parts: bool) -> Iterator[Frames | None]:
-    """Open an image as (B, Y, X, C) float32, with the channels that its job names; pixels are read when asked for.
+    """Open an image as (B, Y, X, C) float32, with the channels that its job names. Pixels are read when they are used.
 
     Args:
         path: the downloaded file, or the folder of an OME-Zarr.
-        job: says which axes and channels.
+        job: names the axes and channels.
         limits: largest size of a frame, and number of frames.
-        takes_parts: whether an image that is too large for memory may be done part by part.
+        takes_parts: whether an image larger than memory can be processed part by part.
 
     Yields:
-        None if the image is to be done part by part: it is too large, but can be read in windows, or an OME-Zarr.
+        None if the image must be processed part by part: it is too large but can be read in windows, or is an OME-Zarr.
 
     Raises:
-        InvalidImage: as `redis_consumer.images.read_image`, or it can only be done part by part, and may not.
-        InvalidJob: the job names channels or axes that aren't there.
+        InvalidImage: as `redis_consumer.images.read_image`; or it can only be processed part by part, but `takes_parts`
+            is False.
+        InvalidJob: the job names channels or axes that don't exist.
     """
     name = shown_name(job.original_name)
-    # Which axes are frames, the job's order decides where it gives one.
+    # If the job gives an order of axes, it decides which axes are frames.
     header = replace(limits, max_frames=None if job.dimension_order else limits.max_frames)
     frames = None
     with ExitStack() as stack:
@@ -181,7 +182,7 @@ def open_frames(path: Path, job: Job, limits: ImageLimits, *, takes_parts: bool)
 
 
 def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stack: ExitStack) -> Frames:
-    """The frames of an opened image: read in groups where there are many and the file lets that be done."""
+    """Return the frames of an opened image, which are read in groups if there are many and the file allows it."""
     source, name, order = opened.source, opened.name, job.dimension_order
     count, height, width, channels = batch_shape(source.shape, source.axes, order, name)
     check_frames(count, limits.max_frames, name)
@@ -208,7 +209,7 @@ def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stac
 def _by_frame(
     path: Path, name: str, order: str, indices: Sequence[int] | None, stack: ExitStack
 ) -> Callable[[int, int], Array] | None:
-    """What reads frames one by one; None for a file that must be read at once."""
+    """Return a function that reads frames one by one; None for a file that must be read at once."""
     try:
         image = stack.enter_context(open_windowed(path, name=name, dimension_order=order, channels=indices))
     except NotWindowedError:
@@ -227,7 +228,7 @@ def _by_frame(
 
 
 def _once(whole: Callable[[int, int], Array], count: int) -> Callable[[int, int], Array]:
-    """The same, reading the file only the first time."""
+    """Return the same function, but read the file only the first time."""
     kept: list[Array] = []
 
     def read(start: int, stop: int) -> Array:
@@ -239,7 +240,7 @@ def _once(whole: Callable[[int, int], Array], count: int) -> Callable[[int, int]
 
 
 def _check_held(shape: tuple[int, int, int, int], named: int, limits: ImageLimits, name: str) -> None:
-    """Refuse what a job's fields make too large of an image that isn't: other sides, or channels over and over."""
+    """Refuse an image that becomes too large by the job's fields: by other sides or repeated channels."""
     frames, height, width, channels = shape
     if height > (limits.max_height or height) or width > (limits.max_width or width):
         raise InvalidImage(
@@ -255,7 +256,7 @@ def _check_held(shape: tuple[int, int, int, int], named: int, limits: ImageLimit
 
 
 def channels_of(job: Job) -> list[int] | None:
-    """The indices of the channels that a job names, None for all.
+    """Return the indices of the channels that a job names; None for all.
 
     Raises:
         InvalidJob: it names none.

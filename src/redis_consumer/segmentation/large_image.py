@@ -1,8 +1,8 @@
 """Reads, segments and writes an image that is larger than memory, part by part.
 
-Memory is bounded by the blocks that are worked on at once, whatever the size of the image. On disk, below the job's
-folder, lie the input, the tiles of the result (at most 4 bytes a pixel and channel; label images take about a
-fiftieth), then the files of the result, then their zip.
+Memory depends on the blocks that are processed at once, not on the size of the image. The job's folder on disk contains
+the input, the tiles of the result (at most 4 bytes per pixel and channel; label images take about a fiftieth), the
+files of the result and their zip.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from redis_consumer.segmentation.segmentation import Segmentation, restore
 from redis_consumer.serving.base import Array
 from redis_consumer.text import result_stem, shown_name
 
-#: Side of a block at the model's pixel size; its post-processing takes about 100 bytes a pixel.
+#: Side of a block at the model's pixel size. Its post-processing takes about 100 bytes per pixel.
 BLOCK_PX = 2048
-#: What a block sees of its neighbours at the model's pixel size: cells up to this diameter are seen whole by both.
+#: Overlap of neighbouring blocks at the model's pixel size. Cells up to this diameter are complete in one of them.
 OVERLAP_PX = 128
-#: A block with its overlap takes at most so many bytes as float32: with many channels it has fewer pixels, until it is
-#: as large as its overlaps.
+#: Largest size of a block with its overlap, in float32 bytes. With many channels it has fewer pixels, down to the size
+#: of its overlaps.
 BLOCK_BYTES = 64 << 20
-#: A sample of the image takes at most so many bytes; with up to three channels it has `MAX_SAMPLE_PX`.
+#: Largest size of a sample of the image, in bytes. With up to three channels it has `MAX_SAMPLE_PX`.
 _SAMPLE_BYTES = 3 * 4 * MAX_SAMPLE_PX
 #: A plane of more pixels is a mistake in its header.
 MAX_PLANE_PX = 1 << 34
 #: Sides of tiles in a TIFF are multiples of this.
 _TILE_UNIT_PX = 16
-#: Percent of the progress that is behind the job after its statistics, and after segmentation.
+#: Progress of the job in percent after its statistics, and after segmentation.
 _STATISTICS, _SEGMENTATION = 8, 90
 
 
 class LargeImage:
-    """One image, larger than memory, and what a job wants of it.
+    """An image larger than memory, and its segmentation for one job.
 
     Args:
         segmentation: runs model and functions.
@@ -68,7 +68,9 @@ class LargeImage:
         self._check_memory()
 
     def fit(self) -> list[Change]:
-        """Take the numbers of the functions before the model from each whole frame, at the file's pixel size."""
+        """Compute the statistics for the functions before the model from each complete frame, at the file's pixel
+        size.
+        """
         frames, height, width, channels = self._image.shape
         self._segmentation.functions.note_all("pre", self._plan.preprocess, self._plan.options)
         changes = []
@@ -81,7 +83,7 @@ class LargeImage:
         return changes
 
     def segment(self, changes: list[Change], scratch: TileScratch) -> BlockResults:
-        """Predict and post-process every block; the model works on the next ones meanwhile."""
+        """Predict and post-process every block. The model processes the next blocks at the same time."""
         results = BlockResults(len(changes), self._grid, scratch, has_labels=bool(self._plan.postprocess))
         places = [(frame, block) for frame in range(len(changes)) for block in self._grid]
         prepared = (self._prepare(frame, block, changes[frame]) for frame, block in places)
@@ -101,7 +103,7 @@ class LargeImage:
         return files
 
     def _check_memory(self) -> None:
-        """Refuse an image of which even a block needs more than a job may, before its pixels are read."""
+        """Refuse an image if even one block needs more memory than a job is allowed, before its pixels are read."""
         _, height, width, channels = self._image.shape
         block_yx = max((block.shape_yx for block in self._grid), key=math.prod)
         scaled_yx = tuple(max(1, round(side * self._plan.scale)) for side in block_yx)
@@ -161,14 +163,14 @@ def open_large(path: Path, job: Job, limits: ImageLimits) -> AbstractContextMana
 def segment_large(
     segmentation: Segmentation, job: Job, begin: Callable[..., None], path: Path, folder: Path
 ) -> list[Path]:
-    """Do a job up to the files of its result: the same stages as for an image in memory, each block by block.
+    """Run a job up to the files of its result, with the same stages as for an image in memory, block by block.
 
     Args:
         segmentation: runs model and functions.
         job: the running job.
-        begin: begins a stage, see `Stages.begin`.
+        begin: starts a stage, see `Stages.begin`.
         path: the downloaded image.
-        folder: the job's own, removed after it.
+        folder: the folder of the job, which is removed after it.
 
     Returns:
         The files of the result, below ``folder / "results"``: TIFFs, or an OME-Zarr for each channel if the input is
@@ -176,7 +178,7 @@ def segment_large(
 
     Raises:
         InvalidImage, InvalidJob, ModelMismatch: as for an image in memory.
-        PermanentError: the result holds more labels than its files can.
+        PermanentError: the result has more labels than its files can number.
     """
     stem = folder / "results" / result_stem(job.original_name)
     with (
@@ -196,8 +198,8 @@ def segment_large(
 
 
 def _layout(shape: tuple[int, int, int], block_px: int, scale: float) -> tuple[BlockGrid, int]:
-    """The blocks of an image, in its own pixels, and the tiles that its result is written in."""
-    # Where the image is made smaller, a block of the model's size would be a hundred times as large in the file.
+    """Return the blocks of an image, in its own pixels, and the side of the tiles of its result."""
+    # If the image is reduced for the model, a block of the model's size could be a hundred times larger in the file.
     core_px, overlap_px = max(int(block_px / max(scale, 0.5)), _TILE_UNIT_PX), int(np.ceil(OVERLAP_PX / scale))
     height, width, channels = shape
     largest_px = int(math.isqrt(BLOCK_BYTES // (4 * channels)) / max(scale, 1.0)) - 2 * overlap_px
@@ -207,7 +209,9 @@ def _layout(shape: tuple[int, int, int], block_px: int, scale: float) -> tuple[B
 
 
 def _looked_at(image: WindowedImage, limits_yx: tuple[int, int], max_job_bytes: int) -> Frames:
-    """What detection looks at: the middle, as much as may be in memory; read only where something is detected."""
+    """Return the middle of the image for detection, as much as fits into memory. It is read only if something is
+    detected.
+    """
     window = _middle(image.shape[1:3], limits_yx)
     height, width = (side.stop - side.start for side in window)
     middle = 4 * height * width * image.shape[3]

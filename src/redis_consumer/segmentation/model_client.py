@@ -1,4 +1,4 @@
-"""Calls a model server in the forms of older consumers, and reads what authors give for a model and its items."""
+"""Calls a model server in the forms of older consumers, and reads the models and items that authors pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ModelClient:
         server: the model server.
         model: name and version.
         on_retry: called before each retry of a failed call, with the number of retries and the code of the failure.
-        input_name: input for the image, where the model has several.
+        input_name: input for the image, if the model has several.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ def request_of(client: Any, batch: Array, name: str, dtype: str) -> list[dict[st
     Args:
         client: `ModelClient`, which asks the model server for name and type of the input, or a plug-in's own client.
         batch: the images.
-        name: of the input, for a plug-in's own client.
-        dtype: of the input, likewise.
+        name: name of the input, for a plug-in's own client.
+        dtype: dtype of the input, for a plug-in's own client.
     """
     if isinstance(client, ModelClient):
         return [{"in_tensor_name": None, "in_tensor_dtype": None, "data": batch}]

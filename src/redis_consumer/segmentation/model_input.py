@@ -1,4 +1,4 @@
-"""Brings images into the form that a model's inputs take, and describes these inputs (contract, 4.4 and 5.4)."""
+"""Converts images to the form of a model's inputs, and describes these inputs (contract, 4.4 and 5.4)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Input = Mapping[str, str]
 
 
 def inputs_of_metadata(metadata: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Read the inputs out of a model's metadata.
+    """Read the inputs from a model's metadata.
 
     Args:
         metadata: TensorFlow Serving's reply in protobuf's JSON form, or the object ``inputs`` in it.
@@ -24,7 +24,7 @@ def inputs_of_metadata(metadata: Mapping[str, Any]) -> list[dict[str, str]]:
         For each input ``in_tensor_name``, ``in_tensor_dtype`` and ``in_tensor_shape``.
 
     Raises:
-        KeyError: it is neither of them, or an input lacks dtype or shape.
+        KeyError: it has neither form, or an input lacks dtype or shape.
     """
     inputs = metadata
     if "tensorShape" not in metadata.get("metadata", {"tensorShape": None}):
@@ -59,7 +59,7 @@ def metadata_of_inputs(model_name: str, model_version: int | str, inputs: Iterab
 
 
 def sizes_of(model_input: Input) -> list[int]:
-    """Sizes of an input's axes, -1 for any; none if even their number is free."""
+    """Return the sizes of an input's axes, -1 for any size; none if their number is also free."""
     return [int(size) for size in model_input["in_tensor_shape"].split(",") if size]
 
 
@@ -81,11 +81,11 @@ def spec_of(inputs: Iterable[Input]) -> ModelSpec:
 def fit_inputs(
     image: Array | Sequence[Array], inputs: Sequence[Input], model: str, channels: Any, max_yx: tuple[int, int]
 ) -> Array | list[Array]:
-    """Bring images into the axes order of a model, see `TensorFlowServingConsumer.validate_model_input`.
+    """Convert images to the axes order of a model, see `TensorFlowServingConsumer.validate_model_input`.
 
     Args:
         image: one image, or a list with one for each input.
-        inputs: of the model.
+        inputs: inputs of the model.
         model: which model, for messages.
         channels: indices of those to use, joined by commas or as a list; a list of such for each image.
         max_yx: largest height and width.
@@ -104,13 +104,13 @@ def fit_inputs(
 
 
 def fit_input(image: Array, sizes: Sequence[int], model: str, indices: Sequence[int], max_yx: tuple[int, int]) -> Array:
-    """Bring one image into the axes order of one input of a model.
+    """Convert one image to the axes order of one input of a model.
 
     Args:
         image: as many axes as the input; the smallest besides the first is taken for the channels.
-        sizes: of the input, -1 for any; without any, every image fits.
+        sizes: sizes of the input, -1 for any; without sizes, every image fits.
         model: which model, for messages.
-        indices: of the channels to use; without any, all.
+        indices: indices of the channels to use; all by default.
         max_yx: largest height and width.
 
     Raises:
@@ -158,7 +158,7 @@ def dimension_orders(image: Array | Sequence[Array], inputs: Sequence[Input], mo
             raise ModelMismatch(
                 f"image: has {each.ndim} axes {each.shape}, {model} takes {rank}; send one of that rank"
             )
-        shape = each.shape[1 - rank :]  # an image may come without the axis of its batch
+        shape = each.shape[1 - rank :]  # an image can have no batch axis
         order = list("ZYX"[5 - rank :])
         order.insert(_channel_axis(shape), "C")
         orders.append("".join(order))
@@ -166,7 +166,7 @@ def dimension_orders(image: Array | Sequence[Array], inputs: Sequence[Input], mo
 
 
 def _channel_axis(shape: Sequence[int]) -> int:
-    """The smallest axis; of several such the last, where most images have their channels."""
+    """Return the smallest axis. Of several, the last is returned, because most images have their channels there."""
     return len(shape) - 1 - int(np.argmin(shape[::-1]))
 
 

@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class PredictorState:
-    """What lasts from one call of a model to the next, and from job to job.
+    """State that is kept between calls of models and between jobs.
 
     Attributes:
-        call_bytes: bytes that one call takes in this process, by name and version; of models that were measured.
-        warned: models of which the log says that they were called without their cards.
-        is_by_card: whether models are called with what their cards say, at the moment.
-        part: which part of the job's image is predicted, from 0, and how many parts it has; for the progress.
+        call_bytes: measured bytes of one call in this process, by name and version of the model.
+        warned: models for which a call without their cards was logged.
+        is_by_card: whether models are currently called with the values of their cards.
+        part: number of the current part of the job's image, from 0, and the number of parts, for the progress.
     """
 
     call_bytes: dict[str, int] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class PredictorState:
 
     @contextmanager
     def by_card(self) -> Iterator[None]:
-        """Within the block, models are called with what their cards say."""
+        """Call models with the values of their cards within the block."""
         before, self.is_by_card = self.is_by_card, True
         try:
             yield
@@ -55,16 +55,16 @@ class Predictor:
     """Runs models over images for one job.
 
     Attributes:
-        models: where cards are found.
-        server: where models are served.
+        models: source of the cards.
+        server: the model server.
         options: sizes of tiles and calls.
-        state: what lasts longer than this object.
-        on_model: called with each model before it is asked.
+        state: state that is kept longer than this object.
+        on_model: called with each model before its first call.
         on_retry: called before each repeated call, in the caller's thread.
         report: called with the number of finished tiles, and of all.
-        ask_one: a plug-in's own method that sends one image to a model. It may know models that the server doesn't,
-            and may not be fit for several threads.
-        describe: a plug-in's own method that says which inputs a model has.
+        ask_one: a plug-in's own method that sends one image to a model. It can know models that the server doesn't
+            have, and may not be thread-safe.
+        describe: a plug-in's own method that describes the inputs of a model.
     """
 
     models: ModelStore
@@ -85,10 +85,10 @@ class Predictor:
             model: which model.
 
         Returns:
-            The model's predictions in the order of their names, each of the shape of `image` with other channels.
+            The predictions in the order of their names. Each has the shape of `image`, with other channels.
 
         Raises:
-            ModelMismatch: the model takes another number of channels, or doesn't answer in pixels.
+            ModelMismatch: the model takes another number of channels, or its output has no pixels.
             ModelNotFound, ModelServerUnavailable: as `ModelServer.predict`.
         """
         self.warn_of_card(model)
@@ -99,10 +99,10 @@ class Predictor:
         return [output.reshape(*image.shape[:-1], output.shape[-1]) for output in outputs]
 
     def predict_each(self, images: Iterable[Array], model: ModelId) -> Generator[list[Array], None, None]:
-        """Run a model over many images, without a pause of the server between them.
+        """Run a model over many images, so that the server doesn't wait between them.
 
         Args:
-            images: taken in another thread, and some ahead of the results.
+            images: the images. They are taken in another thread, some in advance.
             model: which model.
 
         Yields:
@@ -114,10 +114,10 @@ class Predictor:
             yield from run(map(tiling.planned, images))
 
     def predict_cut(self, cuts: int, batch: Array, field_px: int, model: ModelId) -> list[Array]:
-        """Run a model over images (B, Y, X, C) in ``cuts x cuts`` pieces, as older jobs ask for.
+        """Run a model over images (B, Y, X, C) in ``cuts x cuts`` pieces, for older jobs.
 
         Args:
-            cuts: pieces a side.
+            cuts: pieces per side.
             batch: the images.
             field_px: receptive field of the model.
             model: which model.
@@ -125,7 +125,7 @@ class Predictor:
         Raises:
             InvalidJob: as `Tiling.planned_cuts`.
         """
-        # The model server isn't asked for a model that a plug-in's own method may know.
+        # The model server isn't asked about a model that only a plug-in's own method may know.
         tiling = self.tiling(model) if self.ask_one is None else self._tiling_by_card(model)
         planned = tiling.planned_cuts(batch, cuts, field_px)
         with self._calls(tiling) as run:
@@ -133,15 +133,15 @@ class Predictor:
         return outputs
 
     def ask(self, batch: Array, model: ModelId) -> list[Array]:
-        """Make one call; `batch` holds one image where a plug-in has its own method for it."""
+        """Make one call. If a plug-in has its own method, `batch` has one image."""
         self.on_model(model)
         return self._ask(model, batch, self.on_retry)
 
     def tiling(self, model: ModelId) -> Tiling:
-        """Say how a model takes images.
+        """Return how images are tiled for a model.
 
         Raises:
-            ModelMismatch: it takes none.
+            ModelMismatch: it takes no images.
             ModelNotFound, ModelServerUnavailable: as `ModelServer.metadata`.
         """
         if self.describe is None:
@@ -156,7 +156,7 @@ class Predictor:
         Args:
             model: which one.
             shape: (B, Y, X, C) of the images for it.
-            is_known: whether the model server knows the model.
+            is_known: whether the model server has the model.
         """
         if str(model) in self.state.call_bytes:
             return self.state.call_bytes[str(model)]
@@ -165,7 +165,7 @@ class Predictor:
         return self.tiling(model).estimated_call_bytes(shape, is_in_process=self._is_in_process)
 
     def measure(self, model: ModelId) -> int | None:
-        """Make a call of a model that runs in this process and give the bytes that calls take; None for others."""
+        """Call a model that runs in this process, and return the bytes that calls take; None for other models."""
         shape = self.tiling(model).call_shape() if self._is_in_process else None
         if shape is None:
             return None
@@ -190,7 +190,7 @@ class Predictor:
             )
 
     def describe_model(self, model: ModelId) -> dict[str, Any]:
-        """What is known of a model that was asked, for the record of the result."""
+        """Describe a model that was called, for the record of the result."""
         found: dict[str, Any] = {"version_served": None, "sha256": None, "digest_of": "unknown: asked by own code"}
         try:
             if self.ask_one is None:
@@ -198,7 +198,7 @@ class Predictor:
                 found = {"version_served": identity.version, "sha256": identity.sha256, "digest_of": identity.digest_of}
             card = self.models.card(model)
         except ConsumerError as error:
-            # Its message may hold an address; everyone who can read a result can read its record.
+            # Its message can contain an address, and everyone who can read a result can read its record.
             unknown = {"digest_of": f"unknown: {type(error).__name__}"} if found["sha256"] is None else {}
             return {**found, "card": None, **unknown}
         if card is None:
@@ -295,7 +295,7 @@ def stacked(items: Array | Sequence[Array]) -> Array:
 
 
 def as_batches(results: Any) -> Any:
-    """Results of the methods of 2020, an image or a list of them, each with its batch axis."""
+    """Return results of the methods of 2020, an image or a list of images, with their batch axes."""
     return with_batch(results) if isinstance(results, np.ndarray) else [with_batch(each) for each in results]
 
 

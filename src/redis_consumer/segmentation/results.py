@@ -135,7 +135,7 @@ def _write_values(values: Mapping[str, object], stem: Path) -> list[Path]:
 def write_groups(
     results: Iterator[list[Array]], frames: int, folder: Path, original_name: str
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Write results as they come, the files of `write_analysis` for labels.
+    """Write results one by one to the files of `write_analysis` for labels.
 
     Args:
         results: the result of each group, (b, Y, X, C).

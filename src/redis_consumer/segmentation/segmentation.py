@@ -1,4 +1,4 @@
-"""Segments images: plans, prepares, predicts, post-processes and brings the results back to the size of the image."""
+"""Segments images: plans, prepares, predicts, post-processes and restores the size of the image."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done with an image: model and functions, from the job's fields, else from the model's card.
+    """Model and functions for an image, from the job's fields or the model's card.
 
     Attributes:
         model: the model to run.
         preprocess: names of the functions to run before it.
         postprocess: names of the functions to run after it.
         options: keyword arguments for each function by its name.
-        scale: by which the image is resized for the model.
+        scale: factor by which the image is resized for the model.
         groups: groups of frames, which are processed one after the other.
     """
 
@@ -47,20 +47,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps that a consumer makes by its own methods, which plug-ins may replace.
+    """The methods of a consumer for the steps. Plug-ins can replace them.
 
     Attributes:
-        predict: runs a model over images; gives its outputs, or the only one.
-        predict_cut: the same in pieces; takes pieces a side, images, receptive field, and name and version of a model.
+        predict: runs a model over images; returns its outputs, or the only one.
+        predict_cut: the same in pieces; takes pieces per side, images, receptive field, and name and version of a
+            model.
         run_functions: as `Functions.run`.
-        image_scale: takes a job's field, frames and the job's id, and gives the scale.
-        detect_label: gives the kind of an image.
+        image_scale: takes a job's field, frames and the job's id, and returns the scale.
+        detect_label: returns the kind of an image.
         write: writes fields of a job.
-        rest: gives back memory between two steps.
-        begin_group: told of each group of frames, from 0, and of their number.
-        predicting: holds while `predict_cut` works.
-        takes_groups: whether all of these methods may get some of the frames at a time.
-        is_known: whether the model server knows the models that these methods ask.
+        rest: returns memory to the system between two steps.
+        begin_group: called with the number of each group of frames, from 0, and the number of groups.
+        predicting: a context that is entered while `predict_cut` runs.
+        takes_groups: whether all of these methods can get the frames in groups.
+        is_known: whether the model server has the models that these methods call.
     """
 
     predict: Callable[[Array, ModelId], Array | list[Array]]
@@ -78,13 +79,13 @@ class Steps:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Finds cells in the images of a job by a model and functions.
+    """Segments the images of a job with a model and functions.
 
     Attributes:
         predictor: runs models.
         functions: the functions that jobs can name.
         options: limits and choices.
-        steps: the methods of a consumer by which steps are made.
+        steps: the methods of a consumer for the steps.
     """
 
     predictor: Predictor
@@ -93,18 +94,18 @@ class Segmentation:
     steps: Steps
 
     def segment(self, image: Array, job: Job, model: ModelId | None = None) -> Array:
-        """Find cells, by the model and the functions that a job names, else those of the settings and the model's card.
+        """Segment an image with the model and functions of the job, or of the settings and the model's card.
 
         Args:
             image: (B, Y, X, C) float32.
             job: the running job.
-            model: another model, that is run with the functions of its own card.
+            model: another model, which is run with the functions of its own card.
 
         Returns:
             (B, Y, X, 1) integers; 0 is background.
 
         Raises:
-            ModelMismatch: what they make is no label image.
+            ModelMismatch: their output is not a label image.
             InvalidJob, ModelNotFound, ModelServerUnavailable: as `Predictor.predict`.
         """
         first, *_ = self.apply(image, job, model)
@@ -118,20 +119,20 @@ class Segmentation:
         return first
 
     def apply(self, image: Array, job: Job, model: ModelId | None = None) -> list[Array]:
-        """Run model and functions as `segment` does, whatever they make: (B, Y, X, C) each."""
+        """Run model and functions like `segment`, with any output, (B, Y, X, C) each."""
         frames = Frames.of(image)
         return joined(self.results(frames, job, self.plan(frames, job, model)), len(image))
 
     def plan(self, frames: Frames, job: Job, other: ModelId | None = None) -> Plan:
-        """Choose model, functions and scale, and divide the frames, unless anything may look at several at once.
+        """Choose model, functions and scale, and divide the frames, unless a step needs several at once.
 
         Args:
-            frames: of the image; only what detection looks at is read.
+            frames: frames of the image. Only frames for detection are read.
             job: the running job.
-            other: a model in place of the job's, whose functions don't hold for it.
+            other: a model instead of the job's. The job's functions don't apply to it.
 
         Raises:
-            InvalidImage: the image needs more memory than a job may.
+            InvalidImage: the image needs more memory than a job is allowed.
             ModelMismatch: the model takes another number of channels.
             InvalidJob, ModelNotFound, ModelServerUnavailable: as `Predictor.predict`.
         """
@@ -147,13 +148,13 @@ class Segmentation:
         return replace(plan, groups=groups)
 
     def choose(self, frames: Frames, job: Job, other: ModelId | None = None) -> Plan:
-        """Choose model, functions and scale: by the detected kind of image where that is on, else by job and card.
+        """Choose model, functions and scale by the detected kind of image, or by job and card if detection is off.
 
-        A model without a card that the settings name for a kind of image gets the functions of the contract's
-        section 5.4; any other one answers as it does.
+        A model without a card that the settings name for a kind of image gets the functions of the contract's section
+        5.4. Any other model gets none.
 
         Args:
-            frames: what detection looks at.
+            frames: frames for detection.
             job: the running job.
             other: as for `plan`.
         """
@@ -182,7 +183,7 @@ class Segmentation:
                 is_large = image.nbytes > GROUP_BYTES // 2
                 del image
                 if is_large:
-                    # What one step has used is returned before the next one needs as much.
+                    # The memory of one step is returned before the next one needs as much.
                     steps.rest()
                 with _naming(job, model):
                     if self._is_cut(job, model):

@@ -71,7 +71,7 @@ class Tiling:
 
         Args:
             batch: the images.
-            cuts: pieces a side.
+            cuts: pieces per side.
             field: receptive field of the model in pixels.
 
         Raises:
@@ -214,14 +214,14 @@ def measured_call(ask: Callable[[], list[Array]], tiling: Tiling, batch: Array) 
 def tiling_of(
     spec: ModelSpec, card: Card | None, model: ModelId, options: TilingOptions, *, input_name: str = "image"
 ) -> Tiling:
-    """Say how a model takes images.
+    """Return how images are tiled for a model.
 
     Args:
         spec: its inputs and outputs.
         card: its card, None if it has none.
         model: which model.
         options: sizes of tiles and calls.
-        input_name: input for the image, where the model has several.
+        input_name: input for the image, if the model has several.
 
     Raises:
         ModelMismatch: the model takes no images.

@@ -49,7 +49,7 @@ def demo(
     scale: Annotated[
         float,
         typer.Option(
-            "--scale", "-s", min=1e-6, help="Factor to resize by; it should make nuclei about 40 pixels wide."
+            "--scale", "-s", min=1e-6, help="Factor to resize by; nuclei should become about 20 to 45 pixels wide."
         ),
     ] = 0.5,
 ) -> None:
