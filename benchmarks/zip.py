@@ -20,7 +20,7 @@ import psutil
 from benchmarks.queue_trips import Counter, counted
 from benchmarks.worker import connect, environment
 from redis_consumer.cli import embedded
-from redis_consumer.queue.scripts import script_call
+from redis_consumer.queue.scripts import digest_of
 from redis_consumer.redis import RedisClient
 
 IMAGES = 1000
@@ -49,7 +49,7 @@ def measure(*, is_huge: bool = False) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as name,
         embedded.run_redis() as server,
-        counted(server.port, mark=script_call("update", [], []).script.digest) as counter,
+        counted(server.port, mark=digest_of("update")) as counter,
         _worker(server, counter, Path(name)) as process,
     ):
         client = connect(server)

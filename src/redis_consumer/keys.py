@@ -18,7 +18,7 @@ completed         string  jobs completed or failed so far
 totals            hash    counts for metrics, see below
 recovered         string  how often a worker found that an unavailable service responds again
 rates             hash    jobs completed or failed in each minute (``2026-11-24T09:30``) of the last hour
-leftovers         zset    runs (``<attempt> <job>``) whose objects can be removed, by the time from which they can
+leftovers         zset    orphaned results (``<attempt> <job>``) by the time from which they can be removed
 registrations     hash    token of the process that is registered under a worker's name, and its lease in ms
 waiting           zset    parent jobs that wait for their children, by the time of their last check
 ================  ======  ===============================================================================
@@ -28,20 +28,12 @@ waiting           zset    parent jobs that wait for their children, by the time 
 another way are ``returned`` (given back), ``divided`` (into children), ``lapsed`` (swept after their lease ran out)
 and ``stranded`` (swept, without ever having had a lease). So a job that is ``done`` needs no count here.
 
-``lua/child_jobs.lua`` describes the keys of a parent.
+``lua/job_tree.lua`` describes the keys of a parent.
 """
 
 from __future__ import annotations
-
-from functools import cache
 
 
 def own_key(kind: str, queue: str) -> str:
     """Return the name of a key for a queue, see the table above."""
     return f"redis-consumer:{kind}:{queue}"
-
-
-@cache
-def own_keys(queue: str, *kinds: str) -> tuple[str, ...]:
-    """Return the names of several keys. They are cached, because each job needs about twenty."""
-    return tuple(own_key(kind, queue) for kind in kinds)

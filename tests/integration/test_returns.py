@@ -15,7 +15,6 @@ from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job
 from redis_consumer.options import QueueOptions, WorkerLimits
 from redis_consumer.queue import JobQueue
-from redis_consumer.queue.scripts import Call
 from redis_consumer.redis import RedisClient
 from redis_consumer.worker.shared_status import SupervisorPipe
 from redis_consumer.worker.slot_pool import Slot
@@ -68,11 +67,11 @@ class Silent(JobQueue):
 
     ended: list[str]
 
-    def run(self, call: Call) -> Any:
+    def run(self, script: str, *arguments: str | int) -> Any:
         try:
-            return super().run(call)
+            return super().run(script, *arguments)
         except RedisUnavailable:
-            self.ended.append("a script")
+            self.ended.append(script)
             raise
 
     def renew(self, jobs: Iterable[Job] = ()) -> list[str]:

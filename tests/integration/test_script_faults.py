@@ -11,7 +11,6 @@ import redis
 
 from redis_consumer.errors import ConsumerError, RedisUnavailable
 from redis_consumer.queue import scripts
-from redis_consumer.queue.scripts import Call
 from redis_consumer.redis import RedisClient
 from support.redis_server import RedisServer
 from support.scenes import CHANGES, Scene, contents, places
@@ -70,25 +69,17 @@ def ask(scene: Scene, change: str) -> str:
 
 def test_all_scripts_are_tried(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[str] = set()
-    call_of = scripts.script_call
+    digest_of = scripts.digest_of
 
-    def noted(name: str, keys: list[str], arguments: list[str]) -> Call:
-        asked.add(name)
-        return call_of(name, keys, arguments)
+    def noted(script: str) -> str:
+        asked.add(script)
+        return digest_of(script)
 
-    for module in (
-        "redis_consumer.queue.job_queue",
-        "redis_consumer.queue.upkeep",
-        "redis_consumer.queue.admin",
-        "redis_consumer.queue.child_jobs",
-        "redis_consumer.queue.scripts",
-        "redis_consumer.client.watch",
-    ):
-        monkeypatch.setattr(f"{module}.script_call", noted)
+    monkeypatch.setattr(scripts, "digest_of", noted)
     for change in CHANGES:
         ask(scene, change)
     files = (Path(scripts.__file__).parent / "lua").glob("*.lua")
-    assert asked == {file.stem for file in files} - {"checks", "child_jobs"}
+    assert asked == {file.stem for file in files} - {"common", "job_tree"}
 
 
 @pytest.mark.parametrize("kind", WRONG)

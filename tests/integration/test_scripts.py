@@ -211,7 +211,7 @@ def test_many_leases_are_renewed(queue: JobQueue, redis_db: Any, count: int) -> 
     with redis_db.pipeline(transaction=False) as pipe:
         for job in jobs[:-1]:
             pipe.hset(job.id, "status", "started")
-            pipe.hset(queue.key("holders"), job.id, queue.holder(job))
+            pipe.hset(queue.key("holders"), job.id, f"{job.attempt} {queue.processing}")
         pipe.execute()
     assert queue.renew(jobs) == [job.id for job in jobs[-1:]]
     assert redis_db.zcard(queue.key("leases")) == max(count - 1, 0)

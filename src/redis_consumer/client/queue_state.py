@@ -12,7 +12,7 @@ from typing import Any
 
 from redis_consumer.client.watch import age_s
 from redis_consumer.errors import SettingsError
-from redis_consumer.keys import own_key, own_keys
+from redis_consumer.keys import own_key
 
 #: Minutes over which the rate of completed jobs is measured.
 WINDOW_MIN = 10
@@ -160,7 +160,7 @@ def read_queues(client: Any, names: Sequence[str], *, has_foreign: bool = False)
         SettingsError: a name belongs to a key that is not a list.
     """
     kinds = ("holders", "processing", "dead", "workers", "completed", "rates", "waiting", "totals")
-    keys = [key for name in names for key in (name, *own_keys(name, *kinds))]
+    keys = [key for name in names for key in (name, *(own_key(kind, name) for kind in kinds))]
     foreign = processing_lists(client) if has_foreign else []
     rows = client.eval(_READ_QUEUES, len(keys), *keys, *foreign)
     if rows and isinstance(rows[0], str):

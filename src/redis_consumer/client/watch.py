@@ -10,7 +10,7 @@ from typing import Any
 
 from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import FINAL_STATUSES
-from redis_consumer.queue.scripts import script_call
+from redis_consumer.queue.scripts import Call, run_script
 from redis_consumer.text import decimal, last_line
 
 FIELDS = ("status", "progress", "reason", "output_file_name", "output_url")
@@ -88,8 +88,7 @@ class JobState:
 
 def read_hash(client: Any, key: str) -> dict[str, str]:
     """Read all fields of a job, or some if the hash is too large for a worker. Empty if there is no such job."""
-    call = script_call("read", [key], [])
-    texts: list[str] = call.script.run(client, call.keys, call.arguments)
+    texts: list[str] = run_script(client, Call("read", key, ()))
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 

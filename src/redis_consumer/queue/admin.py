@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from redis_consumer.queue.job_queue import JobQueue, timestamp
-from redis_consumer.queue.scripts import script_call
 
 
 def cancel(queue: JobQueue, job_id: str) -> str:
@@ -13,11 +12,9 @@ def cancel(queue: JobQueue, job_id: str) -> str:
         ``cancelled`` (it waited), ``stopping`` (it runs until its next step), ``final`` (it has its result
         already) or ``gone`` (there is no such job).
     """
-    kinds = [queue.key(kind) for kind in ("attempts", "given-back", "forgiven")]
-    keys = [queue.name, queue.key("holders"), queue.key("cancelled"), job_id, *kinds]
     reason = f"JobCancelled: job {job_id}: cancelled; submit it again if it was a mistake"
-    arguments = [timestamp(), queue.worker, reason, str(queue.options.child_expire_s), str(queue.options.result_ttl_s)]
-    return str(queue.run(script_call("cancel", keys, arguments)))
+    limits = (queue.options.child_expire_s, queue.options.result_ttl_s)
+    return str(queue.run("cancel", job_id, timestamp(), queue.worker, reason, *limits))
 
 
 def dead_letters(queue: JobQueue, limit: int = -1) -> list[str]:
@@ -27,8 +24,7 @@ def dead_letters(queue: JobQueue, limit: int = -1) -> list[str]:
 
 def retry(queue: JobQueue, job_id: str) -> bool:
     """Return a dead letter to its queue with all its attempts. Return False if it isn't a dead letter."""
-    keys = [queue.key("dead"), queue.name, job_id, *map(queue.key, ("attempts", "given-back", "forgiven"))]
-    return bool(queue.run(script_call("retry", keys, [timestamp(), queue.worker])))
+    return str(queue.run("retry", job_id, timestamp(), queue.worker)) == "ok"
 
 
 def drop(queue: JobQueue, job_id: str) -> bool:
@@ -42,5 +38,4 @@ def drop(queue: JobQueue, job_id: str) -> bool:
 
 def forget(queue: JobQueue, job_id: str, updated_at: str) -> bool:
     """Remove the hash and the dead letter of an ended job. Return False if it has changed since `updated_at`."""
-    kinds = map(queue.key, ("dead", "attempts", "given-back", "forgiven", "holders"))
-    return bool(queue.run(script_call("forget", [job_id, *kinds], [updated_at])))
+    return str(queue.run("forget", job_id, updated_at)) == "ok"

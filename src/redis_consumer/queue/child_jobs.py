@@ -1,4 +1,4 @@
-"""Divides a job into child jobs and reads their results, with one script for each step; see ``lua/child_jobs.lua``."""
+"""Divides a job into child jobs and reads their results, with one script for each step; see ``lua/job_tree.lua``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from redis_consumer.errors import RedisUnavailable
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
-from redis_consumer.queue.scripts import flat, script_call
+from redis_consumer.queue.scripts import flat
 from redis_consumer.text import in_utf8
 
 #: Field of a parent with the method that continues the job when its children have ended.
@@ -66,53 +65,37 @@ class ChildJobs:
         Args:
             children: key and fields of each, in order; see `child_key`.
         """
-        keys = [self.queue.key("holders"), self.queue.key("cancelled"), self.parent.id]
-        arguments = [self.queue.holder(self.parent), str(self._written), str(CHILD_LIFE_S)]
+        texts: list[str | int] = []
         for key, fields in children:
-            texts = flat(self.queue.stamp(fields))
-            arguments += [key, str(len(texts)), *texts]
-        self._check(self.queue.run(script_call("write_children", keys, arguments)))
+            stamped = flat(self.queue.stamp(fields))
+            texts += [key, len(stamped), *stamped]
+        self.queue.run_for(self.parent, "write_children", self._written, CHILD_LIFE_S, *texts)
         self._written += len(children)
 
     def fan_out(self, then: str, fields: Mapping[str, Any], *, share: int = 100) -> None:
-        """Push the staged children into their queues and let the parent wait for them. This ends the claim.
+        """Push the written children into their queues and let the parent wait for them. This ends the claim.
 
         Args:
             then: method that continues the parent when all children have ended; at once if there are none.
             fields: fields to write to the parent.
             share: percentage of the parent's progress that the children make up.
         """
-        self._wait(str(self._written), then, fields, share)
+        self._wait(self._written, then, fields, share)
 
     def adopt(self, then: str, fields: Mapping[str, Any]) -> None:
         """Let the parent wait for the children of its field ``children``, which an older worker has pushed."""
-        self._wait("-1", then, fields, 100)
+        self._wait("pushed", then, fields, 100)
 
-    def _wait(self, count: str, then: str, fields: Mapping[str, Any], share: int) -> None:
-        queue = self.queue
-        kinds = ("leases", "given-back")
-        keys = [queue.processing, queue.key("holders"), queue.key("cancelled"), self.parent.id, *map(queue.key, kinds)]
-        stamped = queue.stamp({**fields, "status": "waiting", NEXT_PHASE: then})
-        limits = [str(MAX_LIST_BYTES), str(queue.options.child_expire_s), str(share)]
-        arguments = [queue.holder(self.parent), count, *limits, *flat(stamped)]
-        call = script_call("fan_out", [*keys, queue.name, queue.key("forgiven")], arguments)
-        self._check(queue.run(call))
+    def _wait(self, count: str | int, then: str, fields: Mapping[str, Any], share: int) -> None:
+        stamped = self.queue.stamp({**fields, "status": "waiting", NEXT_PHASE: then})
+        limits = (MAX_LIST_BYTES, self.queue.options.child_expire_s, share)
+        self.queue.run_for(self.parent, "fan_out", count, *limits, *flat(stamped))
 
     def children(self) -> Iterator[Job]:
         """Yield all children in order, read in batches. A child whose hash is gone has no fields."""
         for start in range(0, 1 << 31, CHUNK):
-            arguments = [str(start), str(CHUNK)]
-            rows = self.queue.run(script_call("read_children", [self.parent.id], arguments))
+            rows = self.queue.run("read_children", self.parent.id, start, CHUNK)
             for key, *texts in rows:
                 yield Job(key, dict(zip(texts[::2], texts[1::2], strict=True)))
             if len(rows) < CHUNK:
                 return
-
-    def _check(self, code: int) -> None:
-        if code == 3:
-            raise RedisUnavailable(
-                f"job {self.parent.id}: children that were written before are missing, as after a failover of Redis; "
-                "the job runs again",
-                job_id=self.parent.id,
-            )
-        self.queue.check(code, self.parent)

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from redis_consumer.errors import JobCancelled, LeaseLost
+from redis_consumer.errors import JobCancelled, LeaseLost, RedisUnavailable
 from redis_consumer.job import Job
-from redis_consumer.keys import own_key, own_keys
+from redis_consumer.keys import own_key
 from redis_consumer.logs import job_context
 from redis_consumer.options import QueueOptions
-from redis_consumer.queue.scripts import Call, flat, run_together, script_call, text_of
+from redis_consumer.queue.scripts import Call, flat, run_script, run_together, text_of
 from redis_consumer.redis import MAX_BLOCK_S
 from redis_consumer.text import MAX_TEXT, cut
 
@@ -52,19 +52,10 @@ class JobQueue:
         self.redis = redis
         self.name = name.lower()
         self.worker = worker
-        self.options = options = options or QueueOptions()
+        self.options = options or QueueOptions()
         self.processing = f"processing-{self.name}:{worker}"
         #: Whether settling a job also takes the next one, if the caller has finished with the job.
         self.is_chained = False
-        kinds = ("leases", "holders", "attempts", "given-back", "dead", "leftovers", "cancelled", "forgiven")
-        self._claim_keys = [self.name, self.processing, *own_keys(self.name, *kinds, "processing")]
-        self._claim_limits = [
-            self.worker,
-            milliseconds(options.lease_s),
-            str(options.max_attempts),
-            milliseconds(ORPHANED_RESULT_S),
-            str(options.result_ttl_s),
-        ]
         #: Whether the last sweep found leases that may not have ended; see `upkeep.sweep`.
         self.has_doubts = False
         #: Distinguishes this process from another one with the same name.
@@ -84,10 +75,6 @@ class JobQueue:
         """Return the name of one of the package's keys for this queue."""
         return own_key(kind, self.name)
 
-    def holder(self, job: Job) -> str:
-        """The fencing token of a claim."""
-        return f"{job.attempt} {self.processing}"
-
     def claim(self, timeout_s: float = 0.0) -> Job | None:
         """Take the oldest waiting job. Wait up to `timeout_s` seconds for one (10 s at most); 0 doesn't wait.
 
@@ -106,7 +93,7 @@ class JobQueue:
                 self.redis.lrem(self.processing, 1, "")  # pushed by other software; no job has this key
             if not job_id:
                 return None
-        reply, self._claimed = self._claimed or self.run(self._claim_of(job_id)), None
+        reply, self._claimed = self._claimed or run_script(self.redis, self._claim_of(job_id)), None
         self._seems_empty = reply[0] == "empty"
         if self._seems_empty and timeout_s > 0:
             return self.claim(timeout_s)
@@ -128,8 +115,14 @@ class JobQueue:
             self._note_dropped(outcome, values)
         return None
 
-    def _claim_of(self, job_id: str = "", now: str = "") -> Call:
-        return script_call("claim", self._claim_keys, [job_id, now or timestamp(), *self._claim_limits])
+    def _claim_of(self, moved: str = "", at: str = "") -> Call:
+        limits = (
+            milliseconds(self.options.lease_s),
+            self.options.max_attempts,
+            milliseconds(ORPHANED_RESULT_S),
+            self.options.result_ttl_s,
+        )
+        return Call("claim", self.name, [moved, self.worker, at or timestamp(), *limits])
 
     def _note_dropped(self, outcome: str, values: list[Any]) -> None:
         job_id, *details = values
@@ -153,9 +146,7 @@ class JobQueue:
             LeaseLost: this worker no longer holds the job; nothing was written.
             JobCancelled: the job was cancelled; nothing was written.
         """
-        keys = self._keys_of(job, "leases", "attempts", "given-back")
-        code = self.run(script_call("update", keys, [self.holder(job), *flat(self.stamp(fields))]))
-        self.check(code, job)
+        self.run_for(job, "update", *flat(self.stamp(fields)))
 
     def complete(
         self,
@@ -183,23 +174,20 @@ class JobQueue:
         stamped = self.stamp(fields)
         if is_success:
             stamped.setdefault("finished_at", stamped["updated_at"])
-        keys = self._keys_of(job, "leases", "attempts", "given-back", "dead", "completed", "rates", "leftovers")
-        how = "done" if is_success else "dead" if is_dead else "failed"
-        limits = [milliseconds(ORPHANED_RESULT_S), str(self.options.child_expire_s), str(self.options.result_ttl_s)]
-        arguments = [self.holder(job), how, stamped["updated_at"], *limits, *flat(stamped)]
-        call = script_call("complete", keys, arguments)
+        outcome = "done" if is_success else "dead" if is_dead else "failed"
+        limits = (milliseconds(ORPHANED_RESULT_S), self.options.child_expire_s, self.options.result_ttl_s)
+        call = self._call_for(job, "complete", outcome, stamped["updated_at"], *limits, *flat(stamped))
         if self.options.replicas:
             self._complete_confirmed(call, job)
         elif is_last and self.is_chained and self._claimed is None:
-            code, self._claimed = run_together(self.redis, [call, self._claim_of(now=stamped["updated_at"])])
-            self.check(code, job)
+            reply, self._claimed = run_together(self.redis, [call, self._claim_of(at=stamped["updated_at"])])
+            check_reply(reply, job)
         else:
-            self.check(self.run(call), job)
+            check_reply(run_script(self.redis, call), job)
 
     def _complete_confirmed(self, call: Call, job: Job) -> None:
-        wait = ("WAIT", self.options.replicas, milliseconds(CONFIRM_S))
-        code, confirmed = run_together(self.redis, [call], wait)
-        self.check(code, job)
+        reply, confirmed = run_together(self.redis, [call], ("WAIT", self.options.replicas, milliseconds(CONFIRM_S)))
+        check_reply(reply, job)
         if int(confirmed) < self.options.replicas:
             what = "Result of job %s is on %d of %d replicas: a failover now would undo it, and run the job again"
             logger.warning(what, job.id, confirmed, self.options.replicas)
@@ -218,7 +206,8 @@ class JobQueue:
         Raises:
             LeaseLost: this worker no longer holds the job; nothing was pushed.
         """
-        self._give_back(job, "crashed" if is_crash else "next" if is_next else "last", error)
+        how = "crashed" if is_crash else "next" if is_next else "last"
+        self.run_for(job, "give_back", how, OUTAGES_ALLOWED, error)
 
     def give_back_late(self, job: Job, error: str) -> bool:
         """Return a job that took too long, like after a crash.
@@ -226,17 +215,7 @@ class JobQueue:
         Returns:
             False if it took too long too often. This worker then still holds it, and must settle it as failed.
         """
-        return self._give_back(job, "crashed", error, self.worker) == 1
-
-    def _give_back(self, job: Job, how: str, error: str, late_on: str = "") -> int:
-        kinds = ("leases", "attempts", "given-back", "completed")
-        keys = [self.processing, self.key("holders"), job.id, *map(self.key, kinds), self.name]
-        keys += map(self.key, ("recovered", "forgiven", "totals", "workers"))
-        arguments = [self.holder(job), how, str(OUTAGES_ALLOWED), error, late_on]
-        code = int(self.run(script_call("give_back", keys, arguments)))
-        if not code:
-            raise self._lost(job)
-        return code
+        return self.run_for(job, "give_back", "late", OUTAGES_ALLOWED, error) == "ok"
 
     def note_recovery(self) -> None:
         """Note that a service that was unavailable responds to this worker again."""
@@ -244,26 +223,17 @@ class JobQueue:
 
     def renew(self, jobs: Iterable[Job] = ()) -> list[str]:
         """Extend the leases of running jobs and this worker's registration. Return the jobs that were lost."""
-        running = list(jobs)
-        kinds = ("leases", "holders", "workers", "processing")
-        keys = [*map(self.key, kinds), self.processing, self.key("registrations"), *(job.id for job in running)]
-        arguments = [
-            self.worker,
-            milliseconds(self.options.lease_s),
-            timestamp(),
-            self.token,
-            "",
-            "",
-            *map(self.holder, running),
-        ]
-        return list(self.run(script_call("renew", keys, arguments)))
+        runs = [text for job in jobs for text in (job.id, job.attempt)]
+        return list(self.run("renew", self.worker, milliseconds(self.options.lease_s), timestamp(), self.token, *runs))
 
     def has_work(self, names: Sequence[str]) -> bool:
         """Return whether jobs wait in one of these queues. For several queues, running jobs that can create jobs count
         too.
         """
         for name in names:
-            if self.redis.llen(name) or (len(names) > 1 and self.redis.exists(*own_keys(name, "holders", "waiting"))):
+            if self.redis.llen(name):
+                return True
+            if len(names) > 1 and self.redis.exists(own_key("holders", name), own_key("waiting", name)):
                 return True
         return False
 
@@ -274,30 +244,47 @@ class JobQueue:
             texts["reason"] = cut(texts["reason"], MAX_TEXT)
         return {**texts, "updated_at": timestamp(), "updated_by": self.worker}
 
-    def _keys_of(self, job: Job, *kinds: str) -> list[str]:
-        """Return the KEYS of scripts that write into a running job."""
-        before, behind = own_keys(self.name, "holders", "cancelled"), own_keys(self.name, "forgiven")
-        return [self.processing, *before, job.id, *own_keys(self.name, *kinds), self.name, *behind]
+    def run(self, script: str, *arguments: str | int) -> Any:
+        """Run a script of ``lua/`` on this queue."""
+        return run_script(self.redis, Call(script, self.name, arguments))
 
-    def check(self, code: int, job: Job) -> None:
-        """Raise the error for a script's reply: 0 if this worker does not hold the job, 2 if it was cancelled."""
-        if code == 2:
-            raise JobCancelled(f"job {job.id}: cancelled; submit it again if it was a mistake", job_id=job.id)
-        if not code:
-            raise self._lost(job)
+    def run_for(self, job: Job, script: str, *arguments: str | int) -> str:
+        """Run a script that only the holder of a job may run, and return its reply.
 
-    def _lost(self, job: Job) -> LeaseLost:
-        return LeaseLost(
+        Raises:
+            LeaseLost, JobCancelled, RedisUnavailable: see `check_reply`.
+        """
+        return check_reply(run_script(self.redis, self._call_for(job, script, *arguments)), job)
+
+    def _call_for(self, job: Job, script: str, *arguments: str | int) -> Call:
+        return Call(script, self.name, [job.id, job.attempt, self.worker, *arguments])
+
+
+def check_reply(reply: str, job: Job) -> str:
+    """Raise the error that a script's reply stands for. Return any other reply.
+
+    Raises:
+        LeaseLost: ``lost``: this attempt no longer holds the job.
+        JobCancelled: ``cancelled``: the job or its parent was cancelled.
+        RedisUnavailable: ``missing children``: Redis lost what was written before.
+    """
+    if reply == "lost":
+        raise LeaseLost(
             f"job {job.id}: attempt {job.attempt} holds it no longer, or its hash is gone; its result is dropped",
             job_id=job.id,
             attempt=job.attempt,
         )
+    if reply == "cancelled":
+        raise JobCancelled(f"job {job.id}: cancelled; submit it again if it was a mistake", job_id=job.id)
+    if reply == "missing children":
+        raise RedisUnavailable(
+            f"job {job.id}: children that were written before are missing, as after a failover of Redis; the job runs "
+            "again",
+            job_id=job.id,
+        )
+    return reply
 
-    def run(self, call: Call) -> Any:
-        """Run a script."""
-        return call.script.run(self.redis, call.keys, call.arguments)
 
-
-def milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> int:
     """Return seconds as milliseconds, for scripts."""
-    return str(round(seconds * 1000))
+    return round(seconds * 1000)

@@ -12,7 +12,6 @@ from redis_consumer.job import Job, OrphanedResult
 from redis_consumer.logs import job_context
 from redis_consumer.options import WorkerLimits
 from redis_consumer.queue.job_queue import ORPHANED_RESULT_S, JobQueue, milliseconds
-from redis_consumer.queue.scripts import script_call
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +28,7 @@ RATES_MIN = 60
 
 def register(queue: JobQueue) -> float:
     """Register the worker's name. Return 0, or for how many seconds another worker still holds it."""
-    keys = [queue.key("workers"), queue.key("processing"), queue.processing]
-    keys += [queue.key("registrations"), queue.key("orphans")]
-    arguments = [queue.worker, milliseconds(queue.options.lease_s), queue.token]
-    return int(queue.run(script_call("register", keys, arguments))) / 1000
+    return int(queue.run("register", queue.worker, milliseconds(queue.options.lease_s), queue.token)) / 1000
 
 
 def unregister(queue: JobQueue) -> None:
@@ -57,17 +53,19 @@ def sweep(queue: JobQueue, *, every_s: float = WorkerLimits.sweep_s) -> list[str
     Returns:
         Keys of the returned jobs.
     """
-    kinds = ("leases", "holders", "processing", "orphans", "sweep", "workers", "registrations", "rates")
-    keys = [queue.name, *map(queue.key, (*kinds, "attempts", "given-back", "forgiven", "dead", "waiting", "swept"))]
     first_minute = (datetime.now(timezone.utc) - timedelta(minutes=RATES_MIN)).isoformat()[:16]
-    limits = [milliseconds(every_s), milliseconds(ORPHAN_S), str(SWEEP_LIMIT)]
-    prefix = f"processing-{queue.name}:"
-    lease_ms = milliseconds(queue.options.lease_s)
-    arguments = [*limits, prefix, first_minute, str(CHILDREN_LIMIT), lease_ms, str(queue.options.result_ttl_s)]
-    doubts, *reply = queue.run(script_call("sweep", keys, arguments))
+    times_ms = (milliseconds(every_s), milliseconds(ORPHAN_S))
+    limits = (
+        SWEEP_LIMIT,
+        CHILDREN_LIMIT,
+        first_minute,
+        milliseconds(queue.options.lease_s),
+        queue.options.result_ttl_s,
+    )
+    doubts, *reply = queue.run("sweep", *times_ms, *limits)
     queue.has_doubts = doubts > 0
     for job_id, processing, attempt in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
-        worker = processing.removeprefix(prefix)
+        worker = processing.removeprefix(f"processing-{queue.name}:")
         with job_context(job_id=job_id, attempt=int(attempt) if attempt else None, queue=queue.name):
             logger.warning("Swept job %s back to queue %s: its worker %s is gone", job_id, queue.name, worker)
     return list(reply[::3])
@@ -81,8 +79,7 @@ def note_orphaned_result(queue: JobQueue, job: Job) -> None:
 
 def orphaned_results(queue: JobQueue) -> list[OrphanedResult]:
     """Return runs whose objects can be removed now. Each is given again after some minutes, until it is forgotten."""
-    limits = [str(ORPHANED_RESULTS_LIMIT), milliseconds(ORPHANED_RESULT_S)]
-    reply = queue.run(script_call("orphaned_results", [queue.key("leftovers")], limits))
+    reply = queue.run("orphaned_results", ORPHANED_RESULTS_LIMIT, milliseconds(ORPHANED_RESULT_S))
     runs = zip(*(reply[number::4] for number in range(4)), strict=True)
     return [
         OrphanedResult(Job(job_id, attempt=int(attempt)), visible, record) for attempt, job_id, visible, record in runs

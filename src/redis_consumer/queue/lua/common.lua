@@ -1,8 +1,31 @@
--- Functions that are sent before every script. Redis doesn't undo the writes of a script that fails. So each script
--- checks its keys before its first write, reads numbers so that no text is an error, and writes long lists in parts.
--- The claim of a job ends last. If a script fails unexpectedly, the job stays claimed.
+-- Functions and names that are sent before every script. Redis doesn't undo the writes of a script that fails. So each
+-- script checks its keys before its first write, reads numbers so that no text is an error, and writes long lists in
+-- parts. The claim of a job ends last. If a script fails unexpectedly, the job stays claimed.
+--
+-- The only key in KEYS is the queue (in read.lua the hash). Scripts make the names of all other keys, which Redis
+-- allows except in a Cluster. ARGV has the arguments in the order in which each script's header names them.
 
 if redis.replicate_commands then redis.replicate_commands() end
+
+local queue = KEYS[1]
+
+-- The name of one of our own keys: of this queue, or of another queue or a parent. See `redis_consumer.keys`.
+local function own(kind, of)
+  return "redis-consumer:" .. kind .. ":" .. (of or queue)
+end
+
+local function processing_of(worker)
+  return "processing-" .. queue .. ":" .. worker
+end
+
+-- The fencing token of a run.
+local function holder_of(attempt, worker)
+  return attempt .. " " .. processing_of(worker)
+end
+
+local leases, holders, cancelled = own("leases"), own("holders"), own("cancelled")
+local attempts, given_back, forgiven = own("attempts"), own("given-back"), own("forgiven")
+local totals = own("totals")
 
 -- Values that one command takes, at most: Lua's stack holds some thousand. An even number.
 local page = 500
@@ -15,7 +38,8 @@ end
 
 -- End the script if a key exists and has another type.
 local function expect(kind, ...)
-  for _, key in ipairs({...}) do
+  for index = 1, select("#", ...) do
+    local key = select(index, ...)
     local found = kind_of(key)
     if found ~= kind and found ~= "none" then
       error("WRONGTYPE key " .. key .. " holds a " .. found .. ", not a " .. kind .. ";")
@@ -23,9 +47,29 @@ local function expect(kind, ...)
   end
 end
 
+-- End the script if the queue or a key named above has another type.
+local function expect_queue()
+  expect("list", queue)
+  expect("zset", leases)
+  expect("set", cancelled)
+  expect("hash", holders, attempts, given_back, forgiven, totals)
+end
+
 -- The first write of a script that must work while memory is full: Redis refuses only the first one.
 local function begin_though_full()
   redis.call("UNLINK", "redis-consumer:nothing")
+end
+
+local function end_claim(job)
+  redis.call("ZREM", leases, job)
+  redis.call("HDEL", holders, job)
+end
+
+-- Forget how often a job has run.
+local function forget_runs(job)
+  redis.call("HDEL", attempts, job)
+  redis.call("HDEL", given_back, job)
+  redis.call("HDEL", forgiven, job)
 end
 
 -- A whole number; 0 for any other text, and for a missing one.
@@ -49,9 +93,6 @@ end
 local most_fields, most_bytes, most_short = 50000, 16777216, 4096
 -- Largest size of a job's key in bytes. A supervisor doesn't renew the leases of larger keys.
 local most_key = 60000
--- Fields that are read of a hash that is too large, if they are short.
-local told_fields = {"status", "reason", "progress", "original_name", "input_file_name", "output_file_name",
-  "output_url", "provenance_file_name", "objects", "total_time", "created_at", "updated_at", "updated_by"}
 
 -- How many fields a hash has, and bytes; no value is read for that. More fields than are read aren't counted in bytes.
 local function size_of(key)
@@ -67,14 +108,15 @@ local function short_in(key, field)
   return redis.call("HSTRLEN", key, field) <= most_short and redis.call("HGET", key, field)
 end
 
--- All fields and values of a hash of so many bytes at most, of a larger one a few; and the bytes of those.
+-- All fields and values of a hash of so many bytes at most, of a larger one a few that are short; and the bytes of those.
 local function fields_within(key, most)
   local fields, bytes = size_of(key)
   if fields <= most_fields and bytes <= most then
     return redis.call("HGETALL", key), bytes
   end
   local told = {}
-  for _, name in ipairs(told_fields) do
+  for _, name in ipairs({"status", "reason", "progress", "original_name", "input_file_name", "output_file_name",
+      "output_url", "provenance_file_name", "objects", "total_time", "created_at", "updated_at", "updated_by"}) do
     local text = short_in(key, name)
     if text then
       told[#told + 1] = name
@@ -119,3 +161,4 @@ local function let_expire(job, ttl_s)
     redis.call("EXPIRE", job, ttl_s)
   end
 end
+
