@@ -9,7 +9,6 @@ from redis_consumer.job import ModelId
 from redis_consumer.segmentation.model_input import inputs_of_metadata, metadata_of_inputs
 from redis_consumer.segmentation.tiling import only_input
 from redis_consumer.serving.base import Array, ModelServer, OnRetry
-from redis_consumer.serving.tfs.tensors import wire_type
 
 
 class ModelClient:
@@ -57,6 +56,8 @@ class ModelClient:
 
     def describe_inputs(self) -> list[dict[str, str]]:
         """Return name, dtype and shape of each input as texts (contract, section 4.4)."""
+        from redis_consumer.serving.tfs.tensors import wire_type  # late: loads protobuf, for older consumers only
+
         return [
             {
                 "in_tensor_name": spec.name,
