@@ -22,11 +22,7 @@ from redis_consumer.consumers.options import (
 )
 from redis_consumer.consumers.reasons import reason_of
 from redis_consumer.consumers.telemetry import JobTelemetry
-from redis_consumer.errors import (
-    InvalidJob,
-    LeaseLost,
-    RedisUnavailable,
-)
+from redis_consumer.errors import InvalidJob, LeaseLost, RedisUnavailable
 from redis_consumer.job import Job, JobStatus, OrphanedResult, misspelt_fields, unknown_field
 from redis_consumer.provenance.record import Provenance
 from redis_consumer.queue import JobQueue, timestamp, upkeep
@@ -120,6 +116,16 @@ class Consumer:
         if self._claimed is None or self._claimed.is_settled:
             raise ValueError(f"{type(self).__name__}: runs no job at the moment; only a running one has children")
         return self._claimed
+
+    def _job_of(self, redis_hash: str) -> Job:
+        """Give the running job; for scripts that call `_consume` without a claim, the job that Redis has."""
+        return self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
+
+    def _input_name(self, redis_hash: str) -> str:
+        """Give the name of a job's input in lower case, to see what kind of file it is."""
+        if self.job is not None and self.job.id == redis_hash:
+            return self.job.get("input_file_name").lower()
+        return str(self.redis.hget(redis_hash, "input_file_name") or "").lower()
 
     def _consume(self, redis_hash: str) -> str:
         """Do the work of one job and return its status. This is the only method that a plug-in must implement.

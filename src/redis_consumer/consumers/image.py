@@ -65,16 +65,12 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         """Return whether the job's input can be an image or a zipped OME-Zarr. Other archives need the zip consumer."""
         if redis_hash is None:
             return False
-        running = self.job is not None and self.job.id == redis_hash
-        name = (
-            self.job.get("input_file_name") if running and self.job else self.redis.hget(redis_hash, "input_file_name")
-        )
-        text = str(name or "").lower()
+        text = self._input_name(redis_hash)
         return not text.endswith(".zip") or text.endswith(".zarr.zip")
 
     def _consume(self, redis_hash: str) -> str:
         """Run one job: download, pre-process, predict, post-process, save, zip and upload, in this order."""
-        job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
+        job = self._job_of(redis_hash)
         if job.is_final:
             return job.status
         with self._staged(job) as stages, tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:

@@ -53,15 +53,11 @@ class TrackingConsumer(TensorFlowServingConsumer):
         """Return whether the job's input can be a movie."""
         if redis_hash is None:
             return False
-        is_ours = self.job is not None and self.job.id == redis_hash
-        name = (
-            self.job.get("input_file_name") if is_ours and self.job else self.redis.hget(redis_hash, "input_file_name")
-        )
-        return str(name or "").lower().endswith(SUFFIXES)
+        return self._input_name(redis_hash).endswith(SUFFIXES)
 
     def _consume(self, redis_hash: str) -> str:
         """Send the frames to be segmented. A movie that already has labels is linked at once."""
-        job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
+        job = self._job_of(redis_hash)
         if job.is_final:
             return job.status
         wanted_outputs(job)  # before any work
@@ -76,7 +72,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
     @second_phase
     def link(self, redis_hash: str) -> str:
         """Link the cells of the segmented frames, and upload the tracks."""
-        job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
+        job = self._job_of(redis_hash)
         stages = Stages(job, self.update_key, self.final_status, self._claimed)
         stages.begin(JobStatus.PREDICTING, progress=CHILDREN_SHARE)
         with self._movies(job) as (movies, folder):

@@ -75,11 +75,8 @@ class ZipFileConsumer(Consumer):
         """Return whether the job's input is an archive, by its name."""
         if redis_hash is None:
             return False
-        running = self.job is not None and self.job.id == redis_hash
-        name = (
-            self.job.get("input_file_name") if running and self.job else self.redis.hget(redis_hash, "input_file_name")
-        )
-        return str(name or "").lower().endswith(ARCHIVES) or bool(unreadable_archive(str(name or "")))
+        name = self._input_name(redis_hash)
+        return name.endswith(ARCHIVES) or bool(unreadable_archive(name))
 
     def why_skipped(self, name: str) -> str:
         """Return why a file of an archive gets no child, by its name; empty if it gets one."""
@@ -92,7 +89,7 @@ class ZipFileConsumer(Consumer):
 
     def _consume(self, redis_hash: str) -> str:
         """Unpack an archive, image by image, into children."""
-        job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
+        job = self._job_of(redis_hash)
         if job.is_final:
             return job.status
         if job.get(NEXT_PHASE):
@@ -139,7 +136,7 @@ class ZipFileConsumer(Consumer):
     def gather(self, redis_hash: str) -> str:
         """Merge the results of the children into one zip, with a table of their outcomes."""
         started = time.monotonic()
-        job = self.job or Job(redis_hash, self.redis.hgetall(redis_hash))
+        job = self._job_of(redis_hash)
         self.update_key(redis_hash, {"status": JobStatus.SAVING_RESULTS.value})
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
             folder = Path(name)
