@@ -298,7 +298,9 @@ class Consumer:
         """
         claimed = self._running()
         check_phase(self, then)
-        return claimed.fan_out(children, then=then, storage=self.storage, fields=fields or {}, share=share)
+        # Making the children can add fields to a dictionary that is empty now.
+        given = {} if fields is None else fields
+        return claimed.fan_out(children, then=then, storage=self.storage, fields=given, share=share)
 
     def child_jobs(self) -> Iterator[Job]:
         """Return the children of the running job in order, with their current fields. A child whose hash is gone has no
