@@ -78,7 +78,7 @@ def reproduce(
     new = rerun.run()
     seconds = time.monotonic() - started
     before, after = folder / "recorded.zip", folder / "reproduced.zip"
-    rerun.overlay.download_file(new.result_key, after)
+    rerun.bucket.download_file(new.result_key, after)
     files, note = _compare(record, bucket, before, after)
     if not files:
         raise PermanentError(f"result {record.result_key}: contains no images or other files to compare")

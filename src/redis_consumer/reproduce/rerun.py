@@ -54,7 +54,7 @@ class Rerun:
         children = _record_of_children(record, bucket)
         #: The record that is run. Its model versions are pinned, see `pinned`.
         self.record = pinned(record, children.data["models"])
-        self.overlay = ReadOnlyBucket(bucket, folder)
+        self.bucket = ReadOnlyBucket(bucket, folder)
         self._fields = fields
         self._own = settings_module.current()
         self._jobs = LocalJobs(JobHashes(on_write), self._consumer_for)
@@ -75,7 +75,7 @@ class Rerun:
         if f"{key}/" in known:
             return  # a folder is compared after the run
         try:
-            path = self.input_path = self.overlay.keep(key)
+            path = self.input_path = self.bucket.keep(key)
         except ObjectNotFound as error:
             raise PermanentError(f"input {key}: not found in the bucket; upload it again") from error
         noted = known.get(key, {}).get("sha256")
@@ -86,7 +86,7 @@ class Rerun:
             )
 
     def run(self) -> Record:
-        """Run the job. Return the record of the new result, which is in `overlay`.
+        """Run the job. Return the record of the new result, which is in `bucket`.
 
         Raises:
             PermanentError: the job fails now; the message says why.
@@ -110,7 +110,7 @@ class Rerun:
             raise PermanentError(f"job {ended.id}: fails now: {reason[-1]}", job_id=ended.id)
         if not ended.get(FIELD):
             raise PermanentError(f"job {ended.id}: produces no result now", job_id=ended.id)
-        content = self.overlay.read_bytes(ended.get(FIELD))
+        content = self.bucket.read_bytes(ended.get(FIELD))
         return parse("the new record", content, result_key=ended.get("output_file_name"))
 
     def differences(self, new: Record) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ class Rerun:
         keys = [each.get("record") for each in new.data["children"] if each["job"] == child.job_id]
         if not any(keys):
             return found
-        now = parse(keys[0], self.overlay.read_bytes(keys[0]))
+        now = parse(keys[0], self.bucket.read_bytes(keys[0]))
         others = [each for each in differences(child.data, now.data) if each["field"] not in own]
         return [*found, *({**each, "field": f"children.{each['field']}"} for each in others)]
 
@@ -144,7 +144,7 @@ class Rerun:
         if is_own not in self._consumers:
             kind = _class_of(record, self._trusted)
             queue = str(record.data["job"]["queue"])
-            consumer = kind(redis_client=self._jobs.redis, storage_client=self.overlay, queue=queue)
+            consumer = kind(redis_client=self._jobs.redis, storage_client=self.bucket, queue=queue)
             self._consumers[is_own] = self._jobs.seat(consumer)
         return self._consumers[is_own]
 
