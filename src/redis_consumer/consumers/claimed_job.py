@@ -30,9 +30,9 @@ from redis_consumer.storage.keys import zip_name
 from redis_consumer.text import shown_name
 
 #: Shortest time between two reports of a job's progress, or two checks whether it was cancelled, in seconds.
+PROGRESS_S = 1.0
 #: The order of statuses. A job never returns to an earlier one.
 _ORDER = list(JobStatus)
-PROGRESS_S = 1.0
 
 
 class Outcome(str, Enum):
