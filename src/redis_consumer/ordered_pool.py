@@ -82,7 +82,14 @@ class OrderedPool:
         """
         results: dict[int, R] = {}
         numbered = enumerate(items)
-        self._start(function, numbered if self._is_detached else iter(self._handed.get, _END), results)
+        self._running = self._size
+        taken = numbered if self._is_detached else iter(self._handed.get, _END)
+        for number in range(self._size):
+            work = partial(copy_context().run, self._work, function, taken, results)
+            # A daemon: the process may end while a call is in flight.
+            thread = threading.Thread(target=work, name=f"call-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
         handed = given = 0
         while self._running or given in results:
             if not self._is_detached:
@@ -92,7 +99,13 @@ class OrderedPool:
                 given += 1
                 self._room.release()
             else:
-                self._next_event()()
+                # A signal that comes just before the wait would be looked at only after it.
+                event: _Event | None = None
+                with contextlib.suppress(Empty):
+                    event = self._events.get(timeout=_LOOK_UP_S)
+                if event is not None:
+                    event()
+                del event  # it holds a result
 
     def tell(self, event: _Event) -> None:
         """Run something in the thread that takes the results, in its `map`; called from within the function.
@@ -102,15 +115,6 @@ class OrderedPool:
         if self._has_ended.is_set():
             raise _Abandoned
         self._events.put(event)
-
-    def _start(self, function: Callable[[T], R], numbered: Iterator[tuple[int, T]], results: dict[int, R]) -> None:
-        self._running = self._size
-        for number in range(self._size):
-            work = partial(copy_context().run, self._work, function, numbered, results)
-            # A daemon: the process may end while a call is in flight.
-            thread = threading.Thread(target=work, name=f"call-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
 
     def _hand_over(self, numbered: Iterator[Any], room: int) -> int:
         """Take up to `room` items and give them to the threads; count them."""
@@ -138,12 +142,6 @@ class OrderedPool:
         self._room.acquire()
         with self._taking:
             return None if self._has_ended.is_set() else next(numbered, None)
-
-    def _next_event(self) -> _Event:
-        while True:
-            # A signal that comes just before the wait would be looked at only after it.
-            with contextlib.suppress(Empty):
-                return self._events.get(timeout=_LOOK_UP_S)
 
     def _leave(self) -> None:
         self._running -= 1
