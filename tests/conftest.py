@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from redis_consumer import settings
@@ -25,6 +26,10 @@ pytest_plugins = ["fixtures_charts", "fixtures_serving", "fixtures_storage", "re
 
 # Found while the working directory still is the repository's root.
 os.environ[SERVER_VARIABLE] = find_redis_server()
+
+# No test is timed: another load on the machine is no fault of the code. pytest-timeout ends what hangs.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # A shell starts what runs in its background with SIGINT ignored, and so would be the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,7 +8,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from redis_consumer import machine
@@ -102,18 +102,42 @@ class SlotLoop:
 
     def serve(self) -> None:
         """Claim and run jobs until `stop` is called, or the queue is empty in a burst. Handle no signals."""
+        with self._started():
+            pause_s = FIRST_PAUSE_S
+            while not self._stopping.is_set():
+                try:
+                    self._clean_up()
+                    job = self._claim()
+                    outcome = None if job is None else self._run(job)
+                except RedisUnavailable as error:
+                    # The client has logged it, and pauses before the claim raises again.
+                    self._has_outage = True
+                    self.pipe.pause(describe(error))
+                    continue
+                if outcome is Outcome.GIVEN_BACK:
+                    pause_s = self._wait_for_dependencies(pause_s)
+                    self.pipe.pause("")
+                elif outcome is not None:
+                    pause_s = FIRST_PAUSE_S
+
+    @contextlib.contextmanager
+    def _started(self) -> Iterator[None]:
+        """Warm up and wait for the supervisor, then hold what the loop needs until it ends."""
+        queue = self.consumer.job_queue
         self.consumer.on_update = lambda: self.pipe.report(self.consumer.job)
-        self.consumer.job_queue.is_chained = True
-        announce(self.consumer.job_queue.name, type(self.consumer).__name__)
+        queue.is_chained = True
+        announce(queue.name, type(self.consumer).__name__)
         try:
             self.consumer._warm_up()
             self.pipe.wait_for_start(type(self.consumer).__name__)
             if hasattr(self.consumer.redis, "note_served"):
                 self.consumer.redis.note_served()
-            self._loop()
+            if not self._stopping.is_set():
+                logger.info("Ready: worker %s serves queue %s", queue.worker, queue.name)
+            yield
         finally:
             with contextlib.suppress(ConsumerError):
-                self.consumer.job_queue.release()
+                queue.release()
             self.has_left.set()
 
     def stop(self) -> None:
@@ -134,27 +158,6 @@ class SlotLoop:
             with contextlib.suppress(RedisUnavailable):
                 redis.unblock()
             self.has_left.wait(UNBLOCK_EVERY_S)
-
-    def _loop(self) -> None:
-        queue = self.consumer.job_queue
-        if not self._stopping.is_set():
-            logger.info("Ready: worker %s serves queue %s", queue.worker, queue.name)
-        pause_s = FIRST_PAUSE_S
-        while not self._stopping.is_set():
-            try:
-                self._clean_up()
-                job = self._claim()
-                outcome = None if job is None else self._run(job)
-            except RedisUnavailable as error:
-                # The client has logged it, and pauses before the claim raises again.
-                self._has_outage = True
-                self.pipe.pause(describe(error))
-                continue
-            if outcome is Outcome.GIVEN_BACK:
-                pause_s = self._wait_for_dependencies(pause_s)
-                self.pipe.pause("")
-            elif outcome is not None:
-                pause_s = FIRST_PAUSE_S
 
     def _clean_up(self) -> None:
         """Remove objects that late runs left in the bucket, at intervals."""

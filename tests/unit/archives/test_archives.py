@@ -195,7 +195,7 @@ def whole_archive() -> bytes:
 
 
 @given(position=st.integers(0, 400), change=st.binary(min_size=1, max_size=6))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_archive_gives_files_inside_or_a_refusal(tmp_path: Path, position: int, change: bytes) -> None:
     whole = whole_archive()
     at = position % len(whole)

@@ -396,13 +396,13 @@ def check_image_or_refusal(path: Path, content: bytes) -> None:
 
 
 @given(magic=st.sampled_from([b"", *(content[:12] for content in WHOLE)]), rest=st.binary(max_size=300))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_give_an_image_or_a_refusal(tmp_path: Path, magic: bytes, rest: bytes) -> None:
     check_image_or_refusal(tmp_path / "a.tif", magic + rest)
 
 
 @given(whole=st.sampled_from(WHOLE), position=st.integers(0, 10_000), change=st.binary(min_size=1, max_size=8))
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_bytes_give_an_image_or_a_refusal(tmp_path: Path, whole: bytes, position: int, change: bytes) -> None:
     at = position % min(len(whole), 400)
     check_image_or_refusal(tmp_path / "a.png", whole[:at] + change + whole[at + len(change) :])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_consumer.processing.blocks import plan_blocks
@@ -10,7 +10,6 @@ from redis_consumer.processing.blocks import plan_blocks
 SIDES = st.integers(1, 100)
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, st.integers(1, 8), st.integers(1, 16), st.integers(0, 40))
 def test_cores_cover_every_pixel_once(height: int, width: int, units: int, unit_px: int, overlap_px: int) -> None:
     grid = plan_blocks((height, width), units * unit_px, overlap_px, unit_px)

@@ -89,7 +89,7 @@ def test_touching_discs_with_two_labels_on_both_sides_stay_two(angle: int) -> No
         assert_same_regions(*join(GRID, shuffled, truth), truth)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.floats(0, 95), st.floats(0, 95), st.floats(0.6, 6.0)), max_size=60),
     st.integers(8, 96),

@@ -67,7 +67,7 @@ def assert_connected(labels: Array) -> None:
 
 
 class TestPixelwise:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(class_maps(4), st.integers(0, 20))
     def test_labels_are_numbered_connected_and_large_enough(self, prediction: Array, min_size: int) -> None:
         labels = pixelwise(prediction, threshold=0.5, min_size=min_size)
@@ -75,7 +75,7 @@ class TestPixelwise:
         assert_connected(labels)
         assert all(np.bincount(item.ravel())[1:].min(initial=min_size) >= min_size for item in labels)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(class_maps(3))
     def test_without_a_size_limit_the_interior_is_covered_exactly(self, prediction: Array) -> None:
         labels = pixelwise(prediction, threshold=0.5, min_size=0)
@@ -105,7 +105,7 @@ class TestWatershed:
         core, rim = np.clip(2 * depth - 0.4, 0, 1), (depth > 0) * 0.5
         return np.stack([(depth <= 0).astype(np.float32), rim, core], axis=-1).astype(np.float32)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(class_maps(4))
     def test_labels_are_numbered_and_lie_on_foreground(self, image: Array) -> None:
         labels = watershed(np.repeat(np.repeat(image, 4, axis=1), 4, axis=2), min_distance=2)
@@ -160,7 +160,7 @@ class TestClassMaps:
 
 
 class TestDeepWatershed:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(output_pairs(), st.integers(1, 5), st.sampled_from(["h_maxima", "peak_local_max"]))
     def test_labels_are_numbered_and_lie_above_the_threshold(
         self, outputs: Outputs, radius: int, algorithm: str
@@ -169,7 +169,7 @@ class TestDeepWatershed:
         assert_numbered(labels)
         assert not (labels > 0)[outputs[1] <= 0.01].any()
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(output_pairs())
     def test_the_place_in_the_batch_does_not_matter(self, outputs: Outputs) -> None:
         forward = deep_watershed(outputs, radius=2)

@@ -27,7 +27,7 @@ def plain_h_maxima(image: Array, height: float, radius: int) -> Array:
     return np.asarray(plain.h_maxima(image, height, footprint=plain.disk(radius)), np.bool_)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(MAPS, st.sampled_from([0.1, 0.125, 0.25, 0.5, 1.0]), st.integers(1, 7))
 def test_h_maxima_is_the_definition(image: Array, height: float, radius: int) -> None:
     np.testing.assert_array_equal(h_maxima(image, height, radius), plain_h_maxima(image, height, radius))

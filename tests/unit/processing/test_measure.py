@@ -11,7 +11,7 @@ from redis_consumer.processing.measure import measure_labels
 
 
 @given(seed=st.integers(0, 1000), height=st.integers(1, 20), width=st.integers(1, 20))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_agrees_with_scikit_image(seed: int, height: int, width: int) -> None:
     from skimage.measure import regionprops_table
 

@@ -36,7 +36,7 @@ def noise(*shape: int, seed: int = 0) -> Array:
 
 
 @pytest.mark.parametrize("function", ALL)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(image=images())
 def test_shape_stays_and_values_are_finite_float32(function: Callable[[Array], Array], image: Array) -> None:
     result = function(image)
@@ -126,7 +126,7 @@ def test_percentile_normalize_ignores_a_few_hot_pixels() -> None:
     np.testing.assert_allclose(percentile_normalize(hot)[0, 1:], percentile_normalize(image)[0, 1:], atol=0.01)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(image=images("uint8"), gain=st.integers(1, 100), offset=st.integers(0, 1000))
 def test_percentile_normalize_does_not_see_gain_and_offset(image: Array, gain: int, offset: int) -> None:
     changed = image.astype(np.float64) * gain + offset

@@ -50,7 +50,7 @@ def test_rescale_leaves_time_and_channels_alone(
 
 
 @given(height=SIDES, width=SIDES, scale=st.sampled_from([0.125, 0.25, 0.5, 2, 3, 4]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rescale_takes_the_pixels_that_scikit_image_takes(height: int, width: int, scale: float) -> None:
     from skimage.transform import resize as reference
 
@@ -73,7 +73,7 @@ def test_rescale_refuses_a_line() -> None:
 
 
 @given(shape=st.tuples(SIDES, SIDES), other=st.tuples(SIDES, SIDES))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_labels_come_back_to_the_size_of_their_image(shape: tuple[int, int], other: tuple[int, int]) -> None:
     labels = np.random.default_rng(0).integers(0, 9, (2, *shape, 1)).astype(np.int32)
     there = resize_labels(labels, other)
@@ -85,7 +85,7 @@ def test_labels_come_back_to_the_size_of_their_image(shape: tuple[int, int], oth
 
 
 @given(shape=st.tuples(SIDES, SIDES), factor=st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_enlarged_labels_come_back_unchanged(shape: tuple[int, int], factor: int) -> None:
     labels = np.arange(shape[0] * shape[1]).reshape(1, *shape, 1)
     enlarged = resize_labels(labels, (shape[0] * factor, shape[1] * factor))
@@ -93,7 +93,7 @@ def test_enlarged_labels_come_back_unchanged(shape: tuple[int, int], factor: int
 
 
 @given(shape=st.tuples(SIDES, SIDES), other=st.tuples(SIDES, SIDES), channels=st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_resized_images_stay_in_range(shape: tuple[int, int], other: tuple[int, int], channels: int) -> None:
     batch = np.random.default_rng(0).normal(0, 1e4, (2, *shape, channels))
     resized = resize_image(batch, other)

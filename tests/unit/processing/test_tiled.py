@@ -66,7 +66,7 @@ def tilings(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], tuple[in
 
 
 @given(tilings(), st.integers(1, 5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_model_of_single_pixels_gives_exactly_what_it_gives_for_the_whole_image(
     tiling: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], batch_size: int
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_model_of_single_pixels_gives_exactly_what_it_gives_for_the_whole_imag
     cuts=st.integers(1, 45),
     field=st.integers(1, 31),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_stitched_cuts_are_the_image(shape: tuple[int, int, int, int], cuts: int, field: int) -> None:
     image = ramp(*shape)
     (output,) = run_cuts(image, same, min(cuts, *shape[1:3]), field)
@@ -285,21 +285,21 @@ def weights(plan: TilePlan) -> list[Array]:
 
 
 @given(plans().filter(lambda plan: len(plan) <= 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_weights_sum_to_one_on_every_pixel(plan: TilePlan) -> None:
     np.testing.assert_allclose(sum(weights(plan)), 1, atol=1e-12)
     assert all((weight >= 0).all() for weight in weights(plan))
 
 
 @given(plans(), st.floats(-1e6, 1e6, width=32))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_constant_stays_that_constant(plan: TilePlan, value: float) -> None:
     predictions = [np.full((*plan.tile, 2), value, np.float32) for _ in range(len(plan))]
     assert np.all(pasted(plan, predictions) == np.float32(value))
 
 
 @given(plans(), st.integers(0, 2**32 - 1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_output_lies_between_what_the_tiles_say(plan: TilePlan, seed: int) -> None:
     rng = np.random.default_rng(seed)
     output = pasted(plan, [rng.random((*plan.tile, 1), np.float32) for _ in range(len(plan))])
@@ -327,7 +327,7 @@ def test_weights_are_products_of_those_along_the_axes() -> None:
 
 
 @given(plans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whole_numbers_are_never_mixed(plan: TilePlan) -> None:
     output = pasted(plan, [np.full((*plan.tile, 1), 2 * index + 1, np.int16) for index in range(len(plan))])
     assert np.all(output % 2 == 1)

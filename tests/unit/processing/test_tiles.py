@@ -32,7 +32,7 @@ def plans(draw: st.DrawFn) -> TilePlan:
 
 
 @given(plans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_cores_cover_every_pixel_once(plan: TilePlan) -> None:
     covered = np.zeros(plan.shape, int)
     for tile in plan:
@@ -42,7 +42,7 @@ def test_cores_cover_every_pixel_once(plan: TilePlan) -> None:
 
 
 @given(plans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_along_an_axis_a_pixel_has_at_most_two_tiles_which_both_say_so(plan: TilePlan) -> None:
     for spans in plan.axes:
         assert spans[0].before == spans[-1].after == 0
@@ -53,7 +53,7 @@ def test_along_an_axis_a_pixel_has_at_most_two_tiles_which_both_say_so(plan: Til
 
 
 @given(plans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_tile_has_the_planned_size_and_holds_what_it_gives(plan: TilePlan) -> None:
     image = numbered(*plan.shape)
     for tile in plan:
@@ -64,7 +64,7 @@ def test_a_tile_has_the_planned_size_and_holds_what_it_gives(plan: TilePlan) -> 
 
 
 @given(side=st.integers(1, 200), tile=st.integers(1, 60), overlap=st.integers(0, 59))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_neighbours_share_the_overlap_and_lie_inside(side: int, tile: int, overlap: int) -> None:
     plan = plan_tiles((side,), (tile,), min(overlap, tile - 1))
     sources = [span.source for span in plan.axes[0]]
@@ -74,7 +74,7 @@ def test_neighbours_share_the_overlap_and_lie_inside(side: int, tile: int, overl
 
 
 @given(side=st.integers(50, 300), tile=st.integers(20, 49), quarter=st.integers(0, 6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_nothing_is_given_near_an_edge_where_the_image_goes_on(side: int, tile: int, quarter: int) -> None:
     plan = plan_tiles((side,), (tile,), min(4 * quarter, tile // 2))
     margin = min(4 * quarter, tile // 2) // 4
@@ -84,7 +84,7 @@ def test_nothing_is_given_near_an_edge_where_the_image_goes_on(side: int, tile: 
 
 
 @given(plans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_edges_are_reflected(plan: TilePlan) -> None:
     image = numbered(*plan.shape)
     padding = [(side, side) for side in plan.tile]
@@ -148,7 +148,7 @@ def test_an_overlap_no_smaller_than_the_tile_is_refused(overlap: int | tuple[int
 
 
 @given(shape=st.tuples(SIDES, SIDES), cuts=st.integers(1, 9), field=st.integers(1, 61), multiple=st.integers(1, 32))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_cuts_cover_the_image_and_are_extended_by_reflection(
     shape: tuple[int, int], cuts: int, field: int, multiple: int
 ) -> None:

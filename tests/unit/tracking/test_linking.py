@@ -137,7 +137,7 @@ def test_frames_of_two_sizes_are_refused() -> None:
         link_movie([np.zeros((8, 8), int), np.zeros((8, 9), int)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(arrays(np.uint16, (14, 14), elements=st.integers(0, 5)), min_size=1, max_size=6))
 def test_whatever_the_frames_every_region_has_one_track_and_the_lineage_holds(frames: list[Any]) -> None:
     tracking = link_movie(frames)

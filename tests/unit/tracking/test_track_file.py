@@ -188,7 +188,7 @@ def _flipped(data: bytes, place: int, bit: int) -> bytes:
     return bytes(changed)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 1 << 20), st.integers(0, 7), st.booleans(), st.integers(0, 1 << 14))
 def test_a_damaged_file_gives_arrays_or_our_error(
     tmp_path: Path, place: int, bit: int, is_zipped: bool, cut: int
