@@ -284,15 +284,19 @@ def test_metrics_go_on_where_their_folder_was_removed(watched: Watched) -> None:
 
 def test_the_folder_is_locked_against_systemd_tmpfiles(watched: Watched) -> None:
     """systemd-tmpfiles removes no folder on which it gets no lock."""
+
+    def is_created(times: int) -> bool:
+        return watched.log.count("it is created again") == times
+
     with watched.run("Filing"):
-        for _ in range(2):
+        for removed in (1, 2):
             [root] = watched.temporary.glob(ROOTS)
             descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
             with pytest.raises(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.close(descriptor)
             remove_roots(watched.temporary)
-            wait_for(lambda: "is made again" in watched.log, "the folder", watched.folder)
+            wait_for(partial(is_created, removed), "the folder", watched.folder)
 
 
 def test_a_slot_that_hangs_at_its_start_is_replaced(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
