@@ -16,7 +16,7 @@ JOBS = 16
 SEED = 6
 SECONDS = 45
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

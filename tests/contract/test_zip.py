@@ -131,6 +131,7 @@ def test_one_bad_image_of_twenty(
     assert autoscaler_count(redis_db) + autoscaler_count(redis_db, "predict-zip") == 0
 
 
+@pytest.mark.slow
 def test_fifty_at_once_with_one_worker_for_both_queues(
     redis_db: Any, frontend: Frontend, bucket: Path, upload: Upload, workers: Workers, tmp_path: Path
 ) -> None:

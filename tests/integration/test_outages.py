@@ -86,7 +86,7 @@ def asking_workers(server: RedisServer, folder: Path, model_server: ModelServer,
         yield
 
 
-@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("goes_on", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_job_that_brings_the_model_server_down_fails_and_the_others_are_done(
     redis_server: RedisServer, redis_db: Any, tmp_path: Path, onnx_model_dir: Path, goes_on: bool
 ) -> None:

@@ -148,6 +148,7 @@ def test_idle_slots_wait_log_it_once_and_go_on(outage: Outage, server: RedisServ
     assert count_in_log(tmp_path, "Traceback", "starting another") == 0
 
 
+@pytest.mark.slow
 def test_a_running_job_keeps_its_result(outage: Outage, server: RedisServer, db: Any, tmp_path: Path) -> None:
     settings = {**settings_of(server, tmp_path), "CONSUMER_TYPE": "support.gated:Gated"}
     with running_worker(tmp_path, settings) as process:
