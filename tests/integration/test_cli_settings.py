@@ -99,6 +99,7 @@ def test_the_lists_have_all_settings() -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_workers_read_what_is_listed(redis_server: RedisServer, redis_db: Any, bucket: Path, tmp_path: Path) -> None:
     (tmp_path / "recorder.py").write_text(RECORDER)
 
