@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -489,7 +489,7 @@ class TensorFlowServingConsumer(Consumer):
 
     def _note_model(self, model: ModelId) -> None:
         if self._claimed is not None:
-            self._claimed.note_model(str(model), partial(self._predictor.describe_model, model))
+            self._claimed.note_model(str(model), lambda: self._predictor.describe_model(model))
 
     def _note_retry(self, count: int, code: str) -> None:
         self.logger.warning("Model server: try %d failed with %s", count, code)
