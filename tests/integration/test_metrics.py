@@ -365,7 +365,7 @@ def test_the_exporter_outlives_redis(tmp_path: Path) -> None:
             assert value(scrape(port), "redis_consumer_queue_workers", queue="track") == 0
         finally:
             server.stop()
-        wait_for(lambda: value(scrape(port), "redis_consumer_up") == 0, "word that Redis is away")
+        wait_for(lambda: value(scrape(port), "redis_consumer_up") == 0, "the outage in the metrics")
 
 
 def test_who_asks_at_once_gets_the_same_figures(

@@ -81,7 +81,7 @@ def watched(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> Watched
 
 def remove_roots(temporary: Path) -> None:
     for root in temporary.glob(ROOTS):
-        # At once, whoever writes there meanwhile.
+        # At once, although slots can write there meanwhile.
         shutil.rmtree(root.rename(temporary / "removed"))
 
 

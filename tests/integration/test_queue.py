@@ -323,7 +323,7 @@ def test_a_second_delivery_of_a_running_job_is_dropped(
 
 
 def short(redis_client: RedisClient, worker: str = "pod-1") -> JobQueue:
-    """A queue whose leases are over at once."""
+    """A queue whose leases end at once."""
     return JobQueue(redis_client, "predict", worker, QueueOptions(lease_s=0.001))
 
 

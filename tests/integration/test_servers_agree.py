@@ -1,4 +1,4 @@
-"""One model gives the same pixels, whoever serves it."""
+"""One model gives the same pixels from every model server."""
 
 from __future__ import annotations
 

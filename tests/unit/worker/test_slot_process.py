@@ -1,4 +1,4 @@
-"""The cause of a slot's end is described in words."""
+"""The cause of a slot's end is described readably."""
 
 from __future__ import annotations
 
