@@ -27,8 +27,8 @@ OPSET = 17
 CROP_PX = 128
 SAMPLES_PER_STEP = 4
 CROPS_PER_SAMPLE = 2
-#: With real images: sides of a crop, crops a step, and the share of synthetic ones among them.
-REAL_CROP_PX, REAL_BATCH, SYNTHETIC_SHARE = 160, 8, 0.3
+#: With real images: sides of a crop, and crops a step.
+REAL_CROP_PX, REAL_BATCH = 160, 8
 #: How much each part of the loss counts: inner distance, foreground, overlap of the foreground.
 MSE_WEIGHT, BCE_WEIGHT, DICE_WEIGHT = 5.0, 0.5, 0.2
 
@@ -51,9 +51,10 @@ class Crops(IterableDataset[tuple[Tensor, Tensor]]):
 class MixedCrops(IterableDataset[tuple[Tensor, Tensor]]):
     """As `Crops`, of real images and some synthetic ones with debris; for worker processes, each with its own seed."""
 
-    def __init__(self, images: list[RealImage], seed: int) -> None:
+    def __init__(self, images: list[RealImage], seed: int, synthetic_share: float) -> None:
         self.images = images
         self.seed = seed
+        self.synthetic_share = synthetic_share
         # Crowded images teach more than near-empty ones, but not in proportion.
         weights = np.array([min(image.labels.max(), 60) ** 0.5 * _area(image) for image in images])
         self.shares = weights / weights.sum()
@@ -67,7 +68,7 @@ class MixedCrops(IterableDataset[tuple[Tensor, Tensor]]):
             yield stacked[:, :1], stacked[:, 1:]
 
     def _draw(self, rng: np.random.Generator) -> Floats:
-        if rng.random() < SYNTHETIC_SHARE:
+        if rng.random() < self.synthetic_share:
             sample = make_sample(rng, REAL_CROP_PX, has_debris=True)
             return np.stack([sample.image, *make_targets(sample.labels)])
         image, labels = draw_crop(rng, self.images[rng.choice(len(self.images), p=self.shares)], REAL_CROP_PX)
@@ -144,15 +145,24 @@ def main(
     rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 3e-3,
     output: Annotated[Path, typer.Option(help="Where the model goes.")] = MODEL_PATH,
     data: Annotated[Path | None, typer.Option(help="Folder of real images, see training/real.py.")] = None,
+    kind: Annotated[str, typer.Option(help="Kinds of real images, separated by commas.")] = "fluorescence",
+    synthetic: Annotated[float, typer.Option(help="Share of synthetic images beside real ones.")] = 0.3,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights to begin with, of an earlier run with real images.")
+    ] = None,
 ) -> None:
-    """Train the nuclear model from nothing and export it."""
+    """Train a model, export it as ONNX, and write its weights beside it as ``.pt``."""
     torch.manual_seed(seed)
     if data is None:
         network = fit(NuclearUNet(SMALL), Crops(seed), steps, rate)
     else:
-        images = [image for image in load(data) if image.part == "train"]
-        network = fit(NuclearUNet(LARGE), MixedCrops(images, seed), steps, rate)
+        images = [image for image in load(data, kind.split(",")) if image.part == "train"]
+        network = NuclearUNet(LARGE)
+        if start is not None:
+            network.load_state_dict(torch.load(start, weights_only=True))
+        network = fit(network, MixedCrops(images, seed, synthetic), steps, rate)
     export(network, output)
+    torch.save(network.state_dict(), output.with_suffix(".pt"))
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB")
 
 
