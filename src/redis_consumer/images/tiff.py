@@ -20,22 +20,63 @@ from redis_consumer.images.tiff_metadata import MAX_PLANES_A_DIRECTORY, check_me
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
-#: Codes of the compressions that are read. Their decoders get a limit of bytes to write, or
-#: (JPEG) write what a header of 16-bit sides says.
+#: Codes of the compressions that are read. Their decoders get a limit of bytes to write or the sides of the image, or
+#: (JPEG) write what a header of 16-bit sides says, or have a header that `check_segment` reads before.
 COMPRESSIONS = {
     1: "none",
+    2: "CCITT RLE",
+    3: "CCITT G3",
+    4: "CCITT G4",
     5: "LZW",
     6: "JPEG (old)",
     7: "JPEG",
     8: "Deflate",
+    22610: "JPEG XR",
     32773: "PackBits",
     32946: "Deflate (old)",
     33003: "JPEG 2000",
+    33004: "JPEG 2000",
     33005: "JPEG 2000",
+    33007: "JPEG",
     34712: "JPEG 2000",
+    34887: "LERC",
+    34892: "JPEG",
     34925: "LZMA",
+    34926: "Zstandard",
+    34927: "WebP",
+    34933: "PNG",
+    34934: "JPEG XR",
     50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
 }
+#: Codes of some that are not.
+_OTHER_COMPRESSIONS = {
+    9: "JBIG",
+    10: "JBIG",
+    262: "Kodak DCR",
+    32767: "Sony ARW",
+    32766: "NeXT",
+    32771: "CCITT RLE of 16-bit words",
+    32809: "ThunderScan",
+    32909: "PixarLog",
+    34661: "JBIG",
+    34676: "SGI LogLuv",
+    34677: "SGI LogLuv of 24 bits",
+    34713: "Nikon NEF",
+    34715: "JBIG2",
+    48124: "Jetraw",
+    50013: "Pixtiff",
+    65000: "EER",
+    65001: "EER",
+    65002: "EER",
+}
+_SAMPLE_FORMAT, _LERC_PARAMETERS = 339, 50674
+_LERC = 34887
+_JPEG = frozenset({6, 7, 33007, 34892})
+#: Predictors that are undone: none, differences of integers and of floats.
+_PREDICTORS = frozenset({1, 2, 3, 34892, 34893, 34894, 34895})
 MICROMETRES = {
     "nm": 1e-3,
     "um": 1.0,
@@ -71,15 +112,9 @@ def open_tiff(path: Path, name: str) -> Iterator[Source]:
         _check_imagej(tif, chain, name)
         series = _only_series(tif, name)
         page = series.keyframe
-        if page.compression not in COMPRESSIONS:
-            raise InvalidImage(
-                f"{name}: TIFF compression {int(page.compression)} can't be read; "
-                "save it uncompressed or with LZW or Deflate"
-            )
+        _check_supported(page, name)
         _check_planes(series, chain, name)
         _check_complete(tif, series, name)
-        if series.dtype is None:
-            raise InvalidImage(f"{name}: {page.bitspersample}-bit samples can't be read; save 8, 16 or 32 bits")
         yield Source(
             shape=tuple(series.shape),
             axes=series.axes,
@@ -119,6 +154,37 @@ def _check_imagej(tif: TiffFile, chain: Chain, name: str) -> None:
             f"{name}: its ImageJ metadata name {planes} planes ({listed}), but the file holds {chain.directories}; "
             "upload the whole file, or save it again by ImageJ"
         )
+
+
+def _check_supported(page: TiffPage, name: str) -> None:
+    """Refuse what no decoder is there for, by its name; a decoder would say that the file is damaged."""
+    if page.compression not in COMPRESSIONS:
+        code = int(page.compression)
+        known = _OTHER_COMPRESSIONS.get(code)
+        raise InvalidImage(
+            f"{name}: TIFF compression {code}{f' ({known})' if known else ''} can't be read; "
+            "save it uncompressed or with LZW or Deflate"
+        )
+    packed_inside = page.compression == _LERC and (page.tags.valueof(_LERC_PARAMETERS) or (0, 0))[1]
+    if packed_inside:
+        raise _not_read(name, f"TIFF compression LERC that is packed once more (method {packed_inside})")
+    if page.predictor not in _PREDICTORS and page.compression not in OWN_SIDES:
+        raise _not_read(name, f"TIFF predictor {page.predictor}")
+    formats = page.tags.valueof(_SAMPLE_FORMAT)
+    if isinstance(formats, tuple) and len(set(formats)) > 1:
+        raise _not_read(name, f"TIFF of samples of different kinds (SampleFormat {formats})")
+    if page.dtype is None:
+        kind = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}.get(page.sampleformat, "")
+        raise _not_read(name, f"TIFF of {page.bitspersample}-bit {kind} samples".replace("  ", " "))
+    if page.is_subsampled and (page.compression not in _JPEG or page.planarconfig == 2):
+        sides = " x ".join(map(str, page.subsampling or ()))
+        raise _not_read(name, f"TIFF of YCbCr colours with {sides} subsampling and without JPEG")
+
+
+def _not_read(name: str, what: str) -> InvalidImage:
+    return InvalidImage(
+        f"{name}: a {what} can't be read; save it as grey or RGB with 8, 16 or 32 bits, uncompressed or with Deflate"
+    )
 
 
 def _check_planes(series: TiffPageSeries, chain: Chain, name: str) -> None:

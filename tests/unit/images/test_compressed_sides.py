@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,56 @@ from redis_consumer.images import read_image
 from redis_consumer.images.compressed_sides import decoded_samples
 from redis_consumer.images.windows import open_windowed
 
+ENCODERS: dict[str, Callable[[Any], Any]] = {
+    "jpeg": imagecodecs.jpeg8_encode,
+    "codestream": lambda pixels: imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k"),
+    "boxes": lambda pixels: imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="jp2"),
+    "png": imagecodecs.png_encode,
+    "lerc": imagecodecs.lerc_encode,
+    "webp": lambda pixels: imagecodecs.webp_encode(pixels, lossless=True),
+    "lossy webp": lambda pixels: imagecodecs.webp_encode(pixels, level=50),
+    "jpeg xr": lambda pixels: imagecodecs.jpegxr_encode(pixels, level=1.0),
+    "jpeg xl": lambda pixels: imagecodecs.jpegxl_encode(pixels, lossless=True),
+    "jpeg xl in boxes": lambda pixels: imagecodecs.jpegxl_encode(pixels, lossless=True, usecontainer=True),
+}
+#: Their headers are read as pixels, not as samples.
+OF_PIXELS = ("webp", "lossy webp", "jpeg xr", "jpeg xl", "jpeg xl in boxes")
+
 
 def encoded(kind: str, *shape: int) -> bytes:
-    pixels = np.zeros(shape, np.uint8)
-    if kind == "jpeg":
-        return bytes(imagecodecs.jpeg8_encode(pixels))
-    return bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k" if kind == "codestream" else "jp2"))
+    return bytes(ENCODERS[kind](np.zeros(shape, np.uint8)))
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "codestream", "boxes"])
-@pytest.mark.parametrize("shape", [(30, 40), (30, 40, 3)])
+@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("shape", [(30, 40), (30, 40, 3), (256, 256, 3), (300, 700, 3)])
 def test_samples_are_those_of_the_header(kind: str, shape: tuple[int, ...]) -> None:
-    assert decoded_samples(encoded(kind, *shape)) == np.prod(shape)
+    shape = (*shape, 3) if "webp" in kind and len(shape) == 2 else shape  # it has no grey
+    expected = np.prod(shape[:2] if kind in OF_PIXELS else shape)
+    assert decoded_samples(encoded(kind, *shape)) == expected
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_older_lerc(version: int) -> None:
+    numbers = {1: (), 2: (30, 40, 1200, 8, 62), 3: (0, 30, 40, 1200, 8, 66)}[version]
+    if version == 1:
+        with pytest.raises(ValueError, match="first version"):
+            decoded_samples(b"CntZImage " + bytes(40))
+        return
+    assert decoded_samples(b"Lerc2 " + struct.pack(f"<i{len(numbers)}i", version, *numbers)) == 1200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"Lerc2 " + struct.pack("<i7i", 4, 0, 30, 40, 1, 1200, 8, 0),
+        b"II\xbc\x01" + struct.pack("<IH", 8, 0) + bytes(30),
+        ENCODERS["jpeg xl in boxes"](np.zeros((9, 9), np.uint8))[:32],
+    ],
+    ids=["LERC", "JPEG XR", "JPEG XL"],
+)
+def test_malformed_headers_are_told(data: bytes) -> None:
+    with pytest.raises(ValueError, match="has no"):
+        decoded_samples(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff\xd9", b"no image"])
@@ -40,7 +79,10 @@ def test_a_header_that_is_cut_off_is_told(tmp_path: Path) -> None:
         decoded_samples(encoded("codestream", 30, 40)[:20])
 
 
-@pytest.fixture(params=[("jpeg", 7), ("codestream", 34712)], ids=["jpeg", "jpeg2000"])
+LYING = [("jpeg", 7), ("codestream", 34712), ("png", 34933), ("lerc", 34887), ("jpeg xr", 34934), ("jpeg xl", 50002)]
+
+
+@pytest.fixture(params=LYING, ids=[kind for kind, _ in LYING])
 def lying(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A TIFF of one tile of 256 x 256 px, whose data say 2000 x 2000."""
     kind, compression = request.param
@@ -60,7 +102,7 @@ def test_it_is_refused_in_memory_before_it_is_decoded(lying: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {"rowsperstrip": 48}, {}])
-@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "png", "webp", "jpegxr", "jpegxl", "lerc"])
 def test_honest_ones_are_read_in_memory(tmp_path: Path, compression: str, layout: dict[str, Any]) -> None:
     pixels = np.full((2, 100, 130, 3), 7, np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", pixels, compression=compression, photometric="rgb", **layout)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image as Pillow
 
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import Image, ImageLimits, get_image, read_image
+from support.attacks import Tag, plane, tiff
 
 NUCLEI = Path(__file__).parents[3] / "data" / "nuclei.tif"
 STACK = (np.arange(5 * 30 * 40).reshape(5, 30, 40) % 251).astype(np.uint8)
@@ -348,6 +350,49 @@ def test_refuses_an_unknown_compression_by_its_code(tmp_path: Path) -> None:
     assert content.count(entry) == 1
     (tmp_path / "a.tif").write_bytes(content.replace(entry, struct.pack("<HHIHH", 259, 3, 1, 4242, 0)))
     assert "compression 4242" in refusal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", ["png", "lerc", "jpegxl", "jpegxr"])
+def test_reads_compressions_that_are_pictures(tmp_path: Path, compression: str) -> None:
+    assert np.array_equal(read_image(write_tiff(tmp_path / "a.tif", STACK, compression=compression)).array, STACK)
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+def test_reads_fax_compressions(tmp_path: Path, compression: str) -> None:
+    Pillow.fromarray(PLANE > 125).save(tmp_path / "a.tif", compression=compression)
+    assert np.array_equal(read_image(tmp_path / "a.tif").array.astype(bool), PLANE > 125)
+
+
+def subsampled(path: Path) -> None:
+    """A whole TIFF of YCbCr with a colour for 2 x 2 px, whose pixels are only deflated."""
+    height, width = 16, 24
+    data = zlib.compress(bytes(height // 2 * width // 2 * 6))
+    values = {256: width, 257: height, 258: 8, 259: 8, 262: 6, 273: 8, 277: 3, 278: height, 279: len(data), 284: 1}
+    tags = [*((code, 4, 1, value) for code, value in values.items()), (530, 3, 2, 2 | 2 << 16)]
+    body = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    start = 8 + len(data)
+    path.write_bytes(b"II*\0" + struct.pack("<I", start) + data + struct.pack("<H", len(tags)) + body + bytes(4))
+
+
+def test_subsampled_colours_are_refused_by_their_name(tmp_path: Path) -> None:
+    subsampled(tmp_path / "a.tif")
+    assert "YCbCr colours with 2 x 2 subsampling" in refusal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "part"),
+    [(317, 77, "TIFF predictor 77"), (339, 2, "TIFF of 24-bit signed samples"), (339, 3, "7-bit floating-point")],
+)
+def test_samples_that_no_decoder_knows_are_refused_by_their_kind(
+    tmp_path: Path, tag: int, value: int, part: str
+) -> None:
+    bits = 24 if value == 2 else 7
+    tags: dict[int, Tag] = {tag: (tag, 3, 1, value)}
+    if tag == 339:
+        tags[258] = (258, 3, 1, bits)
+    given = {each[0]: each for each in plane(compression=8)} | tags
+    (tmp_path / "a.tif").write_bytes(tiff(list(given.values()), pixels=bytes(2000)))
+    assert part in refusal(tmp_path / "a.tif")
 
 
 def test_name_defaults_to_the_file_name_without_folder(tmp_path: Path) -> None:
