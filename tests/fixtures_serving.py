@@ -61,6 +61,8 @@ def onnx_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models.save(folder, "Adding", 1, models.adding())
     models.save(folder, "Echoing", 1, models.echoing())
     models.save(folder, "Distances", 1, models.blurring())
+    models.save(folder, "Spots", 1, models.spotting())
+    models.save(folder, "Multiplex", 1, models.multiplexing())
     return folder
 
 

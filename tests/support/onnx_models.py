@@ -122,3 +122,46 @@ def _model(
     # Old versions on purpose: each onnxruntime that we allow reads them.
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return model
+
+
+def spotting(dy: float = 0.25, dx: float = -0.25) -> onnx.ModelProto:
+    """A model of spots with a known answer: a pixel's value is its probability, and each spot has the same offset.
+
+    The outputs are declared in another order than that of their names.
+    """
+    nodes = [
+        helper.make_node("Sub", ["one", "image"], ["other"]),
+        helper.make_node("Concat", ["other", "image"], ["classification"], axis=3),
+        helper.make_node("Mul", ["classification", "zero"], ["blank"]),
+        helper.make_node("Add", ["blank", "offset"], ["offset_regression"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array(value, np.float32), name)
+        for name, value in {"one": 1, "zero": 0, "offset": [dy, dx]}.items()
+    ]
+    outputs = [(name, TensorProto.FLOAT, (None, None, None, 2)) for name in ("offset_regression", "classification")]
+    return _model(nodes, [("image", TensorProto.FLOAT, FREE_IMAGE)], outputs, weights)
+
+
+def multiplexing(side: int = 9) -> onnx.ModelProto:
+    """A model of nuclei (channel 0) and whole cells (channel 1): the mean around a pixel, and the pixel in 3 classes.
+
+    The heads are called as those of the kiosk's model, cell before nucleus, and declared in the reverse order.
+    """
+    mean = numpy_helper.from_array(np.full((1, 1, side, side), side**-2, np.float32), "mean")
+    weights = [mean]
+    nodes = [helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2])]
+    outputs: list[tuple[str, int, Sequence[Size] | None]] = []
+    for head, channel in (("nuclear", 0), ("cell", 1)):
+        weights.append(numpy_helper.from_array(np.array([channel]), f"{head}_index"))
+        nodes += [
+            helper.make_node("Gather", ["planes", f"{head}_index"], [f"{head}_plane"], axis=1),
+            helper.make_node("Conv", [f"{head}_plane", "mean"], [f"{head}_mean"], pads=[side // 2] * 4),
+            helper.make_node("Concat", [f"{head}_plane"] * 3, [f"{head}_classes"], axis=1),
+        ]
+        number = 2 * (1 - channel)
+        for place, source, count in ((number + 1, "classes", 3), (number, "mean", 1)):
+            name = f"prediction_{place}"
+            nodes.append(helper.make_node("Transpose", [f"{head}_{source}"], [name], perm=[0, 2, 3, 1]))
+            outputs.append((name, TensorProto.FLOAT, (None, None, None, count)))
+    return _model(nodes, [("image", TensorProto.FLOAT, (None, None, None, 2))], outputs, weights)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from redis_consumer.consumers.base import Consumer
     from redis_consumer.consumers.fan_out import Child, second_phase
     from redis_consumer.consumers.image import ImageFileConsumer
+    from redis_consumer.consumers.kiosk_segmentation import SegmentationConsumer
     from redis_consumer.consumers.options import ConsumerOptions, per_job
     from redis_consumer.consumers.serving import TensorFlowServingConsumer
     from redis_consumer.consumers.tracking import TrackingConsumer
@@ -27,6 +28,7 @@ __all__ = [
     "Consumer",
     "ConsumerOptions",
     "ImageFileConsumer",
+    "SegmentationConsumer",
     "TensorFlowServingConsumer",
     "TrackingConsumer",
     "ZipFileConsumer",
@@ -41,6 +43,7 @@ _MODULES = {
     "Consumer": ".base",
     "ConsumerOptions": ".options",
     "ImageFileConsumer": ".image",
+    "SegmentationConsumer": ".kiosk_segmentation",
     "TensorFlowServingConsumer": ".serving",
     "TrackingConsumer": ".tracking",
     "ZipFileConsumer": ".zip_file",

@@ -318,7 +318,8 @@ class Stages:
 
     def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
         """Start a stage, unless the job has passed it. `ended` names the field for the seconds of the stage before."""
-        is_early = status is JobStatus.POST_PROCESSING and self._groups_left > 0
+        later = (JobStatus.POST_PROCESSING, JobStatus.SAVING_RESULTS)
+        is_early = status in later and self._groups_left > 0
         if is_early or _ORDER.index(status) <= _ORDER.index(self._reached):
             if self._groups > 1:
                 self._time(ended)

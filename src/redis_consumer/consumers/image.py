@@ -74,41 +74,53 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         if job.is_final:
             return job.status
         with self._staged(job) as stages, tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
-            folder, results = Path(name), Path(name, "results")
+            folder = Path(name)
             stages.begin(JobStatus.STARTED, identity_started=self.name)
-            segmentation = self._segmentation()
-            found: dict[str, Any] = {}
-            with self._input(job, segmentation, folder) as (path, frames):
-                if frames is None:
-                    files = segment_large(segmentation, job, stages.begin, path, folder)
-                elif self._sees_whole or not segmentation.steps.takes_groups:
-                    files, found = self._write(self._analyzed(frames, job, segmentation, stages), job, stages, results)
-                else:
-                    stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
-                    plan = segmentation.plan(frames, job)
-                    if len(plan.groups) == 1:
-                        labels = {LABELS: next(segmentation.results(frames, job, plan))}
-                        files, found = self._write(labels, job, stages, results)
-                        del labels  # memory for the zip
-                    else:
-                        groups = segmentation.results(frames, job, plan)
-                        files, found = write_groups(groups, frames.shape[0], results, job.original_name)
-                        stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
-            key, url = self._upload_zip(zip_files(files, results, name=self._next_zip_name()))
+            self._check_job(job)
+            path = self._download(job, folder / "input")
+            files, found = self._segment_file(job, path, folder, stages)
+            key, url = self._upload_zip(zip_files(files, folder / "results", name=self._next_zip_name()))
             stages.finish(output_file_name=key, output_url=url, progress=100, **found)
         return self.final_status
 
-    @contextlib.contextmanager
-    def _input(self, job: Job, segmentation: Segmentation, folder: Path) -> Iterator[tuple[Path, Frames | None]]:
-        """Download and open the image of a job, see `open_frames`."""
-        takes_parts = not self._sees_whole
-        if takes_parts and segmentation.predictor.ask_one is None:
+    def _check_job(self, job: Job) -> None:
+        """Refuse a job that can't succeed, before anything is downloaded."""
+        segmentation = self._segmentation()
+        if not self._sees_whole and segmentation.predictor.ask_one is None:
             segmentation.check_channels(job)
+
+    def _download(self, job: Job, folder: Path) -> Path:
         is_folder = job.input_file_name.rstrip("/").lower().endswith(".zarr")
         download = self.storage.download_folder if is_folder else self.storage.download
-        path = Path(download(job.input_file_name, folder / "input"))
-        with open_frames(path, job, segmentation.options.limits, takes_parts=takes_parts) as frames:
-            yield path, frames
+        return Path(download(job.input_file_name, folder))
+
+    def _segment_file(self, job: Job, path: Path, folder: Path, stages: Stages) -> tuple[list[Path], dict[str, Any]]:
+        """Segment the image of a job and write the result.
+
+        Args:
+            job: names channels, model and functions.
+            path: the downloaded image.
+            folder: the files are written below ``folder / "results"``.
+            stages: of the job.
+
+        Returns:
+            The files, and fields for the job.
+        """
+        segmentation, results = self._segmentation(), folder / "results"
+        limits, takes_parts = segmentation.options.limits, not self._sees_whole
+        with open_frames(path, job, limits, takes_parts=takes_parts) as frames:
+            if frames is None:
+                return segment_large(segmentation, job, stages.begin, path, folder), {}
+            if self._sees_whole or not segmentation.steps.takes_groups:
+                return self._write(self._analyzed(frames, job, segmentation, stages), job, stages, results)
+            stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
+            plan = segmentation.plan(frames, job)
+            if len(plan.groups) == 1:
+                labels = {LABELS: next(segmentation.results(frames, job, plan))}
+                return self._write(labels, job, stages, results)
+            written = write_groups(segmentation.results(frames, job, plan), frames.shape[0], results, job.original_name)
+            stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
+            return written
 
     def _analyzed(self, frames: Frames, job: Job, segmentation: Segmentation, stages: Stages) -> Analysis:
         """Let `analyze` see all frames of an image."""

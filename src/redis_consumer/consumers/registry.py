@@ -33,6 +33,7 @@ _LIBRARIES = tuple(
 BUILT_IN = {
     "image": "redis_consumer.consumers.image:ImageFileConsumer",
     "zip": "redis_consumer.consumers.zip_file:ZipFileConsumer",
+    "segmentation": "redis_consumer.consumers.kiosk_segmentation:SegmentationConsumer",
     "tracking": "redis_consumer.consumers.tracking:TrackingConsumer",
     "caliban": "redis_consumer.consumers.tracking:TrackingConsumer",
 }

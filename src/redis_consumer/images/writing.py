@@ -130,6 +130,38 @@ class StackFiles:
         return path
 
 
+def split_frames(path: Path, path_stem: Path, channel: int) -> list[Path]:
+    """Turn a file of `write_channels` into one file for each frame: ``<path_stem>_batch_<b>_feature_<c>.tif``.
+
+    Args:
+        path: the file, which is removed; its pixels are (Y, X) or (B, Y, X).
+        path_stem: folder and beginning of the new names.
+        channel: number of the channel in the new names.
+
+    Returns:
+        The files, in the order of the frames.
+
+    Raises:
+        OSError: the files can't be written.
+    """
+    from tifffile import TiffFile, imwrite
+
+    def named(frame: int) -> Path:
+        return path_stem.with_name(f"{path_stem.name}_batch_{frame}_feature_{channel}.tif")
+
+    with TiffFile(path) as file:
+        series = file.series[0]
+        count = series.shape[0] if series.ndim == 3 else 1
+        if count > 1:
+            for frame in range(count):
+                page = series.asarray(key=frame) if len(series) == count else series.asarray()[frame]
+                imwrite(named(frame), page, photometric="minisblack", resolution=series.keyframe.resolution)
+    if count == 1:
+        return [path.rename(named(0))]
+    path.unlink()
+    return [named(frame) for frame in range(count)]
+
+
 def save_numpy_array(
     arr: Array | Sequence[Array],
     name: str = "",

@@ -22,6 +22,7 @@ from redis_consumer.consumers import (
     Consumer,
     ConsumerOptions,
     ImageFileConsumer,
+    SegmentationConsumer,
     TensorFlowServingConsumer,
     TrackingConsumer,
     ZipFileConsumer,
@@ -56,6 +57,18 @@ class TestZipFileConsumer(testing.ConsumerContract):
         os.utime(tmp_path / "folder" / "a.npy", (1e9, 1e9))
         type(self).image = packed(tmp_path / "folder")
         type(self).job_fields = {"original_name": "archive.zip"}
+
+
+class TestSegmentationConsumer(testing.ConsumerContract):
+    consumer = SegmentationConsumer
+    image = IMAGE
+    model = None
+    job_fields: ClassVar = {"scale": "1", "channels": "0,"}
+
+    @pytest.fixture(autouse=True)
+    def _packaged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The role asks for the worker's model."""
+        monkeypatch.setenv("NUCLEAR_MODEL", "NuclearSegmentation:1")
 
 
 class TestTrackingConsumer(testing.ConsumerContract):

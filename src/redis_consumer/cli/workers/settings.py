@@ -55,6 +55,7 @@ READ_BY = {
         "Consumer": "",
         "TensorFlowServingConsumer": _IMAGE,
         "ImageFileConsumer": _IMAGE,
+        "SegmentationConsumer": _IMAGE,
         "ZipFileConsumer": _ARCHIVES,
         "TrackingConsumer": _TRACKING,
     }.items()
