@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
@@ -39,7 +39,8 @@ NOISY = (
     "urllib3",
 )
 
-_job: ContextVar[dict[str, Any]] = ContextVar("redis_consumer_job", default={})  # noqa: B039 - never changed in place
+#: Fields of the running job, which are added to each line of a log.
+job_fields: ContextVar[dict[str, Any]] = ContextVar("redis_consumer_job", default={})  # noqa: B039 - never changed in place
 _standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _in_urls = re.compile(r"(?i)((?:x-amz-signature|x-amz-credential|x-goog-signature|x-goog-credential|sig)=)[^&\s\"']+")
 _in_addresses = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
@@ -58,21 +59,11 @@ def job_context(
         consumer: name of the class that runs it; left out if None.
     """
     fields = {"job_id": job_id, "attempt": attempt, "queue": queue, "consumer": consumer}
-    token = enter_job({**_job.get(), **{name: value for name, value in fields.items() if value is not None}})
+    token = job_fields.set({**job_fields.get(), **{name: value for name, value in fields.items() if value is not None}})
     try:
         yield
     finally:
-        leave_job(token)
-
-
-def enter_job(fields: dict[str, Any]) -> Token[dict[str, Any]]:
-    """Add only these fields to each line from now on, until `leave_job`. This takes almost no time."""
-    return _job.set(fields)
-
-
-def leave_job(token: Token[dict[str, Any]]) -> None:
-    """Restore the fields that lines had before."""
-    _job.reset(token)
+        job_fields.reset(token)
 
 
 def initialize_logger(
@@ -138,7 +129,7 @@ class _Formatter(logging.Formatter):
 
 
 def _add_job(record: logging.LogRecord) -> bool:
-    for name, value in _job.get().items():
+    for name, value in job_fields.get().items():
         if not hasattr(record, name):
             setattr(record, name, value)
     return True

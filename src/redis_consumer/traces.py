@@ -22,8 +22,9 @@ FLUSH_S = 2.0
 #: Outcomes of a run that are errors.
 ERRORS = frozenset({"failed", "dead", "crashed"})
 
+#: Makes the spans; None if no spans are sent.
+tracer: Any = None
 _provider: Any = None
-_tracer: Any = None
 
 
 def start(endpoint: str, worker: str) -> None:
@@ -36,7 +37,7 @@ def start(endpoint: str, worker: str) -> None:
     Raises:
         SettingsError: the extra isn't installed.
     """
-    global _provider, _tracer
+    global _provider, tracer
     try:
         from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -54,22 +55,17 @@ def start(endpoint: str, worker: str) -> None:
     _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
     trace.set_tracer_provider(_provider)  # for spans that a plug-in makes
-    _tracer = _provider.get_tracer("redis_consumer", __version__)
+    tracer = _provider.get_tracer("redis_consumer", __version__)
 
 
 def stop(timeout_s: float = FLUSH_S) -> None:
     """Send the remaining spans, and then no more. Wait for the collector for at most `timeout_s`."""
-    global _provider, _tracer
-    provider, _provider, _tracer = _provider, None, None
+    global _provider, tracer
+    provider, _provider, tracer = _provider, None, None
     if provider is not None:
         flush = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
         flush.start()
         flush.join(timeout_s)
-
-
-def is_on() -> bool:
-    """Return whether spans are sent."""
-    return _tracer is not None
 
 
 class RunSpans:
@@ -87,9 +83,9 @@ class RunSpans:
         from opentelemetry.context import attach
         from opentelemetry.trace import SpanKind, set_span_in_context
 
-        self._tracer = _tracer
+        self._tracer = tracer
         parent = _context_of(fields)
-        self._run = _tracer.start_span(name, parent, kind=SpanKind.CONSUMER, attributes=attributes)
+        self._run = tracer.start_span(name, parent, kind=SpanKind.CONSUMER, attributes=attributes)
         self._context = set_span_in_context(self._run)
         self._token = attach(self._context)
         self._stage: Any = None
@@ -122,7 +118,7 @@ class RunSpans:
 
 def carried(fields: Mapping[str, str]) -> dict[str, str]:
     """Return the trace context for the children of a job: the current span, or the context of the job."""
-    if _tracer is None:
+    if tracer is None:
         return _given(fields)
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

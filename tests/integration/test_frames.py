@@ -243,7 +243,7 @@ def test_a_job_over_max_job_mb_fails_before_a_pixel_is_read(
 
 
 def test_the_limit_of_a_job_is_its_part_of_the_containers_memory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redis_consumer.resources.usable_bytes", lambda: 12 * 10**9)
+    monkeypatch.setattr("redis_consumer.machine.usable_bytes", lambda: 12 * 10**9)
     with settings.read_anew():
         monkeypatch.setenv("CONCURRENCY", "2")
         monkeypatch.setenv("THREADS", "3")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from redis_consumer import machine, resources, wanted
+from redis_consumer import machine, wanted
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.claimed_job import ClaimedJob, Outcome
 from redis_consumer.consumers.fan_out import Child, check_phase, method_of_phase
@@ -320,7 +320,7 @@ class Consumer:
 
     def _rest(self) -> None:
         """Return unused memory to the system. A worker calls it when no job waits, and from time to time."""
-        resources.return_freed()
+        machine.return_freed()
 
     def _warm_up(self) -> None:
         """Load what the first job would have to wait for. If something is unavailable, the job tries again."""

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redis_consumer import options, resources, settings
+from redis_consumer import machine, options, settings
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models import ModelStore
 from redis_consumer.provenance import environment
@@ -65,7 +65,7 @@ def max_job_bytes() -> int:
     memory.
     """
     now = settings.current()
-    return now.max_job_mb * 10**6 or resources.usable_bytes() // (now.concurrency * now.threads)
+    return now.max_job_mb * 10**6 or machine.usable_bytes() // (now.concurrency * now.threads)
 
 
 def queue_options() -> options.QueueOptions:

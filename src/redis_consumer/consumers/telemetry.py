@@ -11,7 +11,8 @@ from redis_consumer import __version__, metrics, traces
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.errors import ConsumerError, JobCancelled
 from redis_consumer.job import Job
-from redis_consumer.logs import enter_job, leave_job
+from redis_consumer.logs import job_fields
+from redis_consumer.metrics import recording
 from redis_consumer.text import cut, in_utf8
 
 #: Form of a status that counts as a stage: ``predicting``, not ``retry-predicting - 1 - UNAVAILABLE``.
@@ -48,14 +49,15 @@ class JobTelemetry:
 
     def __enter__(self) -> None:
         job = self.job
-        self._log_token = enter_job(
+        self._log_token = job_fields.set(
             {"job_id": job.id, "attempt": job.attempt, "queue": self.queue, "consumer": self.consumer}
         )
-        self._spans = self._begun_spans(job) if traces.is_on() else None
+        self._spans = self._begun_spans(job) if traces.tracer is not None else None
         self._is_open = True
-        if metrics.mend():
-            announce(self.queue, self.consumer)
-        metrics.ATTEMPTS.add(self.queue)
+        if recording.counts_as:
+            if metrics.mend():
+                announce(self.queue, self.consumer)
+            metrics.ATTEMPTS.add(self.queue)
         self._started = time.monotonic()
 
     def __exit__(
@@ -66,10 +68,11 @@ class JobTelemetry:
         status = self._status or ("lost" if error is None or isinstance(error, ConsumerError) else "crashed")
         if self._spans is not None:
             self._spans.end(status)
-        metrics.JOBS.add(self.queue, self.consumer, status)
-        metrics.JOB_SECONDS.observe(self.queue, self.consumer, seconds=time.monotonic() - self._started)
+        if recording.counts_as:
+            metrics.JOBS.add(self.queue, self.consumer, status)
+            metrics.JOB_SECONDS.observe(self.queue, self.consumer, seconds=time.monotonic() - self._started)
         self._is_open = False
-        leave_job(self._log_token)
+        job_fields.reset(self._log_token)
 
     def begin_stage(self, status: str) -> None:
         """Note the status of the job. It starts a stage and ends the one before."""
@@ -120,7 +123,7 @@ class JobTelemetry:
         now = time.monotonic()
         if self._spans is not None:
             self._spans.end_stage()
-        if self._stage:
+        if self._stage and recording.counts_as:
             metrics.STAGE_SECONDS.observe(self.consumer, self._stage, seconds=now - self._stage_started)
         self._stage, self._stage_started = "", now
 

@@ -29,8 +29,8 @@ MAX_CHILDREN = 100
 OTHER = "other"
 KINDS = ("counter", "histogram", "gauge_max")
 
-#: Name of the process that counts; empty if no one does.
-_writer = ""
+#: Name under which this process counts; empty if metrics are off.
+counts_as = ""
 #: What `start` has found in the process, None before it: the library's way to keep values, and its folder.
 _found: tuple[Any, str | None] | None = None
 #: Whether a count was lost, which is said once.
@@ -81,7 +81,7 @@ class Metric:
     def _count(self, values: tuple[str, ...], how: str, number: float) -> None:
         """Count by a method of the library; a file that can't be made costs the count, not the job."""
         global _is_failing
-        if not _writer:
+        if not counts_as:
             return
         try:
             getattr(self._child(values), how)(number)
@@ -163,29 +163,29 @@ def start(folder: Path, writer: str) -> None:
     """
     from prometheus_client import values
 
-    global _writer, _found
+    global counts_as, _found
     try:
         for kind in KINDS:
             _take_room(folder / f"{kind}_{writer}.db")
     except OSError as error:
-        _writer = ""
+        counts_as = ""
         logger.warning("Counting no metrics: %s", error)
         return
-    _writer = writer
+    counts_as = writer
     if _found is None:
         _found = values.ValueClass, os.environ.get(FOLDER_VARIABLE)
         os.environ[FOLDER_VARIABLE] = os.fspath(folder)
         # The library's own way is to look for that variable when it is loaded, which may have been before.
-        values.ValueClass = values.MultiProcessValue(lambda: _writer or f"fork-{os.getpid()}")
+        values.ValueClass = values.MultiProcessValue(lambda: counts_as or f"fork-{os.getpid()}")
 
 
 def mend() -> bool:
     """Count in new files, from 0, where someone has removed those of this process; return whether that was so."""
-    global _writer
+    global counts_as
     folder = Path(os.environ.get(FOLDER_VARIABLE, ""))
-    if not _writer or (folder / f"{KINDS[0]}_{_writer}.db").exists():
+    if not counts_as or (folder / f"{KINDS[0]}_{counts_as}.db").exists():
         return False
-    name, _, number = _writer.partition(".")
+    name, _, number = counts_as.partition(".")
     fresh = f"{name}.{int(number or 0) + 1}"
     try:
         for kind in KINDS:
@@ -193,7 +193,7 @@ def mend() -> bool:
     except OSError:
         return False
     # The library leaves its files for those of another name.
-    _writer = fresh
+    counts_as = fresh
     return True
 
 
@@ -201,8 +201,8 @@ def stop() -> None:
     """Count no more; what `start` has set in the process is as it was."""
     from prometheus_client import values
 
-    global _writer, _found
-    _writer = ""
+    global counts_as, _found
+    counts_as = ""
     for metric in _in_use:
         metric.forget()
     _in_use.clear()
@@ -242,8 +242,8 @@ def _take_room(path: Path) -> None:
 
 def _leave_files() -> None:
     """Count nothing in a process that was forked: two that write into one file would spoil it."""
-    global _writer, _making
-    _writer = ""
+    global counts_as, _making
+    counts_as = ""
     _making = threading.Lock()  # another thread may have held it
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from redis_consumer import resources
+from redis_consumer import machine
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
 from redis_consumer.models.card import Card
@@ -205,7 +205,7 @@ def measured_call(ask: Callable[[], list[Array]], tiling: Tiling, batch: Array) 
     Returns:
         The outputs; and bytes, never less than inputs and outputs take.
     """
-    outputs, grown = resources.grown_by(ask)
+    outputs, grown = machine.grown_by(ask)
     least = batch.nbytes + sum(np.asarray(output).nbytes for output in outputs)
     shape = tiling.call_shape()
     return outputs, round(max(grown, least) * max(1.0, math.prod(shape) / batch.size if shape else 1.0))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis_consumer import metrics, wanted
 from redis_consumer.errors import InvalidJob, StorageUnavailable
+from redis_consumer.metrics import recording
 from redis_consumer.storage.faults import as_ours, check_room, local_disk
 from redis_consumer.storage.keys import content_type
 from redis_consumer.storage.links import BucketAddress
@@ -107,7 +108,7 @@ class Incoming:
         """The whole object."""
         with as_ours(self.address, "download", self.key):
             content = wanted.wait_for(lambda: self.result.bytes().to_bytes())
-        metrics.BYTES.add("download", amount=len(content))
+        _count_bytes("download", len(content))
         return content
 
     def save(self, path: str, digest: Any = None) -> None:
@@ -147,7 +148,7 @@ class Incoming:
                 chunk = wanted.wait_for(lambda: next(stream, None))
             if chunk is None:
                 return
-            metrics.BYTES.add("download", amount=len(chunk))
+            _count_bytes("download", len(chunk))
             wanted.check()
             yield chunk
 
@@ -212,4 +213,9 @@ def put(
     attributes = None if address.scheme == "file" else {"Content-Type": content_type(key)}
     with as_ours(address, "upload", key):
         obstore.put(store, key, source, attributes=attributes, chunk_size=part_bytes, max_concurrency=_PARTS_AT_ONCE)
-    metrics.BYTES.add("upload", amount=len(source) if isinstance(source, bytes) else source.stat().st_size)
+    _count_bytes("upload", len(source) if isinstance(source, bytes) else source.stat().st_size)
+
+
+def _count_bytes(direction: str, count: int) -> None:
+    if recording.counts_as:
+        metrics.BYTES.add(direction, amount=count)

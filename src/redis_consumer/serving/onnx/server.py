@@ -17,6 +17,7 @@ import numpy as np
 from redis_consumer import metrics
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.job import ModelId
+from redis_consumer.metrics import recording
 from redis_consumer.serving.base import (
     FILE,
     Array,
@@ -157,7 +158,8 @@ class OnnxServer:
         with _running, errors_in_words(model):
             started = time.monotonic()
             parts = [_run(loaded, names, part) for part in loaded.parts(arrays)]
-        metrics.MODEL_SERVER_SECONDS.observe(str(model), seconds=time.monotonic() - started)
+        if recording.counts_as:
+            metrics.MODEL_SERVER_SECONDS.observe(str(model), seconds=time.monotonic() - started)
         outputs = parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
         return check_outputs(None, dict(zip(names, outputs, strict=True)), model)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from redis_consumer.errors import ConsumerError, ModelMismatch, ModelNotFound, SettingsError
 from redis_consumer.job import ModelId
-from redis_consumer.resources import usable_bytes, usable_cpus
+from redis_consumer.machine import usable_bytes, usable_cpus
 
 CPU = "CPUExecutionProvider"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from redis_consumer.resources import control_groups, usable_bytes, usable_cpus
+from redis_consumer.machine import control_groups, usable_bytes, usable_cpus
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
