@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -33,6 +33,10 @@ EMPTY_FIELDS = {
 #: producers use both orders with the same meaning.
 DIMENSION_ORDERS = ("XY", "BXY", "CXY", "XYB", "XYC", "BXYC", "CXYB")
 
+#: Values of the fields ``compartment`` and ``segmentation_type`` (contract, section 1.3).
+COMPARTMENTS = ("whole-cell", "nuclear", "both")
+SEGMENTATION_TYPES = ("none", "tissue", "cell culture")
+
 #: Kinds of archives that can be read, for messages.
 READABLE_ARCHIVES = "zip, tar or tar.gz"
 _OTHER_ARCHIVES = (".7z", ".rar", ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".zst", ".tzst", ".lz4", ".lzma", ".tar.z")
@@ -45,7 +49,7 @@ _PACKED = (
 )  # fmt: skip
 
 #: Fields that a producer may write besides those of `EMPTY_FIELDS`.
-_GIVEN_FIELDS = ("input_file_name", "original_name", "field_size", "outputs")
+_GIVEN_FIELDS = ("input_file_name", "original_name", "field_size", "outputs", "compartment", "segmentation_type")
 
 #: Fields that record a job's progress (contract, section 1.3). They don't control how its input is processed.
 OWN_FIELDS = frozenset(
@@ -330,6 +334,16 @@ class Job:
         return order
 
     @property
+    def compartment(self) -> str:
+        """What is segmented in images of several stains, one of `COMPARTMENTS`; empty for the worker's default."""
+        return self._one_of("compartment", COMPARTMENTS)
+
+    @property
+    def segmentation_type(self) -> str:
+        """How cells are segmented for their spots, one of `SEGMENTATION_TYPES`; empty for the default."""
+        return self._one_of("segmentation_type", SEGMENTATION_TYPES)
+
+    @property
     def preprocess_functions(self) -> tuple[str, ...]:
         """Names of the functions to run before the model, in order."""
         return self._names("preprocess_function")
@@ -338,6 +352,12 @@ class Job:
     def postprocess_functions(self) -> tuple[str, ...]:
         """Names of the functions to run after the model, in order."""
         return self._names("postprocess_function")
+
+    def _one_of(self, name: str, values: Sequence[str]) -> str:
+        text = self.get(name).strip().lower()
+        if text and text not in values:
+            raise self._invalid(name, f"one of {', '.join(values)}, or leave it empty")
+        return text
 
     def _names(self, name: str) -> tuple[str, ...]:
         names = tuple(part.strip() for part in self.get(name).split(",") if part.strip())

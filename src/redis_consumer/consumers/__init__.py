@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from redis_consumer.consumers.fan_out import Child, second_phase
     from redis_consumer.consumers.image import ImageFileConsumer
     from redis_consumer.consumers.kiosk_segmentation import SegmentationConsumer
+    from redis_consumer.consumers.mesmer import MesmerConsumer
+    from redis_consumer.consumers.mesmer import MesmerConsumer as MultiplexConsumer
     from redis_consumer.consumers.options import ConsumerOptions, per_job
     from redis_consumer.consumers.serving import TensorFlowServingConsumer
     from redis_consumer.consumers.tracking import TrackingConsumer
@@ -28,6 +30,8 @@ __all__ = [
     "Consumer",
     "ConsumerOptions",
     "ImageFileConsumer",
+    "MesmerConsumer",
+    "MultiplexConsumer",
     "SegmentationConsumer",
     "TensorFlowServingConsumer",
     "TrackingConsumer",
@@ -43,6 +47,8 @@ _MODULES = {
     "Consumer": ".base",
     "ConsumerOptions": ".options",
     "ImageFileConsumer": ".image",
+    "MesmerConsumer": ".mesmer",
+    "MultiplexConsumer": ".mesmer",
     "SegmentationConsumer": ".kiosk_segmentation",
     "TensorFlowServingConsumer": ".serving",
     "TrackingConsumer": ".tracking",
@@ -50,7 +56,7 @@ _MODULES = {
     "per_job": ".options",
     "second_phase": ".fan_out",
 }
-_OLDER_NAMES = {"CalibanConsumer": "TrackingConsumer"}
+_OLDER_NAMES = {"CalibanConsumer": "TrackingConsumer", "MultiplexConsumer": "MesmerConsumer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -220,6 +220,18 @@ def model_choices() -> ModelChoices:
     return ModelChoices(settings.MODEL_CHOICES, settings.POSTPROCESS_CHOICES)
 
 
+def mesmer_choices(job: Job) -> ModelChoices:
+    """Model and functions of a job of several stains, with its compartment (contract, section 5.4)."""
+    now = settings.current()
+    return ModelChoices(
+        {0: str(job.model or now.mesmer_model)},
+        {0: "mesmer"},
+        preprocess=("percentile_threshold", "histogram_normalization"),
+        options={"histogram_normalization": {"kernel_size": 128}},
+        given={"mesmer": {"compartment": job.compartment or now.mesmer_compartment}},
+    )
+
+
 def segmentation_options() -> SegmentationOptions:
     """Limits and choices for the segmentation of images."""
     return SegmentationOptions(

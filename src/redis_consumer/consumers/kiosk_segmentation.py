@@ -86,7 +86,7 @@ class SegmentationConsumer(ImageFileConsumer):
         super().report_progress(part * total + done, parts * total)
 
 
-def roles_of(job: Job) -> list[tuple[int, int]]:
+def roles_of(job: Job) -> list[tuple[int, int | str]]:
     """Return role and index of each channel that the job names; none if one model gets all of them.
 
     Raises:
@@ -95,7 +95,7 @@ def roles_of(job: Job) -> list[tuple[int, int]]:
     places = job.channels or ()
     if job.model is not None or not places:
         return []
-    roles = [(role, index) for role, index in enumerate(places) if index is not None]
+    roles: list[tuple[int, int | str]] = [(role, index) for role, index in enumerate(places) if index is not None]
     if not roles:
         raise InvalidJob(
             f"field channels: {quoted(job.get('channels'))} names none; give the index of a channel at the place of "

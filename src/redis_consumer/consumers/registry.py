@@ -34,6 +34,8 @@ BUILT_IN = {
     "image": "redis_consumer.consumers.image:ImageFileConsumer",
     "zip": "redis_consumer.consumers.zip_file:ZipFileConsumer",
     "segmentation": "redis_consumer.consumers.kiosk_segmentation:SegmentationConsumer",
+    "mesmer": "redis_consumer.consumers.mesmer:MesmerConsumer",
+    "multiplex": "redis_consumer.consumers.mesmer:MesmerConsumer",
     "tracking": "redis_consumer.consumers.tracking:TrackingConsumer",
     "caliban": "redis_consumer.consumers.tracking:TrackingConsumer",
 }

@@ -3,6 +3,7 @@
 from redis_consumer.processing.drift import correct_drift
 from redis_consumer.processing.labels import deep_watershed, pixelwise, watershed
 from redis_consumer.processing.measure import measure_labels
+from redis_consumer.processing.multiplex import mesmer
 from redis_consumer.processing.normalization import (
     histogram_normalization,
     normalize,
@@ -17,6 +18,7 @@ __all__ = [
     "deep_watershed",
     "histogram_normalization",
     "measure_labels",
+    "mesmer",
     "normalize",
     "pad_image",
     "percentile_normalize",

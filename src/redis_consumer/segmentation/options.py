@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import ModelId
 from redis_consumer.options import ImageLimits
+from redis_consumer.processing.registry import FunctionOptions
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,16 @@ class ModelChoices:
     Attributes:
         models: model of each label, ``name:version``.
         postprocess: function that follows the model of each label.
+        preprocess: functions before a model that has no card.
+        options: keyword arguments for functions by name, for a model that has no card.
+        given: keyword arguments for functions by name that override those of a card.
     """
 
     models: Mapping[int, str]
     postprocess: Mapping[int, str]
+    preprocess: tuple[str, ...] = ("histogram_normalization",)
+    options: FunctionOptions = field(default_factory=dict)
+    given: FunctionOptions = field(default_factory=dict)
 
     def model_of(self, label: int | None) -> ModelId:
         """Return the model for a label, and for nuclei if the label is None.
@@ -44,7 +51,9 @@ class ModelChoices:
         They are those of its label. A model of no label has none.
         """
         labels = [label for label, name in self.models.items() if ModelId.parse(str(name)) == model]
-        return (("histogram_normalization",), (self.postprocess_of(labels[0]),)) if labels else ((), ())
+        if not labels:
+            return (), ()
+        return self.preprocess, tuple(filter(None, [self.postprocess_of(labels[0])]))
 
 
 def _choice(choices: Mapping[int, str], label: int) -> str:

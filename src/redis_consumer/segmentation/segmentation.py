@@ -234,9 +234,12 @@ class Segmentation:
     def _with_card(self, model: ModelId, preprocess: tuple[str, ...], postprocess: tuple[str, ...]) -> Plan:
         """Complete what a job names by the model's card, or by the settings if it has none."""
         card = self.predictor.models.card(model)
+        choices = self.options.choices
+        own = choices.options if card is None else card.functions
+        options = {**own, **{name: {**own.get(name, {}), **given} for name, given in choices.given.items()}}
         if card is not None:
-            return Plan(model, preprocess or card.preprocess, postprocess or card.postprocess, card.functions)
-        pre, post = self.options.choices.functions_of(model)
+            return Plan(model, preprocess or card.preprocess, postprocess or card.postprocess, options)
+        pre, post = choices.functions_of(model)
         if not (pre or preprocess or postprocess):
             logger.warning(
                 "Model %s has no card.toml and the job names no functions for it: its outputs are taken as they "
@@ -244,7 +247,7 @@ class Segmentation:
                 model,
                 model.name,
             )
-        return Plan(model, preprocess or pre, postprocess or post)
+        return Plan(model, preprocess or pre, postprocess or post, options)
 
     def _scale_ratio(self, own: ModelId, other: ModelId) -> float:
         """The factor from the scale for one model to that for another; 1 unless both cards say a pixel size."""

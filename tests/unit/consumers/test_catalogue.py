@@ -47,7 +47,17 @@ def by_name(*paths: str) -> dict[str, Listed]:
 
 def test_built_in_ones_and_those_of_packages_are_listed() -> None:
     found = by_name()
-    assert list(found) == ["image", "zip", "segmentation", "tracking", "caliban", "count", "lost"]
+    assert list(found) == [
+        "image",
+        "zip",
+        "segmentation",
+        "mesmer",
+        "multiplex",
+        "tracking",
+        "caliban",
+        "count",
+        "lost",
+    ]
     assert (found["image"].origin, found["image"].path) == (
         "built in",
         "redis_consumer.consumers.image:ImageFileConsumer",

@@ -35,8 +35,10 @@ _LIMITS = "MAX_IMAGE_HEIGHT MAX_IMAGE_WIDTH MAX_IMAGE_FRAMES MAX_JOB_MB"
 _ARCHIVES = "MAX_ARCHIVE_BYTES MAX_ARCHIVE_MEMBERS"
 _IMAGE = f"""
     {_SERVER} {_LIMITS} TF_TENSOR_NAME TF_MIN_MODEL_SIZE MAX_CALL_BYTES CALLS_IN_FLIGHT MAX_SCALE MIN_SCALE
-    NUCLEAR_MODEL CYTOPLASM_MODEL PHASE_MODEL NUCLEAR_POSTPROCESS CYTOPLASM_POSTPROCESS PHASE_POSTPROCESS
     SCALE_DETECT_ENABLED SCALE_DETECT_MODEL SCALE_DETECT_SAMPLE SCALE_RESHAPE_SIZE
+"""
+_KINDS = """
+    NUCLEAR_MODEL CYTOPLASM_MODEL PHASE_MODEL NUCLEAR_POSTPROCESS CYTOPLASM_POSTPROCESS PHASE_POSTPROCESS
     LABEL_DETECT_ENABLED LABEL_DETECT_MODEL LABEL_DETECT_SAMPLE LABEL_RESHAPE_SIZE
 """
 _LINKING = """
@@ -53,9 +55,10 @@ READ_BY = {
     name: frozenset(f"{_WORKER} {own}".split())
     for name, own in {
         "Consumer": "",
-        "TensorFlowServingConsumer": _IMAGE,
-        "ImageFileConsumer": _IMAGE,
-        "SegmentationConsumer": _IMAGE,
+        "TensorFlowServingConsumer": f"{_IMAGE} {_KINDS}",
+        "ImageFileConsumer": f"{_IMAGE} {_KINDS}",
+        "SegmentationConsumer": f"{_IMAGE} {_KINDS}",
+        "MesmerConsumer": f"{_IMAGE} MESMER_MODEL MESMER_COMPARTMENT MULTIPLEX_MODEL",
         "ZipFileConsumer": _ARCHIVES,
         "TrackingConsumer": _TRACKING,
     }.items()
@@ -67,8 +70,7 @@ NOT_BY_WORKERS = {
     "TF_TENSOR_DTYPE": "consumers that call the older functions of the model server's client",
     **dict.fromkeys(
         (
-            "INTERVAL", "DP_HOST", "DP_PORT", "MULTIPLEX_MODEL", "MESMER_MODEL", "MESMER_COMPARTMENT", "POLARIS_MODEL",
-            "POLARIS_THRESHOLD", "POLARIS_CLIP", "POLARIS_SCALE",
+            "INTERVAL", "DP_HOST", "DP_PORT", "POLARIS_MODEL", "POLARIS_THRESHOLD", "POLARIS_CLIP", "POLARIS_SCALE",
         ),
         "nothing",
     ),

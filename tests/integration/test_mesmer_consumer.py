@@ -1,0 +1,155 @@
+"""`MesmerConsumer` in this process, on a real Redis: compartments, channels and names of the contract."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from redis_consumer import settings
+from redis_consumer.consumers import MesmerConsumer, MultiplexConsumer
+from redis_consumer.models import ModelStore
+from redis_consumer.redis import RedisClient
+from redis_consumer.serving.onnx.server import OnnxServer
+from redis_consumer.storage import Storage
+
+JOB = "mesmer:a.tif:1"
+#: Three cells, of which two have a nucleus.
+CELLS = np.zeros((96, 96), np.float32)
+CELLS[10:40, 10:40] = CELLS[50:80, 50:80] = CELLS[10:40, 55:85] = 1
+NUCLEI = np.zeros((96, 96), np.float32)
+NUCLEI[18:32, 18:32] = NUCLEI[58:72, 58:72] = 1
+TISSUE = np.stack([NUCLEI, CELLS])
+Result = tuple[dict[str, str], dict[str, Any]]
+
+
+@pytest.fixture
+def consumer(
+    redis_client: RedisClient, onnx_server: OnnxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> MesmerConsumer:
+    monkeypatch.setenv("MESMER_MODEL", "Multiplex:1")
+    settings.use(None)
+    storage = Storage(tmp_path.as_uri())
+    return MesmerConsumer(redis_client, storage, "mesmer", model_server=onnx_server, models=ModelStore(None))
+
+
+@pytest.fixture
+def run(consumer: MesmerConsumer, redis_db: Any, tmp_path: Path) -> Callable[..., Result]:
+    """Runs one job with an image; gives its hash and the arrays of its result."""
+
+    def run(image: Any, axes: str, **fields: str) -> Result:
+        (tmp_path / "uploads").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "uploads" / "a.tif", image, photometric="minisblack", metadata={"axes": axes})
+        given = {"status": "new", "input_file_name": "uploads/a.tif", "original_name": "a.tif", "scale": "1"}
+        redis_db.hset(JOB, mapping={**given, **fields})
+        redis_db.lpush("mesmer", JOB)
+        job = consumer.job_queue.claim()
+        assert job is not None
+        consumer.run(job)
+        after = redis_db.hgetall(JOB)
+        if after["status"] != "done":
+            return after, {}
+        archive = zipfile.ZipFile(io.BytesIO(consumer.storage.read_bytes(after["output_file_name"])))
+        return after, {name: tifffile.imread(io.BytesIO(archive.read(name))) for name in archive.namelist()}
+
+    return run
+
+
+def counts(images: dict[str, Any]) -> dict[str, list[int]]:
+    """The numbers of the labels in each image."""
+    return {name: np.unique(image)[1:].astype(int).tolist() for name, image in images.items()}
+
+
+@pytest.mark.parametrize(
+    ("compartment", "found"),
+    [
+        ("", {"a_feature_0.tif": [1, 2, 3]}),
+        ("whole-cell", {"a_feature_0.tif": [1, 2, 3]}),
+        ("Nuclear", {"a_feature_0.tif": [1, 2]}),
+        ("both", {"a_feature_0.tif": [1, 2, 3], "a_feature_1.tif": [1, 2]}),
+    ],
+)
+def test_compartments(run: Callable[..., Result], compartment: str, found: dict[str, list[int]]) -> None:
+    after, images = run(TISSUE, "CYX", channels="0,1", compartment=compartment, label="1")
+    assert after["status"] == "done", after.get("reason")
+    assert counts(images) == found
+    assert {image.shape for image in images.values()} == {CELLS.shape}
+    assert {image.dtype.name for image in images.values()} == {"float32"}
+    assert set(np.unique(images["a_feature_0.tif"][CELLS == 0][:100])) == {0}
+
+
+def test_the_variable_decides_where_the_job_does_not(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESMER_COMPARTMENT", "both")
+    settings.use(None)
+    _, images = run(TISSUE, "CYX", channels="0,1")
+    assert list(counts(images)) == ["a_feature_0.tif", "a_feature_1.tif"]
+
+
+def test_channels_are_named_nucleus_first(run: Callable[..., Result]) -> None:
+    _, images = run(TISSUE[::-1], "CYX", channels="1,0", compartment="both")
+    assert counts(images) == {"a_feature_0.tif": [1, 2, 3], "a_feature_1.tif": [1, 2]}
+
+
+@pytest.mark.parametrize("order", ["BXY", "XYB", ""])
+def test_an_order_of_one_channel_is_not_for_it(run: Callable[..., Result], order: str) -> None:
+    """Polaris gives all of its child jobs the same order."""
+    after, images = run(TISSUE, "CYX", dimension_order=order, compartment="both")
+    assert after["status"] == "done", after.get("reason")
+    assert counts(images) == {"a_feature_0.tif": [1, 2, 3], "a_feature_1.tif": [1, 2]}
+
+
+def test_a_file_holds_all_frames(run: Callable[..., Result]) -> None:
+    _, images = run(np.stack([TISSUE, TISSUE]), "TCYX", compartment="both")
+    assert {name: image.shape for name, image in images.items()} == {
+        "a_feature_0.tif": (2, 96, 96),
+        "a_feature_1.tif": (2, 96, 96),
+    }
+
+
+def test_an_image_beyond_the_limits_has_both_compartments(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_IMAGE_HEIGHT", "64")
+    settings.use(None)
+    after, images = run(TISSUE, "CYX", channels="0,1", compartment="both")
+    assert after["status"] == "done", after.get("reason")
+    assert counts(images) == {"a_feature_0.tif": [1, 2, 3], "a_feature_1.tif": [1, 2]}
+
+
+def test_a_wrong_compartment_fails_readably(run: Callable[..., Result]) -> None:
+    after, _ = run(TISSUE, "CYX", compartment="membrane")
+    assert after["reason"] == (
+        "InvalidJob: field compartment: 'membrane' can't be read; give one of whole-cell, nuclear, both, or leave it "
+        "empty"
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "axes", "channels", "reason"),
+    [
+        (NUCLEI, "YX", "", "ModelMismatch: a.tif: has 1 channel(s), model Multiplex:1 takes 2"),
+        (TISSUE, "CYX", "0,2", "InvalidImage: a.tif: field channels asks for channel 2, but the image has 2"),
+    ],
+)
+def test_fewer_channels_than_asked_fail_readably(
+    run: Callable[..., Result], image: Any, axes: str, channels: str, reason: str
+) -> None:
+    after, _ = run(image, axes, channels=channels)
+    assert after["reason"].startswith(reason)
+
+
+def test_a_model_with_other_outputs_fails_readably(run: Callable[..., Result]) -> None:
+    after, _ = run(NUCLEI[:64, :64], "YX", model_name="Distances", model_version="1")
+    assert after["reason"].startswith("ModelMismatch: function mesmer: outputs has the shapes ")
+
+
+def test_it_has_an_older_name() -> None:
+    assert MultiplexConsumer is MesmerConsumer
