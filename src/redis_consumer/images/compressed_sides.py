@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 #: First bytes of a JPEG 2000 codestream, which boxes may precede.
 _CODESTREAM = b"\xff\x4f\xff\x51"
-#: Markers of JPEG that begin a frame.
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: Markers of JPEG that begin a frame; the last one is of JPEG-LS.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
 
 #: Scans of a JPEG; a progressive one has about ten, and as many for each preview in it.
@@ -170,18 +170,35 @@ def _jpeg_xl(data: bytes) -> int:
     return height * width
 
 
+def jpeg_process(data: bytes) -> tuple[int, int]:
+    """Return the marker of the frame of a JPEG, which says its process, and its bits; zeros if it has no frame.
+
+    Raises:
+        struct.error: it is cut off.
+    """
+    marker, at = _jpeg_frame(data)
+    return (marker, data[at + 4]) if marker else (0, 0)
+
+
 def _jpeg(data: bytes) -> int:
+    marker, at = _jpeg_frame(data)
+    height, width, components = struct.unpack_from(">HHB", data, at + 5) if marker else (0, 0, 0)
+    return int(height) * int(width) * int(components)
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int]:
+    """The marker of the frame, and where it is; zeros if there is none."""
     at = 2
     while at + 4 <= len(data):
         marker, (length,) = data[at + 1], struct.unpack_from(">H", data, at + 2)
         if data[at] != 0xFF or marker == 0xFF or length < 2:
             at += 1
         elif marker in _FRAMES:
-            height, width, components = struct.unpack_from(">HHB", data, at + 5)
-            return int(height) * int(width) * int(components)
+            struct.unpack_from(">BHHB", data, at + 4)
+            return marker, at
         else:
             at += 2 + length
-    return 0
+    return 0, 0
 
 
 _JPEG_XL = b"\xff\x0a"

@@ -38,6 +38,11 @@ _BLOSC_HEADER_BYTES = 16
 _MAX_END_BYTES = (1 << 16) + 22 + 20 + 56
 
 
+#: Codecs that TensorStore knows: those that compress, and others.
+_COMPRESSORS = frozenset({"blosc", "bz2", "gzip", "zlib", "zstd"})
+_CODECS = _COMPRESSORS | {"bytes", "crc32c", "sharding_indexed", "transpose"}
+
+
 @dataclass(frozen=True)
 class _Root:
     """The place of a group: a folder, or a folder in a zip archive."""
@@ -217,7 +222,7 @@ def _full_resolution(image: tuple[str, Mapping[str, Any]], name: str) -> tuple[s
     folder = PurePosixPath(str(dataset["path"]))
     if folder.is_absolute() or ".." in folder.parts or "\\" in str(folder):
         raise InvalidImage(f"{name}: its array {str(folder)!r} lies outside of it; export it again")
-    axes = [axis if isinstance(axis, dict) else {"name": str(axis)} for axis in multiscale.get("axes", _OLD_AXES)]
+    axes = [axis if isinstance(axis, dict) else {"name": str(axis)} for axis in multiscale.get("axes") or _OLD_AXES]
     letters = "".join(str(axis["name"])[:1].upper() for axis in axes)
     return f"{prefix}{folder}", letters, _pixel_size_um(axes, dataset)
 
@@ -244,10 +249,8 @@ def _open_array(root: _Root, folder: str, name: str) -> tuple[Any, int]:
             f"{name}: the worker has nothing to read OME-Zarr with; pip install kiosk-redis-consumer[zarr] there, "
             "or submit a TIFF"
         ) from error
-    is_modern = bool(root.read(f"{folder}/zarr.json"))
-    root.read(f"{folder}/.zarray")  # which TensorStore would read whole, however long
-    spec = {"driver": "zarr3" if is_modern else "zarr", "kvstore": root.store(folder)}
-    array = tensorstore.open(spec, open=True, read=True).result()
+    spec, codecs = _spec(root, folder, name)
+    array = tensorstore.open(spec, read=True).result()
     sides: Any = array.chunk_layout.read_chunk.shape
     chunk_bytes = prod(sides) * array.dtype.numpy_dtype.itemsize
     if chunk_bytes > MAX_SEGMENT_BYTES:
@@ -255,11 +258,46 @@ def _open_array(root: _Root, folder: str, name: str) -> tuple[Any, int]:
             f"{name}: its chunks take {chunk_bytes / 2**20:.0f} MiB, allowed are {MAX_SEGMENT_BYTES >> 20} MiB; "
             "write it with smaller chunks, e.g. of 1024 x 1024 px"
         )
-    metadata = array.spec().to_json()["metadata"]
-    compressor = metadata.get("compressor") or {}
-    codecs = {compressor.get("id")} | {codec["name"] for codec in metadata.get("codecs", ())}
     chunks = prod(ceil(side / chunk) for side, chunk in zip(array.shape, sides, strict=True))
     return array, _check_files(root, folder, chunks, chunk_bytes if "blosc" in codecs else None, name)
+
+
+def _spec(root: _Root, folder: str, name: str) -> tuple[dict[str, Any], set[str]]:
+    """TensorStore's description of an array, and the names of its codecs."""
+    kvstore = root.store(folder)
+    modern = root.read(f"{folder}/zarr.json")
+    # TensorStore would read files of metadata whole, however long; `read` has a limit.
+    table = modern or root.read(f"{folder}/.zarray")
+    codecs = _codecs(table.get("codecs", ())) if modern else {str((table.get("compressor") or {}).get("id", ""))} - {""}
+    filters = [] if modern else [str(each.get("id", "")) for each in table.get("filters") or ()]
+    strange = sorted(codecs - _CODECS) + filters
+    if strange:
+        raise InvalidImage(
+            f"{name}: is an OME-Zarr with codec {', '.join(strange)}, which can't be read; "
+            f"write it with {', '.join(sorted(_COMPRESSORS))} or without compression"
+        )
+    if modern:
+        return {"driver": "zarr3", "kvstore": kvstore, "open": True}, codecs
+    # Old writers give a number as text, and no filters as an empty list.
+    fill = table.get("fill_value")
+    is_number = isinstance(fill, str) and fill not in ("NaN", "Infinity", "-Infinity")
+    known = {**table, "filters": None, "fill_value": _number(str(fill)) if is_number else fill}
+    return {"driver": "zarr", "kvstore": kvstore, "open": True, "assume_metadata": True, "metadata": known}, codecs
+
+
+def _codecs(given: Any) -> set[str]:
+    """Names of the codecs of an array, and of those within its shards."""
+    names = set()
+    for codec in given:
+        names.add(str(codec["name"]))
+        configuration = codec.get("configuration", {})
+        for inner in ("codecs", "index_codecs"):
+            names |= {str(each["name"]) for each in configuration.get(inner, ())}
+    return names
+
+
+def _number(text: str) -> float | int:
+    return float(text) if any(letter in text for letter in ".eE") else int(text or 0)
 
 
 def _check_files(root: _Root, folder: str, chunks: int, blosc_bytes: int | None, name: str) -> int:

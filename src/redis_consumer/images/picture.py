@@ -1,4 +1,4 @@
-"""Reads common picture files (PNG, JPEG, BMP, GIF, PGM, …)."""
+"""Reads common picture files (PNG, JPEG, WebP, BMP, GIF, PGM, …)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
-from redis_consumer.images.compressed_sides import MAX_FILL_BYTES, MAX_SCANS, fill_bytes, scans
+from redis_consumer.images.compressed_sides import (
+    MAX_FILL_BYTES,
+    MAX_SCANS,
+    decoded_samples,
+    fill_bytes,
+    jpeg_process,
+    scans,
+)
 from redis_consumer.images.image import Array, Source
 
 if TYPE_CHECKING:
@@ -27,7 +34,13 @@ FORMATS = {
     "BMP": ("BMP", "BmpImagePlugin"),
     "GIF": ("GIF", "GifImagePlugin"),
     "PGM or PPM": ("PPM", "PpmImagePlugin"),
+    "WebP": ("WEBP", "WebPImagePlugin"),
+    "AVIF": ("AVIF", "AvifImagePlugin"),
 }
+#: Kinds that Pillow doesn't read. Their decoders say the shape only of decoded pixels.
+_CODECS = {"JPEG XL": "jpegxl_decode", "JPEG XR": "jpegxr_decode"}
+#: Pixels of one of those, as its header says.
+_MAX_DECODED_PX = 1 << 24
 
 #: Pillow's mode to the one that is read; a mode that isn't named becomes RGB.
 MODES = {
@@ -47,6 +60,10 @@ _SMALL_BYTES = 16 << 20
 #: Bytes in which the header of a PGM or PPM ends.
 _MAX_TEXT_HEADER_BYTES = 1 << 16
 _COMMENT = re.compile(rb"#[^\r\n]*")
+#: Markers of the frames of JPEGs that are read: Huffman or arithmetic codes, sequential or progressive.
+_PROCESSES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_JPEG_BITS = 8
+_OTHER_PROCESSES = {0xC3: "lossless JPEG", 0xF7: "JPEG-LS picture"}
 #: More than a JPEG of the largest sides has.
 _MAX_JPEG_BYTES = 1 << 30
 DTYPES = {"I": "int32", "I;16": "uint16", "I;16B": "uint16", "F": "float32"}
@@ -59,12 +76,15 @@ def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
     Args:
         path: the local file.
         name: the user's name for the file, for messages.
-        kind: its format, one of `FORMATS`.
+        kind: its format, one of `FORMATS`, or ``JPEG XL`` or ``JPEG XR``.
 
     Raises:
         InvalidImage: it holds several pictures, or claims over 178 million pixels.
         Exception: whatever Pillow raises for a damaged file.
     """
+    if kind in _CODECS:
+        yield _decoded(path, name, kind)
+        return
     _check_start(path, kind, name)
     with _opened(path, name, kind) as picture:
         # An MPO is a photograph with previews behind it.
@@ -84,6 +104,24 @@ def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
         )
 
 
+def _decoded(path: Path, name: str, kind: str) -> Source:
+    """Decode a picture whose shape isn't known before, once its header says that it isn't large."""
+    import imagecodecs
+
+    _check_length(path.stat().st_size, 4 * _MAX_DECODED_PX, name)
+    data = path.read_bytes()
+    count = decoded_samples(data)
+    if not 0 < count <= _MAX_DECODED_PX:
+        raise InvalidImage(
+            f"{name}: has {count} pixels, allowed are {_MAX_DECODED_PX} in a {kind}; crop it, or save it as TIFF"
+        )
+    array: Array = getattr(imagecodecs, _CODECS[kind])(data)
+    if array.ndim not in (2, 3) or (array.shape[-1] not in (1, 2, 3, 4) and array.ndim == 3):
+        raise InvalidImage(f"{name}: holds several pictures or channels; save them as one multi-page TIFF")
+    grey = array[..., 0] if array.ndim == 3 and array.shape[-1] < 3 else array  # grey and alpha
+    return Source(grey.shape, "YX" if grey.ndim == 2 else "YXS", grey.dtype, lambda: np.array(grey))
+
+
 def _check_start(path: Path, kind: str, name: str) -> None:
     """Refuse a header that a reader would parse byte by byte, or repeatedly, before it knows the image's size."""
     with path.open("rb") as file:
@@ -96,6 +134,7 @@ def _check_start(path: Path, kind: str, name: str) -> None:
                 )
         elif kind == "JPEG":
             data = file.read(_MAX_JPEG_BYTES)
+            _check_process(*jpeg_process(data), name)
             for what, count, most in (
                 ("scans", scans(data), MAX_SCANS),
                 ("fill bytes", fill_bytes(data), MAX_FILL_BYTES),
@@ -104,6 +143,14 @@ def _check_start(path: Path, kind: str, name: str) -> None:
                     raise InvalidImage(
                         f"{name}: has {count} {what}, allowed are {most}; save it as a plain JPEG or as PNG"
                     )
+
+
+def _check_process(marker: int, bits: int, name: str) -> None:
+    """Refuse a kind of JPEG for which there is no decoder."""
+    if (marker in _PROCESSES and bits == _JPEG_BITS) or not marker:
+        return
+    what = "JPEG" if marker in _PROCESSES else _OTHER_PROCESSES.get(marker, "hierarchical or lossless JPEG")
+    raise InvalidImage(f"{name}: is a {what} of {bits} bits, which can't be read; save it as TIFF or PNG")
 
 
 def _check_length(size: int, pixel_bytes: int, name: str) -> None:

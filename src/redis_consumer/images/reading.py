@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,38 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer import wanted
-from redis_consumer.errors import ConsumerError, InvalidImage
+from redis_consumer.errors import InvalidImage
 from redis_consumer.images.image import Array, Image, Source, check_source, to_batch
+from redis_consumer.images.kinds import kind_of, readable
+from redis_consumer.images.npz import array_header, open_npz
 from redis_consumer.images.picture import open_picture
 from redis_consumer.images.tiff import open_tiff
-from redis_consumer.job import PACKED_HEAD_BYTES, READABLE_ARCHIVES, packed_as
 from redis_consumer.options import ImageLimits
 
 if TYPE_CHECKING:
     import os
 
-#: First bytes of each format. The format is detected from them; suffixes aren't used.
-MAGIC = (
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"\x93NUMPY", "NPY"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"BM", "BMP"),
-    (b"GIF8", "GIF"),
-    *((b"P" + digit, "PGM or PPM") for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
-)
-FORMATS = "TIFF, PNG, JPEG, JPEG 2000, BMP, GIF, PGM, PPM or NPY"
-
 #: NPY has no axes of its own: channels are last, images of a batch first.
 _NPY_AXES = {2: "YX", 3: "YXC", 4: "BYXC"}
-#: Bytes of a header of NPY; numpy's own limit is lower still.
-_MAX_NPY_HEADER_BYTES = 1 << 16
-_NPY_LENGTH_END = 12
 
 #: The functions of old consumers had no limits of height and width. Memory is still limited.
 NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None)
@@ -77,7 +57,7 @@ def read_image(path: str | os.PathLike[str], *, limits: ImageLimits | None = Non
     """
     path = Path(path)
     name = name or path.name
-    return _read(path, _sniff(path, name), limits or ImageLimits(), name)
+    return _read(path, kind_of(path, name), limits or ImageLimits(), name)
 
 
 def get_image(filepath: str | os.PathLike[str]) -> Array:
@@ -92,7 +72,7 @@ def get_image(filepath: str | os.PathLike[str]) -> Array:
         OSError: the local file can't be opened.
     """
     path = Path(filepath)
-    kind = _sniff(path, path.name)
+    kind = kind_of(path, path.name)
     array = _read(path, kind, NO_SIDE_LIMITS, path.name).array
     if kind == "TIFF" or array.ndim == 2:
         array = array[..., np.newaxis]
@@ -109,7 +89,7 @@ def read_as_stored(filepath: str | os.PathLike[str]) -> Array:
         InvalidImage, OSError: as `get_image`.
     """
     path = Path(filepath)
-    kind = _sniff(path, path.name)
+    kind = kind_of(path, path.name)
     array = _read(path, kind, NO_SIDE_LIMITS, path.name).array
     is_picture = kind not in {"TIFF", "NPY"}
     return (array[..., np.newaxis] if is_picture and array.ndim == 2 else array).astype(np.float32)
@@ -123,25 +103,7 @@ def decode_image(path: str | os.PathLike[str]) -> Array:
         OSError: the local file can't be opened.
     """
     path = Path(path)
-    return _read(path, _sniff(path, path.name), None, path.name).array
-
-
-def _sniff(path: Path, name: str) -> str:
-    with path.open("rb") as file:
-        head = file.read(PACKED_HEAD_BYTES)
-    if not head:
-        raise InvalidImage(f"{name}: the file is empty; upload it again")
-    for magic, kind in MAGIC:
-        if head.startswith(magic):
-            return kind
-    if head.startswith(b"PK\x03\x04"):
-        raise InvalidImage(f"{name}: is a zip archive, not an image; give it a name that ends in .zip")
-    packed = packed_as(head)
-    if packed:
-        raise InvalidImage(
-            f"{name}: is a {packed} file, not an image; upload the image, or several packed as {READABLE_ARCHIVES}"
-        )
-    raise InvalidImage(f"{name}: isn't an image of a known format; save it as {FORMATS}")
+    return _read(path, kind_of(path, path.name), None, path.name).array
 
 
 @dataclass(frozen=True)
@@ -150,7 +112,7 @@ class OpenedImage:
 
     Attributes:
         source: what the header says.
-        kind: format of the file, as in `MAGIC`.
+        kind: format of the file, as in `redis_consumer.images.kinds.MAGIC`.
         name: the user's name for the file, for messages.
         has_limits: whether its pixels are also checked.
     """
@@ -166,7 +128,7 @@ class OpenedImage:
         Raises:
             InvalidImage: as `read_image`.
         """
-        with _readable(self.kind, self.name):
+        with readable(self.kind, self.name):
             array = wanted.wait_for(self.source.decode)
             if array.shape != self.source.shape:  # tifffile gives what it finds
                 raise ValueError(f"decoded shape {array.shape} differs from {self.source.shape}")
@@ -183,7 +145,7 @@ def open_image(path: Path, *, limits: ImageLimits, name: str) -> Iterator[Opened
         InvalidImage: as `read_image`, as far as the header shows it.
         OSError: the local file can't be opened.
     """
-    with _opened(path, _sniff(path, name), limits, name) as opened:
+    with _opened(path, kind_of(path, name), limits, name) as opened:
         yield opened
 
 
@@ -196,14 +158,9 @@ def open_npy(path: Path, name: str) -> Iterator[Source]:
         Exception: whatever numpy raises for a damaged file.
     """
     with path.open("rb") as file:
-        head = file.read(_NPY_LENGTH_END)
-    # The first version has two bytes for the length, the others four; numpy reads as much before it looks at it.
-    length = int.from_bytes(head[8:_NPY_LENGTH_END] if head[6:7] > b"\1" else head[8:10], "little")
-    if length > _MAX_NPY_HEADER_BYTES:
-        raise InvalidImage(
-            f"{name}: its header has {length} bytes, allowed are {_MAX_NPY_HEADER_BYTES}; "
-            "save the array again by numpy.save"
-        )
+        _, dtype = array_header(file, name)
+    if dtype.hasobject:
+        raise InvalidImage(f"{name}: is an NPY of Python objects, which are never loaded; save an array of numbers")
     # A map refuses a file that is shorter than its header says, before memory is taken.
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim not in _NPY_AXES:
@@ -227,35 +184,16 @@ def _read(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Image
 @contextmanager
 def _opened(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Iterator[OpenedImage]:
     with ExitStack() as stack:
-        with _readable(kind, name):
+        with readable(kind, name):
             source = wanted.wait_for(lambda: stack.enter_context(_open(kind, path, name)))
             if limits is not None:
                 check_source(source, limits, name)
         yield OpenedImage(source, kind, name, limits is not None)
 
 
-@contextmanager
-def _readable(kind: str, name: str) -> Iterator[None]:
-    """Convert every error of readers for damaged files to one sentence."""
-    # For damaged files, readers raise many kinds of errors (KeyError, struct.error, RecursionError, errors of
-    # codecs), and their texts hold machine paths; so every error becomes one sentence, cause chained.
-    # Their warnings say less than our checks do, and must not become errors where a user wants that.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except (ConsumerError, MemoryError):
-            raise
-        except Exception as error:
-            raise InvalidImage(
-                f"{name}: looks like {kind} but is damaged or cut off; export it again and upload the whole file"
-            ) from error
-
-
 def _open(kind: str, path: Path, name: str) -> AbstractContextManager[Source]:
-    if kind == "TIFF":
-        return open_tiff(path, name)
-    return open_npy(path, name) if kind == "NPY" else open_picture(path, name, kind)
+    readers = {"TIFF": open_tiff, "NPY": open_npy, "NPZ": open_npz}
+    return readers[kind](path, name) if kind in readers else open_picture(path, name, kind)
 
 
 def _check_values(array: Array, name: str) -> None:

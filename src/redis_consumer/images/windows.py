@@ -6,14 +6,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from redis_consumer import wanted
-from redis_consumer.errors import ConsumerError, InvalidImage
+from redis_consumer.errors import InvalidImage
 from redis_consumer.images.image import (
     Array,
     Batch,
@@ -24,9 +24,10 @@ from redis_consumer.images.image import (
     select_channels,
     to_batch,
 )
+from redis_consumer.images.kinds import kind_of_head, readable
 from redis_consumer.images.ome_zarr import is_ome_zarr, open_ome_zarr
 from redis_consumer.images.planes import NotWindowedError, Planes, Window, array_planes
-from redis_consumer.images.reading import MAGIC, open_npy
+from redis_consumer.images.reading import open_npy
 from redis_consumer.images.tiff import open_tiff
 from redis_consumer.images.tiff_planes import open_tiff_planes
 from redis_consumer.options import ImageLimits
@@ -46,6 +47,7 @@ class WindowedImage:
         shape: (B, Y, X, C) of the whole image, with the channels that were chosen.
         name: the user's name for the file, for messages.
         pixel_size_um: side of a pixel in micrometres, None if the file doesn't say.
+        kind: its format, for messages.
     """
 
     shape: tuple[int, int, int, int]
@@ -53,6 +55,7 @@ class WindowedImage:
     pixel_size_um: float | None
     _planes: Planes
     _numbers: Array
+    kind: str = "image"
 
     def read(self, frame: int, window: Window) -> Batch:
         """Read a part of one frame.
@@ -67,7 +70,7 @@ class WindowedImage:
         Raises:
             InvalidImage: the file is damaged there, or holds values that aren't finite float32.
         """
-        with _in_words(self.name):
+        with readable(self.kind, self.name):
             numbers = [int(number) for number in self._numbers[frame]]
             pixels = wanted.wait_for(lambda: self._planes.read(numbers, window))
             with np.errstate(over="ignore"):
@@ -106,8 +109,8 @@ def open_windowed(
         OSError: the local file can't be opened.
     """
     with ExitStack() as stack:
-        with _in_words(name), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as read_image does
+        kind = _kind(path) or ""
+        with readable(kind, name):
             planes = wanted.wait_for(lambda: stack.enter_context(_open(path, name)))
         image = _windowed_image(planes, name, dimension_order, channels, (max_frames, max_plane_px))
         if max_channels is not None and image.shape[-1] > max_channels:
@@ -115,7 +118,7 @@ def open_windowed(
                 f"{name}: {image.shape[-1]} channels are too many to be read in parts, allowed are {max_channels}; "
                 "name those to use in field channels, e.g. 0"
             )
-        yield image
+        yield replace(image, kind=kind)
 
 
 def is_large(path: Path, limits: ImageLimits) -> bool:
@@ -151,7 +154,8 @@ def _kind(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         head = file.read(16)
-    return next((kind for magic, kind in MAGIC if head.startswith(magic) and kind in _HEADERS), None)
+    kind = kind_of_head(head)
+    return kind if kind in _HEADERS else None
 
 
 def _open(path: Path, name: str) -> AbstractContextManager[Planes]:
@@ -196,14 +200,3 @@ def _windowed_image(
         numbers = select_channels(numbers, channels, name)
     table = numbers[:, 0, 0, :].astype(np.int64)
     return WindowedImage((len(table), height, width, table.shape[1]), name, source.pixel_size_um, planes, table)
-
-
-@contextmanager
-def _in_words(name: str) -> Iterator[None]:
-    """Convert readers' errors for damaged files to one sentence without paths of the machine, as `read_image` does."""
-    try:
-        yield
-    except (ConsumerError, FileNotFoundError, MemoryError):
-        raise
-    except Exception as error:
-        raise InvalidImage(f"{name}: is damaged or cut off; export it again and upload the whole file") from error

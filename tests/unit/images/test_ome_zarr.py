@@ -66,6 +66,28 @@ def test_older_versions_name_axes_otherwise_or_not_at_all(tmp_path: Path, axes: 
     np.testing.assert_array_equal(read(path)[0, ..., 0], image.reshape(70, 90))
 
 
+@pytest.mark.parametrize("fill", ["0", "7.0", ""])
+def test_a_fill_value_that_is_a_text_and_no_filters_as_a_list_are_read(tmp_path: Path, fill: str) -> None:
+    image = pixels(70, 90)
+    path = write(tmp_path / "a.zarr", image, "yx")
+    write_json(path / "0" / ".zarray", {**array_metadata(image, [32, 32]), "fill_value": fill, "filters": []})
+    (path / "0" / "1" / "1").unlink()
+    part = read(path)[0, ..., 0]
+    np.testing.assert_array_equal(part[:32], image[:32])
+    assert (part[32:64, 32:64] == float(fill or 0)).all()
+
+
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_a_codec_of_zarr_3_that_is_not_read_is_named(tmp_path: Path, is_sharded: bool) -> None:
+    path = write(tmp_path / "a.zarr", pixels(70, 90), "yx", version="0.5")
+    table = json.loads((path / "0" / "zarr.json").read_text())
+    codecs = [{"name": "bytes"}, {"name": "numcodecs.lzma"}]
+    table["codecs"] = [{"name": "sharding_indexed", "configuration": {"codecs": codecs}}] if is_sharded else codecs
+    write_json(path / "0" / "zarr.json", table)
+    with pytest.raises(InvalidImage, match=r"codec numcodecs\.lzma, which can't be read; write it with blosc"):
+        read(path)
+
+
 def test_chunks_that_are_missing_are_background(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", pixels(70, 90), "yx")
     (path / "0" / "1" / "1").unlink()
@@ -97,7 +119,8 @@ def test_objects_and_nonsense_are_refused(tmp_path: Path, change: dict[str, Any]
     image = pixels(70, 90)
     path = write(tmp_path / "a.zarr", image, "yx")
     write_json(path / "0" / ".zarray", {**array_metadata(image, [32, 32]), **change})
-    with pytest.raises(InvalidImage, match=r"^a.zarr: (is damaged|names 2 axes)"):
+    wanted = "looks like OME-Zarr but is damaged|names 2 axes|is an OME-Zarr with codec (pickle|json2), "
+    with pytest.raises(InvalidImage, match=rf"^a.zarr: ({wanted})"):
         read(path)
 
 

@@ -273,7 +273,7 @@ def test_refuses_values_that_are_no_intensities(tmp_path: Path, dtype: str, valu
     ("array", "part"),
     [
         (np.zeros((0, 5)), "no pixels"),
-        (np.array([[{"a": 1}]], dtype=object), "damaged"),
+        (np.array([[{"a": 1}]], dtype=object), "NPY of Python objects"),
         (np.zeros(4, dtype=[("a", "i4")]).reshape(2, 2), "aren't real numbers"),
         (np.array([["a", "b"]]), "aren't real numbers"),
         (np.zeros(5), "rank 1"),

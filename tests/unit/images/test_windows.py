@@ -187,7 +187,7 @@ def test_a_damaged_tile_is_found_when_it_is_read(tmp_path: Path) -> None:
     path.write_bytes(data)
     with (
         open_windowed(path, name="a.tif") as opened,
-        pytest.raises(InvalidImage, match=r"^a.tif: is damaged or cut off"),
+        pytest.raises(InvalidImage, match=r"^a.tif: looks like TIFF but is damaged or cut off"),
     ):
         opened.read(0, (slice(0, 100), slice(0, 130)))
 
