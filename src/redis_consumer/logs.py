@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +15,9 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
-from redis_consumer.text import MAX_LINE, MAX_TEXT, cut
+from redis_consumer.text import MAX_LINE, MAX_TEXT, cut, mask_secrets
 
 HANDLER_NAME = "redis-consumer"
-MASK = "********"
 #: Characters of a traceback in a log line.
 MAX_EXCEPTION = 20_000
 
@@ -42,8 +40,6 @@ NOISY = (
 #: Fields of the running job, which are added to each line of a log.
 job_fields: ContextVar[dict[str, Any]] = ContextVar("redis_consumer_job", default={})  # noqa: B039 - never changed in place
 _standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_in_urls = re.compile(r"(?i)((?:x-amz-signature|x-amz-credential|x-goog-signature|x-goog-credential|sig)=)[^&\s\"']+")
-_in_addresses = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 
 
 @contextmanager
@@ -97,20 +93,6 @@ def initialize_logger(
     logging.captureWarnings(True)
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def mask_secrets(text: str, secrets: Iterable[str] = ()) -> str:
-    """Mask the given secrets, the signatures of signed links and the passwords of addresses in a text.
-
-    >>> mask_secrets("redis://:hunter2@host/0 and link?X-Amz-Signature=abc&x=1")
-    'redis://:********@host/0 and link?X-Amz-Signature=********&x=1'
-    """
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    # Most lines have none of these, and this is much cheaper than to search for the patterns.
-    if "=" in text:
-        text = _in_urls.sub(rf"\1{MASK}", text)
-    return _in_addresses.sub(rf"\1{MASK}@", text) if "@" in text else text
 
 
 class _Formatter(logging.Formatter):

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import resource
+import shutil
 import stat
 import sys
 import tempfile
@@ -19,12 +20,22 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from redis_consumer.errors import MachineUnavailable, OutOfResources
+from redis_consumer.errors import (
+    ConsumerError,
+    InvalidJob,
+    MachineUnavailable,
+    OutOfResources,
+    SettingsError,
+    StorageUnavailable,
+)
 
 #: Errors that no job causes: limits of open files and processes, a disk that fails or is read-only.
 FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.EROFS, errno.ESTALE, errno.EAGAIN, errno.ENODEV})
 #: Errors of a disk that is full, or that limits the size of files.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Errors of the disk that a job causes, because its key can't be a file name here.
+_BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ})
+_NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 #: Message of numpy for a full disk. It has no error number.
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 #: Number of files that a process must be able to open in addition, because a job needs several at once.
@@ -32,6 +43,10 @@ SPARE_FILES = 16
 PROBE_BYTES = 4096
 #: Seconds for which `look` uses the result of the last check.
 FRESH_S = 1.0
+T = TypeVar("T")
+_GROUPS = Path("/sys/fs/cgroup")
+_GROUP_TABLE = Path("/proc/self/cgroup")
+_MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
 
 
 class _Folder:
@@ -140,6 +155,78 @@ def shortage_of(error: BaseException, name: str) -> OutOfResources | None:
     return None
 
 
+@contextlib.contextmanager
+def local_disk(path: str | os.PathLike[str], *, is_ours: bool = False) -> Iterator[None]:
+    """Convert errors of the local disk inside the block to the package's errors, with the cause chained.
+
+    Args:
+        path: the file that is written.
+        is_ours: whether the package or the settings chose the name, and not the job.
+
+    Raises:
+        InvalidJob: the job's key can't be a path here.
+        SettingsError: the folder may not be written.
+        OutOfResources: it is a temporary file, and the disk is full.
+        StorageUnavailable: the disk is full or fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ConsumerError):
+            raise
+        what, reason = os.fspath(path), error.strerror or type(error).__name__
+        if error.errno in _NOT_ALLOWED or (is_ours and error.errno in _BAD_NAME):
+            raise SettingsError(
+                f"download folder {what}: can't be written ({reason}); name another folder, or allow it"
+            ) from error
+        if error.errno in _BAD_NAME:
+            raise InvalidJob(
+                f"object {os.path.basename(what)}: can't be a local file ({reason}); rename the object"
+            ) from error
+        if error.errno in NO_ROOM and is_temporary(what):
+            raise OutOfResources(
+                f"object {os.path.basename(what)}: there is no room for it on the disk of temporary files ({reason}); "
+                "give TMPDIR a larger disk, or submit a smaller file"
+            ) from error
+        raise StorageUnavailable(
+            f"local file {os.path.basename(what)}: can't be written ({reason}); free some space"
+        ) from error
+
+
+def check_room(path: str | os.PathLike[str], size: int, what: str) -> None:
+    """Refuse a temporary file that doesn't fit on its disk, before the first byte is written.
+
+    Args:
+        path: the file that will be written.
+        size: its bytes.
+        what: description of the file, for messages.
+
+    Raises:
+        InvalidJob: it is larger than the whole disk.
+        OutOfResources: it is larger than the free space.
+    """
+    folder = os.path.dirname(os.fspath(path))
+    if not is_temporary(path):
+        return
+    with local_disk(path):
+        disk = shutil.disk_usage(folder)
+    if 0 < disk.total < size:
+        raise InvalidJob(
+            f"{what}: {size} bytes are more than the worker's whole disk of temporary files has ({disk.total}); "
+            "give TMPDIR a larger disk, or split the file"
+        )
+    if disk.total > 0 and disk.free < size:
+        raise OutOfResources(
+            f"{what}: {size} bytes are more than is free on the disk of temporary files ({disk.free}); "
+            "free some space, or give TMPDIR a larger disk"
+        )
+
+
+def is_temporary(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is in the folder of temporary files of jobs. Cached models can be elsewhere."""
+    return Path(path).is_relative_to(tempfile.gettempdir())
+
+
 def probe(folder: str | os.PathLike[str]) -> None:
     """Create a folder with a small file, and open some more files.
 
@@ -206,13 +293,6 @@ def _is_fault(error: BaseException) -> bool:
 
 def _words(error: BaseException) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-
-
-T = TypeVar("T")
-
-_GROUPS = Path("/sys/fs/cgroup")
-_GROUP_TABLE = Path("/proc/self/cgroup")
-_MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
 
 
 def usable_cpus(groups: Iterable[Path] | None = None) -> int:

@@ -1,15 +1,17 @@
-"""Makes texts of users safe to show and to name files by, and reads numbers and URLs from them.
+"""Makes texts of users safe to show and to name files by, reads numbers and URLs from them, and digests files.
 
 Reasons, log lines, tables and messages quote texts of producers. Each of these places shortens them with `cut`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, get_args
@@ -24,10 +26,15 @@ _MAX_QUOTED = 50
 MAX_PART_BYTES = 200
 MAX_FOLDERS = 8
 FALLBACK = "image"
+MASK = "********"
 
 #: Control and format characters, halves of pairs, ends of lines and of paragraphs.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _FORMULA = frozenset("=+-@")
+_SIGNATURES = re.compile(
+    r"(?i)((?:x-amz-signature|x-amz-credential|x-goog-signature|x-goog-credential|sig)=)[^&\s\"']+"
+)
+_PASSWORDS = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 
 #: An absolute path in a text, and its last part; not one within a URL.
 _PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\",;:]+/)*([^\s/'\",;:]+)")
@@ -230,3 +237,37 @@ def _safe_part(part: str) -> str:
     kept = "".join(character for character in part if character.isprintable() and character not in "/\\")
     text = kept.encode("utf-8", "replace")[:MAX_PART_BYTES].decode("utf-8", "ignore").strip()
     return "" if not text.strip(".") else text
+
+
+_CHUNK_BYTES = 1 << 20
+
+
+def mask_secrets(text: str, secrets: Iterable[str] = ()) -> str:
+    """Mask the given secrets, the signatures of signed links and the passwords of addresses in a text.
+
+    >>> mask_secrets("redis://:hunter2@host/0 and link?X-Amz-Signature=abc&x=1")
+    'redis://:********@host/0 and link?X-Amz-Signature=********&x=1'
+    """
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    # Most lines have none of these, and this is much cheaper than to search for the patterns.
+    if "=" in text:
+        text = _SIGNATURES.sub(rf"\1{MASK}", text)
+    return _PASSWORDS.sub(rf"\1{MASK}@", text) if "@" in text else text
+
+
+def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
+    """Return the digest of a file's bytes as hexadecimal digits, as the command ``sha256sum`` does.
+
+    Args:
+        path: the file.
+        algorithm: a name that `hashlib` knows. The digest compares contents; it isn't used for security.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

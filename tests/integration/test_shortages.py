@@ -20,11 +20,11 @@ from redis_consumer.consumers.zip_file import ZipFileConsumer
 from redis_consumer.errors import InvalidJob, OutOfResources
 from redis_consumer.images.image import Source
 from redis_consumer.images.reading import OpenedImage
+from redis_consumer.machine import check_room
 from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
-from redis_consumer.storage.faults import check_room
 
 JOB = "predict:a.npy:1"
 DISK_BYTES = 8 << 20

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from redis_consumer.digest import file_digest
+from redis_consumer.text import file_digest
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) + 1])

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from redis_consumer.client.watch import NOT_SUBMITTED, JobState
 from redis_consumer.consumers.reasons import describe
-from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError, RedisUnavailable, RetryableError, SettingsError
 from redis_consumer.job import EMPTY_FIELDS, unreadable_archive
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
-from redis_consumer.text import in_utf8
+from redis_consumer.text import file_digest, in_utf8
 
 #: File name endings of archives. The web server knows only the first one.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")

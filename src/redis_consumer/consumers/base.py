@@ -15,16 +15,17 @@ from redis_consumer.consumers.fan_out import Child, check_phase, method_of_phase
 from redis_consumer.consumers.options import (
     NO_OPTIONS,
     ConsumerOptions,
+    as_texts,
     is_per_job,
     options_for,
     read_variables,
-    run_setup,
+    secrets_of,
 )
 from redis_consumer.consumers.reasons import reason_of
 from redis_consumer.consumers.telemetry import JobTelemetry
 from redis_consumer.errors import InvalidJob, LeaseLost, RedisUnavailable
 from redis_consumer.job import Job, JobStatus, OrphanedResult, misspelt_fields, unknown_field
-from redis_consumer.provenance.record import Provenance
+from redis_consumer.provenance.record import Provenance, RunSetup
 from redis_consumer.queue import JobQueue, timestamp, upkeep
 from redis_consumer.queue.child_jobs import NEXT_PHASE, ChildJobs
 from redis_consumer.storage import transfer
@@ -88,7 +89,7 @@ class Consumer:
     def _hold(self, job: Job | None) -> None:
         """Set the running job; None after its end. Nothing else changes the state of a run."""
         self.job = job
-        self.provenance = Provenance(self, job, lambda: run_setup(self.options))
+        self.provenance = Provenance(self, job, self._run_setup)
         self._claimed: ClaimedJob | None = None
         # Key and fields of the running job: consumers of 2020 read and assign them.
         self._redis_hash: str | None = None
@@ -106,6 +107,12 @@ class Consumer:
             write=lambda key, fields: self.update_key(key, fields),
             child_jobs=self._child_jobs,
         )
+
+    def _run_setup(self) -> RunSetup:
+        """Return the options and settings of the run for its record."""
+        if self.Options is ConsumerOptions:
+            return defaults.run_setup({}, [])
+        return defaults.run_setup(as_texts(self.options), secrets_of(self.options))
 
     def _running(self) -> ClaimedJob:
         """Return the running job.

@@ -6,7 +6,7 @@ to ``settings.NAME``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from redis_consumer import machine, options, settings
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models import ModelStore
-from redis_consumer.provenance import environment
+from redis_consumer.provenance import record
 from redis_consumer.redis import RedisClient
 from redis_consumer.segmentation.options import ModelChoices, SegmentationOptions
 from redis_consumer.storage import Storage
@@ -53,11 +53,22 @@ def read_anew() -> AbstractContextManager[None]:
     return settings.read_anew()
 
 
+def run_setup(options: Mapping[str, str], secrets: Collection[str]) -> record.RunSetup:
+    """Return the options and settings of a run for its provenance record.
+
+    Args:
+        options: values of the consumer's options, without secrets.
+        secrets: names of the options whose values are secret.
+    """
+    model_server, _, _ = settings.current().model_server.partition("://")
+    return record.RunSetup(options, secrets, recorded_settings(), model_server)
+
+
 def recorded_settings() -> dict[str, Any]:
     """Values of the settings that a provenance record holds, and under ``given`` the names that were given."""
     now = settings.current()
-    values = {name: getattr(now, name.lower()) for name in environment.SETTINGS}
-    return {**values, "given": [name for name in environment.SETTINGS if now.is_given(name)]}
+    values = {name: getattr(now, name.lower()) for name in record.SETTINGS}
+    return {**values, "given": settings.given(record.SETTINGS)}
 
 
 def max_job_bytes() -> int:

@@ -22,7 +22,7 @@ from redis_consumer.consumers.serving import TensorFlowServingConsumer, own_meth
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.processing import registry
 from redis_consumer.processing.registry import Functions, is_built_in
-from redis_consumer.provenance import environment
+from redis_consumer.provenance import record
 from redis_consumer.segmentation.frames import Frames, open_frames
 from redis_consumer.segmentation.large_image import segment_large
 from redis_consumer.segmentation.predictor import as_batches, model_of
@@ -324,9 +324,9 @@ def _describe_function(
 ) -> dict[str, Any]:
     """Say where a function comes from and which options it has; `own` is one of a user's script."""
     if own is not None:
-        return {**environment.origin(own), "options": {}}
+        return {**record.origin(own), "options": {}}
     function = registry.get_function(kind, name)
     return {
-        **environment.origin(function, registry.GROUPS[kind]),
-        "options": environment.options_of(function, given),
+        **record.origin(function, registry.GROUPS[kind]),
+        "options": record.options_of(function, given),
     }

@@ -21,7 +21,6 @@ from pydantic_core import ErrorDetails
 from redis_consumer.consumers import defaults
 from redis_consumer.errors import InvalidJob, SettingsError
 from redis_consumer.job import OWN_FIELDS, Job
-from redis_consumer.provenance.record import RunSetup
 from redis_consumer.text import check_numbers, quoted
 
 
@@ -215,12 +214,10 @@ def as_texts(options: ConsumerOptions) -> dict[str, str]:
     return {name: as_text(value) for name, value in values.items() if value is not None}
 
 
-def run_setup(options: ConsumerOptions) -> RunSetup:
-    """Return the options and settings of a run for its provenance record."""
+def secrets_of(options: ConsumerOptions) -> list[str]:
+    """Return the names of the options whose values must not be shown."""
     kind = type(options)
-    secrets = [name for name in kind.model_fields if is_secret(kind, name)]
-    model_server, _, _ = defaults.current().model_server.partition("://")
-    return RunSetup(as_texts(options), secrets, defaults.recorded_settings(), model_server)
+    return [name for name in kind.model_fields if is_secret(kind, name)]
 
 
 def is_per_job(options: type[ConsumerOptions], name: str) -> bool:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from redis_consumer import errors
 from redis_consumer.errors import ConsumerError
-from redis_consumer.logs import mask_secrets
-from redis_consumer.text import MAX_TEXT, cut, without_paths
+from redis_consumer.text import MAX_TEXT, cut, mask_secrets, without_paths
 
 
 def describe(error: BaseException) -> str:

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from redis_consumer.digest import file_digest
 from redis_consumer.errors import ModelNotFound, ObjectNotFound
 from redis_consumer.job import ModelId
 from redis_consumer.models.card import Card, read_card
+from redis_consumer.text import file_digest
 
 logger = logging.getLogger(__name__)
 

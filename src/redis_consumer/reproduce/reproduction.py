@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from redis_consumer.archives import check_result_zip
-from redis_consumer.digest import file_digest
 from redis_consumer.errors import ObjectNotFound, PermanentError, UnsafeArchive
 from redis_consumer.job import Job
 from redis_consumer.reproduce.comparison import FileDifference, compare_sums, compare_zips, draw_difference
 from redis_consumer.reproduce.record import Record
 from redis_consumer.reproduce.rerun import Rerun
 from redis_consumer.storage import Storage
-from redis_consumer.text import result_stem
+from redis_consumer.text import file_digest, result_stem
 
 
 @dataclass(frozen=True)

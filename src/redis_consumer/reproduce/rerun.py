@@ -11,16 +11,16 @@ from redis_consumer import settings as settings_module
 from redis_consumer.consumers import registry
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.local_jobs import JobHashes, LocalJobs
-from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound, PermanentError, RetryableError
 from redis_consumer.job import Job, JobStatus, inherited
-from redis_consumer.provenance import environment
+from redis_consumer.provenance import record
 from redis_consumer.provenance.record import FIELD
 from redis_consumer.reproduce.record import MOST_BYTES, Record, differences, parse, pinned, with_options
 from redis_consumer.settings import Settings
 from redis_consumer.settings.sources import build
 from redis_consumer.storage import Storage
 from redis_consumer.storage.read_only import ReadOnlyBucket
+from redis_consumer.text import file_digest
 
 #: Number of child records to look for. If these no longer exist, the others do not either.
 _CHILDREN_TRIED = 10
@@ -164,14 +164,14 @@ def recorded_settings(recorded: Mapping[str, Any], own: Settings) -> Settings:
     Raises:
         SettingsError: the record has a value that is not valid.
     """
-    values = {name: recorded[name] for name in environment.SETTINGS if name in recorded}
+    values = {name: recorded[name] for name in record.SETTINGS if name in recorded}
     given = {name: values[name] for name in recorded.get("given", []) if name in values}
     kept = {name.upper(): getattr(own, name) for name in own.model_fields_set if name.upper() not in values}
     settings = build([("the record", given), ("settings", kept)])
     changed = {
         name: value
         for name, value in values.items()
-        if name not in environment.DECIDE_BY_BEING_GIVEN and getattr(settings, name.lower()) != value
+        if name not in record.DECIDE_BY_BEING_GIVEN and getattr(settings, name.lower()) != value
     }
     return build([("the record", {**given, **changed}), ("settings", kept)]) if changed else settings
 

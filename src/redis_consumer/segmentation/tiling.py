@@ -14,8 +14,8 @@ from redis_consumer.job import ModelId
 from redis_consumer.models.card import Card
 from redis_consumer.models.card import Tile as CardTile
 from redis_consumer.options import TilingOptions
-from redis_consumer.processing.tiled import Planned, Predict, check_batch
-from redis_consumer.processing.tiles import fit_tile, plan_cuts, plan_tiles
+from redis_consumer.processing.cuts import plan_cuts
+from redis_consumer.processing.tiled import Planned, Predict, check_batch, fit_tile, plan_tiles
 from redis_consumer.serving.base import Array, ModelSpec, TensorSpec, batch_size_for
 
 #: Numbers that the layers of a network hold for one pixel at once, where no one has measured it.
@@ -76,7 +76,7 @@ class Tiling:
 
         Raises:
             ModelMismatch: the array isn't images.
-            InvalidJob: as `redis_consumer.processing.tiles.plan_cuts`.
+            InvalidJob: as `redis_consumer.processing.cuts.plan_cuts`.
         """
         check_batch(batch, 2)
         plan = plan_cuts(

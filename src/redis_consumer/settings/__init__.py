@@ -8,7 +8,7 @@ a value that is assigned (``settings.QUEUE = "track"``) overrides them afterward
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -29,6 +29,7 @@ __all__ = [
     "Variable",
     "current",
     "get",
+    "given",
     "glanced_at",
     "is_setting",
     "load_settings",
@@ -104,6 +105,12 @@ def glanced_at() -> Iterator[None]:
 def is_setting(name: str) -> bool:
     """Return whether a setting has this name, in upper or lower case."""
     return name.lower() in Settings.model_fields
+
+
+def given(names: Iterable[str]) -> list[str]:
+    """Return those of the upper-case names whose settings are set, and not left at their defaults."""
+    now = current()
+    return [name for name in names if name in now._sources or name.lower() in now.model_fields_set]
 
 
 def get(name: str) -> Any:

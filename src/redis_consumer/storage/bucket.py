@@ -13,14 +13,13 @@ from typing import Any
 from urllib.parse import quote
 
 from redis_consumer import wanted
-from redis_consumer.digest import file_digest
 from redis_consumer.errors import ConsumerError, InvalidJob, ObjectNotFound
+from redis_consumer.machine import local_disk
 from redis_consumer.storage import transfer
-from redis_consumer.storage.faults import as_ours, local_disk, refuses_access_rules
-from redis_consumer.storage.keys import OUTPUT_DIR, check_key, local_path, output_key
-from redis_consumer.storage.links import BucketAddress, Links
-from redis_consumer.storage.options import StorageOptions, usual_options
-from redis_consumer.storage.stores import Stores, check_writable
+from redis_consumer.storage.keys import OUTPUT_DIR, BucketAddress, Links, check_key, local_path, output_key
+from redis_consumer.storage.stores import StorageOptions, Stores, check_writable, usual_options
+from redis_consumer.storage.transfer import as_ours, refuses_access_rules
+from redis_consumer.text import file_digest
 
 logger = logging.getLogger(__name__)
 

@@ -1,36 +1,202 @@
-"""Downloads and uploads single objects, and records those of a run. An incomplete object never appears."""
+"""Downloads and uploads single objects, and records those of a run. An incomplete object never appears.
+
+Errors of obstore become the package's errors.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis_consumer import metrics, wanted
-from redis_consumer.errors import InvalidJob, StorageUnavailable
+from redis_consumer.errors import (
+    ConsumerError,
+    InvalidJob,
+    ObjectNotFound,
+    PermanentError,
+    SettingsError,
+    StorageUnavailable,
+)
+from redis_consumer.machine import check_room, local_disk
 from redis_consumer.metrics import recording
-from redis_consumer.storage.faults import as_ours, check_room, local_disk
-from redis_consumer.storage.keys import content_type
-from redis_consumer.storage.links import BucketAddress
+from redis_consumer.storage.keys import BucketAddress, content_type
 
 if TYPE_CHECKING:
     from obstore import GetResult
     from obstore.store import ObjectStore
 
+
+CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+_RIGHTS = {
+    "s3": "s3:GetObject, s3:PutObject and s3:ListBucket",
+    "gs": "the role Storage Object Admin",
+    "az": "the role Storage Blob Data Contributor",
+    "file": "to read and write the folder",
+}
+_NO_ANSWER = (
+    (r"[Cc]onnection refused", "connection refused"),
+    (r"dns error|failed to lookup", "its name can't be resolved"),
+    (r"[Cc]ertificate|UnknownIssuer", "its certificate isn't trusted"),
+    (r"TimedOut|timed out|kind: Timeout", "no answer in time"),
+    (r"body error|Interrupted|IncompleteMessage", "the connection broke"),
+)
 #: Most objects that are listed for one run. Further ones are only counted.
 MOST_LISTED = 100
-
 _CHUNK_BYTES = 4 * 1024 * 1024
 _PART_BYTES = 8 * 1024 * 1024
-
 # S3 takes 10000 parts an object.
 _MOST_PARTS = 9000
 _PARTS_AT_ONCE = 4
+#: Where the downloads and uploads of this thread are recorded; None if they aren't.
+recorded: ContextVar[Transfers | None] = ContextVar("transfers", default=None)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """If `pattern` is found in the message of the store, raise `error` with `words`.
+
+    Words can contain ``{credentials}`` and ``{rights}``.
+    """
+
+    pattern: re.Pattern[str]
+    error: type[ConsumerError]
+    words: str
+
+
+def _rule(pattern: str, error: type[ConsumerError], words: str) -> _Rule:
+    return _Rule(re.compile(pattern), error, words)
+
+
+# The first match is used, so special cases come first. `_facts` reads status and code from the message.
+_RULES = (
+    _rule(
+        r"code=(NoSuchBucket|ContainerNotFound|InvalidBucketName)\b|type=FileNotFoundError verb=(upload|list)\b",
+        SettingsError,
+        "there is no such bucket; create it, or correct STORAGE_BUCKET",
+    ),
+    _rule(
+        r"code=(InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|TokenRefreshRequired"
+        r"|AuthenticationFailed|RequestTimeTooSkewed|InvalidSecurity)\b|status=401\b",
+        SettingsError,
+        "the store refuses the credentials; correct {credentials}, and the clock if it is wrong",
+    ),
+    _rule(
+        r"redirect without LOCATION"
+        r"|code=(AuthorizationHeaderMalformed|PermanentRedirect|IllegalLocationConstraint\w*)\b",
+        SettingsError,
+        "the bucket is in another region; correct AWS_REGION",
+    ),
+    _rule(
+        r"https?://([^/\s]+/(latest/(api/token|meta-data)|computeMetadata|metadata/identity|msi/token)|metadata\.google)",
+        StorageUnavailable,
+        "no credentials were given, and the machine has none of its own; set {credentials}",
+    ),
+    _rule(r"type=FileNotFoundError\b", ObjectNotFound, "there is none; upload it, or correct the key in the job"),
+    _rule(
+        r"status=403\b|type=PermissionDeniedError\b|os error (1|13)\)",
+        PermanentError,
+        "permission denied, or an absent object that may not be listed; give the credentials {rights}",
+    ),
+    _rule(
+        r"Filenames containing|Could not parse path|Error parsing Path|os error (20|21|22|36|84)\)",
+        InvalidJob,
+        "the key can't be the name of an object here; rename the file",
+    ),
+    _rule(
+        r"canonicalize filesystem root", SettingsError, "there is no such folder; create it, or correct STORAGE_BUCKET"
+    ),
+    _rule(r"os error (28|122)\)", StorageUnavailable, "the disk of the bucket is full; free some space"),
+    _rule(
+        r"os error 30\)", StorageUnavailable, "the disk of the bucket is read-only; mount it so that it can be written"
+    ),
+    _rule(r"os error (5|23|24|116)\)", StorageUnavailable, "the disk of the bucket fails, or too many files are open"),
+    _rule(r"status=(408|409|412|429)\b", StorageUnavailable, "the store is busy; try again later"),
+    _rule(r"status=4\d\d\b", PermanentError, "the store refuses the request; see the worker's log for its answer"),
+    _rule(r"status=5\d\d\b", StorageUnavailable, "the store has a failure of its own; try again later"),
+)
+
+
+@contextmanager
+def as_ours(address: BucketAddress, verb: str, key: str = "") -> Iterator[None]:
+    """Convert obstore's errors inside the block to the package's errors, with the cause chained.
+
+    Args:
+        address: the bucket.
+        verb: the operation, one of ``download``, ``upload``, ``look up``, ``list``, ``sign``.
+        key: the key of the object.
+
+    Raises:
+        ObjectNotFound: there is no such object.
+        StorageUnavailable: the store doesn't respond, or temporarily refuses requests.
+        PermanentError: this object may not be read or written.
+        SettingsError: bucket, region or credentials are wrong.
+        InvalidJob: the key is not a valid name of an object.
+    """
+    try:
+        yield
+    except Exception as error:
+        ours = _translate(error, address, verb, key)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def refuses_access_rules(error: BaseException) -> bool:
+    """Return whether GCS refused an upload because of its access rule, since only the bucket decides who can read."""
+    text = str(error.__cause__ or error).lower()
+    return "uniform bucket-level access" in text or "public access prevention" in text
+
+
+def _translate(error: Exception, address: BucketAddress, verb: str, key: str) -> ConsumerError | None:
+    from obstore.exceptions import BaseError
+
+    if isinstance(error, ConsumerError) or not isinstance(error, (BaseError, OSError, ValueError, NotImplementedError)):
+        return None
+    what = f"object {key} in {address.label}" if key else f"bucket {address.url}"
+    facts = _facts(error, address, verb, key)
+    rule = next((rule for rule in _RULES if rule.pattern.search(facts)), None)
+    if rule is None:
+        return StorageUnavailable(
+            f"{what}: {verb} failed, {_no_answer(str(error))}; try again later, and check that the store is up",
+            key=key or None,
+        )
+    words = rule.words.format(
+        credentials=CREDENTIALS.get(address.scheme, "the credentials"), rights=_RIGHTS.get(address.scheme, "access")
+    )
+    return rule.error(f"{what}: {verb} failed, {words}", key=key or None)
+
+
+def _facts(error: Exception, address: BucketAddress, verb: str, key: str) -> str:
+    """Return the text for the rules: kind, verb, status and code, and then the message without the user's key.
+
+    The key is removed, because its text could otherwise match a rule.
+    """
+    text = str(error).partition("\n\nDebug source:")[0]
+    for shown in (address.full_key(key), key) if key else ():
+        for before in ("location ", "path ", "/"):
+            text = text.replace(before + shown, before)
+    status = re.search(r"status code: (\d{3})", text)
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    return (
+        f"type={type(error).__name__} verb={verb} status={status[1] if status else '-'} "
+        f"code={code[1] if code else '-'} {text.partition('<')[0]}"
+    )
+
+
+def _no_answer(text: str) -> str:
+    return next((words for pattern, words in _NO_ANSWER if re.search(pattern, text)), "no usable answer")
 
 
 @dataclass(frozen=True)
@@ -71,10 +237,6 @@ class Transfers:
             listed.append(moved)
         else:
             self.left_out += 1
-
-
-#: Where the downloads and uploads of this thread are recorded; None if they aren't.
-recorded: ContextVar[Transfers | None] = ContextVar("transfers", default=None)
 
 
 def new_digest(key: str) -> Any:

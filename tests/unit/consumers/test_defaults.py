@@ -6,13 +6,12 @@ import pytest
 
 from redis_consumer import settings
 from redis_consumer.consumers import defaults
-from redis_consumer.consumers.options import ConsumerOptions, run_setup
 from redis_consumer.options import ArchiveLimits, ImageLimits, LinkingModelOptions, LinkOptions, QueueOptions
 
 
 def test_the_record_names_the_protocol_of_the_model_server_and_not_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_SERVER", "oips://secret-host:8001")
-    assert run_setup(ConsumerOptions()).model_server == "oips"
+    assert defaults.run_setup({}, []).model_server == "oips"
 
 
 def test_recorded_settings_are_plain_values() -> None:

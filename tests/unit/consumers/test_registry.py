@@ -13,7 +13,7 @@ import pytest
 from redis_consumer.consumers import Consumer, registry
 from redis_consumer.consumers.image import ImageFileConsumer
 from redis_consumer.errors import SettingsError
-from redis_consumer.provenance import environment
+from redis_consumer.provenance import record
 
 PACKAGE = "offered_counter"
 SHORT, WHERE = f"{PACKAGE}:Counter", f"{PACKAGE}.consumer:Counter"
@@ -49,7 +49,7 @@ def test_a_class_is_known_by_each_of_its_names(named: str) -> None:
 @pytest.mark.usefixtures("package")
 def test_a_package_is_told_by_its_version() -> None:
     found: Any = registry.find("offered-counter")
-    assert environment.origin(found, registry.ENTRY_POINT_GROUP) == {
+    assert record.origin(found, registry.ENTRY_POINT_GROUP) == {
         "origin": WHERE,
         "distribution": PACKAGE,
         "version": "1.2",
@@ -84,7 +84,7 @@ def test_no_other_module_of_a_package_is_imported(package: Path) -> None:
     (package / "heavy.py").write_text("raise SystemExit('needs a GPU')\n")
     points = package.parent / f"{PACKAGE}-1.2.dist-info" / "entry_points.txt"
     points.write_text(f"[{registry.ENTRY_POINT_GROUP}]\nabc = {PACKAGE}.heavy:Heavy\nxyz = {SHORT}\n")
-    assert environment.origin(found, registry.ENTRY_POINT_GROUP)["version"] == "1.2"
+    assert record.origin(found, registry.ENTRY_POINT_GROUP)["version"] == "1.2"
 
 
 class Unlucky(ImageFileConsumer):

@@ -20,7 +20,7 @@ from redis_consumer.images import ImageLimits, read_image, select_channels
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models import ModelStore
 from redis_consumer.processing import registry
-from redis_consumer.processing.tiles import plan_cuts
+from redis_consumer.processing.cuts import plan_cuts
 from redis_consumer.processing.whole_image import Sampler, fit
 from redis_consumer.redis import RedisClient
 from redis_consumer.segmentation.frames import check_needed

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from redis_consumer.logs import HANDLER_NAME, MASK, NOISY, initialize_logger, job_context, mask_secrets
+from redis_consumer.logs import HANDLER_NAME, NOISY, initialize_logger, job_context
+from redis_consumer.text import MASK, mask_secrets
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redis_consumer.errors import ModelMismatch
-from redis_consumer.processing.tiled import Planned, Predict, paste, run_each, run_tiled
-from redis_consumer.processing.tiles import TilePlan, plan_cuts, plan_tiles
+from redis_consumer.processing.cuts import plan_cuts
+from redis_consumer.processing.tiled import Planned, Predict, TilePlan, paste, plan_tiles, run_each, run_tiled
 
 Array = npt.NDArray[Any]
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redis_consumer.errors import InvalidJob, ModelMismatch
-from redis_consumer.processing.tiles import TilePlan, fit_tile, plan_cuts, plan_tiles
+from redis_consumer.processing.cuts import plan_cuts
+from redis_consumer.processing.tiled import TilePlan, fit_tile, plan_tiles
 
 Array = npt.NDArray[Any]
 SIDES = st.integers(1, 40)

@@ -10,7 +10,7 @@ from pydantic import SecretStr, ValidationError
 
 from redis_consumer.settings.kinds import BUCKET_SCHEMES
 from redis_consumer.settings.settings import MASK, Settings, allowed_values
-from redis_consumer.storage import links
+from redis_consumer.storage import keys
 
 #: Contract, section 7: every variable that has a fixed default, [23] where the versions differ.
 CONTRACT = {
@@ -185,7 +185,7 @@ def test_odd_but_right_value_is_taken(name: str, value: str) -> None:
 
 
 def test_known_buckets_are_those_that_can_be_opened() -> None:
-    assert BUCKET_SCHEMES == links.SCHEMES
+    assert BUCKET_SCHEMES == keys.SCHEMES
 
 
 def test_smallest_scale_follows_the_largest() -> None:

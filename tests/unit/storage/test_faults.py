@@ -17,8 +17,9 @@ from redis_consumer.errors import (
     SettingsError,
     StorageUnavailable,
 )
-from redis_consumer.storage.faults import as_ours, local_disk
-from redis_consumer.storage.links import BucketAddress
+from redis_consumer.machine import local_disk
+from redis_consumer.storage.keys import BucketAddress
+from redis_consumer.storage.transfer import as_ours
 
 ADDRESS = BucketAddress("s3", "images")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_consumer.errors import InvalidJob, SettingsError
-from redis_consumer.storage.links import BucketAddress, Links
+from redis_consumer.storage.keys import BucketAddress, Links
 
 S3 = Links(BucketAddress("s3", "images"))
 GCS = Links(BucketAddress("gs", "images"))

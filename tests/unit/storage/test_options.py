@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from redis_consumer.errors import SettingsError
-from redis_consumer.storage.options import StorageOptions
+from redis_consumer.storage.stores import StorageOptions
 
 
 def test_texts_that_say_nothing_count_as_not_given() -> None:

@@ -15,9 +15,8 @@ import pytest
 
 from redis_consumer.errors import SettingsError, StorageUnavailable
 from redis_consumer.storage import Storage
-from redis_consumer.storage.links import BucketAddress
-from redis_consumer.storage.options import StorageOptions
-from redis_consumer.storage.stores import Stores
+from redis_consumer.storage.keys import BucketAddress
+from redis_consumer.storage.stores import StorageOptions, Stores
 
 KEY = base64.b64encode(b"dummy").decode()
 

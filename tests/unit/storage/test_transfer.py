@@ -12,9 +12,8 @@ import pytest
 
 from redis_consumer.errors import StorageUnavailable
 from redis_consumer.storage import Storage, transfer
-from redis_consumer.storage.links import BucketAddress
-from redis_consumer.storage.options import StorageOptions
-from redis_consumer.storage.stores import open_store
+from redis_consumer.storage.keys import BucketAddress
+from redis_consumer.storage.stores import StorageOptions, open_store
 from redis_consumer.storage.transfer import MOST_LISTED, Moved, Transfers
 
 

@@ -28,10 +28,11 @@ from redis_consumer.serving.base import (
     check_inputs,
     check_outputs,
 )
-from redis_consumer.serving.onnx.file import check_file, checksum
 from redis_consumer.serving.onnx.session import (
     CPU,
     arena_bytes_for,
+    check_file,
+    checksum,
     errors_in_words,
     limit_arena,
     load_runtime,

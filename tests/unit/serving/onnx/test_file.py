@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from redis_consumer.errors import ModelMismatch, ModelNotFound
-from redis_consumer.serving.onnx.file import MESSAGES, check_file, checksum, external_locations
+from redis_consumer.serving.onnx.session import MESSAGES, check_file, checksum, external_locations
 from support import onnx_models as models
 
 
