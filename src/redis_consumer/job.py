@@ -49,7 +49,10 @@ _PACKED = (
 )  # fmt: skip
 
 #: Fields that a producer may write besides those of `EMPTY_FIELDS`.
-_GIVEN_FIELDS = ("input_file_name", "original_name", "field_size", "outputs", "compartment", "segmentation_type")
+_GIVEN_FIELDS = (
+    "input_file_name", "original_name", "field_size", "outputs", "compartment", "segmentation_type",
+    "object_diameter_px", "scale_from",
+)  # fmt: skip
 
 #: Fields that record a job's progress (contract, section 1.3). They don't control how its input is processed.
 OWN_FIELDS = frozenset(
@@ -58,7 +61,7 @@ OWN_FIELDS = frozenset(
         "failures", "warning", "parent", "next_phase", "children", "children:done", "children:failed",
         "children_upload_time", "total_jobs", "created_at", "updated_at", "finished_at", "updated_by",
         "identity_upload", "identity_started", "output_file_name", "output_url", "provenance_file_name",
-        "input_digest", "predict_retries", "objects",
+        "input_digest", "predict_retries", "objects", "estimated_diameter_px",
     }
 )  # fmt: skip
 
@@ -180,6 +183,25 @@ def inherited(job: Job) -> dict[str, str]:
     return {name: text for name, text in job.fields.items() if name not in OWN_FIELDS and not name.endswith("_time")}
 
 
+def found_earlier(job: Job) -> dict[str, str]:
+    """Return the scale that an earlier attempt of a job has found and where it comes from; empty if there is none.
+
+    A child job was given the scale that its parent has written.
+    """
+    if job.get("scale_from") in ("", "job") or job.get("parent"):
+        return {}
+    return {name: job.get(name) for name in ("scale", "scale_from", "estimated_diameter_px") if job.get(name)}
+
+
+def given_by_producer(job: Job) -> dict[str, str]:
+    """Return `inherited` without what an earlier attempt of the job has found, see `found_earlier`."""
+    found = found_earlier(job)
+    fields = {name: "" if name in found else text for name, text in inherited(job).items()}
+    if not job.get("parent"):
+        fields.pop("scale_from", None)
+    return fields
+
+
 def misspelt_fields(fields: Iterable[str], options: Iterable[str] = ()) -> dict[str, str]:
     """Find unknown fields whose names are similar to a field that a producer can write.
 
@@ -275,6 +297,14 @@ class Job:
         if scale is not None and scale <= 0:
             raise self._invalid("scale", "a number above 0, e.g. 0.5")
         return scale
+
+    @property
+    def object_diameter_px(self) -> float | None:
+        """Usual diameter of the objects in the image in pixels; None if the producer doesn't know it."""
+        diameter = self._number("object_diameter_px", decimal, None, "a number above 0, e.g. 24")
+        if diameter is not None and diameter <= 0:
+            raise self._invalid("object_diameter_px", "a number above 0, e.g. 24")
+        return diameter
 
     @property
     def label(self) -> int | None:

@@ -152,6 +152,25 @@ class TilingOptions:
 
 
 @dataclass(frozen=True)
+class ScaleOptions:
+    """How the scale of a job is chosen.
+
+    Attributes:
+        is_automatic: whether a job without a scale gets one from the size of pixels or an estimate.
+        low: smallest scale.
+        high: largest scale.
+    """
+
+    is_automatic: bool = True
+    low: float = 0.1
+    high: float = 10.0
+
+    def allows(self, scale: float) -> bool:
+        """Return whether a scale is in range."""
+        return self.low <= scale <= self.high
+
+
+@dataclass(frozen=True)
 class DetectionOptions:
     """A model that detects the scale or the label of an image.
 

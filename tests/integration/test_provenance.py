@@ -103,7 +103,7 @@ def test_what_a_run_found_out_is_noted(make_site: MakeSite, tmp_path: Path) -> N
     site = make_site()
     put_crop(site.storage, tmp_path)
     site.consumer()
-    assert site.record(site.run(scale=""))["detected"] == {"scale": "1"}
+    assert site.record(site.run(scale=""))["detected"] == {"scale": "1", "scale_from": "default"}
 
 
 def test_a_record_holds_no_secrets(make_site: MakeSite, tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ class Consumer:
         """Report fields that may be misspelt in the log and in the job's field ``warning``."""
         options = [name for name in self.Options.model_fields if is_per_job(self.Options, name)]
         problems = [unknown_field(*pair) for pair in misspelt_fields(job.fields, options).items()]
+        self._running().warnings += problems
         if problems and job.get("warning") != "; ".join(problems):
             self.logger.warning("Job %s: %s", job.id, "; ".join(problems))
             self.update_key(job.id, {"warning": "; ".join(problems)})

@@ -64,6 +64,8 @@ class ClaimedJob:
         losses: how often files of running jobs had been lost when the run began, see `machine.losses`.
         retries: number of repeated calls of the model server.
         part: number of the part of the input that is processed now, from 0, and the number of parts.
+        warnings: what the job's field ``warning`` says.
+        noted: fields that the run has found out, see `Stages.note`.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class ClaimedJob:
         self.losses = machine.losses()
         self.retries = 0
         self.part = (0, 1)
+        self.warnings: list[str] = []
+        self.noted: dict[str, str] = {}
         self._write = write
         self._child_jobs = child_jobs
         self._renewal: Renewal | None = None
@@ -315,6 +319,11 @@ class Stages:
         self._spent_s: dict[str, float] = {}
         self._groups = 1
         self._groups_left = 0
+        self._noted: dict[str, Any] = {}
+
+    def note(self, fields: Mapping[str, Any]) -> None:
+        """Write fields together with those of the next stage, or of the job's end."""
+        self._noted.update(fields)
 
     def begin(self, status: JobStatus, *, ended: str | None = None, **fields: Any) -> None:
         """Start a stage, unless the job has passed it. `ended` names the field for the seconds of the stage before."""
@@ -327,7 +336,7 @@ class Stages:
         self._reached = status
         if ended == "prediction_time":
             fields["predict_retries"] = 0 if self._claimed is None else self._claimed.retries
-        self._write(self._job.id, {**self._time(ended), "status": status.value, **fields})
+        self._write_noted({**self._time(ended), "status": status.value, **fields})
 
     def begin_group(self, number: int, groups: int) -> None:
         """Start a group of frames, from 0."""
@@ -341,7 +350,11 @@ class Stages:
         done = {"status": self._final_status, "total_jobs": 1, "total_time": f"{total_s:.6f}"}
         upload = self._time("upload_time")
         times = {name: f"{spent_s:.6f}" for name, spent_s in self._spent_s.items()} if self._groups > 1 else upload
-        self._write(self._job.id, {**times, **done, **fields})
+        self._write_noted({**times, **done, **fields})
+
+    def _write_noted(self, fields: Mapping[str, Any]) -> None:
+        noted, self._noted = self._noted, {}
+        self._write(self._job.id, {**noted, **fields})
 
     def _time(self, ended: str | None) -> dict[str, str]:
         now = time.monotonic()

@@ -245,9 +245,9 @@ def mesmer_choices(job: Job) -> ModelChoices:
 
 def segmentation_options() -> SegmentationOptions:
     """Limits and choices for the segmentation of images."""
-    return SegmentationOptions(
-        model_choices(), image_limits(), max_job_bytes(), settings.current().label_detect_enabled
-    )
+    now = settings.current()
+    scale = options.ScaleOptions(now.auto_scale, now.min_scale, now.max_scale)
+    return SegmentationOptions(model_choices(), image_limits(), max_job_bytes(), now.label_detect_enabled, scale)
 
 
 def postprocess_of_label(label: int | str) -> str:

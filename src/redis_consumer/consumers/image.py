@@ -262,8 +262,12 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             predict_cut=self.process_big_image,
             run_functions=self._run_older if own & _OLDER_METHODS else self.run_functions,
             image_scale=_with_arrays(self.get_image_scale) if detects else self.get_image_scale,
+            detect_scale=self._detected_scale,
             detect_label=_with_arrays(self.detect_label) if detects else self.detect_label,
-            write=self.update_key,
+            write=self._note,
+            noted=lambda: {} if self._claimed is None else self._claimed.noted,
+            warn=self._warn,
+            finds_scale=not own & {"detect_scale", "get_image_scale"},
             rest=self._rest,
             begin_group=self._begin_group,
             predicting=self._predicting,
@@ -286,6 +290,23 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         """Run functions by the methods of 2020, of which a plug-in has replaced one."""
         method = self.preprocess if process_type == "pre" else self.postprocess
         return as_batches(method(data[0] if len(data) == 1 else data, names))
+
+    def _note(self, redis_hash: str, fields: Mapping[str, Any]) -> None:
+        """Write what was found out about an image, with the next stage of the job if it has stages."""
+        if self._claimed is not None:
+            self._claimed.noted |= {name: str(value) for name, value in fields.items()}
+        if self._stages is None:
+            self.update_key(redis_hash, fields)
+        else:
+            self._stages.note(fields)
+
+    def _warn(self, problem: str) -> None:
+        """Add to the job's field ``warning``."""
+        if self._claimed is None or problem in self._claimed.warnings:
+            return
+        self.logger.warning("Job %s: %s", self._claimed.job.id, problem)
+        self._claimed.warnings.append(problem)
+        self._note(self._claimed.job.id, {"warning": "; ".join(self._claimed.warnings)})
 
     def _begin_group(self, number: int, groups: int) -> None:
         if self._stages is not None:

@@ -31,6 +31,7 @@ from redis_consumer.segmentation.predictor import (
     with_batch,
 )
 from redis_consumer.segmentation.results import write_result
+from redis_consumer.segmentation.scale import FROM_DEFAULT, FROM_DETECTION
 from redis_consumer.serving.base import Array, ModelServer, predict_in_batches
 from redis_consumer.storage.keys import discard_zips
 
@@ -143,6 +144,10 @@ class TensorFlowServingConsumer(Consumer):
         options = defaults.scale_detection()
         return detection.scale_of(detection.detect(options, image, self._predictor.ask)) if options.is_enabled else 1.0
 
+    def _detected_scale(self, image: Frames) -> float | None:
+        """Detect the scale of an image; None if detection is off."""
+        return self.detect_scale(image) if defaults.scale_detection().is_enabled else None
+
     def get_image_scale(self, scale: float | str | None, image: Array | Frames, redis_hash: str) -> float:
         """Return the scale of a job. If the job has none, detect it and write it to the job.
 
@@ -156,7 +161,9 @@ class TensorFlowServingConsumer(Consumer):
         """
         if scale is None or scale == "":
             scale = self.detect_scale(image)
-            self.update_key(redis_hash, {"scale": f"{scale:g}"})
+            is_found = defaults.scale_detection().is_enabled or "detect_scale" in own_methods(self)
+            source = FROM_DETECTION if is_found else FROM_DEFAULT
+            self.update_key(redis_hash, {"scale": f"{scale:g}", "scale_from": source})
         factor = Job(redis_hash, {"scale": str(scale)}).scale or 1.0
         low, high = defaults.current().min_scale, defaults.current().max_scale
         if not low <= factor <= high:

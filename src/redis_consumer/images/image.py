@@ -57,7 +57,8 @@ class Source:
         axes: one letter an axis, see `Image`.
         dtype: of the array that `decode` gives.
         decode: reads the pixels; only while the file is open.
-        pixel_size_um: side of a pixel in micrometres, None if the file doesn't say.
+        pixel_size_um: side of a pixel in micrometres, None if the file doesn't say or pixels aren't square.
+        pixel_yx_um: height and width of a pixel in micrometres, None if the file doesn't say.
         decoder_bytes: what decoding takes at most, where that is more than the array (padded tiles).
         stored_bytes: bytes of the file that become pixels; None if they are as many as the pixels take.
     """
@@ -67,8 +68,16 @@ class Source:
     dtype: np.dtype[Any]
     decode: Callable[[], Array]
     pixel_size_um: float | None = None
+    pixel_yx_um: tuple[float, float] | None = None
     decoder_bytes: int = 0
     stored_bytes: int | None = None
+
+
+def square_um(pixel_yx_um: tuple[float, float] | None) -> float | None:
+    """Return the side of a pixel; None if it is unknown or its height and width differ by more than 1 %."""
+    if pixel_yx_um is None or abs(pixel_yx_um[0] - pixel_yx_um[1]) > 0.01 * pixel_yx_um[1]:
+        return None
+    return pixel_yx_um[1]
 
 
 def check_source(source: Source, limits: ImageLimits, name: str) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
-from redis_consumer.images.image import Source
+from redis_consumer.images.image import Source, square_um
 from redis_consumer.images.planes import MAX_SEGMENT_BYTES, Planes, array_planes
 
 #: Bytes of a file of metadata; real ones have a few thousand.
@@ -125,7 +125,7 @@ def open_ome_zarr(path: Path, name: str) -> Iterator[Planes]:
     if root is None:
         raise InvalidImage(f"{name}: holds no Zarr group; upload the whole OME-Zarr")
     image = _image_of(root, name)
-    folder, axes, pixel_size_um = _full_resolution(image, name)
+    folder, axes, pixel_yx_um = _full_resolution(image, name)
     array, stored_bytes = _open_array(root, folder, name)
     dtype = np.dtype(array.dtype.numpy_dtype)
     if len(axes) != array.rank:
@@ -135,7 +135,8 @@ def open_ome_zarr(path: Path, name: str) -> Iterator[Planes]:
         axes=axes,
         dtype=dtype,
         decode=lambda: np.asarray(array.read().result()),
-        pixel_size_um=pixel_size_um,
+        pixel_size_um=square_um(pixel_yx_um),
+        pixel_yx_um=pixel_yx_um,
         stored_bytes=stored_bytes,
     )
     yield array_planes(source, lambda: _Reading(array))
@@ -214,8 +215,8 @@ def _image_of(root: _Root, name: str) -> tuple[str, Mapping[str, Any]]:
     return "0/", first
 
 
-def _full_resolution(image: tuple[str, Mapping[str, Any]], name: str) -> tuple[str, str, float | None]:
-    """Folder of the largest array, its axes, and the side of a pixel in micrometres."""
+def _full_resolution(image: tuple[str, Mapping[str, Any]], name: str) -> tuple[str, str, tuple[float, float] | None]:
+    """Folder of the largest array, its axes, and height and width of a pixel in micrometres."""
     prefix, attributes = image
     multiscale = attributes["multiscales"][0]
     dataset = multiscale["datasets"][0]
@@ -224,20 +225,20 @@ def _full_resolution(image: tuple[str, Mapping[str, Any]], name: str) -> tuple[s
         raise InvalidImage(f"{name}: its array {str(folder)!r} lies outside of it; export it again")
     axes = [axis if isinstance(axis, dict) else {"name": str(axis)} for axis in multiscale.get("axes") or _OLD_AXES]
     letters = "".join(str(axis["name"])[:1].upper() for axis in axes)
-    return f"{prefix}{folder}", letters, _pixel_size_um(axes, dataset)
+    return f"{prefix}{folder}", letters, _pixel_yx_um(axes, dataset)
 
 
-def _pixel_size_um(axes: list[dict[str, Any]], dataset: Mapping[str, Any]) -> float | None:
+def _pixel_yx_um(axes: list[dict[str, Any]], dataset: Mapping[str, Any]) -> tuple[float, float] | None:
     scales = [step["scale"] for step in dataset.get("coordinateTransformations", ()) if step.get("type") == "scale"]
     if len(scales) != 1 or len(scales[0]) != len(axes):
         return None
-    sides = [
-        float(scale) * _MICROMETRES[axis["unit"]]
+    sides = {
+        axis["name"]: float(scale) * _MICROMETRES[axis["unit"]]
         for axis, scale in zip(axes, scales[0], strict=True)
         if axis["name"] in {"y", "x"} and axis.get("unit") in _MICROMETRES
-    ]
-    is_square = len(sides) == 2 and 0 < sides[0] < float("inf") and abs(sides[0] - sides[1]) <= 0.01 * sides[0]
-    return sides[0] if is_square else None
+    }
+    is_known = len(sides) == 2 and all(0 < side < float("inf") for side in sides.values())
+    return (sides["y"], sides["x"]) if is_known else None
 
 
 def _open_array(root: _Root, folder: str, name: str) -> tuple[Any, int]:

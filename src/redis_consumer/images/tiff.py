@@ -13,7 +13,7 @@ import numpy as np
 
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
-from redis_consumer.images.image import Array, Source
+from redis_consumer.images.image import Array, Source, square_um
 from redis_consumer.images.tiff_chain import Chain, cut_off, read_chain
 from redis_consumer.images.tiff_metadata import MAX_PLANES_A_DIRECTORY, check_metadata
 
@@ -115,12 +115,14 @@ def open_tiff(path: Path, name: str) -> Iterator[Source]:
         _check_supported(page, name)
         _check_planes(series, chain, name)
         _check_complete(tif, series, name)
+        pixel_yx_um = _pixel_yx_um(tif, page)
         yield Source(
             shape=tuple(series.shape),
             axes=series.axes,
             dtype=np.dtype(series.dtype),
             decode=lambda: _decode(tif, series),
-            pixel_size_um=_pixel_size_um(tif, page),
+            pixel_size_um=square_um(pixel_yx_um),
+            pixel_yx_um=pixel_yx_um,
             decoder_bytes=_tile_bytes(page),
             stored_bytes=_stored_bytes(tif, series),
         )
@@ -259,16 +261,16 @@ def _tile_bytes(page: TiffPage) -> int:
     return prod(page.chunked) * prod(page.tile) * samples * page.dtype.itemsize
 
 
-def _pixel_size_um(tif: TiffFile, page: TiffPage) -> float | None:
+def _pixel_yx_um(tif: TiffFile, page: TiffPage) -> tuple[float, float] | None:
     if tif.is_ome and tif.ome_metadata:
-        return _square(*(_ome_size_um(tif.ome_metadata, axis) for axis in "XY"))
+        return _known(*(_ome_size_um(tif.ome_metadata, axis) for axis in "YX"))
     unit = {2: "inch", 3: "cm"}.get(int(page.resolutionunit), "")
     if tif.is_imagej:
         unit = str((tif.imagej_metadata or {}).get("unit", "")).lower()
     if unit not in MICROMETRES:
         return None
-    size = _square(*(_resolution_size(page, tag, MICROMETRES[unit]) for tag in ("XResolution", "YResolution")))
-    return size if size is not None and (tif.is_imagej or size <= MAX_PLAUSIBLE_UM) else None
+    sides = _known(*(_resolution_size(page, tag, MICROMETRES[unit]) for tag in ("YResolution", "XResolution")))
+    return sides if sides is not None and (tif.is_imagej or max(sides) <= MAX_PLAUSIBLE_UM) else None
 
 
 def _ome_size_um(xml: str, axis: str) -> float | None:
@@ -285,8 +287,8 @@ def _resolution_size(page: TiffPage, tag: str, unit_um: float) -> float | None:
     return float(unit_um * value[1] / value[0])
 
 
-def _square(x_um: float | None, y_um: float | None) -> float | None:
-    """Return the side of a pixel; None if the sides are unknown, impossible or differ by more than 1 %."""
-    if x_um is None or y_um is None or not 0 < x_um < float("inf") or abs(x_um - y_um) > 0.01 * x_um:
+def _known(y_um: float | None, x_um: float | None) -> tuple[float, float] | None:
+    """Return height and width of a pixel; None if one of them is unknown or impossible."""
+    if y_um is None or x_um is None or not (0 < y_um < float("inf") and 0 < x_um < float("inf")):
         return None
-    return x_um
+    return y_um, x_um

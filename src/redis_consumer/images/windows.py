@@ -46,13 +46,15 @@ class WindowedImage:
     Attributes:
         shape: (B, Y, X, C) of the whole image, with the channels that were chosen.
         name: the user's name for the file, for messages.
-        pixel_size_um: side of a pixel in micrometres, None if the file doesn't say.
+        pixel_size_um: side of a pixel in micrometres, None if the file doesn't say or pixels aren't square.
+        pixel_yx_um: height and width of a pixel in micrometres, None if the file doesn't say.
         kind: its format, for messages.
     """
 
     shape: tuple[int, int, int, int]
     name: str
     pixel_size_um: float | None
+    pixel_yx_um: tuple[float, float] | None
     _planes: Planes
     _numbers: Array
     kind: str = "image"
@@ -199,4 +201,5 @@ def _windowed_image(
     if channels is not None:
         numbers = select_channels(numbers, channels, name)
     table = numbers[:, 0, 0, :].astype(np.int64)
-    return WindowedImage((len(table), height, width, table.shape[1]), name, source.pixel_size_um, planes, table)
+    shape = (len(table), height, width, table.shape[1])
+    return WindowedImage(shape, name, source.pixel_size_um, source.pixel_yx_um, planes, table)

@@ -5,6 +5,7 @@ A card is a file ``card.toml`` beside the model::
     description = "Nuclei in fluorescence images"
     license = "Apache-2.0"
     pixel_size_um = 0.65
+    object_diameter_px = 30
     preprocess = ["percentile_normalize"]
     postprocess = ["deep_watershed"]
     [tile]
@@ -60,6 +61,7 @@ class Card:
         description: what the model does, a text for users.
         license: SPDX expression of its licence.
         pixel_size_um: side of a pixel in the training images; None if unknown.
+        object_diameter_px: usual diameter of objects in the training images, in pixels; None if unknown.
         preprocess: names of the functions to run before the model, in order.
         postprocess: names of the functions to run after the model, in order.
         tile: how to cut images; None for a model that gets whole images.
@@ -69,6 +71,7 @@ class Card:
     description: str = ""
     license: str = ""
     pixel_size_um: float | None = None
+    object_diameter_px: float | None = None
     preprocess: tuple[str, ...] = ()
     postprocess: tuple[str, ...] = ()
     tile: Tile | None = None
@@ -103,14 +106,12 @@ class _Reader:
 
     def card(self, table: dict[str, Any]) -> Card:
         self._refuse_unknown(table, frozenset(Card.__dataclass_fields__), "")
-        size_um = table.get("pixel_size_um")
-        if size_um is not None:
-            size_um = self._number(size_um, "pixel_size_um")
         tile = table.get("tile")
         return Card(
             description=self._text(table.get("description", ""), "description"),
             license=self._text(table.get("license", ""), "license"),
-            pixel_size_um=size_um,
+            pixel_size_um=self._optional_number(table, "pixel_size_um"),
+            object_diameter_px=self._optional_number(table, "object_diameter_px"),
             preprocess=self._names(table.get("preprocess", []), "preprocess"),
             postprocess=self._names(table.get("postprocess", []), "postprocess"),
             tile=None if tile is None else self._tile(tile),
@@ -160,6 +161,9 @@ class _Reader:
         if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
             raise self._wrong(key, value, "a list of names")
         return tuple(value)
+
+    def _optional_number(self, table: Mapping[str, Any], key: str) -> float | None:
+        return self._number(table[key], key) if key in table else None
 
     def _number(self, value: object, key: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:

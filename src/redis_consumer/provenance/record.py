@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import redis_consumer
 from redis_consumer.errors import ConsumerError
-from redis_consumer.job import Job, inherited
+from redis_consumer.job import Job, found_earlier, given_by_producer
 from redis_consumer.queue import timestamp
 from redis_consumer.storage import transfer
 from redis_consumer.storage.keys import output_key, record_key
@@ -43,7 +43,7 @@ SETTINGS = (
     "TF_TENSOR_NAME", "TF_MAX_BATCH_SIZE", "TF_MIN_MODEL_SIZE", "MAX_CALL_BYTES",
     "NUCLEAR_MODEL", "CYTOPLASM_MODEL", "PHASE_MODEL",
     "NUCLEAR_POSTPROCESS", "CYTOPLASM_POSTPROCESS", "PHASE_POSTPROCESS",
-    "SCALE_DETECT_ENABLED", "SCALE_DETECT_MODEL", "SCALE_DETECT_SAMPLE", "SCALE_RESHAPE_SIZE",
+    "AUTO_SCALE", "SCALE_DETECT_ENABLED", "SCALE_DETECT_MODEL", "SCALE_DETECT_SAMPLE", "SCALE_RESHAPE_SIZE",
     "LABEL_DETECT_ENABLED", "LABEL_DETECT_MODEL", "LABEL_DETECT_SAMPLE", "LABEL_RESHAPE_SIZE",
     "MAX_SCALE", "MIN_SCALE", "MAX_IMAGE_HEIGHT", "MAX_IMAGE_WIDTH", "MAX_IMAGE_FRAMES", "CUTS",
     "TRACKING_MODEL", "TRACKING_SEGMENT_MODEL", "TRACKING_POSTPROCESS_FUNCTION", "DRIFT_CORRECT_ENABLED",
@@ -69,7 +69,7 @@ MOST_CHILDREN = 10_000
 MOST_FILES = 20_000
 _RESULT_FIELD = "output_file_name"
 #: Fields that a run detects and writes to its job.
-_DETECTED = ("scale", "label")
+_DETECTED = ("scale", "scale_from", "estimated_diameter_px", "label")
 _GROUP = "redis_consumer.consumers"
 
 
@@ -224,7 +224,10 @@ class Provenance:
 
     def note_fields(self, fields: Mapping[str, Any]) -> None:
         """Note fields that a run writes to its job, if it detected them."""
-        self._detected |= {name: str(fields[name]) for name in _DETECTED if name in fields}
+        found = {name: str(fields[name]) for name in _DETECTED if name in fields}
+        if "scale" not in found:
+            found.pop("scale_from", None)  # the producer gave the scale
+        self._detected |= found
         self._result = str(fields.get(_RESULT_FIELD) or self._result)
 
     def noted_child(self, child: Job) -> Job:
@@ -303,7 +306,7 @@ class Provenance:
             "model_server": setup.model_server,
             "models": [{"model": name, **tell()} for name, tell in self._models.items()],
             "functions": functions,
-            "detected": self._detected,
+            "detected": {**found_earlier(job), **self._detected},
             "inputs": self._inputs(job),
             "outputs": self._outputs,
             "children": self._children,
@@ -319,7 +322,7 @@ class Provenance:
 
     def _fields_of(self, job: Job, secrets: Collection[str]) -> dict[str, Any]:
         """A job and its fields, without fields of its progress, secrets, and links: they may hold a signature."""
-        shown = {name: text for name, text in inherited(job).items() if name not in secrets}
+        shown = {name: text for name, text in given_by_producer(job).items() if name not in secrets}
         fields = {**shown, "original_name": job.get("original_name")}
         fields = _masked(fields)
         key = None

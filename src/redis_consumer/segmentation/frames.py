@@ -36,12 +36,16 @@ class Frames:
         read: takes the first frame and the one after the last; returns them as (b, Y, X, C) float32.
         name: the user's name for the file, for messages.
         kept_bytes: additional memory for a file that must be read at once.
+        pixel_size_um: side of a pixel in micrometres, None if the file doesn't say or pixels aren't square.
+        pixel_yx_um: height and width of a pixel in micrometres, None if the file doesn't say.
     """
 
     shape: tuple[int, int, int, int]
     read: Callable[[int, int], Array]
     name: str = "image"
     kept_bytes: int = 0
+    pixel_size_um: float | None = None
+    pixel_yx_um: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, batch: Array) -> Frames:
@@ -196,7 +200,13 @@ def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stac
         batch: Array = to_batch(opened.read(), order)
         return (batch if indices is None else select_channels(batch, indices, name))[start:stop]
 
-    frames = Frames((count, height, width, channels), whole, name)
+    frames = Frames(
+        (count, height, width, channels),
+        whole,
+        name,
+        pixel_size_um=source.pixel_size_um,
+        pixel_yx_um=source.pixel_yx_um,
+    )
     file_bytes = 4 * prod(source.shape)
     if len(frames.groups()) == 1 and file_bytes <= max(frames.nbytes, GROUP_BYTES):
         return frames

@@ -63,6 +63,7 @@ class LargeImage:
         options = segmentation.options
         limits_yx = _sides(options.limits)
         self._plan = segmentation.choose(_looked_at(image, limits_yx, options.max_job_bytes), job)
+        self._sizes = segmentation.size_check(self._plan)
         self._grid, self.tile_px = _layout(image.shape[1:], min(BLOCK_PX, *limits_yx), self._plan.scale)
         self._sample_px = min(MAX_SAMPLE_PX, _SAMPLE_BYTES // (4 * image.shape[3]))
         self._check_memory()
@@ -91,6 +92,7 @@ class LargeImage:
             for (frame, block), outputs in zip(places, predicted, strict=True):
                 results.add(frame, block, self._postprocess(outputs, block))
                 self._report(_STATISTICS, _SEGMENTATION, frame, block)
+        self._segmentation.tell_sizes(self._sizes)
         return results
 
     def write(self, planes: list[TiledPlane], stem: Path, *, is_zarr: bool) -> list[Path]:
@@ -129,6 +131,7 @@ class LargeImage:
 
     def _postprocess(self, outputs: list[Array], block: Block) -> list[Array]:
         results = self._segmentation.steps.run_functions("post", self._plan.postprocess, outputs, self._plan.options)
+        self._sizes.add(results)
         arrays = [results] if isinstance(results, np.ndarray) else list(results)
         return [restore(array, block.shape_yx) for array in arrays]
 
@@ -221,7 +224,8 @@ def _looked_at(image: WindowedImage, limits_yx: tuple[int, int], max_job_bytes: 
         check_needed(image.name, 3 * middle, max_job_bytes, why)
         return image.read(0, window)[start:stop]
 
-    return Frames((1, height, width, image.shape[3]), read, image.name)
+    shape = (1, height, width, image.shape[3])
+    return Frames(shape, read, image.name, pixel_size_um=image.pixel_size_um, pixel_yx_um=image.pixel_yx_um)
 
 
 def _sides(limits: ImageLimits) -> tuple[int, int]:

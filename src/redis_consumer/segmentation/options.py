@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import ModelId
-from redis_consumer.options import ImageLimits
+from redis_consumer.options import ImageLimits, ScaleOptions
 from redis_consumer.processing.registry import FunctionOptions
 
 
@@ -71,9 +71,11 @@ class SegmentationOptions:
         limits: largest size of an image.
         max_job_bytes: largest memory that a job can take.
         detects_label: whether the label of an image is detected.
+        scale: how the scale of a job is chosen.
     """
 
     choices: ModelChoices
     limits: ImageLimits
     max_job_bytes: int
     detects_label: bool = False
+    scale: ScaleOptions = field(default_factory=ScaleOptions)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from redis_consumer.errors import PermanentError
 from redis_consumer.images import StackFiles, write_channels
 from redis_consumer.job import OWN_FIELDS
+from redis_consumer.processing.measure import object_areas
 from redis_consumer.text import cell, result_stem
 
 Array = npt.NDArray[Any]
@@ -184,11 +185,4 @@ def count_objects(results: Array | Sequence[Array]) -> dict[str, int]:
     first = results if isinstance(results, np.ndarray) else next(iter(results), None)
     if first is None or first.dtype.kind not in "iu" or first.ndim != 4 or first.min(initial=0) < 0:
         return {}
-    return {"objects": sum(_count_labels(frame[..., 0]) for frame in first)}
-
-
-def _count_labels(labels: Array) -> int:
-    # Counting in a table is faster than sorting, but the table must not be larger than the image.
-    if labels.max(initial=0) > labels.size:
-        return int(np.count_nonzero(np.unique(labels)))
-    return int(np.count_nonzero(np.bincount(labels.ravel().astype(np.int64))[1:]))
+    return {"objects": sum(len(object_areas(frame[..., 0])) for frame in first)}

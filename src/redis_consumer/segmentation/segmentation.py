@@ -17,6 +17,7 @@ from redis_consumer.processing.resize import resize_image, resize_labels
 from redis_consumer.segmentation.frames import GROUP_BYTES, Frames, frames_for, joined
 from redis_consumer.segmentation.options import SegmentationOptions
 from redis_consumer.segmentation.predictor import Predictor
+from redis_consumer.segmentation.scale import SizeCheck, found_scale, given_scale
 from redis_consumer.segmentation.tiling import Tiling
 from redis_consumer.serving.base import Array
 from redis_consumer.text import shown_name
@@ -55,11 +56,15 @@ class Steps:
             model.
         run_functions: as `Functions.run`.
         image_scale: takes a job's field, frames and the job's id, and returns the scale.
+        detect_scale: returns the scale by the detection model; None if it isn't used.
         detect_label: returns the kind of an image.
-        write: writes fields of a job.
+        write: notes fields of a job, which are written with the next ones.
+        noted: returns the fields that were noted in this run.
+        warn: adds to the job's field ``warning``.
         rest: returns memory to the system between two steps.
         begin_group: called with the number of each group of frames, from 0, and the number of groups.
         predicting: a context that is entered while `predict_cut` runs.
+        finds_scale: whether the scale of a job without one is found here, and not by a plug-in's own method.
         takes_groups: whether all of these methods can get the frames in groups.
         is_known: whether the model server has the models that these methods call.
     """
@@ -68,11 +73,15 @@ class Steps:
     predict_cut: Callable[[int, Array, int, str, int | str], Array | list[Array]]
     run_functions: Callable[[str, Sequence[str], Any, FunctionOptions], Any]
     image_scale: Callable[[float | str | None, Frames, str], float]
+    detect_scale: Callable[[Frames], float | None]
     detect_label: Callable[[Frames], int]
     write: Callable[[str, Mapping[str, Any]], None]
+    noted: Callable[[], Mapping[str, str]]
+    warn: Callable[[str], None]
     rest: Callable[[], None]
     begin_group: Callable[[int, int], None]
     predicting: Callable[[], AbstractContextManager[None]]
+    finds_scale: bool = True
     takes_groups: bool = True
     is_known: bool = True
 
@@ -161,11 +170,36 @@ class Segmentation:
         own, preprocess, postprocess = self._asked_for(frames, job)
         is_other = other is not None and other != own
         plan = self._with_card(other, (), ()) if other and is_other else self._with_card(own, preprocess, postprocess)
-        scale = self.steps.image_scale(job.scale, frames, job.id)
+        scale = self._scale(frames, job, own)
         ratio = self._scale_ratio(own, plan.model) if is_other else 1.0
         if ratio != 1:
             scale = self.steps.image_scale(scale * ratio, frames, job.id)
         return replace(plan, scale=scale)
+
+    def _scale(self, frames: Frames, job: Job, model: ModelId) -> float:
+        """Choose the scale of a job for its own model, and say where it comes from."""
+        steps, options, card = self.steps, self.options.scale, self.predictor.models.card(model)
+        known = replace(job, fields={**job.fields, **steps.noted()})
+        chosen = given_scale(known, card, options)
+        if chosen is None and card is not None and options.is_automatic and steps.finds_scale:
+            chosen = found_scale(frames, card, options, steps.detect_scale, lambda _: None)
+        if chosen is None:
+            return steps.image_scale(None, frames, job.id)
+        if known.get("scale_from") != chosen.source:
+            steps.write(job.id, chosen.fields)
+            if chosen.problem:
+                steps.warn(chosen.problem)
+        return steps.image_scale(chosen.scale, frames, job.id)
+
+    def size_check(self, plan: Plan) -> SizeCheck:
+        """Return what compares the objects of a result with the size that the model is made for."""
+        card = self.predictor.models.card(plan.model)
+        return SizeCheck(None if card is None else card.object_diameter_px, plan.scale)
+
+    def tell_sizes(self, sizes: SizeCheck) -> None:
+        """Warn if the objects of a result are far from the size that the model is made for."""
+        if sizes.warning:
+            self.steps.warn(sizes.warning)
 
     def results(self, frames: Frames, job: Job, plan: Plan) -> Iterator[list[Array]]:
         """Run model and functions over an image, group by group.
@@ -173,7 +207,7 @@ class Segmentation:
         Yields:
             The results of each group at the size of the image, (b, Y, X, C) each.
         """
-        model, steps, state = plan.model, self.steps, self.predictor.state
+        model, steps, state, sizes = plan.model, self.steps, self.predictor.state, self.size_check(plan)
         try:
             for number, group in enumerate(plan.groups):
                 state.part = (number, len(plan.groups))
@@ -199,6 +233,9 @@ class Segmentation:
                 outputs = outputs if isinstance(outputs, list) else [outputs]
                 results = steps.run_functions("post", plan.postprocess, outputs, plan.options)
                 del outputs
+                sizes.add(results)
+                if number == len(plan.groups) - 1:
+                    self.tell_sizes(sizes)
                 arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
                 yield [restore(array, frames.shape[1:3]) for array in arrays]
         finally:

@@ -13,6 +13,7 @@ from redis_consumer.options import (
     LearnedOptions,
     LinkingModelOptions,
     LinkOptions,
+    ScaleOptions,
     TilingOptions,
 )
 from redis_consumer.settings.kinds import (
@@ -110,6 +111,11 @@ class ImageSettings(BaseModel):
     phase_postprocess: Text = Field(default="deep_watershed", description="Post-processing for PHASE_MODEL")
     cuts: Count = Field(default=0, description="Number of pieces per side of a frame in tracking; 0 for automatic")
 
+    auto_scale: Switch = Field(
+        default=ScaleOptions.is_automatic,
+        description="Whether jobs without a scale get one from the size of pixels and the model's card, or by an "
+        "estimate",
+    )
     scale_detect_enabled: Switch = Field(
         default=DetectionOptions.is_enabled, description="Whether a model detects the scale of jobs that have none"
     )
@@ -130,9 +136,9 @@ class ImageSettings(BaseModel):
     label_reshape_size: Size = Field(
         default=DetectionOptions.side_px, description="Side in pixels of the pieces that are used to detect the label"
     )
-    max_scale: Factor = Field(default=10.0, description="Largest scale that a job can set")
+    max_scale: Factor = Field(default=ScaleOptions.high, description="Largest scale that a job can set")
     min_scale: Factor = Field(
-        default_factory=lambda data: 1 / data.get("max_scale", 10.0),
+        default_factory=lambda data: 1 / data.get("max_scale", ScaleOptions.high),
         validate_default=True,
         description="Smallest scale that a job can set; empty: 1 / MAX_SCALE",
     )

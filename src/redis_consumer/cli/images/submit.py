@@ -43,6 +43,12 @@ def submit(
         float | None,
         typer.Option("--scale", "-s", min=1e-6, help="Factor to resize the image by before the model is applied."),
     ] = None,
+    nucleus_px: Annotated[
+        float | None,
+        typer.Option(
+            "--nucleus-px", min=1, help="Usual diameter of the nuclei or cells in pixels, instead of --scale."
+        ),
+    ] = None,
     channels: Annotated[
         str | None,
         typer.Option(
@@ -82,8 +88,11 @@ def submit(
     up to a minute. With --json, the document is always written, even after an error,
     and has a row for each file.
     """
+    if scale is not None and nucleus_px is not None:
+        raise typer.BadParameter("is another way to give the scale; give only one of them", param_hint="--nucleus-px")
     named = {
         "scale": scale,
+        "object_diameter_px": nucleus_px,
         "channels": channels,
         "dimension_order": dimension_order,
         "postprocess_function": postprocess,

@@ -1,0 +1,86 @@
+"""The scale of jobs with the shipped model: from the size of pixels or of objects, and what the job says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from redis_consumer import settings
+from redis_consumer.redis import RedisClient
+from redis_consumer.storage import Storage
+from support.nuclei import draw_nuclei
+from support.provenance import Site
+
+SMALL = draw_nuclei(128, 8)
+LARGE = np.asarray(Image.fromarray(SMALL).resize((512, 512), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture
+def site(redis_client: RedisClient, redis_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("MODEL_SERVER", "onnx://")
+    settings.use(None)
+    site = Site(redis_client, redis_db, Storage(tmp_path.as_uri()))
+    site.consumer()
+    yield site
+    site.close()
+
+
+def put(site: Site, pixels: np.ndarray, um: tuple[float, float] | None = None) -> None:
+    """Upload an OME-TIFF with width and height of its pixels."""
+    path = Path(str(site.storage.url).removeprefix("file://"), "a.ome.tif")
+    sizes = {} if um is None else {"PhysicalSizeX": um[0], "PhysicalSizeY": um[1]}
+    tifffile.imwrite(path, pixels, metadata={"axes": "YX", **sizes})
+    site.storage.upload_file(path, "uploads/a.tif")
+
+
+def test_the_size_of_pixels_sets_the_scale(site: Site) -> None:
+    put(site, LARGE, (0.1625, 0.1625))
+    after = site.run(scale="")
+    assert (after["scale"], after["scale_from"], after["objects"]) == ("0.25", "pixel_size", "8")
+    record = site.record(after)
+    assert record["job"]["fields"]["scale"] == ""
+    assert record["detected"] == {"scale": "0.25", "scale_from": "pixel_size"}
+    assert "warning" not in after
+
+
+def test_a_later_attempt_takes_the_scale_of_the_earlier_one(site: Site) -> None:
+    put(site, LARGE, (0.1625, 0.1625))
+    after = site.run(scale="0.3", scale_from="pixel_size")
+    assert (after["scale"], after["scale_from"]) == ("0.3", "pixel_size")
+    record = site.record(after)
+    assert record["job"]["fields"]["scale"] == ""
+    assert record["detected"] == {"scale": "0.3", "scale_from": "pixel_size"}
+
+
+def test_without_auto_scale_the_contract_applies(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTO_SCALE", "0")
+    settings.use(None)
+    put(site, SMALL, (0.1625, 0.1625))
+    after = site.run(scale="")
+    assert (after["scale"], after["scale_from"], after["objects"]) == ("1", "default", "8")
+
+
+def test_the_diameter_of_objects_sets_the_scale(site: Site) -> None:
+    put(site, LARGE)
+    after = site.run(scale="", object_diameter_px="100")
+    assert (after["scale"], after["scale_from"], after["objects"]) == ("0.3", "object_diameter_px", "8")
+
+
+def test_pixels_that_are_not_square_are_named(site: Site) -> None:
+    put(site, SMALL, (0.65, 1.3))
+    after = site.run(scale="")
+    assert "not square (1.3 x 0.65 um)" in after["warning"]
+    assert after["scale_from"] != "pixel_size"
+
+
+def test_objects_of_an_odd_size_are_warned_of(site: Site) -> None:
+    put(site, SMALL)
+    after = site.run(scale="0.4", my_own="x", modelname="y")
+    assert after["warning"].startswith("field 'modelname' is unknown; did you mean model_name?; objects are about ")
+    assert "give the true diameter in pixels as object_diameter_px" in after["warning"]
