@@ -155,6 +155,7 @@ def write_groups(
     for arrays in results:
         files.add(arrays)
         counts.append(count_objects(arrays))
+        del arrays  # memory for the next group
     has_objects = all(counts)
     return files.paths, {"objects": sum(count["objects"] for count in counts)} if has_objects else {}
 

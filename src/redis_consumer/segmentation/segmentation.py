@@ -207,39 +207,45 @@ class Segmentation:
         Yields:
             The results of each group at the size of the image, (b, Y, X, C) each.
         """
-        model, steps, state, sizes = plan.model, self.steps, self.predictor.state, self.size_check(plan)
+        state, sizes = self.predictor.state, self.size_check(plan)
         try:
             for number, group in enumerate(plan.groups):
                 state.part = (number, len(plan.groups))
-                steps.begin_group(number, len(plan.groups))
-                image = frames.read(group.start, group.stop)
-                prepared = self._prepare(image, job, plan)
-                is_large = image.nbytes > GROUP_BYTES // 2
-                del image
-                if is_large:
-                    # The memory of one step is returned before the next one needs as much.
-                    steps.rest()
-                with _naming(job, model):
-                    if self._is_cut(job, model):
-                        with steps.predicting():
-                            version = model.label or model.version
-                            outputs = steps.predict_cut(job.cuts, prepared, job.field_size, model.name, version)
-                    else:
-                        with state.by_card():
-                            outputs = steps.predict(prepared, model)
-                del prepared
-                if is_large:
-                    steps.rest()
-                outputs = outputs if isinstance(outputs, list) else [outputs]
-                results = steps.run_functions("post", plan.postprocess, outputs, plan.options)
-                del outputs
-                sizes.add(results)
-                if number == len(plan.groups) - 1:
-                    self.tell_sizes(sizes)
-                arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
-                yield [restore(array, frames.shape[1:3]) for array in arrays]
+                self.steps.begin_group(number, len(plan.groups))
+                # Bound to no name, since the next group would be computed beside it.
+                yield self._results_of(group, frames, job, plan, sizes)
         finally:
             state.part = (0, 1)
+
+    def _results_of(self, group: range, frames: Frames, job: Job, plan: Plan, sizes: SizeCheck) -> list[Array]:
+        """Run model and functions over a group of frames."""
+        model, steps = plan.model, self.steps
+        image = frames.read(group.start, group.stop)
+        prepared = self._prepare(image, job, plan)
+        is_large = image.nbytes > GROUP_BYTES // 2
+        del image
+        if is_large:
+            # The memory of one step is returned before the next one needs as much.
+            steps.rest()
+        with _naming(job, model):
+            if self._is_cut(job, model):
+                with steps.predicting():
+                    version = model.label or model.version
+                    outputs = steps.predict_cut(job.cuts, prepared, job.field_size, model.name, version)
+            else:
+                with self.predictor.state.by_card():
+                    outputs = steps.predict(prepared, model)
+        del prepared
+        if is_large:
+            steps.rest()
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        results = steps.run_functions("post", plan.postprocess, outputs, plan.options)
+        del outputs
+        sizes.add(results)
+        if group == plan.groups[-1]:
+            self.tell_sizes(sizes)
+        arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
+        return [restore(array, frames.shape[1:3]) for array in arrays]
 
     def check_channels(self, job: Job) -> None:
         """Refuse a job that names more channels than its model takes, before anything is downloaded or copied.

@@ -11,6 +11,9 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 
+#: Allocations above this are given back to the system as soon as they are freed.
+_LARGE_BYTES = 4 << 20
+
 
 def send_signal(pid: int, number: int) -> None:
     """Send a signal to a process if it still exists."""
@@ -65,15 +68,18 @@ def rss_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def share_pools() -> None:
-    """Let all threads of this process allocate from two pools: with a pool each, each would keep freed memory (glibc).
+def return_freed_early() -> None:
+    """Let freed memory of this process return to the system, instead of being kept for later (glibc).
 
-    ``MALLOC_ARENA_MAX`` overrides this.
+    All threads allocate from two pools: with a pool each, each would keep freed memory. Large arrays lie outside of the
+    pools, in which they would leave gaps. ``MALLOC_ARENA_MAX`` and ``MALLOC_MMAP_THRESHOLD_`` override this.
     """
-    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
-        m_arena_max, pools = -8, 2
-        with contextlib.suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(m_arena_max, pools)
+    m_mmap_threshold, m_arena_max = -3, -8
+    chosen = {"MALLOC_ARENA_MAX": (m_arena_max, 2), "MALLOC_MMAP_THRESHOLD_": (m_mmap_threshold, _LARGE_BYTES)}
+    for variable, option in chosen.items() if sys.platform == "linux" else ():
+        if variable not in os.environ:
+            with contextlib.suppress(AttributeError):  # another C library
+                ctypes.CDLL(None).mallopt(*option)
 
 
 def die_with_parent(life: int) -> None:

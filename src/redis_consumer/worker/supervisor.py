@@ -23,7 +23,7 @@ from redis_consumer.queue import JobQueue
 from redis_consumer.worker.http_endpoint import HttpEndpoint, health_pages
 from redis_consumer.worker.shared_status import SharedStatus, SupervisorPipe, state_of
 from redis_consumer.worker.slot_pool import PASSED_ON, SlotPool
-from redis_consumer.worker.slot_process import die_with_parent, share_pools
+from redis_consumer.worker.slot_process import die_with_parent, return_freed_early
 from redis_consumer.worker.temp_folders import TempFolders
 from redis_consumer.worker.worker_lease import BreakOff, WorkerLease
 
@@ -216,7 +216,7 @@ class Supervisor:
                 metrics.start(self._folders.counts, f"slot-{number}")
             self._let_start()
             die_with_parent(self._life_read)
-            share_pools()
+            return_freed_early()
             return self.run_slot(SupervisorPipe(status, self._start_read, self._folders.shared, queue_index))
         except BaseException:
             logger.exception("A slot ends by an error")

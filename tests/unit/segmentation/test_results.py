@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tifffile
 from redis_consumer import testing
 from redis_consumer.consumers import Analysis, ImageFileConsumer
 from redis_consumer.job import Job, ModelId
+from redis_consumer.segmentation import frames, segmentation
 from redis_consumer.segmentation.results import count_objects, write_analysis
 from support import ome_zarr
 
@@ -49,6 +51,23 @@ def test_numbers_and_texts_are_fields_and_lines_of_a_table(tmp_path: Path) -> No
             ["kind", "a,b"],
             ["is_sharp", "True"],
         ]
+
+
+def test_no_group_of_frames_is_held_while_the_next_one_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Any]] = []
+
+    def restored(result: Any, shape_yx: tuple[int, int]) -> Any:
+        assert [ref() for ref in made] == [None] * len(made)
+        labels = np.array(restore(result, shape_yx))
+        made.append(weakref.ref(labels))
+        return labels
+
+    restore = segmentation.restore
+    monkeypatch.setattr(segmentation, "restore", restored)
+    monkeypatch.setattr(frames, "GROUP_BYTES", 4 * 64 * 64)
+    tifffile.imwrite(tmp_path / "frames.tif", np.zeros((3, 64, 64), np.uint8), photometric="minisblack")
+    done = testing.run(ImageFileConsumer, tmp_path / "frames.tif", model_name="NuclearSegmentation", model_version="1")
+    assert (done.status, done.reason, len(made)) == ("done", "", 3)
 
 
 @pytest.mark.parametrize(
