@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,3 +86,19 @@ def test_objects_of_an_odd_size_are_warned_of(site: Site) -> None:
     after = site.run(scale="0.4", my_own="x", modelname="y")
     assert after["warning"].startswith("field 'modelname' is unknown; did you mean model_name?; objects are about ")
     assert "give the true diameter in pixels as object_diameter_px" in after["warning"]
+
+
+def test_an_image_beyond_the_limits_after_scaling_is_processed_in_parts(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_IMAGE_HEIGHT", "256")
+    monkeypatch.setenv("MAX_IMAGE_WIDTH", "256")
+    settings.use(None)
+    half = np.asarray(Image.fromarray(draw_nuclei(256, 12, radius=(12, 16))).resize((128, 128), Image.Resampling.BOX))
+    put(site, np.tile(half, (1, 2))[:, :200])
+    after = site.run(scale="2")
+    assert after["status"] == "done", after["reason"]
+    archive = zipfile.ZipFile(io.BytesIO(site.storage.read_bytes(after["output_file_name"])))
+    labels = tifffile.imread(io.BytesIO(archive.read("a_feature_0.tif")))
+    assert labels.shape == (128, 200)
+    assert 17 <= len(np.unique(labels)) - 1 <= 22

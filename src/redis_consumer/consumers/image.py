@@ -24,7 +24,7 @@ from redis_consumer.processing import registry
 from redis_consumer.processing.registry import Functions, is_built_in
 from redis_consumer.provenance import record
 from redis_consumer.segmentation.frames import Frames, open_frames
-from redis_consumer.segmentation.large_image import segment_large
+from redis_consumer.segmentation.large_image import segment_enlarged, segment_large
 from redis_consumer.segmentation.predictor import as_batches, model_of
 from redis_consumer.segmentation.results import LABELS, Analysis, write_analysis, write_groups
 from redis_consumer.segmentation.segmentation import Segmentation, Steps
@@ -114,7 +114,10 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             if self._sees_whole or not segmentation.steps.takes_groups:
                 return self._write(self._analyzed(frames, job, segmentation, stages), job, stages, results)
             stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
-            plan = segmentation.plan(frames, job)
+            plan = segmentation.choose(frames, job)
+            if segmentation.exceeds_limits(frames, plan):
+                return segment_enlarged(segmentation, job, stages.begin, frames, plan, folder), {}
+            plan = segmentation.divided(frames, job, plan)
             if len(plan.groups) == 1:
                 labels = {LABELS: next(segmentation.results(frames, job, plan))}
                 return self._write(labels, job, stages, results)

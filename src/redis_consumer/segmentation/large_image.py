@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from redis_consumer.images.ome_zarr import is_ome_zarr
+from redis_consumer.images.planes import Window
 from redis_consumer.images.scratch import TILE_PX, TileScratch
 from redis_consumer.images.window_writing import TiledPlane, write_ome_zarr, write_tiled_tiff
 from redis_consumer.images.windows import WindowedImage, open_windowed
@@ -27,7 +28,7 @@ from redis_consumer.processing.resize import resize_image
 from redis_consumer.processing.whole_image import MAX_SAMPLE_PX, Change, Sampler, fit
 from redis_consumer.segmentation.block_results import BlockResults
 from redis_consumer.segmentation.frames import HELD_TIMES, Frames, channels_of, check_needed
-from redis_consumer.segmentation.segmentation import Segmentation, restore
+from redis_consumer.segmentation.segmentation import Plan, Segmentation, restore
 from redis_consumer.serving.base import Array
 from redis_consumer.text import result_stem, shown_name
 
@@ -55,18 +56,26 @@ class LargeImage:
         segmentation: runs model and functions.
         job: the running job.
         image: the opened image.
+        plan: what `Segmentation.choose` chose for it; None to choose.
     """
 
-    def __init__(self, segmentation: Segmentation, job: Job, image: WindowedImage) -> None:
+    def __init__(
+        self, segmentation: Segmentation, job: Job, image: WindowedImage | _HeldImage, plan: Plan | None = None
+    ) -> None:
         self._segmentation = segmentation
         self._image = image
         options = segmentation.options
         limits_yx = _sides(options.limits)
-        self._plan = segmentation.choose(_looked_at(image, limits_yx, options.max_job_bytes), job)
+        self._plan = plan or segmentation.choose(_looked_at(image, limits_yx, options.max_job_bytes), job)
         self._sizes = segmentation.size_check(self._plan)
         self._grid, self.tile_px = _layout(image.shape[1:], min(BLOCK_PX, *limits_yx), self._plan.scale)
         self._sample_px = min(MAX_SAMPLE_PX, _SAMPLE_BYTES // (4 * image.shape[3]))
         self._check_memory()
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """Side of a pixel in micrometres, None if the file doesn't say."""
+        return self._image.pixel_size_um
 
     def fit(self) -> list[Change]:
         """Compute the statistics for the functions before the model from each complete frame, at the file's pixel
@@ -183,21 +192,49 @@ def segment_large(
         InvalidImage, InvalidJob, ModelMismatch: as for an image in memory.
         PermanentError: the result has more labels than its files can number.
     """
-    stem = folder / "results" / result_stem(job.original_name)
-    with (
-        open_large(path, job, segmentation.options.limits) as image,
-        segmentation.predictor.state.by_card(),
-    ):
+    with open_large(path, job, segmentation.options.limits) as image:
         begin(JobStatus.PRE_PROCESSING, ended="download_time")
         large = LargeImage(segmentation, job, image)
+        return _segment(large, segmentation, job, begin, folder, is_zarr=is_ome_zarr(path))
+
+
+def segment_enlarged(
+    segmentation: Segmentation, job: Job, begin: Callable[..., None], frames: Frames, plan: Plan, folder: Path
+) -> list[Path]:
+    """Run a job like `segment_large` for an image that is too large for memory only at the scale of its plan."""
+    large = LargeImage(segmentation, job, _HeldImage(frames), plan)
+    return _segment(large, segmentation, job, begin, folder, is_zarr=False)
+
+
+def _segment(
+    large: LargeImage, segmentation: Segmentation, job: Job, begin: Callable[..., None], folder: Path, *, is_zarr: bool
+) -> list[Path]:
+    stem = folder / "results" / result_stem(job.original_name)
+    with segmentation.predictor.state.by_card():
         changes = large.fit()
         begin(JobStatus.PREDICTING, ended="preprocess_time")
         with TileScratch(folder / "tiles", large.tile_px) as scratch:
             results = large.segment(changes, scratch)
             begin(JobStatus.POST_PROCESSING, ended="prediction_time")
-            planes = results.planes(image.pixel_size_um)
+            planes = results.planes(large.pixel_size_um)
             begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
-            return large.write(planes, stem, is_zarr=is_ome_zarr(path))
+            return large.write(planes, stem, is_zarr=is_zarr)
+
+
+class _HeldImage:
+    """An image whose frames fit into memory. Of many frames, one is held."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.shape, self.name = frames.shape, frames.name
+        self.pixel_size_um, self.pixel_yx_um = frames.pixel_size_um, frames.pixel_yx_um
+        self._frames = frames
+        self._held: tuple[int, Array] | None = None
+
+    def read(self, frame: int, window: Window) -> Array:
+        """Read a part of one frame, (1, y, x, C) float32."""
+        if self._held is None or self._held[0] != frame:
+            self._held = (frame, self._frames.read(frame, frame + 1))
+        return self._held[1][:, window[0], window[1]]
 
 
 def _layout(shape: tuple[int, int, int], block_px: int, scale: float) -> tuple[BlockGrid, int]:
@@ -211,7 +248,7 @@ def _layout(shape: tuple[int, int, int], block_px: int, scale: float) -> tuple[B
     return plan_blocks((height, width), core_px, overlap_px, tile_px), tile_px
 
 
-def _looked_at(image: WindowedImage, limits_yx: tuple[int, int], max_job_bytes: int) -> Frames:
+def _looked_at(image: WindowedImage | _HeldImage, limits_yx: tuple[int, int], max_job_bytes: int) -> Frames:
     """Return the middle of the image for detection, as much as fits into memory. It is read only if something is
     detected.
     """

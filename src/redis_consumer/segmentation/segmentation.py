@@ -145,7 +145,15 @@ class Segmentation:
             ModelMismatch: the model takes another number of channels.
             InvalidJob, ModelNotFound, ModelServerUnavailable: as `Predictor.predict`.
         """
-        plan = self.choose(frames, job, other)
+        return self.divided(frames, job, self.choose(frames, job, other))
+
+    def exceeds_limits(self, frames: Frames, plan: Plan) -> bool:
+        """Return whether the image is too large to be processed at once at the scale of its plan."""
+        limits, (height, width) = self.options.limits, _scaled(frames.shape, plan.scale)
+        return height > (limits.max_height or height) or width > (limits.max_width or width)
+
+    def divided(self, frames: Frames, job: Job, plan: Plan) -> Plan:
+        """Divide the frames for a plan of `choose`, see `plan`."""
         scaled_yx = self._scaled_yx(job, frames.shape, plan.scale)
         groups: tuple[range, ...] = (range(frames.shape[0]),)
         if self.steps.takes_groups and self.functions.are_ours(plan.preprocess, plan.postprocess):
@@ -330,7 +338,7 @@ class Segmentation:
 
     def _scaled_yx(self, job: Job, shape: Sequence[int], scale: float) -> tuple[int, int]:
         """Sides of an image (B, Y, X, C) at the model's pixel size."""
-        height, width = (max(1, round(side * scale)) for side in shape[1:3])
+        height, width = _scaled(shape, scale)
         limits = self.options.limits
         if height > (limits.max_height or height) or width > (limits.max_width or width):
             raise InvalidJob(
@@ -340,6 +348,12 @@ class Segmentation:
                 job_id=job.id,
             )
         return height, width
+
+
+def _scaled(shape: Sequence[int], scale: float) -> tuple[int, int]:
+    """Sides of an image (B, Y, X, C) that is resized."""
+    height, width = (max(1, round(side * scale)) for side in shape[1:3])
+    return height, width
 
 
 def restore(result: Array, shape_yx: tuple[int, int]) -> Array:
