@@ -180,6 +180,8 @@ SIGNATURES = {
     "consumers.TensorFlowServingConsumer.get_grpc_app": "self, model, application_cls",
     "consumers.TensorFlowServingConsumer.get_image_scale": "self, scale, image, redis_hash",
     "consumers.TensorFlowServingConsumer.save_output": "self, image, save_name",
+    "consumers.SegmentationConsumer.detect_label": "self, image",
+    "consumers.SegmentationConsumer.save_output": "self, image, save_name",
     "consumers.ZipFileConsumer": "redis_client, storage_client, queue, final_status='done'",
     "consumers.ImageFileConsumer": "redis_client, storage_client, queue, final_status='done'",
     "consumers.ImageFileConsumer._get_processing_function": "self, process_type, function_name",

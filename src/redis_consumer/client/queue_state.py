@@ -12,7 +12,7 @@ from typing import Any
 
 from redis_consumer.client.watch import age_s
 from redis_consumer.errors import SettingsError
-from redis_consumer.keys import own_key
+from redis_consumer.queue.scripts import own_key
 
 #: Minutes over which the rate of completed jobs is measured.
 WINDOW_MIN = 10
@@ -80,7 +80,7 @@ class QueueView:
         jobs_per_minute: rate of completed jobs in the last ten minutes.
         read_at_s: time of reading by the server's clock, in seconds since 1970.
         parents: jobs that wait for their children, and are in no list meanwhile.
-        totals: counts for metrics by name, see `redis_consumer.keys`.
+        totals: counts for metrics by name, see `redis_consumer.queue.scripts`.
     """
 
     queue: str

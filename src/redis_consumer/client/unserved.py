@@ -10,7 +10,7 @@ from typing import Any
 from redis_consumer.client.queue_state import SCANNED
 from redis_consumer.client.watch import JobState
 from redis_consumer.errors import ConsumerError
-from redis_consumer.keys import own_key
+from redis_consumer.queue.scripts import own_key
 
 #: Seconds after which a queue without workers is reported, and between two checks.
 FIRST_LOOK_S, LOOK_S = 2.0, 5.0

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from redis_consumer import machine, options, settings
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models import ModelStore
+from redis_consumer.models.card import ModelChoices
 from redis_consumer.provenance import record
 from redis_consumer.redis import RedisClient
-from redis_consumer.segmentation.options import ModelChoices, SegmentationOptions
+from redis_consumer.segmentation.options import SegmentationOptions
 from redis_consumer.storage import Storage
 
 if TYPE_CHECKING:

@@ -86,7 +86,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     def _check_job(self, job: Job) -> None:
         """Refuse a job that can't succeed, before anything is downloaded."""
         segmentation = self._segmentation()
-        if not self._sees_whole and segmentation.predictor.ask_one is None:
+        if not segmentation.steps.sees_whole and segmentation.predictor.ask_one is None:
             segmentation.check_channels(job)
 
     def _download(self, job: Job, folder: Path) -> Path:
@@ -107,11 +107,11 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             The files, and fields for the job.
         """
         segmentation, results = self._segmentation(), folder / "results"
-        limits, takes_parts = segmentation.options.limits, not self._sees_whole
-        with open_frames(path, job, limits, takes_parts=takes_parts) as frames:
+        limits, sees_whole = segmentation.options.limits, segmentation.steps.sees_whole
+        with open_frames(path, job, limits, takes_parts=not sees_whole) as frames:
             if frames is None:
                 return segment_large(segmentation, job, stages.begin, path, folder), {}
-            if self._sees_whole or not segmentation.steps.takes_groups:
+            if sees_whole or not segmentation.steps.takes_groups:
                 return self._write(self._analyzed(frames, job, segmentation, stages), job, stages, results)
             stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
             plan = segmentation.choose(frames, job)
@@ -249,10 +249,6 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         return image
 
     @property
-    def _sees_whole(self) -> bool:
-        return self.needs_whole_image or bool(own_methods(self) & _WHOLE_METHODS)
-
-    @property
     def _functions(self) -> Functions:
         return Functions(defaults.processing_functions(), self._note_function)
 
@@ -275,6 +271,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             begin_group=self._begin_group,
             predicting=self._predicting,
             takes_groups=not own & _ALL_FRAMES_METHODS,
+            sees_whole=self.needs_whole_image or bool(own & _WHOLE_METHODS),
             is_known=not own & {"predict", "process_big_image"},
         )
         return Segmentation(self._predictor, self._functions, defaults.segmentation_options(), steps)

@@ -199,8 +199,7 @@ class ZipFileConsumer(Consumer):
 
     def discard(self, orphan: OrphanedResult) -> None:
         """Remove the zip that one run has uploaded, but never the visible one."""
-        for key in discard_zips(self.storage, orphan):
-            self.logger.info("Deleted %s, which attempt %d left", key, orphan.job.attempt)
+        discard_zips(self.storage, orphan)
 
 
 class Summary:

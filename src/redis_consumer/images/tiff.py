@@ -14,8 +14,7 @@ import numpy as np
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
 from redis_consumer.images.image import Array, Source, square_um
-from redis_consumer.images.tiff_chain import Chain, cut_off, read_chain
-from redis_consumer.images.tiff_metadata import MAX_PLANES_A_DIRECTORY, check_metadata
+from redis_consumer.images.tiff_chain import MAX_PLANES_A_DIRECTORY, Chain, check_metadata, cut_off, read_chain
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries

@@ -1,4 +1,4 @@
-"""Reads the card of a model, which says how to use the model.
+"""Reads the card of a model, which says how to use it, and chooses the model of a job by the kind of its image.
 
 A card is a file ``card.toml`` beside the model::
 
@@ -28,7 +28,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from redis_consumer.errors import ModelMismatch
+from redis_consumer.errors import InvalidJob, ModelMismatch
+from redis_consumer.job import ModelId
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -180,3 +181,54 @@ class _Reader:
 
     def _error(self, problem: str) -> ModelMismatch:
         return ModelMismatch(f"model card {self._name}: {problem}")
+
+
+@dataclass(frozen=True)
+class ModelChoices:
+    """Models and functions by the kind of an image (contract, section 7).
+
+    Attributes:
+        models: model of each label, ``name:version``.
+        postprocess: function that follows the model of each label.
+        preprocess: functions before a model that has no card.
+        options: keyword arguments for functions by name, for a model that has no card.
+        given: keyword arguments for functions by name that override those of a card.
+    """
+
+    models: Mapping[int, str]
+    postprocess: Mapping[int, str]
+    preprocess: tuple[str, ...] = ("histogram_normalization",)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def model_of(self, label: int | None) -> ModelId:
+        """Return the model for a label, and for nuclei if the label is None.
+
+        Raises:
+            InvalidJob: there is no such label.
+        """
+        return ModelId.parse(str(_choice(self.models, label or 0)))
+
+    def postprocess_of(self, label: int) -> str:
+        """Return the function that follows the model for a label.
+
+        Raises:
+            InvalidJob: there is no such label.
+        """
+        return str(_choice(self.postprocess, label))
+
+    def functions_of(self, model: ModelId) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the functions before and after a model that has no card (contract, section 5.4).
+
+        They are those of its label. A model of no label has none.
+        """
+        labels = [label for label, name in self.models.items() if ModelId.parse(str(name)) == model]
+        if not labels:
+            return (), ()
+        return self.preprocess, tuple(filter(None, [self.postprocess_of(labels[0])]))
+
+
+def _choice(choices: Mapping[int, str], label: int) -> str:
+    if label not in choices:
+        raise InvalidJob(f"field label: {label} is no kind of image; give one of {', '.join(map(str, choices))}")
+    return choices[label]

@@ -1,7 +1,7 @@
 """Claims and settles jobs in Redis, with one script (``lua/``) for each change of state.
 
 The lists and hashes are those of the contract (sections 1.1 to 1.4). Producers, workers, the janitor and the autoscaler
-of other software use the same ones. `redis_consumer.keys` lists the package's own keys.
+of other software use the same ones. `redis_consumer.queue.scripts` lists the package's own keys.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any
 
 from redis_consumer.errors import JobCancelled, LeaseLost, RedisUnavailable
 from redis_consumer.job import Job
-from redis_consumer.keys import own_key
 from redis_consumer.logs import job_context
 from redis_consumer.options import QueueOptions
-from redis_consumer.queue.scripts import Call, flat, run_script, run_together, text_of
+from redis_consumer.queue.scripts import Call, flat, own_key, run_script, run_together, text_of
 from redis_consumer.redis import MAX_BLOCK_S
 from redis_consumer.text import MAX_TEXT, cut
 

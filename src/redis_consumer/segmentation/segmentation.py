@@ -66,6 +66,7 @@ class Steps:
         predicting: a context that is entered while `predict_cut` runs.
         finds_scale: whether the scale of a job without one is found here, and not by a plug-in's own method.
         takes_groups: whether all of these methods can get the frames in groups.
+        sees_whole: whether the consumer gets an image whole, and not in parts.
         is_known: whether the model server has the models that these methods call.
     """
 
@@ -83,6 +84,7 @@ class Steps:
     predicting: Callable[[], AbstractContextManager[None]]
     finds_scale: bool = True
     takes_groups: bool = True
+    sees_whole: bool = False
     is_known: bool = True
 
 

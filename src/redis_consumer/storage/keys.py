@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import mimetypes
 import os
 import re
@@ -15,6 +16,8 @@ from urllib.parse import quote, unquote, urlsplit
 from redis_consumer.errors import InvalidJob, SettingsError
 from redis_consumer.job import Job, OrphanedResult
 from redis_consumer.text import in_utf8, url_in_path
+
+logger = logging.getLogger(__name__)
 
 OUTPUT_DIR = "output"
 
@@ -154,16 +157,16 @@ def discard_record(storage: Any, orphan: OrphanedResult) -> None:
         storage.delete(key)
 
 
-def discard_zips(storage: Any, orphan: OrphanedResult) -> list[str]:
-    """Remove the zips that one run has uploaded, but never the visible one; return the removed keys."""
+def discard_zips(storage: Any, orphan: OrphanedResult) -> None:
+    """Remove the zips that one run has uploaded, but never the visible one."""
     if not hasattr(storage, "delete"):
-        return []
+        return
     keys = (output_key(zip_name(orphan.job, number)) for number in count())
     # The first one is removed last. If it is gone, so are the others.
     found = [key for key in reversed(list(takewhile(storage.exists, keys))) if key != orphan.visible]
     for key in found:
         storage.delete(key)
-    return found
+        logger.info("Deleted %s, which attempt %d left", key, orphan.job.attempt)
 
 
 @dataclass(frozen=True)

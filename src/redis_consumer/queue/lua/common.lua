@@ -9,7 +9,7 @@ if redis.replicate_commands then redis.replicate_commands() end
 
 local queue = KEYS[1]
 
--- The name of one of our own keys: of this queue, or of another queue or a parent. See `redis_consumer.keys`.
+-- The name of one of our own keys: of this queue, or of another queue or a parent. See `redis_consumer.queue.scripts`.
 local function own(kind, of)
   return "redis-consumer:" .. kind .. ":" .. (of or queue)
 end
