@@ -99,7 +99,7 @@ def option_rows() -> Iterator[str]:
     listed = [describe(name) for name in (*BUILT_IN, *(f"examples.{name}" for name in EXAMPLES))]
     rows = (
         (
-            f"``{consumer.path.rpartition(':')[2]}``",
+            f"``{consumer.name if consumer.name in BUILT_IN else consumer.path.rpartition(':')[2]}``",
             f"``{option.name}``",
             "job, or operator" if option.is_per_job else "operator",
             _plain(option.kind),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from redis_consumer.consumers.mesmer import MesmerConsumer as MultiplexConsumer
     from redis_consumer.consumers.options import ConsumerOptions, per_job
     from redis_consumer.consumers.serving import TensorFlowServingConsumer
+    from redis_consumer.consumers.spot import SpotConsumer
     from redis_consumer.consumers.tracking import TrackingConsumer
     from redis_consumer.consumers.tracking import TrackingConsumer as CalibanConsumer
     from redis_consumer.consumers.zip_file import ZipFileConsumer
@@ -33,6 +34,7 @@ __all__ = [
     "MesmerConsumer",
     "MultiplexConsumer",
     "SegmentationConsumer",
+    "SpotConsumer",
     "TensorFlowServingConsumer",
     "TrackingConsumer",
     "ZipFileConsumer",
@@ -50,6 +52,7 @@ _MODULES = {
     "MesmerConsumer": ".mesmer",
     "MultiplexConsumer": ".mesmer",
     "SegmentationConsumer": ".kiosk_segmentation",
+    "SpotConsumer": ".spot",
     "TensorFlowServingConsumer": ".serving",
     "TrackingConsumer": ".tracking",
     "ZipFileConsumer": ".zip_file",

@@ -244,6 +244,23 @@ def mesmer_choices(job: Job) -> ModelChoices:
     )
 
 
+def spot_choices(job: Job) -> ModelChoices:
+    """Model of a job of spots, and how its images are stretched (contract, section 5.4)."""
+    now = settings.current()
+    low, high = (0.01, 99.9) if now.polaris_clip else (0.0, 100.0)
+    return ModelChoices(
+        {0: str(job.model or now.polaris_model)},
+        {0: ""},
+        preprocess=("percentile_normalize",),
+        options={"percentile_normalize": {"low": low, "high": high}},
+    )
+
+
+def spot_threshold() -> float:
+    """Probability above which a pixel is a spot."""
+    return settings.current().polaris_threshold
+
+
 def segmentation_options() -> SegmentationOptions:
     """Limits and choices for the segmentation of images."""
     now = settings.current()

@@ -36,6 +36,7 @@ BUILT_IN = {
     "segmentation": "redis_consumer.consumers.kiosk_segmentation:SegmentationConsumer",
     "mesmer": "redis_consumer.consumers.mesmer:MesmerConsumer",
     "multiplex": "redis_consumer.consumers.mesmer:MesmerConsumer",
+    "spot": "redis_consumer.consumers.spot:SpotConsumer",
     "tracking": "redis_consumer.consumers.tracking:TrackingConsumer",
     "caliban": "redis_consumer.consumers.tracking:TrackingConsumer",
 }

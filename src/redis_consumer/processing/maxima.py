@@ -122,13 +122,14 @@ def _rising(image: Array, level: Array, is_candidate: Mask, limits: tuple[np.flo
     return is_peak
 
 
-def local_maxima(image: Array, min_distance: int, threshold: float) -> Mask:
-    """Mark local maxima above a threshold, also at the border of the image.
+def local_maxima(image: Array, min_distance: int, threshold: float, *, border_px: int = 0) -> Mask:
+    """Mark local maxima above a threshold.
 
     Args:
         image: (Y, X) finite float.
         min_distance: of two maxima that are nearer than this along each axis, in pixels, only the higher one is kept.
         threshold: a maximum is larger than this.
+        border_px: width of the border that has no maxima, in pixels.
 
     Returns:
         (Y, X) bool.
@@ -138,7 +139,7 @@ def local_maxima(image: Array, min_distance: int, threshold: float) -> Mask:
     """
     from skimage.feature import peak_local_max
 
-    where = peak_local_max(image, min_distance=min_distance, threshold_abs=threshold, exclude_border=False)
+    where = peak_local_max(image, min_distance=min_distance, threshold_abs=threshold, exclude_border=border_px)
     is_maximum = np.zeros(image.shape, np.bool_)
     is_maximum[tuple(where.T)] = True
     return is_maximum

@@ -254,8 +254,13 @@ class Predictor:
 
 def keep_predictions(outputs: Mapping[str, Array]) -> list[Array]:
     """Return the outputs called ``prediction…``, sorted by name; all if none is called so (section 4.3)."""
-    names = sorted(outputs)
-    return [outputs[name] for name in names if name.startswith("prediction")] or [outputs[name] for name in names]
+    return [outputs[name] for name in kept_names(outputs)]
+
+
+def kept_names(names: Iterable[str]) -> list[str]:
+    """Return the names of the outputs that `keep_predictions` returns, in the same order."""
+    ordered = sorted(names)
+    return [name for name in ordered if name.startswith("prediction")] or ordered
 
 
 def _run_one_by_one(

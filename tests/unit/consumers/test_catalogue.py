@@ -53,6 +53,7 @@ def test_built_in_ones_and_those_of_packages_are_listed() -> None:
         "segmentation",
         "mesmer",
         "multiplex",
+        "spot",
         "tracking",
         "caliban",
         "count",

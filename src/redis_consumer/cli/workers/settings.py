@@ -58,6 +58,7 @@ READ_BY = {
         "TensorFlowServingConsumer": f"{_IMAGE} {_KINDS}",
         "ImageFileConsumer": f"{_IMAGE} {_KINDS}",
         "SegmentationConsumer": f"{_IMAGE} {_KINDS}",
+        "SpotConsumer": f"{_IMAGE} POLARIS_MODEL POLARIS_THRESHOLD POLARIS_CLIP",
         "MesmerConsumer": f"{_IMAGE} MESMER_MODEL MESMER_COMPARTMENT MULTIPLEX_MODEL",
         "ZipFileConsumer": _ARCHIVES,
         "TrackingConsumer": _TRACKING,
@@ -70,7 +71,7 @@ NOT_BY_WORKERS = {
     "TF_TENSOR_DTYPE": "consumers that call the older functions of the model server's client",
     **dict.fromkeys(
         (
-            "INTERVAL", "DP_HOST", "DP_PORT", "POLARIS_MODEL", "POLARIS_THRESHOLD", "POLARIS_CLIP", "POLARIS_SCALE",
+            "INTERVAL", "DP_HOST", "DP_PORT", "POLARIS_SCALE",
         ),
         "nothing",
     ),
