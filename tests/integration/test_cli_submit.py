@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import redis
 
+from support import ome_zarr
 from support.cli import CommandLine
+from support.formats import GREY
 from support.redis_server import RedisServer, free_port
 
 
@@ -68,6 +70,29 @@ def test_zip_goes_to_its_own_queue(cli: CommandLine, tmp_path: Path, redis_db: r
     job_id = cli.run("submit", path, "--queue", "Track").stdout.strip()
     assert job_id.startswith("track-zip:plate.ZIP:")
     assert redis_db.lrange("track-zip", 0, -1) == [job_id]
+
+
+def test_an_ome_zarr_is_one_image(cli: CommandLine, tmp_path: Path, redis_db: redis.Redis) -> None:
+    folder = ome_zarr.write(tmp_path / "Cells.zarr", GREY, "yx")
+    packed = [ome_zarr.zipped(folder, tmp_path / name) for name in ("a.zarr.zip", "b.ozx", "c.zip")]
+    job_ids = cli.run("submit", folder, *packed).stdout.split()
+    assert redis_db.lrange("predict", 0, -1) == job_ids[::-1]
+    assert redis_db.llen("predict-zip") == 0
+    key = redis_db.hget(job_ids[0], "input_file_name")
+    assert (cli.folder / "bucket" / str(key) / "0" / ".zarray").read_bytes() == (folder / "0" / ".zarray").read_bytes()
+
+
+def test_a_folder_of_images_needs_recursive(cli: CommandLine, image: Path, redis_db: redis.Redis) -> None:
+    (image.parent / "plate").mkdir()
+    (image.parent / "plate" / "a.tif").write_bytes(b"II*\0")
+    (image.parent / "plate" / "notes.txt").write_text("no image")
+    refused = cli.run("submit", image.parent / "plate", "--json")
+    assert refused.returncode == 1
+    (row,) = json.loads(refused.stdout)
+    assert row["reason"].endswith("is a folder; submit the images in it with --recursive")
+    done = cli.run("submit", image.parent / "plate", "--recursive")
+    assert redis_db.lrange("predict", 0, -1) == [done.stdout.strip()]
+    assert "Not submitted: 1 other files" in done.stderr
 
 
 def test_results_come_back(cli: CommandLine, image: Path, tmp_path: Path) -> None:

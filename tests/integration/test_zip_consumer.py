@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tifffile
 
 from redis_consumer.consumers import ZipFileConsumer, claimed_job
+from redis_consumer.images import ImageLimits
+from redis_consumer.images.windows import open_windowed
 from redis_consumer.job import Job
 from redis_consumer.ordered_pool import AT_ONCE
 from redis_consumer.queue import admin, upkeep
 from redis_consumer.redis import RedisClient
+from redis_consumer.segmentation.frames import open_frames
 from redis_consumer.storage import Storage
+from support import ome_zarr
 from support.archives import TIF, make_zip
+from support.formats import GREY
 from support.queues import claimed
 
 JOB = "predict-zip:a.zip:1"
@@ -82,3 +89,55 @@ def test_it_merges_no_further(parts: Any, redis_db: Any) -> None:
     assert reason(redis_db) == "JobCancelled"
     assert consumer.seen <= 2 * AT_ONCE + 1
     assert not redis_db.hexists(JOB, "output_file_name")
+
+
+def children_of(parts: Any, redis_db: Any, path: Path) -> dict[str, dict[str, str]]:
+    """The child jobs of an archive, by the names of their images."""
+    consumer = ZipFileConsumer(*parts, name="pod-1")
+    parts[1].upload_file(path, "uploads/a.zip")
+    redis_db.hset(JOB, mapping={"status": "new", "input_file_name": "uploads/a.zip", "original_name": "a.zip"})
+    redis_db.lpush("predict-zip", JOB)
+    consumer.run(claimed(consumer.job_queue))
+    children = [redis_db.hgetall(key) for key in reversed(redis_db.lrange("predict", 0, -1))]
+    return {child["original_name"]: child for child in children}
+
+
+def pixels_of(storage: Storage, child: dict[str, str], folder: Path) -> Any:
+    path = Path(storage.download(child["input_file_name"], folder))
+    with open_frames(path, Job("j", child), ImageLimits(), takes_parts=True) as frames:
+        if frames is not None:
+            return frames.all()[0, ..., 0]
+        with open_windowed(path, name=path.name) as image:
+            return image.read(0, (slice(0, image.shape[1]), slice(0, image.shape[2])))[0, ..., 0]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_content_decides_and_a_zarr_folder_is_one_image(parts: Any, redis_db: Any, tmp_path: Path, kind: str) -> None:
+    plate = tmp_path / "packed" / "plate"
+    plate.mkdir(parents=True)
+    for name in ("a.tif", "b.lsm", "c.stk", "d.svs", "e.ndpi", "f.qptiff", "g.btf", "h.tf8", "noext"):
+        tifffile.imwrite(plate / name, GREY, photometric="minisblack")
+    ome_zarr.write(plate / "i.ome.zarr", GREY, "yx")
+    (plate / "i.ome.zarr" / "notes.txt").write_text("within the image")
+    (plate / "readme.txt").write_text("no image")
+    (plate / "k.ims").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    (plate / "inner.zip").write_bytes(make_zip({"a.tif": TIF}))
+    path = Path(shutil.make_archive(str(tmp_path / "a"), "zip" if kind == "zip" else "gztar", tmp_path / "packed"))
+    found = children_of(parts, redis_db, path)
+    names = {"a.tif", "b.lsm", "c.stk", "d.svs", "e.ndpi", "f.qptiff", "g.btf", "h.tf8", "noext", "i.ome.zarr"}
+    assert set(found) == {f"plate/{name}" for name in names}
+    for name, child in found.items():
+        assert (pixels_of(parts[1], child, tmp_path / "down" / name) == GREY).all(), name
+    skipped = parts[1].read_bytes(redis_db.hget(JOB, "skipped_file_name")).decode()
+    assert "plate/readme.txt,\"isn't an image of a known format" in skipped
+    assert "an HDF5 file" in skipped
+    assert "plate/inner.zip,is an archive within the archive" in skipped
+    assert "i.ome.zarr" not in skipped
+
+
+@pytest.mark.parametrize("below", ["", "cells.zarr/"])
+def test_a_zip_that_is_an_ome_zarr_is_one_image(parts: Any, redis_db: Any, tmp_path: Path, below: str) -> None:
+    path = ome_zarr.zipped(ome_zarr.write(tmp_path / "a.zarr", GREY, "yx"), tmp_path / "a.zip", below=below)
+    (child,) = children_of(parts, redis_db, path).values()
+    assert child["input_file_name"].endswith(".ozx")
+    assert (pixels_of(parts[1], child, tmp_path / "down") == GREY).all()

@@ -16,15 +16,18 @@ from redis_consumer.job import PACKED_HEAD_BYTES, packed_as
 from redis_consumer.options import ArchiveLimits
 
 _COPY_BYTES = 1 << 20
+#: Errors that the archive causes: an offset before the start of the file, a name that is too long, or of a file and a
+#: folder. gzip.BadGzipFile has no number.
+_OF_THE_ARCHIVE = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file of an archive.
+    """A file of an archive, or a folder that is one image.
 
     Attributes:
         name: its name with its folders, joined by slashes.
-        path: path of the unpacked file, which the caller deletes; None if it was skipped.
+        path: path of the unpacked file or folder, which the caller deletes; None if it was skipped.
         reason: why it was skipped; empty if it wasn't.
     """
 
@@ -40,6 +43,7 @@ def iter_members(
     label: str,
     why_skipped: Callable[[str], str],
     limits: ArchiveLimits | None = None,
+    whole_folder: Callable[[str], str] = lambda _: "",
 ) -> Iterator[Member]:
     """Unpack a zip, tar or tar.gz archive file by file. The first bytes decide which format it has.
 
@@ -52,6 +56,8 @@ def iter_members(
         label: name of the archive in messages.
         why_skipped: gets the name of a member and returns why to skip it; empty to unpack it.
         limits: limits for the content.
+        whole_folder: gets the name of a member and returns the folder in the archive that is one image with it; empty
+            for a file by itself. These folders come last.
 
     Raises:
         UnsafeArchive: the file is not an archive, is damaged or encrypted, exceeds the limits, or has a member that
@@ -60,11 +66,17 @@ def iter_members(
     """
     archive, allowed = Path(path), limits or ArchiveLimits()
     meter = Meter(allowed, archive.stat().st_size, label)
+    folders: dict[str, Path] = {}
     for number, entry in enumerate(_entries(archive, label, allowed)):
         entry.check(label)
         name = safe_name(entry.name, label)
         meter.add_member(name)
         if is_junk(name):
+            continue
+        whole = whole_folder(name)
+        if whole:
+            target = folders.setdefault(whole, folder / f"{number}-whole" / "image.zarr")
+            _unpack(entry, target / name.removeprefix(f"{whole}/"), meter)
             continue
         reason = why_skipped(name)
         if reason:
@@ -76,6 +88,7 @@ def iter_members(
         else:
             target.unlink()
             yield Member(name, None, "is empty")
+    yield from (Member(name, path) for name, path in folders.items())
 
 
 def _entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry]:
@@ -91,8 +104,8 @@ def _entries(path: Path, label: str, limits: ArchiveLimits) -> Iterator[Entry]:
 
 def _unpack(entry: Entry, target: Path, meter: Meter) -> int:
     """Write a file and return its size."""
-    target.parent.mkdir()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with entry.open() as source, target.open("wb") as sink:
             while chunk := source.read(_COPY_BYTES):
                 wanted.check()
@@ -102,8 +115,7 @@ def _unpack(entry: Entry, target: Path, meter: Meter) -> int:
     except (ConsumerError, MemoryError):
         raise
     except OSError as error:
-        # EINVAL: an offset before the start of the file. gzip.BadGzipFile has no errno.
-        if error.errno not in (None, errno.EINVAL):
+        if error.errno not in _OF_THE_ARCHIVE:
             raise
         raise damaged(meter.label, entry.name) from error
     except Exception as error:  # zlib.error, BadZipFile, NotImplementedError, RuntimeError, EOFError, TarError

@@ -73,6 +73,22 @@ def zip_files(
     return target
 
 
+def pack_folder(folder: Path) -> Path:
+    """Pack an OME-Zarr into one file ``<folder>.ozx`` beside it, without compression, and remove the folder.
+
+    Raises:
+        OSError: a file can't be read, or the archive can't be written.
+    """
+    target = folder.with_name(f"{folder.name}.ozx")
+    with zipfile.ZipFile(target, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                wanted.check()
+                archive.write(file, file.relative_to(folder).as_posix())
+    shutil.rmtree(folder)
+    return target
+
+
 def check_result_zip(path: str | os.PathLike[str], label: str) -> None:
     """Read a whole result zip, to find damage before its files are used.
 

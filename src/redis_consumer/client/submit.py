@@ -9,18 +9,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+from redis_consumer.client.inputs import ARCHIVES, ONE_IMAGE, files_of, upload_key
 from redis_consumer.client.watch import NOT_SUBMITTED, JobState
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.errors import ConsumerError, RedisUnavailable, RetryableError, SettingsError
 from redis_consumer.job import EMPTY_FIELDS, unreadable_archive
+from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
-from redis_consumer.text import file_digest, in_utf8
+from redis_consumer.text import in_utf8
 
-#: File name endings of archives. The web server knows only the first one.
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-#: File name endings with two parts, which workers use to recognise archives.
-_DOUBLE_SUFFIXES = (".tar.gz", ".zarr.zip")
 #: Milliseconds in which replicas must confirm a job.
 CONFIRM_MS = 1000
 #: Number of failed files in a row, during an outage, after which the others are not tried.
@@ -103,12 +101,12 @@ def not_submitted(path: Path, error: Exception | None = None) -> Result:
 def submit_file(
     client: RedisClient, storage: Storage, path: Path, queue: str, fields: Mapping[str, str], *, replicas: int = 0
 ) -> Submission:
-    """Upload a file and push a job for it.
+    """Upload a file or an OME-Zarr folder and push a job for it.
 
     Args:
         client: a `RedisClient`.
         storage: a `Storage`.
-        path: the file; an archive goes to the queue ``<queue>-zip``.
+        path: the file; an archive goes to the queue ``<queue>-zip``, but an OME-Zarr in one file doesn't.
         queue: name of the queue, in lower case.
         fields: fields of the job that are not empty.
         replicas: number of replicas to wait for (``WAIT``), for at most a second; 0 for none.
@@ -117,8 +115,18 @@ def submit_file(
         StorageUnavailable, RedisUnavailable: no reply.
     """
     key = upload_key(path)
-    url = storage.upload_file(path, key)
+    url = _upload_folder(storage, path, key) if path.is_dir() else storage.upload_file(path, key)
     return push_job(client, path, queue, {"input_file_name": key, "url": url, **fields}, replicas=replicas)
+
+
+def _upload_folder(storage: Storage, folder: Path, key: str) -> str:
+    """Upload every file of a folder and return the link of the folder."""
+    with OrderedPool(AT_ONCE) as pool:
+        for _ in pool.map(
+            lambda file: storage.upload_file(file, f"{key}/{file.relative_to(folder).as_posix()}"), files_of(folder)
+        ):
+            pass
+    return storage.get_public_url(key)
 
 
 def push_job(
@@ -129,7 +137,8 @@ def push_job(
     Raises:
         RedisUnavailable: no reply, so the job may or may not exist; the error has its `job_id`.
     """
-    target = f"{queue}-zip" if path.name.lower().endswith(ARCHIVES) else queue
+    is_archive = path.name.lower().endswith(ARCHIVES) and not fields["input_file_name"].endswith(ONE_IMAGE)
+    target = f"{queue}-zip" if is_archive else queue
     name = in_utf8(path.name)
     now = datetime.now(timezone.utc).isoformat()
     texts = {
@@ -150,16 +159,6 @@ def push_job(
     except RedisUnavailable as error:
         raise RedisUnavailable(str(error), job_id=job_id) from error
     return Submission(job_id, path, texts, *map(int, confirmed))
-
-
-def upload_key(path: Path) -> str:
-    """Return the object key of a file. It is made from a digest of the content, so that equal files are stored once.
-
-    The key has the same ending as the file's name, by which workers recognise archives.
-    """
-    name = path.name.lower()
-    suffix = next((each for each in _DOUBLE_SUFFIXES if name.endswith(each)), path.suffix.lower())
-    return f"uploads/{file_digest(path, 'md5')}{in_utf8(suffix)}"
 
 
 def submit_files(

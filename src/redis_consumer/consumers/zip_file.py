@@ -13,12 +13,14 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
 
-from redis_consumer.archives import ResultZip, check_result_zip, iter_members
+from redis_consumer.archives import Member, ResultZip, check_result_zip, iter_members, pack_folder
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.fan_out import Child, common_fields, reason_of_child, second_phase
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.errors import InvalidJob, PermanentError
+from redis_consumer.images.kinds import why_no_image
+from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.job import Job, JobStatus, OrphanedResult, unreadable_archive
 from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.queue.child_jobs import NEXT_PHASE
@@ -27,7 +29,7 @@ from redis_consumer.text import cell, cut, decimal, shown_name
 
 #: File name endings of archives for this consumer.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-#: File name endings of images. The child job checks the content.
+#: File name endings of images. Files with other names get a child if their content is an image.
 IMAGES = (
     ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".npy",
     ".zarr.zip", ".ozx",
@@ -79,13 +81,10 @@ class ZipFileConsumer(Consumer):
         return name.endswith(ARCHIVES) or bool(unreadable_archive(name))
 
     def why_skipped(self, name: str) -> str:
-        """Return why a file of an archive gets no child, by its name; empty if it gets one."""
+        """Return why a file of an archive gets no child, by its name; empty if its content decides."""
         lower = name.lower()
-        if lower.endswith(IMAGES):
-            return ""
-        if lower.endswith(ARCHIVES):
-            return "is an archive within the archive; submit it by itself"
-        return "is no image by its name"
+        is_archive = lower.endswith(ARCHIVES) and not lower.endswith(IMAGES)
+        return "is an archive within the archive; submit it by itself" if is_archive else ""
 
     def _consume(self, redis_hash: str) -> str:
         """Unpack an archive, image by image, into children."""
@@ -113,20 +112,32 @@ class ZipFileConsumer(Consumer):
             where = {"input_file_name": job.input_file_name, "url": job.get("url")}
             yield Child(self.child_queue, job.original_name, fields={**common, **where})
             return
+        if is_ome_zarr(path):
+            yield Child(self.child_queue, job.original_name, path.rename(path.with_suffix(".ozx")), common)
+            return
         limits = defaults.archive_limits()
         images, skipped, label = 0, folder / _SKIPPED, shown_name(job.original_name)
         (folder / "images").mkdir()
         with skipped.open("w", newline="", encoding="utf-8", errors="replace") as file:
             rows = csv.writer(file)
             for member in iter_members(
-                path, folder / "images", label=label, why_skipped=self.why_skipped, limits=limits
+                path,
+                folder / "images",
+                label=label,
+                why_skipped=self.why_skipped,
+                limits=limits,
+                whole_folder=_zarr_folder,
             ):
                 self.check_wanted()
-                if member.path is None:
-                    rows.writerow((member.name, member.reason))
-                else:
-                    images += 1
-                    yield Child(self.child_queue, member.name, member.path, common)
+                reason = member.reason or _why_no_image(member)
+                if reason or member.path is None:
+                    rows.writerow((member.name, reason))
+                    if member.path is not None:
+                        member.path.unlink()
+                    continue
+                images += 1
+                image = pack_folder(member.path) if member.path.is_dir() else member.path
+                yield Child(self.child_queue, member.name, image, common)
         if not images:
             raise InvalidJob(f"{label}: holds no images; pack files such as {', '.join(IMAGES[:3])}", job_id=job.id)
         if skipped.stat().st_size:
@@ -200,6 +211,20 @@ class ZipFileConsumer(Consumer):
     def discard(self, orphan: OrphanedResult) -> None:
         """Remove the zip that one run has uploaded, but never the visible one."""
         discard_zips(self.storage, orphan)
+
+
+def _zarr_folder(name: str) -> str:
+    """Return the outermost folder of an archive that is an OME-Zarr with this member; empty for no such folder."""
+    parts = name.split("/")[:-1]
+    ends = (number for number, part in enumerate(parts, 1) if part.lower().endswith(".zarr"))
+    return "/".join(parts[: next(ends, 0)])
+
+
+def _why_no_image(member: Member) -> str:
+    """Return why a file that isn't named as an image gets no child, by its content."""
+    if member.path is None or member.path.is_dir() or member.name.lower().endswith(IMAGES):
+        return ""
+    return why_no_image(member.path)
 
 
 class Summary:

@@ -85,24 +85,41 @@ def kind_of(path: Path, name: str) -> str:
         InvalidImage: it is empty, or none of the formats; the message names the format if it is known.
         OSError: the local file can't be opened.
     """
-    with path.open("rb") as file:
-        head = file.read(max(PACKED_HEAD_BYTES, _HEAD_BYTES))
-    if not head:
-        raise InvalidImage(f"{name}: the file is empty; upload it again")
+    head = _head(path)
     kind = kind_of_head(head)
-    if kind:
-        return kind
+    if not kind:
+        raise InvalidImage(f"{name}: {_fault(head)}")
+    return kind
+
+
+def why_no_image(path: Path) -> str:
+    """Return why a file is no image that can be read, by its content; empty if it is one.
+
+    Raises:
+        OSError: the local file can't be opened.
+    """
+    head = _head(path)
+    return "" if kind_of_head(head) else _fault(head)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(max(PACKED_HEAD_BYTES, _HEAD_BYTES))
+
+
+def _fault(head: bytes) -> str:
+    """What is wrong with a file of these first bytes, and what to do."""
+    if not head:
+        return "the file is empty; upload it again"
     for at, mark, what, advice in _OTHERS:
         if re.match(re.escape(mark).replace(rb"\.", b"."), head[at : at + len(mark)], re.DOTALL):
-            raise InvalidImage(f"{name}: is {what}, which can't be read; {advice}")
+            return f"is {what}, which can't be read; {advice}"
     if head.startswith(b"PK\x03\x04"):
-        raise InvalidImage(f"{name}: is a zip archive, not an image; give it a name that ends in .zip")
+        return "is a zip archive, not an image; give it a name that ends in .zip"
     packed = packed_as(head)
     if packed:
-        raise InvalidImage(
-            f"{name}: is a {packed} file, not an image; upload the image, or several packed as {READABLE_ARCHIVES}"
-        )
-    raise InvalidImage(f"{name}: isn't an image of a known format; save it as {FORMATS}")
+        return f"is a {packed} file, not an image; upload the image, or several packed as {READABLE_ARCHIVES}"
+    return f"isn't an image of a known format; save it as {FORMATS}"
 
 
 def kind_of_head(head: bytes) -> str:

@@ -6,10 +6,14 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import tifffile
 
-from redis_consumer.client.submit import Result, Submission, upload_key
+from redis_consumer.client.inputs import find_inputs, upload_key
+from redis_consumer.client.submit import Result, Submission
 from redis_consumer.client.watch import JobState
 from redis_consumer.consumers.zip_file import ARCHIVES
+from support import ome_zarr
+from support.formats import GREY
 
 
 def test_key_is_the_digest_with_the_extension(tmp_path: Path) -> None:
@@ -31,6 +35,39 @@ def test_the_key_of_an_archive_is_one_that_workers_take(tmp_path: Path, suffix: 
     key = upload_key(path)
     assert key == f"uploads/{hashlib.md5(b'').hexdigest()}{suffix}"
     assert key.endswith(ARCHIVES)
+
+
+def test_an_ome_zarr_has_the_key_of_one_image_whatever_its_name(tmp_path: Path) -> None:
+    folder = ome_zarr.write(tmp_path / "a.zarr", GREY, "yx")
+    assert upload_key(folder).endswith(".zarr")
+    assert upload_key(ome_zarr.zipped(folder, tmp_path / "a.ozx")).endswith(".ozx")
+    assert upload_key(ome_zarr.zipped(folder, tmp_path / "a.zarr.zip")).endswith(".zarr.zip")
+    assert upload_key(ome_zarr.zipped(folder, tmp_path / "plate.zip")).endswith(".ozx")
+    other = ome_zarr.write(tmp_path / "b.zarr", GREY, "yx")
+    assert upload_key(other) == upload_key(folder)
+    (other / "0" / "0" / "0").write_bytes(b"other pixels")
+    assert upload_key(other) != upload_key(folder)
+
+
+def test_folders_are_searched_for_images(tmp_path: Path) -> None:
+    plate = tmp_path / "plate"
+    (plate / "t").mkdir(parents=True)
+    for name in ("t10.tif", "t2.tif", "t/noext"):
+        tifffile.imwrite(plate / name, GREY, photometric="minisblack")
+    ome_zarr.write(plate / "cells.zarr", GREY, "yx")
+    for name in ("notes.txt", ".DS_Store"):
+        (plate / name).write_text("no image")
+    (plate / "more.zip").write_bytes(b"PK")
+    found = find_inputs([plate, plate / "notes.txt", tmp_path / "gone.tif"], is_recursive=True)
+    names = [str(path.relative_to(tmp_path)) for path in found.paths]
+    expected = ["cells.zarr", "more.zip", "t/noext", "t2.tif", "t10.tif", "notes.txt"]
+    assert names == [*(f"plate/{name}" for name in expected), "gone.tif"]
+    assert found.others == [plate / "notes.txt"]
+
+
+def test_folders_need_to_be_asked_for(tmp_path: Path) -> None:
+    found = find_inputs([tmp_path, ome_zarr.write(tmp_path / "a.zarr", GREY, "yx")], is_recursive=False)
+    assert (found.paths, found.folders) == ([tmp_path / "a.zarr"], [tmp_path])
 
 
 def test_data_for_scripts() -> None:

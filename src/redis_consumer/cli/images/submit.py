@@ -13,12 +13,15 @@ from redis_consumer.cli import options
 from redis_consumer.cli.embedded import stop_on_signals
 from redis_consumer.cli.images.progress import progress_of
 from redis_consumer.cli.output import notes, say, write_json
+from redis_consumer.client.inputs import Found, find_inputs
 from redis_consumer.client.results import follow
 from redis_consumer.client.submit import Result, not_submitted, submit_files
 from redis_consumer.client.watch import NOT_SUBMITTED
 from redis_consumer.errors import EXIT_FAILED, EXIT_UNAVAILABLE, InvalidJob
 from redis_consumer.job import Job, is_version, misspelt_fields, unknown_field
 from redis_consumer.text import in_utf8
+
+_FOLDER = "is a folder; submit the images in it with --recursive"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,12 +31,13 @@ def register(app: typer.Typer) -> None:
             "redis-consumer submit cells.tif --wait",
             "redis-consumer submit *.tif --model NuclearSegmentation:1 --scale 0.5 --wait --output results",
             "redis-consumer submit plate.zip --queue predict --json",
+            "redis-consumer submit plate/ --recursive --wait",
         )
     )(submit)
 
 
 def submit(
-    files: Annotated[list[Path], typer.Argument(help="Images, or archives of images.")],
+    files: Annotated[list[Path], typer.Argument(help="Images, archives or folders of images.")],
     queue: options.Queue = None,
     model: Annotated[
         str | None,
@@ -67,6 +71,9 @@ def submit(
         list[str] | None,
         typer.Option("--field", "-f", help="Any other field of the job; repeatable.", metavar="KEY=VALUE"),
     ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Submit the images and archives in folders and below.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the results and download them.")] = False,
     output: Annotated[
         Path | None,
@@ -80,6 +87,8 @@ def submit(
     json: options.Json = False,
 ) -> None:
     """Submit a job for each file, and download the results with --wait.
+
+    An OME-Zarr is one image, as a folder or in one file. Other folders need --recursive.
 
     Files are uploaded to the bucket. The key of each job is printed as soon as the job
     is in its queue. With --wait, the command shows the progress and downloads the
@@ -101,9 +110,10 @@ def submit(
     settings = read_settings(queue=queue, redis=redis, bucket=bucket)
     client, storage = open_redis(), open_bucket()
     is_waiting = wait or output is not None
-    rows = {path: not_submitted(path) for path in files}
+    found = find_inputs(files, is_recursive=recursive)
+    rows = _rows_of(found)
     sending = submit_files(
-        client, storage, list(rows), settings.queue, fields, warn=say, replicas=settings.redis_wait_replicas
+        client, storage, found.paths, settings.queue, fields, warn=say, replicas=settings.redis_wait_replicas
     )
     try:
         with stop_on_signals():
@@ -119,6 +129,18 @@ def submit(
         say(f"Timed out after {timeout:g} s. The jobs continue; check them with `redis-consumer status JOB`.")
         raise typer.Exit(EXIT_UNAVAILABLE)
     raise typer.Exit(_exit_code(rows.values()))
+
+
+def _rows_of(found: Found) -> dict[Path, Result]:
+    """Return a row for each input, as it is before it is submitted, and report what won't be."""
+    if found.others:
+        say(f"Not submitted: {len(found.others)} other files, e.g. {in_utf8(str(found.others[0]))}")
+    for folder in found.folders:
+        say(f"{in_utf8(str(folder))}: not submitted: {_FOLDER}")
+    return {
+        **{path: not_submitted(path) for path in found.paths},
+        **{folder: not_submitted(folder, InvalidJob(_FOLDER)) for folder in found.folders},
+    }
 
 
 def _wait(client: Any, storage: Any, rows: Iterable[Result], folder: Path, timeout_s: float) -> Iterator[Result]:
