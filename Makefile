@@ -24,6 +24,8 @@ REDIS_PACKAGES := redis-server redis-tools libatomic1 libjemalloc2 liblzf1 libss
 TRITON_PYTHON ?= $(or $(wildcard /usr/bin/python3),$(PYTHON))
 # What `python -m benchmarks queue` compares with: dependency groups peer-… of pyproject.toml.
 PEERS := arq dramatiq rq saq taskiq traccuracy
+# Processes of the tests: one for each CPU, and not more than memory allows.
+PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 export REDIS_SERVER
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 # Trust the certificates that the system trusts, as pip and git do: networks with a proxy of their own need it.
@@ -47,11 +49,11 @@ demo: setup ## Run a real image through Redis, a worker and the shipped model; l
 ##@ Check
 .PHONY: test
 test: setup ## Run the tests, with the coverage that they reach
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) --cov --cov-report=term $(ARGS)
 
 .PHONY: test-all
 test-all: setup model-servers kiosk-client redis-servers ## Run all tests, also those that need root or much time
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term $(ARGS)
 	$(BIN)/python -m tools.check_mechanisms
 
 .PHONY: mechanisms

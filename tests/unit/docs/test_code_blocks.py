@@ -26,6 +26,8 @@ else:
 BLOCKS = [block for page in pages() for block in blocks_in(page)]
 RUN = [block for block in BLOCKS if not (block.not_run or block.run_by or block.source)]
 CONSOLES = sorted({block.path for block in RUN if block.language == "console"})
+#: Pages of a new user and of an author, whose commands run in each test run; all others in `make test-all`.
+FIRST_PAGES = {"README.md", "first-consumer.rst", "CUSTOM_CONSUMER.rst", "write-a-consumer.rst"}
 #: Variables on the pages that others read.
 FOREIGN = {"BASE_IMAGE", "COMPOSE_PROFILES", "GLIBC_TUNABLES", "PYTHONPATH", "REDIS_CONSUMER_CONFIG"}
 _VARIABLE = re.compile(r"(?:^|[\s;'\"])([A-Z][A-Z0-9_]+)(?:=|: )", re.MULTILINE)
@@ -127,7 +129,13 @@ def test_python_runs(block: Block) -> None:
     exec(compile(block.text, place_of(block), "exec"), {"__name__": "example"})
 
 
-@pytest.mark.parametrize("page", CONSOLES, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[] if page.name in FIRST_PAGES else pytest.mark.slow, id=name_of(page))
+        for page in CONSOLES
+    ],
+)
 def test_commands_run(page: Path, redis_server: RedisServer, redis_db: object, tmp_path: Path) -> None:
     shown = [block for block in RUN if block.path == page and block.language == "console"]
     run_page(shown, tmp_path, redis_server.port)
