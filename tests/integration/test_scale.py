@@ -102,3 +102,21 @@ def test_an_image_beyond_the_limits_after_scaling_is_processed_in_parts(
     labels = tifffile.imread(io.BytesIO(archive.read("a_feature_0.tif")))
     assert labels.shape == (128, 200)
     assert 17 <= len(np.unique(labels)) - 1 <= 22
+
+
+@pytest.mark.parametrize("factor", [0.5, 1, 3])
+def test_the_scale_is_estimated_where_nothing_says_it(site: Site, factor: float) -> None:
+    image = draw_nuclei(256, 28)
+    side = round(256 * factor)
+    put(site, np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BOX)))
+    after = site.run(scale="")
+    assert after["scale_from"] == "estimate"
+    assert float(after["estimated_diameter_px"]) == pytest.approx(22.5 * factor, rel=0.25)
+    assert float(after["scale"]) == pytest.approx(30 / 22.5 / factor, rel=0.25)
+    assert 26 <= int(after["objects"]) <= 30
+
+
+def test_an_empty_image_keeps_scale_1(site: Site) -> None:
+    put(site, np.zeros((64, 64), np.uint8))
+    after = site.run(scale="")
+    assert (after["status"], after["scale"], after["scale_from"], after["objects"]) == ("done", "1", "default", "0")

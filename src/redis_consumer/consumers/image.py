@@ -25,9 +25,10 @@ from redis_consumer.processing.registry import Functions, is_built_in
 from redis_consumer.provenance import record
 from redis_consumer.segmentation.frames import Frames, open_frames
 from redis_consumer.segmentation.large_image import segment_enlarged, segment_large
+from redis_consumer.segmentation.plan import Steps
 from redis_consumer.segmentation.predictor import as_batches, model_of
 from redis_consumer.segmentation.results import LABELS, Analysis, write_analysis, write_groups
-from redis_consumer.segmentation.segmentation import Segmentation, Steps
+from redis_consumer.segmentation.segmentation import Segmentation
 from redis_consumer.serving.base import Array
 
 #: Modules that jobs import when they first need them.

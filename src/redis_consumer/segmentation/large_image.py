@@ -28,7 +28,8 @@ from redis_consumer.processing.resize import resize_image
 from redis_consumer.processing.whole_image import MAX_SAMPLE_PX, Change, Sampler, fit
 from redis_consumer.segmentation.block_results import BlockResults
 from redis_consumer.segmentation.frames import HELD_TIMES, Frames, channels_of, check_needed
-from redis_consumer.segmentation.segmentation import Plan, Segmentation, restore
+from redis_consumer.segmentation.plan import Plan
+from redis_consumer.segmentation.segmentation import Segmentation, restore
 from redis_consumer.serving.base import Array
 from redis_consumer.text import result_stem, shown_name
 

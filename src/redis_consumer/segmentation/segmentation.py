@@ -3,89 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.job import Job, ModelId
-from redis_consumer.processing.registry import FunctionOptions, Functions
+from redis_consumer.models.card import Card
+from redis_consumer.processing.registry import Functions
 from redis_consumer.processing.resize import resize_image, resize_labels
 from redis_consumer.segmentation.frames import GROUP_BYTES, Frames, frames_for, joined
 from redis_consumer.segmentation.options import SegmentationOptions
+from redis_consumer.segmentation.plan import Plan, Steps
 from redis_consumer.segmentation.predictor import Predictor
 from redis_consumer.segmentation.scale import SizeCheck, found_scale, given_scale
+from redis_consumer.segmentation.size_estimate import estimated_diameter
 from redis_consumer.segmentation.tiling import Tiling
 from redis_consumer.serving.base import Array
 from redis_consumer.text import shown_name
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Model and functions for an image, from the job's fields or the model's card.
-
-    Attributes:
-        model: the model to run.
-        preprocess: names of the functions to run before it.
-        postprocess: names of the functions to run after it.
-        options: keyword arguments for each function by its name.
-        scale: factor by which the image is resized for the model.
-        groups: groups of frames, which are processed one after the other.
-    """
-
-    model: ModelId
-    preprocess: tuple[str, ...]
-    postprocess: tuple[str, ...]
-    options: FunctionOptions = field(default_factory=dict)
-    scale: float = 1.0
-    groups: tuple[range, ...] = ()
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The methods of a consumer for the steps. Plug-ins can replace them.
-
-    Attributes:
-        predict: runs a model over images; returns its outputs, or the only one.
-        predict_cut: the same in pieces; takes pieces per side, images, receptive field, and name and version of a
-            model.
-        run_functions: as `Functions.run`.
-        image_scale: takes a job's field, frames and the job's id, and returns the scale.
-        detect_scale: returns the scale by the detection model; None if it isn't used.
-        detect_label: returns the kind of an image.
-        write: notes fields of a job, which are written with the next ones.
-        noted: returns the fields that were noted in this run.
-        warn: adds to the job's field ``warning``.
-        rest: returns memory to the system between two steps.
-        begin_group: called with the number of each group of frames, from 0, and the number of groups.
-        predicting: a context that is entered while `predict_cut` runs.
-        finds_scale: whether the scale of a job without one is found here, and not by a plug-in's own method.
-        takes_groups: whether all of these methods can get the frames in groups.
-        sees_whole: whether the consumer gets an image whole, and not in parts.
-        is_known: whether the model server has the models that these methods call.
-    """
-
-    predict: Callable[[Array, ModelId], Array | list[Array]]
-    predict_cut: Callable[[int, Array, int, str, int | str], Array | list[Array]]
-    run_functions: Callable[[str, Sequence[str], Any, FunctionOptions], Any]
-    image_scale: Callable[[float | str | None, Frames, str], float]
-    detect_scale: Callable[[Frames], float | None]
-    detect_label: Callable[[Frames], int]
-    write: Callable[[str, Mapping[str, Any]], None]
-    noted: Callable[[], Mapping[str, str]]
-    warn: Callable[[str], None]
-    rest: Callable[[], None]
-    begin_group: Callable[[int, int], None]
-    predicting: Callable[[], AbstractContextManager[None]]
-    finds_scale: bool = True
-    takes_groups: bool = True
-    sees_whole: bool = False
-    is_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -192,7 +132,8 @@ class Segmentation:
         known = replace(job, fields={**job.fields, **steps.noted()})
         chosen = given_scale(known, card, options)
         if chosen is None and card is not None and options.is_automatic and steps.finds_scale:
-            chosen = found_scale(frames, card, options, steps.detect_scale, lambda _: None)
+            estimate = partial(self._estimate, model, card)
+            chosen = found_scale(frames, card, options, steps.detect_scale, estimate)
         if chosen is None:
             return steps.image_scale(None, frames, job.id)
         if known.get("scale_from") != chosen.source:
@@ -200,6 +141,13 @@ class Segmentation:
             if chosen.problem:
                 steps.warn(chosen.problem)
         return steps.image_scale(chosen.scale, frames, job.id)
+
+    def _estimate(self, model: ModelId, card: Card, frames: Frames) -> float | None:
+        """Estimate the diameter of the objects in an image, with a model that the model server has."""
+        if not self.steps.is_known or self.predictor.ask_one is not None:
+            return None
+        # Its functions are not noted for the record of the result.
+        return estimated_diameter(frames, card, model, self.predictor, Functions(self.functions.own))
 
     def size_check(self, plan: Plan) -> SizeCheck:
         """Return what compares the objects of a result with the size that the model is made for."""

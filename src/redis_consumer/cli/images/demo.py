@@ -47,11 +47,14 @@ def demo(
         ),
     ] = None,
     scale: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--scale", "-s", min=1e-6, help="Factor to resize by; nuclei should become about 20 to 45 pixels wide."
+            "--scale",
+            "-s",
+            min=1e-6,
+            help="Factor to resize by; nuclei should become about 20 to 45 pixels wide. Default: found by the worker.",
         ),
-    ] = 0.5,
+    ] = None,
 ) -> None:
     """Segment an example image or your own, without any service, and write a report.
 
@@ -90,13 +93,13 @@ def find_sample() -> Path:
     raise AssertionError
 
 
-def segment(path: Path, output: Path, scale: float) -> tuple[Result, dict[str, str], float]:
+def segment(path: Path, output: Path, scale: float | None) -> tuple[Result, dict[str, str], float]:
     """Start Redis and a worker, submit an image as a producer does, wait for the result and stop both.
 
     Args:
         path: the image.
         output: folder for the bucket, the worker's log and the result zip.
-        scale: factor to resize the image by before the model sees it.
+        scale: factor to resize the image by before the model sees it; None if the worker finds it.
 
     Returns:
         The result, the job's hash and the seconds from submission to result.

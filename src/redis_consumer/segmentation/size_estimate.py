@@ -1,0 +1,115 @@
+"""Estimates how large the objects of an image are, by three coarse passes of the model over its middle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from redis_consumer.job import ModelId
+from redis_consumer.models.card import Card
+from redis_consumer.processing.measure import object_areas
+from redis_consumer.processing.registry import Functions
+from redis_consumer.processing.resize import resize_image
+from redis_consumer.segmentation.frames import Frames
+from redis_consumer.segmentation.predictor import Predictor
+from redis_consumer.serving.base import Array
+
+#: Diameters in the image, in pixels, that have the card's diameter in one of the passes.
+PASSES_PX = (21.0, 43.0, 150.0)
+#: Side of a pass at the model's scale, in diameters of the card: 256 px for objects of 30 px.
+PASS_DIAMETERS = 8.5
+#: Objects that are narrower than this share of the usual diameter are pieces or debris.
+LEAST_SHARE = 0.5
+#: Objects that are cut by the border of a pass count only if fewer than so many are complete.
+LEAST_COMPLETE = 3
+
+
+def estimate_diameter(
+    frames: Frames, wanted_px: float, prepare: Callable[[Array], Array], label: Callable[[Array], Array]
+) -> float | None:
+    """Estimate the usual diameter of the objects in the middle of the middle frame.
+
+    Each pass shows objects of another size as large as the model is made for. The pass whose objects come closest to
+    that size decides. The work is bounded: three passes of `PASS_DIAMETERS` each, whatever the size of the image.
+
+    Args:
+        frames: the image. One frame is read.
+        wanted_px: diameter of the objects that the model is made for.
+        prepare: runs the functions before the model over (1, Y, X, C).
+        label: runs the model and the functions after it over (1, y, x, C); returns labels (1, y, x, 1).
+
+    Returns:
+        The diameter in pixels of the image; None if no pass finds an object.
+    """
+    middle = frames.shape[0] // 2
+    side_px = round(PASS_DIAMETERS * wanted_px)
+    image = _centre(frames.read(middle, middle + 1), math.ceil(side_px * max(PASSES_PX) / wanted_px))
+    prepared = np.asarray(prepare(image), np.float32)
+    found: list[tuple[float, float]] = []
+    for pass_px in PASSES_PX:
+        scale = wanted_px / pass_px
+        piece = _centre(prepared, math.ceil(side_px / scale))
+        height, width = (max(1, round(side * scale)) for side in piece.shape[1:3])
+        seen_px = usual_diameter(label(resize_image(piece, (height, width)))[0, ..., 0])
+        if seen_px is not None:
+            found.append((abs(math.log(seen_px / wanted_px)), seen_px / scale))
+    return min(found)[1] if found else None
+
+
+def estimated_diameter(
+    frames: Frames, card: Card, model: ModelId, predictor: Predictor, functions: Functions
+) -> float | None:
+    """Estimate the diameter of the objects in an image with a model and the functions of its card.
+
+    Returns:
+        As `estimate_diameter`; None also if the model doesn't make label images of planes.
+    """
+    if card.object_diameter_px is None or not card.postprocess or len(predictor.tiling(model).sides) != 2:
+        return None
+    silent = replace(predictor, report=lambda *_: None)
+
+    def prepare(image: Array) -> Array:
+        return np.asarray(functions.run("pre", card.preprocess, image, card.functions))
+
+    def label(image: Array) -> Array:
+        with silent.state.by_card():
+            outputs = silent.predict(image, model)
+        labels = np.asarray(functions.run("post", card.postprocess, outputs, card.functions))
+        return labels if labels.dtype.kind in "iu" else np.zeros(labels.shape, np.int32)
+
+    return estimate_diameter(frames, card.object_diameter_px, prepare, label)
+
+
+def usual_diameter(labels: Array) -> float | None:
+    """Return the usual diameter of objects: the median without pieces and debris.
+
+    Args:
+        labels: (Y, X), 0 is background.
+
+    Returns:
+        The diameter of a disc of equal area in pixels; None without objects.
+
+    >>> labels = np.zeros((40, 40), int)
+    >>> labels[5:15, 5:15], labels[5:15, 20:30], labels[20:30, 5:15], labels[33, 33] = 1, 2, 3, 4
+    >>> round(usual_diameter(labels), 1)
+    11.3
+    """
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    complete = object_areas(np.where(np.isin(labels, border[border > 0]), 0, labels))
+    areas = np.sort(complete if len(complete) >= LEAST_COMPLETE else object_areas(labels)).astype(np.float64)
+    if not len(areas):
+        return None
+    diameters, shares = 2 * np.sqrt(areas / math.pi), np.cumsum(areas) / areas.sum()
+    usual = diameters[np.searchsorted(shares, 0.5)]
+    return float(np.median(diameters[diameters > LEAST_SHARE * usual]))
+
+
+def _centre(image: Array, most_px: int) -> Array:
+    """The middle of (B, Y, X, C), at most `most_px` high and wide."""
+    rows, columns = (
+        slice((side - min(side, most_px)) // 2, (side + min(side, most_px)) // 2) for side in image.shape[1:3]
+    )
+    return image[:, rows, columns]
