@@ -14,10 +14,10 @@ from redis_consumer.consumers.claimed_job import Interrupted, Outcome
 from redis_consumer.consumers.fan_out import inherited, reason_of_child
 from redis_consumer.errors import InvalidImage, StorageUnavailable
 from redis_consumer.job import Job
-from redis_consumer.ordered_pool import AT_ONCE
 from redis_consumer.queue import admin
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
+from redis_consumer.wanted import AT_ONCE
 from support.queues import claimed
 
 PARENT = "movies:a.txt:1"

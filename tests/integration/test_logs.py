@@ -13,10 +13,10 @@ from redis_consumer.consumers import Consumer
 from redis_consumer.errors import InvalidImage
 from redis_consumer.logs import initialize_logger
 from redis_consumer.options import QueueOptions
-from redis_consumer.ordered_pool import OrderedPool
 from redis_consumer.queue import JobQueue, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
+from redis_consumer.wanted import OrderedPool
 from support.queues import claimed, submit
 from support.redis_server import RedisServer
 from support.worker import JOB, running_worker, status_is, variables, wait_for

@@ -14,11 +14,11 @@ from redis_consumer.consumers import ZipFileConsumer, claimed_job
 from redis_consumer.images import ImageLimits
 from redis_consumer.images.windows import open_windowed
 from redis_consumer.job import Job
-from redis_consumer.ordered_pool import AT_ONCE
 from redis_consumer.queue import admin, upkeep
 from redis_consumer.redis import RedisClient
 from redis_consumer.segmentation.frames import open_frames
 from redis_consumer.storage import Storage
+from redis_consumer.wanted import AT_ONCE
 from support import ome_zarr
 from support.archives import TIF, make_zip
 from support.formats import GREY

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 import pytest
 
 from redis_consumer.logs import job_context
-from redis_consumer.ordered_pool import OrderedPool
+from redis_consumer.wanted import OrderedPool
 
 WAIT_S = 20.0
 

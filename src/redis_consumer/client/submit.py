@@ -14,10 +14,10 @@ from redis_consumer.client.watch import NOT_SUBMITTED, JobState
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.errors import ConsumerError, RedisUnavailable, RetryableError, SettingsError
 from redis_consumer.job import EMPTY_FIELDS, unreadable_archive
-from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
 from redis_consumer.text import in_utf8
+from redis_consumer.wanted import AT_ONCE, OrderedPool
 
 #: Milliseconds in which replicas must confirm a job.
 CONFIRM_MS = 1000

@@ -12,11 +12,11 @@ from typing import Any
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import FINAL_STATUSES, Job, JobStatus
 from redis_consumer.job import inherited as inherited
-from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.queue import timestamp
 from redis_consumer.queue.child_jobs import CHUNK, NEXT_PHASE, ChildJobs, child_key
 from redis_consumer.text import quoted
 from redis_consumer.traces import carried
+from redis_consumer.wanted import AT_ONCE, OrderedPool
 
 #: Largest size of the fields that each of many children inherits, in bytes.
 MAX_COMMON_BYTES = 1 << 16

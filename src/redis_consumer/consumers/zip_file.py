@@ -22,10 +22,10 @@ from redis_consumer.errors import InvalidJob, PermanentError
 from redis_consumer.images.kinds import why_no_image
 from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.job import Job, JobStatus, OrphanedResult, unreadable_archive
-from redis_consumer.ordered_pool import AT_ONCE, OrderedPool
 from redis_consumer.queue.child_jobs import NEXT_PHASE
 from redis_consumer.storage.keys import discard_zips, zip_name
 from redis_consumer.text import cell, cut, decimal, shown_name
+from redis_consumer.wanted import AT_ONCE, OrderedPool
 
 #: File name endings of archives for this consumer.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")

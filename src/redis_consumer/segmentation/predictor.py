@@ -15,11 +15,11 @@ from redis_consumer.errors import ConsumerError
 from redis_consumer.job import ModelId
 from redis_consumer.models import ModelStore
 from redis_consumer.options import TilingOptions
-from redis_consumer.ordered_pool import OrderedPool
 from redis_consumer.processing.tiled import Planned, Predict, run_each
 from redis_consumer.segmentation.model_input import spec_of
 from redis_consumer.segmentation.tiling import Tiling, measured_call, only_input, tiling_of
 from redis_consumer.serving.base import Array, ModelServer, OnRetry, identify
+from redis_consumer.wanted import OrderedPool
 
 logger = logging.getLogger(__name__)
 
