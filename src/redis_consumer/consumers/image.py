@@ -20,14 +20,16 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.claimed_job import Stages
 from redis_consumer.consumers.serving import TensorFlowServingConsumer, own_methods
 from redis_consumer.job import Job, JobStatus, ModelId
+from redis_consumer.outputs.wanted_files import wanted_outputs
 from redis_consumer.processing import registry
 from redis_consumer.processing.registry import Functions, is_built_in
 from redis_consumer.provenance import record
+from redis_consumer.segmentation.cell_outputs import CellOutputs
 from redis_consumer.segmentation.frames import Frames, open_frames
 from redis_consumer.segmentation.large_image import segment_enlarged, segment_large
 from redis_consumer.segmentation.plan import Steps
 from redis_consumer.segmentation.predictor import as_batches, model_of
-from redis_consumer.segmentation.results import LABELS, Analysis, write_analysis, write_groups
+from redis_consumer.segmentation.results import LABELS, Analysis, arrays_of, write_analysis, write_groups
 from redis_consumer.segmentation.segmentation import Segmentation
 from redis_consumer.serving.base import Array
 
@@ -86,6 +88,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
 
     def _check_job(self, job: Job) -> None:
         """Refuse a job that can't succeed, before anything is downloaded."""
+        wanted_outputs(job)
         segmentation = self._segmentation()
         if not segmentation.steps.sees_whole and segmentation.predictor.ask_one is None:
             segmentation.check_channels(job)
@@ -107,24 +110,27 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         Returns:
             The files, and fields for the job.
         """
-        segmentation, results = self._segmentation(), folder / "results"
+        segmentation = self._segmentation()
         limits, sees_whole = segmentation.options.limits, segmentation.steps.sees_whole
+        outputs = CellOutputs(job, path, folder, segmentation.options)
         with open_frames(path, job, limits, takes_parts=not sees_whole) as frames:
             if frames is None:
-                return segment_large(segmentation, job, stages.begin, path, folder), {}
+                return segment_large(segmentation, job, stages.begin, path, outputs)
             if sees_whole or not segmentation.steps.takes_groups:
-                return self._write(self._analyzed(frames, job, segmentation, stages), job, stages, results)
+                analysis = self._analyzed(frames, job, segmentation, stages)
+                return self._write(analysis, frames, job, stages, outputs)
             stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
             plan = segmentation.choose(frames, job)
             if segmentation.exceeds_limits(frames, plan):
-                return segment_enlarged(segmentation, job, stages.begin, frames, plan, folder), {}
+                return segment_enlarged(segmentation, job, stages.begin, frames, plan, outputs)
             plan = segmentation.divided(frames, job, plan)
             if len(plan.groups) == 1:
                 labels = {LABELS: next(segmentation.results(frames, job, plan))}
-                return self._write(labels, job, stages, results)
-            written = write_groups(segmentation.results(frames, job, plan), frames.shape[0], results, job.original_name)
+                return self._write(labels, frames, job, stages, outputs)
+            groups = segmentation.results(frames, job, plan)
+            files, found = write_groups(groups, frames, outputs.results, job.original_name, outputs.keep)
             stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
-            return written
+            return files + outputs.write(frames), found
 
     def _analyzed(self, frames: Frames, job: Job, segmentation: Segmentation, stages: Stages) -> Analysis:
         """Let `analyze` see all frames of an image."""
@@ -135,9 +141,12 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
         return self.analyze(image, job)
 
-    def _write(self, analysis: Analysis, job: Job, stages: Stages, folder: Path) -> tuple[list[Path], dict[str, Any]]:
+    def _write(
+        self, analysis: Analysis, frames: Frames, job: Job, stages: Stages, outputs: CellOutputs
+    ) -> tuple[list[Path], dict[str, Any]]:
         stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
-        return write_analysis(analysis, folder, job.original_name)
+        files, found = write_analysis(analysis, outputs.results, job.original_name, frames.calibration)
+        return files + outputs.write(frames, arrays_of(LABELS, analysis.get(LABELS, []))), found
 
     @contextlib.contextmanager
     def _staged(self, job: Job) -> Iterator[Stages]:

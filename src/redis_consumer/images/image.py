@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.calibration import Calibration
 from redis_consumer.job import DIMENSION_ORDERS
 from redis_consumer.options import ImageLimits
 
@@ -61,6 +62,8 @@ class Source:
         pixel_yx_um: height and width of a pixel in micrometres, None if the file doesn't say.
         decoder_bytes: what decoding takes at most, where that is more than the array (padded tiles).
         stored_bytes: bytes of the file that become pixels; None if they are as many as the pixels take.
+        spacing_um: distance of two planes in micrometres, None if the file doesn't say.
+        interval_s: seconds between two frames, None if the file doesn't say.
     """
 
     shape: tuple[int, ...]
@@ -71,6 +74,8 @@ class Source:
     pixel_yx_um: tuple[float, float] | None = None
     decoder_bytes: int = 0
     stored_bytes: int | None = None
+    spacing_um: float | None = None
+    interval_s: float | None = None
 
 
 def square_um(pixel_yx_um: tuple[float, float] | None) -> float | None:
@@ -171,6 +176,27 @@ def batch_shape(shape: tuple[int, ...], axes: str, dimension_order: str, name: s
     return frames, height, width, channels
 
 
+def calibration_of(source: Source, dimension_order: str, name: str) -> Calibration:
+    """Return the axes of the frames that `to_batch` makes of an image, and its sizes.
+
+    Args:
+        source: the opened file.
+        dimension_order: as for `to_batch`.
+        name: the user's name for the file, for messages.
+
+    Raises:
+        InvalidImage: as `to_batch`.
+    """
+    letters = _letters(source.shape, source.axes, dimension_order, name)
+    axes = [(letter, side) for letter, side in zip(letters, source.shape, strict=True) if letter not in "YXCS"]
+    return Calibration(
+        tuple((letter, side) for letter, side in axes if side > 1),
+        source.pixel_yx_um,
+        source.spacing_um,
+        source.interval_s,
+    )
+
+
 def select_channels(batch: Array, indices: Sequence[int], name: str) -> Array:
     """Take channels by index, in the order asked for.
 
@@ -225,11 +251,16 @@ def _shape_text(shape: tuple[int, ...]) -> str:
 
 def _groups(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> tuple[list[int], ...]:
     """Return the indices of the axes that become batch, rows, columns and channels."""
-    order = dimension_order.strip().upper()
-    letters = _overruled(len(shape), axes, order, name) if order else axes
+    letters = _letters(shape, axes, dimension_order, name)
     batch = [axis for axis, letter in enumerate(letters) if letter not in "YXCS"]
     channel = [axis for axis, letter in enumerate(letters) if letter in "CS"]
     return batch, [letters.index("Y")], [letters.index("X")], channel
+
+
+def _letters(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> str:
+    """Return the letter of each axis of a file, by the job's order or by the file."""
+    order = dimension_order.strip().upper()
+    return _overruled(len(shape), axes, order, name) if order else axes
 
 
 def _overruled(rank: int, axes: str, order: str, name: str) -> str:

@@ -90,6 +90,7 @@ MICROMETRES = {
     "inch": 25400.0,
     "m": 1e6,
 }
+SECONDS = {"ms": 1e-3, "msec": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0, "h": 3600.0}
 #: Resolutions coarser than this are a program's default for print (72 dpi are 353 um), not a measurement.
 MAX_PLAUSIBLE_UM = 20.0
 #: Formats of vendors whose own metadata tifffile would read before anything of it could be checked. Their pages are
@@ -124,6 +125,7 @@ def open_tiff(path: Path, name: str) -> Iterator[Source]:
             pixel_yx_um=pixel_yx_um,
             decoder_bytes=_tile_bytes(page),
             stored_bytes=_stored_bytes(tif, series),
+            **_steps(tif),
         )
 
 
@@ -270,6 +272,29 @@ def _pixel_yx_um(tif: TiffFile, page: TiffPage) -> tuple[float, float] | None:
         return None
     sides = _known(*(_resolution_size(page, tag, MICROMETRES[unit]) for tag in ("YResolution", "XResolution")))
     return sides if sides is not None and (tif.is_imagej or max(sides) <= MAX_PLAUSIBLE_UM) else None
+
+
+def _steps(tif: TiffFile) -> dict[str, float]:
+    """Return the distance of two planes, and the time between two frames, as far as the file says them."""
+    if tif.is_ome and tif.ome_metadata:
+        spacing, interval = _ome_size_um(tif.ome_metadata, "Z"), _ome_interval_s(tif.ome_metadata)
+    else:
+        named = (tif.imagej_metadata or {}) if tif.is_imagej else {}
+        unit, times = str(named.get("unit", "")).lower(), str(named.get("tunit", "s")).lower()
+        spacing = _product(named.get("spacing"), MICROMETRES.get(unit))
+        interval = _product(named.get("finterval"), SECONDS.get(times))
+    steps = {"spacing_um": spacing, "interval_s": interval}
+    return {name: step for name, step in steps.items() if step is not None and 0 < step < float("inf")}
+
+
+def _product(value: object, factor: float | None) -> float | None:
+    return float(value) * factor if isinstance(value, int | float) and factor is not None else None
+
+
+def _ome_interval_s(xml: str) -> float | None:
+    interval = re.search(r'\bTimeIncrement="([0-9.eE+-]+)"', xml)
+    unit = re.search(r'\bTimeIncrementUnit="([^"]+)"', xml)
+    return _product(float(interval[1]), SECONDS.get(unit[1] if unit else "s")) if interval else None
 
 
 def _ome_size_um(xml: str, axis: str) -> float | None:

@@ -14,11 +14,13 @@ import numpy as np
 
 from redis_consumer import wanted
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.image import (
     Array,
     Batch,
     Image,
     Source,
+    calibration_of,
     check_frames,
     check_source,
     select_channels,
@@ -48,6 +50,7 @@ class WindowedImage:
         name: the user's name for the file, for messages.
         pixel_size_um: side of a pixel in micrometres, None if the file doesn't say or pixels aren't square.
         pixel_yx_um: height and width of a pixel in micrometres, None if the file doesn't say.
+        calibration: axes of the frames and sizes in the file.
         kind: its format, for messages.
     """
 
@@ -55,6 +58,7 @@ class WindowedImage:
     name: str
     pixel_size_um: float | None
     pixel_yx_um: tuple[float, float] | None
+    calibration: Calibration
     _planes: Planes
     _numbers: Array
     kind: str = "image"
@@ -201,5 +205,5 @@ def _windowed_image(
     if channels is not None:
         numbers = select_channels(numbers, channels, name)
     table = numbers[:, 0, 0, :].astype(np.int64)
-    shape = (len(table), height, width, table.shape[1])
-    return WindowedImage(shape, name, source.pixel_size_um, source.pixel_yx_um, planes, table)
+    shape, calibration = (len(table), height, width, table.shape[1]), calibration_of(source, order, name)
+    return WindowedImage(shape, name, source.pixel_size_um, source.pixel_yx_um, calibration, planes, table)

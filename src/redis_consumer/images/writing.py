@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer.errors import InvalidJob, PermanentError
+from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.image import Array
 from redis_consumer.text import url_in_path
 
@@ -22,7 +25,12 @@ MAX_EXACT = 1 << 24
 
 
 def write_channels(
-    array: Array, path_stem: str | os.PathLike[str], *, word: str = "feature", first: int = 0
+    array: Array,
+    path_stem: str | os.PathLike[str],
+    *,
+    word: str = "feature",
+    first: int = 0,
+    calibration: Calibration | None = None,
 ) -> list[Path]:
     """Write one TIFF a channel: ``<path_stem>_<word>_<c>.tif`` (contract, section 5.1).
 
@@ -31,9 +39,11 @@ def write_channels(
         path_stem: folder and name without extension; missing folders are made.
         word: for the file names.
         first: number of the first channel in the file names.
+        calibration: axes of the frames and sizes of the image; None if they aren't known.
 
     Returns:
-        The files, in the order of the channels. Their pixels are float32, uncompressed.
+        The files, in the order of the channels. Their pixels are float32, uncompressed, with axes and sizes as
+        `Calibration.tiff_options` says.
 
     Raises:
         PermanentError: the array has no image plane, or labels that float32 can't tell apart.
@@ -46,17 +56,20 @@ def write_channels(
     paths = [Path(f"{os.fspath(path_stem)}_{word}_{first + channel}.tif") for channel in range(planes.shape[-1])]
     for channel, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_tiff(path, planes[..., channel])
+        _write_tiff(path, planes[..., channel], calibration or Calibration())
     return paths
 
 
-def write_frames(labels: Iterable[Array], shape: tuple[int, ...], path: Path) -> Path:
+def write_frames(
+    labels: Iterable[Array], shape: tuple[int, int, int], path: Path, calibration: Calibration | None = None
+) -> Path:
     """Write the label images of a movie as one TIFF, frame by frame.
 
     Args:
         labels: (Y, X) integers of 0 or more, frame by frame; taken one at a time.
         shape: (T, Y, X) of all.
         path: of the file; its pixels are float32, uncompressed, as those of `write_channels`.
+        calibration: sizes of the movie; None if they aren't known.
 
     Returns:
         `path`.
@@ -72,7 +85,8 @@ def write_frames(labels: Iterable[Array], shape: tuple[int, ...], path: Path) ->
             _check_exact(frame)
             yield frame.astype(np.float32)
 
-    imwrite(path, frames(), shape=shape, dtype=np.float32, photometric="minisblack")
+    sizes = replace(calibration or Calibration(), axes=(("T", shape[0]),))
+    imwrite(path, frames(), **sizes.tiff_options(np.float32, shape[1:]))
     return path
 
 
@@ -82,14 +96,15 @@ class StackFiles:
     Args:
         path_stem: as for `write_channels`.
         frames: how many will come, 2 or more.
+        calibration: axes of the frames and sizes of the image; None if they aren't known.
 
     Attributes:
         paths: the files, in the order of the channels.
     """
 
-    def __init__(self, path_stem: str | os.PathLike[str], frames: int) -> None:
+    def __init__(self, path_stem: str | os.PathLike[str], frames: int, calibration: Calibration | None = None) -> None:
         self._stem = os.fspath(path_stem)
-        self._frames = frames
+        self._calibration = (calibration or Calibration()).fitting(frames)
         self._offset = self._done = 0
         self.paths: list[Path] = []
 
@@ -105,27 +120,21 @@ class StackFiles:
             _check_exact(array)
         planes = [array[..., channel] for array in arrays for channel in range(array.shape[-1])]
         if not self.paths:
-            self.paths = [self._new_file(number, plane.shape[1:]) for number, plane in enumerate(planes)]
+            self.paths = [self._new_file(number, plane.shape[1:3]) for number, plane in enumerate(planes)]
         for plane, path in zip(planes, self.paths, strict=True):
             with path.open("r+b") as file:
                 file.seek(self._offset + self._done * plane[0].size * 4)
                 file.writelines(np.ascontiguousarray(frame, "<f4").data for frame in plane)
         self._done += len(arrays[0])
 
-    def _new_file(self, number: int, shape_yx: tuple[int, ...]) -> Path:
+    def _new_file(self, number: int, shape_yx: tuple[int, int]) -> Path:
         """Write a file whose pixels are all zero."""
         from tifffile import imwrite
 
         path = Path(f"{self._stem}_feature_{number}.tif")
         path.parent.mkdir(parents=True, exist_ok=True)
-        place = imwrite(
-            path,
-            shape=(self._frames, *shape_yx),
-            dtype="<f4",
-            byteorder="<",
-            photometric="minisblack",
-            returnoffset=True,
-        )
+        options = self._calibration.tiff_options(np.float32, shape_yx)
+        place = imwrite(path, byteorder="<", returnoffset=True, **options)
         self._offset = 0 if place is None else int(place[0])
         return path
 
@@ -212,9 +221,11 @@ def _check_exact(array: Array) -> None:
         )
 
 
-def _write_tiff(path: Path, plane: npt.NDArray[Any]) -> None:
+def _write_tiff(path: Path, plane: npt.NDArray[Any], calibration: Calibration) -> None:
     from tifffile import imwrite
 
-    # Uncompressed: the zip around the files compresses once, and every reader opens it. Without a
-    # photometric, tifffile takes stacks of 3 or 4 columns for colours.
-    imwrite(path, np.ascontiguousarray(plane, dtype=np.float32), photometric="minisblack")
+    # Uncompressed: the zip around the files compresses once, and every reader opens it.
+    options = calibration.fitting(prod(plane.shape[:-2])).tiff_options(np.float32, plane.shape[-2:])
+    if "metadata" not in options:
+        options["shape"] = plane.shape
+    imwrite(path, np.ascontiguousarray(plane, dtype=np.float32).reshape(options.pop("shape")), **options)

@@ -34,6 +34,7 @@ class BlockResults:
         self._scratch = scratch
         self._dtypes: list[np.dtype[Any]] = []
         self._joiners: dict[tuple[int, int], LabelJoiner] = {}
+        self._objects = 0
 
     def add(self, frame: int, block: Block, results: Sequence[Array]) -> None:
         """Add the results of one block, each (1, y, x, C) of its window, frame by frame in the order of the grid.
@@ -61,9 +62,17 @@ class BlockResults:
                 core = plane[block.inner].astype(np.float32)
             self._scratch.write(index, frame, (block.core[0].start, block.core[1].start), core)
 
+    @property
+    def objects(self) -> int | None:
+        """Number of regions in the first plane of all frames, after `planes`; None if it has no labels."""
+        if not self._dtypes or self._dtypes[0].kind not in self._label_kinds:
+            return None
+        return self._objects
+
     def planes(self, pixel_size_um: float | None) -> list[TiledPlane]:
         """Number the labels and return the planes. Their tiles are read while the scratch file is open."""
         numberings = {place: joiner.finish() for place, joiner in self._joiners.items()}
+        self._objects = sum(numbering.count for (plane, _), numbering in numberings.items() if plane == 0)
         return [self._plane(index, numberings, pixel_size_um) for index in range(len(self._dtypes))]
 
     def _plane(

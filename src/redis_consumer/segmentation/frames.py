@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from redis_consumer.errors import InvalidImage, InvalidJob
 from redis_consumer.images import batch_shape, check_frames, check_indices, open_image, select_channels, to_batch
+from redis_consumer.images.calibration import Calibration
+from redis_consumer.images.image import calibration_of
 from redis_consumer.images.planes import NotWindowedError
 from redis_consumer.images.reading import OpenedImage
 from redis_consumer.images.windows import is_large, open_windowed
@@ -38,6 +40,7 @@ class Frames:
         kept_bytes: additional memory for a file that must be read at once.
         pixel_size_um: side of a pixel in micrometres, None if the file doesn't say or pixels aren't square.
         pixel_yx_um: height and width of a pixel in micrometres, None if the file doesn't say.
+        calibration: axes of the frames and sizes in the file.
     """
 
     shape: tuple[int, int, int, int]
@@ -46,6 +49,7 @@ class Frames:
     kept_bytes: int = 0
     pixel_size_um: float | None = None
     pixel_yx_um: tuple[float, float] | None = None
+    calibration: Calibration = field(default_factory=Calibration)
 
     @classmethod
     def of(cls, batch: Array) -> Frames:
@@ -167,22 +171,33 @@ def open_frames(path: Path, job: Job, limits: ImageLimits, *, takes_parts: bool)
         InvalidJob: the job names channels or axes that don't exist.
     """
     name = shown_name(job.original_name)
-    # If the job gives an order of axes, it decides which axes are frames.
-    header = replace(limits, max_frames=None if job.dimension_order else limits.max_frames)
     frames = None
     with ExitStack() as stack:
         try:
-            opened = stack.enter_context(open_image(path, limits=header, name=name))
-            frames = _frames(opened, path, job, limits, stack)
+            frames = stack.enter_context(open_whole(path, job, limits))
         except IsADirectoryError as error:
             if not takes_parts:
                 raise InvalidImage(
                     f"{name}: is an OME-Zarr, which this consumer can't take; save it as TIFF"
                 ) from error
         except InvalidImage:
-            if not (takes_parts and is_large(path, header)):
+            if not (takes_parts and is_large(path, _header_limits(job, limits))):
                 raise
         yield frames
+
+
+@contextmanager
+def open_whole(path: Path, job: Job, limits: ImageLimits) -> Iterator[Frames]:
+    """Open an image like `open_frames`, but never to be processed part by part."""
+    name = shown_name(job.original_name)
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_image(path, limits=_header_limits(job, limits), name=name))
+        yield _frames(opened, path, job, limits, stack)
+
+
+def _header_limits(job: Job, limits: ImageLimits) -> ImageLimits:
+    # If the job gives an order of axes, it decides which axes are frames.
+    return replace(limits, max_frames=None if job.dimension_order else limits.max_frames)
 
 
 def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stack: ExitStack) -> Frames:
@@ -206,6 +221,7 @@ def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stac
         name,
         pixel_size_um=source.pixel_size_um,
         pixel_yx_um=source.pixel_yx_um,
+        calibration=calibration_of(source, order, name),
     )
     file_bytes = 4 * prod(source.shape)
     if len(frames.groups()) == 1 and file_bytes <= max(frames.nbytes, GROUP_BYTES):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,11 +27,12 @@ from redis_consumer.processing.blocks import Block, BlockGrid, plan_blocks
 from redis_consumer.processing.resize import resize_image
 from redis_consumer.processing.whole_image import MAX_SAMPLE_PX, Change, Sampler, fit
 from redis_consumer.segmentation.block_results import BlockResults
+from redis_consumer.segmentation.cell_outputs import CellOutputs
 from redis_consumer.segmentation.frames import HELD_TIMES, Frames, channels_of, check_needed
 from redis_consumer.segmentation.plan import Plan
 from redis_consumer.segmentation.segmentation import Segmentation, restore
 from redis_consumer.serving.base import Array
-from redis_consumer.text import result_stem, shown_name
+from redis_consumer.text import shown_name
 
 #: Side of a block at the model's pixel size. Its post-processing takes about 100 bytes per pixel.
 BLOCK_PX = 2048
@@ -58,13 +59,17 @@ class LargeImage:
         job: the running job.
         image: the opened image.
         plan: what `Segmentation.choose` chose for it; None to choose.
+
+    Attributes:
+        image: the opened image.
+        tile_px: side of the tiles of the result.
     """
 
     def __init__(
         self, segmentation: Segmentation, job: Job, image: WindowedImage | _HeldImage, plan: Plan | None = None
     ) -> None:
         self._segmentation = segmentation
-        self._image = image
+        self.image = image
         options = segmentation.options
         limits_yx = _sides(options.limits)
         self._plan = plan or segmentation.choose(_looked_at(image, limits_yx, options.max_job_bytes), job)
@@ -76,19 +81,19 @@ class LargeImage:
     @property
     def pixel_size_um(self) -> float | None:
         """Side of a pixel in micrometres, None if the file doesn't say."""
-        return self._image.pixel_size_um
+        return self.image.pixel_size_um
 
     def fit(self) -> list[Change]:
         """Compute the statistics for the functions before the model from each complete frame, at the file's pixel
         size.
         """
-        frames, height, width, channels = self._image.shape
+        frames, height, width, channels = self.image.shape
         self._segmentation.functions.note_all("pre", self._plan.preprocess, self._plan.options)
         changes = []
         for frame in range(frames):
             sampler = Sampler((height, width, channels), self._sample_px)
             for block in self._grid:
-                sampler.add(block.core, self._image.read(frame, block.core))
+                sampler.add(block.core, self.image.read(frame, block.core))
                 self._report(0, _STATISTICS, frame, block)
             changes.append(fit(self._plan.preprocess, sampler, self._plan.options, scale=self._plan.scale))
         return changes
@@ -116,7 +121,7 @@ class LargeImage:
 
     def _check_memory(self) -> None:
         """Refuse an image if even one block needs more memory than a job is allowed, before its pixels are read."""
-        _, height, width, channels = self._image.shape
+        _, height, width, channels = self.image.shape
         block_yx = max((block.shape_yx for block in self._grid), key=math.prod)
         scaled_yx = tuple(max(1, round(side * self._plan.scale)) for side in block_yx)
         pixels = max(math.prod(block_yx), math.prod(scaled_yx))
@@ -125,7 +130,7 @@ class LargeImage:
             self._plan.model, (1, scaled_yx[0], scaled_yx[1], channels), is_known=self._segmentation.steps.is_known
         )
         check_needed(
-            self._image.name,
+            self.image.name,
             HELD_TIMES * held + call,
             self._segmentation.options.max_job_bytes,
             f"{HELD_TIMES} x {held / 1e6:.1f} MB for a block with {channels} channel(s), {call / 1e6:.0f} MB for a "
@@ -133,7 +138,7 @@ class LargeImage:
         )
 
     def _prepare(self, frame: int, block: Block, change: Change) -> Array:
-        part: Array = self._image.read(frame, block.window)
+        part: Array = self.image.read(frame, block.window)
         if self._plan.scale != 1:
             height, width = (max(1, round(side * self._plan.scale)) for side in block.shape_yx)
             part = resize_image(part, (height, width))
@@ -146,7 +151,7 @@ class LargeImage:
         return [restore(array, block.shape_yx) for array in arrays]
 
     def _report(self, first: int, last: int, frame: int, block: Block) -> None:
-        done, total = frame * len(self._grid) + block.index + 1, self._image.shape[0] * len(self._grid)
+        done, total = frame * len(self._grid) + block.index + 1, self.image.shape[0] * len(self._grid)
         self._segmentation.predictor.report(first * total + (last - first) * done, 100 * total)
 
     def _reporting(self, plane: TiledPlane, index: int, count: int) -> Callable[[int, int, int], Array]:
@@ -160,13 +165,15 @@ class LargeImage:
         return tile
 
 
-def open_large(path: Path, job: Job, limits: ImageLimits) -> AbstractContextManager[WindowedImage]:
+def open_large(
+    path: Path, job: Job, limits: ImageLimits, channels: Sequence[int] | None = None
+) -> AbstractContextManager[WindowedImage]:
     """Open the image of a job to read it part by part, see `redis_consumer.images.windows.open_windowed`."""
     return open_windowed(
         path,
         name=shown_name(job.original_name),
         dimension_order=job.dimension_order,
-        channels=channels_of(job),
+        channels=channels,
         max_frames=limits.max_frames,
         max_plane_px=MAX_PLANE_PX,
         max_channels=MOST_CHANNELS,
@@ -174,8 +181,8 @@ def open_large(path: Path, job: Job, limits: ImageLimits) -> AbstractContextMana
 
 
 def segment_large(
-    segmentation: Segmentation, job: Job, begin: Callable[..., None], path: Path, folder: Path
-) -> list[Path]:
+    segmentation: Segmentation, job: Job, begin: Callable[..., None], path: Path, outputs: CellOutputs
+) -> tuple[list[Path], dict[str, int]]:
     """Run a job up to the files of its result, with the same stages as for an image in memory, block by block.
 
     Args:
@@ -183,43 +190,60 @@ def segment_large(
         job: the running job.
         begin: starts a stage, see `Stages.begin`.
         path: the downloaded image.
-        folder: the folder of the job, which is removed after it.
+        outputs: the additional files of the job.
 
     Returns:
-        The files of the result, below ``folder / "results"``: TIFFs, or an OME-Zarr for each channel if the input is
-        one.
+        The files of the result, below ``outputs.results``: TIFFs, or an OME-Zarr for each channel if the input is
+        one, and those of the job's ``outputs``. The field ``objects`` if the result has labels.
 
     Raises:
         InvalidImage, InvalidJob, ModelMismatch: as for an image in memory.
         PermanentError: the result has more labels than its files can number.
     """
-    with open_large(path, job, segmentation.options.limits) as image:
+    limits = segmentation.options.limits
+    with (
+        open_large(path, job, limits, channels_of(job)) as image,
+        open_large(path, job, limits) if outputs.names else nullcontext(image) as whole,
+    ):
         begin(JobStatus.PRE_PROCESSING, ended="download_time")
         large = LargeImage(segmentation, job, image)
-        return _segment(large, segmentation, job, begin, folder, is_zarr=is_ome_zarr(path))
+        return _segment(large, segmentation, begin, outputs, whole, is_zarr=is_ome_zarr(path))
 
 
 def segment_enlarged(
-    segmentation: Segmentation, job: Job, begin: Callable[..., None], frames: Frames, plan: Plan, folder: Path
-) -> list[Path]:
+    segmentation: Segmentation,
+    job: Job,
+    begin: Callable[..., None],
+    frames: Frames,
+    plan: Plan,
+    outputs: CellOutputs,
+) -> tuple[list[Path], dict[str, int]]:
     """Run a job like `segment_large` for an image that is too large for memory only at the scale of its plan."""
     large = LargeImage(segmentation, job, _HeldImage(frames), plan)
-    return _segment(large, segmentation, job, begin, folder, is_zarr=False)
+    with outputs.all_channels(frames) as whole:
+        return _segment(large, segmentation, begin, outputs, _HeldImage(whole or frames), is_zarr=False)
 
 
 def _segment(
-    large: LargeImage, segmentation: Segmentation, job: Job, begin: Callable[..., None], folder: Path, *, is_zarr: bool
-) -> list[Path]:
-    stem = folder / "results" / result_stem(job.original_name)
+    large: LargeImage,
+    segmentation: Segmentation,
+    begin: Callable[..., None],
+    outputs: CellOutputs,
+    whole: WindowedImage | _HeldImage,
+    *,
+    is_zarr: bool,
+) -> tuple[list[Path], dict[str, int]]:
     with segmentation.predictor.state.by_card():
         changes = large.fit()
         begin(JobStatus.PREDICTING, ended="preprocess_time")
-        with TileScratch(folder / "tiles", large.tile_px) as scratch:
+        with TileScratch(outputs.folder / "tiles", large.tile_px) as scratch:
             results = large.segment(changes, scratch)
             begin(JobStatus.POST_PROCESSING, ended="prediction_time")
             planes = results.planes(large.pixel_size_um)
             begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
-            return large.write(planes, stem, is_zarr=is_zarr)
+            files = large.write(planes, outputs.stem, is_zarr=is_zarr)
+            files += outputs.write_planes(planes, large.image, whole)
+            return files, {} if results.objects is None else {"objects": results.objects}
 
 
 class _HeldImage:
@@ -228,6 +252,7 @@ class _HeldImage:
     def __init__(self, frames: Frames) -> None:
         self.shape, self.name = frames.shape, frames.name
         self.pixel_size_um, self.pixel_yx_um = frames.pixel_size_um, frames.pixel_yx_um
+        self.calibration = frames.calibration
         self._frames = frames
         self._held: tuple[int, Array] | None = None
 

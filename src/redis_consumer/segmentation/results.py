@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from redis_consumer.errors import PermanentError
 from redis_consumer.images import StackFiles, write_channels
+from redis_consumer.images.calibration import Calibration
 from redis_consumer.job import OWN_FIELDS
 from redis_consumer.processing.measure import object_areas
+from redis_consumer.segmentation.frames import Frames
 from redis_consumer.text import cell, result_stem
 
 Array = npt.NDArray[Any]
@@ -29,7 +31,9 @@ VALUES = "values.csv"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
-def write_analysis(found: Analysis, folder: Path, original_name: str) -> tuple[list[Path], dict[str, Any]]:
+def write_analysis(
+    found: Analysis, folder: Path, original_name: str, calibration: Calibration | None = None
+) -> tuple[list[Path], dict[str, Any]]:
     """Write the findings.
 
     Args:
@@ -38,6 +42,7 @@ def write_analysis(found: Analysis, folder: Path, original_name: str) -> tuple[l
             and lines of ``<stem>_values.csv``.
         folder: for the files; made here.
         original_name: name of the image, see `result_stem`.
+        calibration: axes and sizes of the image, which results of its size keep; None if they aren't known.
 
     Returns:
         The files and the fields. The field ``objects`` is the number of labels in the first image.
@@ -64,9 +69,9 @@ def write_analysis(found: Analysis, folder: Path, original_name: str) -> tuple[l
         elif isinstance(value, (str, Real, np.bool_)):
             values[_field(name)] = value
         else:
-            arrays = _arrays(name, value)
+            arrays = arrays_of(name, value)
             images += arrays
-            files += _write_images(name, arrays, stem)
+            files += _write_images(name, arrays, stem, calibration)
     files += _write_values(values, stem) if values else []
     _check_files(files)
     return files, {**values, **count_objects(images)}
@@ -93,7 +98,12 @@ def _field(name: str) -> str:
     return name
 
 
-def _arrays(name: str, value: object) -> list[Array]:
+def arrays_of(name: str, value: object) -> list[Array]:
+    """Return the arrays of one finding.
+
+    Raises:
+        TypeError, ValueError: as `write_analysis`.
+    """
     arrays = [value] if isinstance(value, np.ndarray) else value
     if not (isinstance(arrays, Sequence) and all(isinstance(each, np.ndarray) for each in arrays)):
         kind = type(value).__name__
@@ -109,14 +119,14 @@ def _arrays(name: str, value: object) -> list[Array]:
     return list(arrays)
 
 
-def _write_images(name: str, arrays: list[Array], stem: Path) -> list[Path]:
+def _write_images(name: str, arrays: list[Array], stem: Path, calibration: Calibration | None) -> list[Path]:
     word = FEATURE if name == LABELS else name
     files: list[Path] = []
     for array in arrays:
         # The contract's files have no batch axis of 1.
         image = array[0] if array.ndim == 4 and array.shape[0] == 1 else array
         try:
-            files += write_channels(image, stem, word=word, first=len(files))
+            files += write_channels(image, stem, word=word, first=len(files), calibration=calibration)
         except PermanentError as error:
             # The class is wrong, not the job.
             raise ValueError(f"analyze: {name!r}: {error}") from error
@@ -134,15 +144,20 @@ def _write_values(values: Mapping[str, object], stem: Path) -> list[Path]:
 
 
 def write_groups(
-    results: Iterator[list[Array]], frames: int, folder: Path, original_name: str
+    results: Iterator[list[Array]],
+    frames: Frames,
+    folder: Path,
+    original_name: str,
+    keep: Callable[[Sequence[Array]], None] = lambda _: None,
 ) -> tuple[list[Path], dict[str, Any]]:
     """Write results one by one to the files of `write_analysis` for labels.
 
     Args:
         results: the result of each group, (b, Y, X, C).
-        frames: number of frames of all groups, 2 or more.
+        frames: all frames of the image, 2 or more.
         folder: for the files; made here.
         original_name: of the image.
+        keep: called with each result after it was written.
 
     Returns:
         The files and the fields: ``objects`` if the first result is a label image.
@@ -150,10 +165,11 @@ def write_groups(
     Raises:
         PermanentError: labels are too large for float32.
     """
-    files = StackFiles(folder / result_stem(original_name), frames)
+    files = StackFiles(folder / result_stem(original_name), frames.shape[0], frames.calibration)
     counts = []
     for arrays in results:
         files.add(arrays)
+        keep(arrays)
         counts.append(count_objects(arrays))
         del arrays  # memory for the next group
     has_objects = all(counts)

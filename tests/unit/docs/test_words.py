@@ -12,7 +12,9 @@ from support.documents import DOCS, ROOT
 SOURCE = ROOT / "src" / "redis_consumer"
 TEXT = (DOCS / "words.rst").read_text(encoding="utf-8")
 #: Names of formats, protocols, clouds and products, and of their parts.
-FOREIGN = "datatype flow google grpc http inference mesmer onnx open polaris redis s3 tf url wire"
+FOREIGN = (
+    "csv datatype flow geo google grpc http inference json mesmer onnx open parquet polaris redis roi s3 tf url wire"
+)
 #: Words that mean in a name what they mean in English.
 PLAIN = """
 access address allowed application batches break broken cancelled chain check choices client contract counter

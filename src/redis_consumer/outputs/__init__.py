@@ -1,0 +1,1 @@
+"""Writes what a job asks for in its field ``outputs``: labels, ROIs, polygons, tables of cells and pictures."""

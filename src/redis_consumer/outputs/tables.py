@@ -1,0 +1,137 @@
+"""Writes tables of cells as CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from redis_consumer.images.calibration import Calibration
+from redis_consumer.outputs.cells import Cells
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetWriter
+
+Array = npt.NDArray[Any]
+
+#: Columns that are also given in micrometres, with their unit: of an area, of a height, of a width, or of any length,
+#: which is known only if pixels are square.
+_IN_UM = {
+    "area_px": "area",
+    "centroid_y_px": "y",
+    "centroid_x_px": "x",
+    "major_axis_px": "length",
+    "minor_axis_px": "length",
+    "perimeter_px": "length",
+}
+#: Sides of a pixel differ by at most this part, if it is a square.
+_SQUARE = 0.01
+#: Rows of a group in a Parquet file, at least.
+_GROUP_ROWS = 1 << 16
+
+
+def columns_of(cells: Cells, calibration: Calibration) -> dict[str, Array]:
+    """Return the columns of the table for the cells of a frame.
+
+    They are ``label``, ``frame`` (from 0), a column for each axis of a stack (``t``, ``z``), the columns of
+    `RegionTable.finish`, and each length and area also in micrometres (``area_um2``, ``perimeter_um``, …), which are
+    empty (NaN) if the pixel size isn't known.
+    """
+    table = dict(cells.table)
+    label = table.pop("label")
+    result = {"label": label, "frame": np.full(len(label), cells.frame)}
+    for axis, place in calibration.places(cells.frame).items():
+        result[axis.lower()] = np.full(len(label), place)
+    units = _units(calibration)
+    for name, column in table.items():
+        result[name] = column
+        if name in _IN_UM:
+            unit = _IN_UM[name]
+            result[f"{name.removesuffix('_px')}_um{'2' if unit == 'area' else ''}"] = column * units[unit]
+    return result
+
+
+def _units(calibration: Calibration) -> dict[str, float]:
+    y, x = calibration.pixel_yx_um or (np.nan, np.nan)
+    return {"area": y * x, "y": y, "x": x, "length": x if abs(y - x) <= _SQUARE * x else np.nan}
+
+
+class CsvTable:
+    """A table as CSV: UTF-8, commas, a line of names, and one line for each cell and frame.
+
+    Args:
+        path: of the file.
+        calibration: pixel size and axes.
+    """
+
+    def __init__(self, path: Path, calibration: Calibration) -> None:
+        self._path = path
+        self._calibration = calibration
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._has_names = False
+
+    def add(self, cells: Cells) -> None:
+        """Add the cells of a frame."""
+        columns = columns_of(cells, self._calibration)
+        if not self._has_names:
+            self._rows.writerow(columns)
+            self._has_names = True
+        self._rows.writerows(zip(*map(_texts, columns.values()), strict=True))
+
+    def close(self) -> list[Path]:
+        """Complete the file and return its path."""
+        self._file.close()
+        return [self._path]
+
+
+class ParquetTable:
+    """The same table as Parquet.
+
+    Args:
+        path: of the file.
+        calibration: pixel size and axes.
+    """
+
+    def __init__(self, path: Path, calibration: Calibration) -> None:
+        self._path = path
+        self._calibration = calibration
+        self._waiting: list[dict[str, Array]] = []
+        self._writer: ParquetWriter | None = None
+
+    def add(self, cells: Cells) -> None:
+        """Add the cells of a frame."""
+        self._waiting.append(columns_of(cells, self._calibration))
+        if sum(len(part["label"]) for part in self._waiting) >= _GROUP_ROWS:
+            self._write()
+
+    def close(self) -> list[Path]:
+        """Complete the file and return its path."""
+        if self._waiting:
+            self._write()
+        if self._writer is not None:
+            self._writer.close()
+        return [self._path]
+
+    def _write(self) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        names = self._waiting[0]
+        table = pyarrow.table({name: np.concatenate([part[name] for part in self._waiting]) for name in names})
+        if self._writer is None:
+            self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema)
+        self._writer.write_table(table)
+        self._waiting = []
+
+
+def _texts(column: Array) -> list[Any]:
+    """Return a column as it is written: numbers with up to seven digits, and empty if there is none."""
+    if column.dtype.kind == "b":
+        return [int(value) for value in column.tolist()]
+    if column.dtype.kind != "f":
+        return list(column.tolist())
+    return ["" if value != value else f"{value:.7g}" for value in column.tolist()]

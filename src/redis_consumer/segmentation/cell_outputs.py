@@ -1,0 +1,215 @@
+"""Collects the label images of a result, and writes the additional files that its job asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from redis_consumer import wanted
+from redis_consumer.errors import ModelMismatch
+from redis_consumer.images.calibration import Calibration
+from redis_consumer.images.scratch import FrameScratch
+from redis_consumer.images.window_writing import TiledPlane
+from redis_consumer.job import Job
+from redis_consumer.outputs.cells import LabelImages, Read, Window
+from redis_consumer.outputs.files import MEASURED, write_outputs
+from redis_consumer.outputs.wanted_files import wanted_outputs
+from redis_consumer.segmentation.frames import Frames, check_needed, open_whole
+from redis_consumer.segmentation.options import SegmentationOptions
+from redis_consumer.serving.base import Array
+from redis_consumer.text import result_stem, shown_name
+
+#: Largest side of a window of an image that is read in parts, and the bytes of its grey values.
+_WINDOW_PX, _WINDOW_BYTES = 2048, 32 << 20
+#: Tiles of labels that are kept, because windows and their surroundings share them.
+_KEPT_TILES = 64
+
+
+class CellOutputs:
+    """The additional files of one job.
+
+    Args:
+        job: names them in its field ``outputs``.
+        path: its image.
+        folder: folder of the job. The files are written below ``folder / "results"``.
+        options: limits of images.
+
+    Raises:
+        InvalidJob: the field names something unknown.
+
+    Attributes:
+        names: what the job asks for.
+        folder: folder of the job.
+        results: folder of all files of the result.
+    """
+
+    def __init__(self, job: Job, path: Path, folder: Path, options: SegmentationOptions) -> None:
+        self.names = wanted_outputs(job)
+        self._job = job
+        self._path = path
+        self.folder = folder
+        self.results = folder / "results"
+        self._options = options
+        self._kept: list[FrameScratch] = []
+
+    @property
+    def stem(self) -> Path:
+        """Folder and begin of the names of all files of the result."""
+        return self.results / result_stem(self._job.original_name)
+
+    def keep(self, arrays: Sequence[Array]) -> None:
+        """Keep the label images of some frames on disk, (b, Y, X, C) each."""
+        channels = _label_channels(arrays) if self.names else []
+        if not self._kept:
+            self._kept = [
+                FrameScratch(self.folder / f"labels_{number}", (0, *channel.shape[1:3]))
+                for number, channel in enumerate(channels)
+            ]
+        for scratch, channel in zip(self._kept, channels, strict=True):
+            scratch.append(channel)
+
+    def write(self, frames: Frames, arrays: Sequence[Array] | None = None) -> list[Path]:
+        """Write the files.
+
+        Args:
+            frames: the image.
+            arrays: results (B, Y, X, C); None for the label images that were kept.
+
+        Raises:
+            InvalidImage: an image with all channels needs more memory than a job is allowed.
+            ModelMismatch: there are no label images, or they have another size than the image.
+        """
+        if not self.names:
+            return []
+        if arrays is None:
+            reads = [_reader(scratch.read) for scratch in self._kept]
+            shape_yx = self._kept[0].shape[1:] if self._kept else frames.shape[1:3]
+        else:
+            channels = _label_channels(arrays)
+            reads = [_reader(channel.__getitem__) for channel in channels]
+            shape_yx = channels[0].shape[1:3] if channels else frames.shape[1:3]
+        if shape_yx != frames.shape[1:3]:
+            raise self._refused(f"label images of {shape_yx[0]} x {shape_yx[1]} px")
+        picture = _reader(lambda frame: frames.read(frame, frame + 1)[0, ..., 0])
+        with self.all_channels(frames) as whole:
+            grey = None if whole is None else _reader(lambda frame: whole.read(frame, frame + 1)[0])
+            calibration = frames.calibration.fitting(frames.shape[0])
+            images = [LabelImages(frames.shape[:3], read, grey, picture, calibration=calibration) for read in reads]
+            return self._write(images)
+
+    def write_planes(self, planes: Sequence[TiledPlane], image: _Windows, whole: _Windows) -> list[Path]:
+        """Write the files of an image that was processed in parts.
+
+        Args:
+            planes: of the result.
+            image: with the channels of the job.
+            whole: with all channels.
+        """
+        side = _WINDOW_PX
+        tile_px = planes[0].tile_px if planes else side
+        while side > tile_px and 4 * whole.shape[3] * side * side > _WINDOW_BYTES:
+            side //= 2
+        side = max(side // tile_px, 1) * tile_px
+
+        def grey(frame: int, window: Window) -> Array:
+            return np.asarray(whole.read(frame, window)[0])
+
+        def picture(frame: int, window: Window) -> Array:
+            return np.asarray(image.read(frame, window)[0, ..., 0])
+
+        is_measured = not MEASURED.isdisjoint(self.names)
+        images = [
+            LabelImages(
+                plane.shape, _tile_reader(plane), grey if is_measured else None, picture, side, image.calibration
+            )
+            for plane in planes
+            if plane.dtype.kind in "iu"
+        ]
+        return self._write(images) if self.names else []
+
+    def _write(self, images: Sequence[LabelImages]) -> list[Path]:
+        if not images:
+            raise self._refused("no label image")
+        return [
+            path
+            for number, each in enumerate(images)
+            for path in write_outputs(self.names, each, self.stem, number=number, tick=lambda _: wanted.check())
+        ]
+
+    @contextmanager
+    def all_channels(self, frames: Frames) -> Iterator[Frames | None]:
+        """Open the image of the job again, with all channels; None if the outputs measure none.
+
+        Raises:
+            InvalidImage: it needs more memory than a job is allowed.
+        """
+        if MEASURED.isdisjoint(self.names):
+            yield None
+            return
+        job = Job(self._job.id, {**self._job.fields, "channels": ""}, self._job.attempt)
+        with open_whole(self._path, job, self._options.limits) as whole:
+            _, height, width, channels = whole.shape
+            why = f"{channels} channel(s) of {height} x {width} px, whose grey values are measured"
+            held = 8 * height * width * channels + whole.kept_bytes
+            check_needed(frames.name, held, self._options.max_job_bytes, why)
+            yield whole
+
+    def _refused(self, what: str) -> ModelMismatch:
+        return ModelMismatch(
+            f"{shown_name(self._job.original_name)}: field outputs: model and functions make {what}; leave the field "
+            "empty, or name a function that makes label images in postprocess_function, e.g. deep_watershed",
+            job_id=self._job.id,
+        )
+
+
+class _Windows(Protocol):
+    """An image that is read in windows, such as `WindowedImage`."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def calibration(self) -> Calibration: ...
+    def read(self, frame: int, window: Window, /) -> Array: ...
+
+
+def _label_channels(arrays: Sequence[Array]) -> list[Array]:
+    """Return the label images among some results, (B, Y, X) each."""
+    return [
+        array[..., channel]
+        for array in arrays
+        if array.dtype.kind in "iu" and array.ndim == 4 and array.min(initial=0) >= 0
+        for channel in range(array.shape[-1])
+    ]
+
+
+def _reader(frame_of: Callable[[int], Array]) -> Read:
+    """Return windows of whole frames, of which the last one is kept."""
+    cached = lru_cache(maxsize=1)(frame_of)
+    return lambda frame, window: np.asarray(cached(frame)[window])
+
+
+def _tile_reader(plane: TiledPlane) -> Read:
+    """Return windows of a plane that is given in tiles."""
+    tile, side = lru_cache(maxsize=_KEPT_TILES)(plane.tile), plane.tile_px
+
+    def read(frame: int, window: Window) -> Array:
+        wanted.check()
+        rows, columns = window
+        result = np.zeros((rows.stop - rows.start, columns.stop - columns.start), plane.dtype)
+        for row in range(rows.start // side, -(-rows.stop // side)):
+            for column in range(columns.start // side, -(-columns.stop // side)):
+                pixels = tile(frame, row, column)
+                top, left = row * side, column * side
+                part = pixels[
+                    max(rows.start - top, 0) : rows.stop - top, max(columns.start - left, 0) : columns.stop - left
+                ]
+                y, x = max(top - rows.start, 0), max(left - columns.start, 0)
+                result[y : y + part.shape[0], x : x + part.shape[1]] = part
+        return result
+
+    return read

@@ -1,0 +1,142 @@
+"""Additional files in the results of whole jobs of images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+from roifile import ImagejRoi
+
+from redis_consumer import testing
+from redis_consumer.segmentation import frames
+from support.polygons import fill
+
+Array = npt.NDArray[Any]
+THRESHOLD = {"postprocess_function": "pixelwise", "scale": "1"}
+
+
+def squares(*shape: int) -> Array:
+    """A picture of three squares, one with a hole, on each plane."""
+    image = np.zeros(shape, np.uint8)
+    for top, left in ((5, 5), (5, 40), (40, 20)):
+        image[..., top : top + 20, left : left + 20] = 200
+    image[..., 12:15, 12:15] = 0
+    return image
+
+
+def bright(tiles: Array) -> Array:
+    """A model that finds the bright pixels of its first channel."""
+    return (tiles[..., :1] > 100).astype(np.float32)
+
+
+def ran(path: Path, **fields: Any) -> testing.JobRun:
+    run = testing.run("image", path, model=bright, **{**THRESHOLD, **fields})
+    assert run.status == "done", run.reason
+    return run
+
+
+def rows_of(run: testing.JobRun, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(run.files[name].decode())))
+
+
+def test_an_image_has_what_its_job_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    image = np.stack([squares(70, 80), np.full((70, 80), 7, np.uint8)])
+    tifffile.imwrite(path, image, imagej=True, metadata={"axes": "CYX", "unit": "um"}, resolution=(2, 2))
+    run = ran(path, channels="0", outputs="all")
+    ends = ("_labels.tif", "_labels.ome.tif", "_rois.zip", ".geojson", "_cells.csv", "_cells.parquet", "_overlay.png")
+    assert set(run.files) == {"a_feature_0.tif", *(f"a{end}" for end in ends)}
+    assert run.fields["objects"] == "3"
+    labels = run.outputs["a_labels.tif"]
+    assert labels.dtype == np.uint16
+    np.testing.assert_array_equal(labels, run.outputs["a_feature_0.tif"])
+    np.testing.assert_array_equal(labels, run.outputs["a_labels.ome.tif"])
+    rows = rows_of(run, "a_cells.csv")
+    assert [(row["area_px"], row["area_um2"]) for row in rows] == [("391", "97.75"), ("400", "100"), ("400", "100")]
+    # Each channel of the file, also those that the model doesn't get.
+    assert {(row["c0_mean"], row["c1_mean"]) for row in rows} == {("200", "7")}
+    for name, content in (("0001", [0, 1, 2, 3]),):
+        with zipfile.ZipFile(io.BytesIO(run.files["a_rois.zip"])) as archive:
+            assert len(archive.namelist()) == len(content) - 1
+            roi = ImagejRoi.frombytes(archive.read(f"{name}.roi"))
+        np.testing.assert_array_equal(fill(roi.coordinates(multi=True), (70, 80)), labels == 1)
+    assert len(json.loads(run.files["a.geojson"])["features"]) == 3
+    with tifffile.TiffFile(io.BytesIO(run.files["a_feature_0.tif"])) as tif:
+        assert tif.imagej_metadata is not None
+        assert (tif.imagej_metadata["unit"], tif.pages.first.tags["XResolution"].value) == ("um", (2, 1))
+
+
+def test_a_stack_keeps_its_axes_and_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "F3-tzyx.tif"
+    metadata = {"axes": "TZYX", "unit": "um", "spacing": 2.0, "finterval": 60.0}
+    tifffile.imwrite(path, squares(2, 3, 64, 64), imagej=True, metadata=metadata, resolution=(1 / 0.325, 1 / 0.325))
+    run = ran(path, outputs="labels,table")
+    for name in ("F3-tzyx_feature_0.tif", "F3-tzyx_labels.tif"):
+        with tifffile.TiffFile(io.BytesIO(run.files[name])) as tif:
+            assert (tif.series[0].axes, tif.series[0].shape) == ("TZYX", (2, 3, 64, 64))
+            assert tif.imagej_metadata is not None
+            found = {key: tif.imagej_metadata[key] for key in ("unit", "spacing", "finterval")}
+            assert found == {"unit": "um", "spacing": 2.0, "finterval": 60.0}
+            across, length = tif.pages.first.tags["XResolution"].value
+            assert length / across == pytest.approx(0.325)
+    assert {(row["t"], row["z"]) for row in rows_of(run, "F3-tzyx_cells.csv")} == {(t, z) for t in "01" for z in "012"}
+
+
+def test_frames_in_groups_have_the_same_files_as_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, squares(5, 64, 64), metadata={"axes": "TYX"}, photometric="minisblack")
+    at_once = ran(path, outputs="all")
+    monkeypatch.setattr(frames, "GROUP_BYTES", 2 * 64 * 64 * 4)
+    grouped = ran(path, outputs="all")
+    assert len(at_once.files) == 8
+    for name, content in at_once.files.items():
+        if name.endswith((".csv", ".geojson", ".png", "_labels.tif")):
+            assert grouped.files[name] == content
+    np.testing.assert_array_equal(at_once.outputs["a_feature_0.tif"], grouped.outputs["a_feature_0.tif"])
+
+
+def test_an_image_in_parts_has_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.tile(squares(70, 80), (5, 5)), tile=(64, 64), metadata={"axes": "YX"})
+    whole = ran(path, outputs="all")
+    for side in ("HEIGHT", "WIDTH"):
+        monkeypatch.setenv(f"MAX_IMAGE_{side}", "128")
+    parts = ran(path, outputs="all")
+    assert parts.fields["objects"] == whole.fields["objects"] == "75"
+    assert set(parts.files) == set(whole.files)
+
+    def shapes(run: testing.JobRun) -> list[list[str]]:
+        """The cells by their place; the numbers of labels differ."""
+        rows = [[text for name, text in row.items() if name != "label"] for row in rows_of(run, "a_cells.csv")]
+        return sorted(rows)
+
+    assert shapes(parts) == shapes(whole)
+    np.testing.assert_array_equal(parts.outputs["a_labels.tif"], parts.outputs["a_feature_0.tif"])
+    np.testing.assert_array_equal(parts.outputs["a_labels.tif"], parts.outputs["a_labels.ome.tif"])
+    for feature in json.loads(parts.files["a.geojson"])["features"]:
+        mask = parts.outputs["a_labels.tif"] == feature["properties"]["measurements"]["label"]
+        np.testing.assert_array_equal(fill(feature["geometry"]["coordinates"], mask.shape), mask)
+    assert parts.files["a_overlay.png"] == whole.files["a_overlay.png"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"outputs": "masks"}, "InvalidJob: field outputs: 'masks' is unknown; give some of labels, ome"),
+        ({"outputs": "rois", "postprocess_function": ""}, "field outputs: model and functions make no label image"),
+    ],
+)  # fmt: skip
+def test_outputs_that_can_not_be_made_are_refused(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, squares(64, 64))
+    run = testing.run("image", path, model=bright, **{**THRESHOLD, **fields})
+    assert run.status == "failed"
+    assert reason in run.reason
