@@ -21,8 +21,10 @@ Labels = npt.NDArray[np.int32]
 
 #: Heights and widths of experiments that training never sees: images of one size come from one microscope.
 HELD_OUT_SIZES = {(512, 640), (603, 1272), (260, 347)}
-#: Images whose id begins like this are held out too.
-HELD_OUT_IDS = ("0", "1")
+#: Images whose id begins like this are held out too; of kind ``phase``, those whose id ends like this.
+HELD_OUT_IDS, HELD_OUT_ENDS = ("0", "1"), ("0", "5")
+#: Kinds whose objects are dark or bright, so that training shows both.
+TURNED_KINDS = ("histology", "brightfield-gray")
 #: Diameters to which nuclei are resized in training, in pixels.
 SMALLEST_PX, LARGEST_PX = 14.0, 52.0
 HIGH_PERCENTILES = (99.0, 99.5, 99.8, 99.9, 100.0)
@@ -34,8 +36,8 @@ class RealImage:
 
     Attributes:
         name: the id in the index.
-        kind: ``fluorescence``, ``histology`` and so on.
-        image: (Y, X) float32, grey values of the file; dark objects on light ground are inverted.
+        kind: ``fluorescence``, ``histology``, ``phase`` and so on.
+        image: (Y, X) float32, grey values of the file.
         labels: (Y, X) int32, 0 is background.
         diameter: median diameter of its objects in pixels, of a disc of equal area.
         part: ``train``, ``by id`` or ``by experiment``.
@@ -64,15 +66,15 @@ def _load(folder: Path, row: dict[str, object]) -> RealImage:
     pixels = io.imread(folder / "images" / f"{name}.png")
     grey = pixels[..., :3].mean(axis=-1) if pixels.ndim == 3 else pixels
     grey = np.asarray(grey, np.float32)
-    if kind != "fluorescence":
-        grey = 255 - grey
     labels = np.asarray(io.imread(folder / "labels" / f"{name}.png"), np.int32)
-    return RealImage(name, kind, grey, labels, float(str(row["median_diameter"])), _part(name, labels.shape))
+    return RealImage(name, kind, grey, labels, float(str(row["median_diameter"])), _part(name, kind, labels.shape))
 
 
-def _part(name: str, shape: tuple[int, ...]) -> str:
+def _part(name: str, kind: str, shape: tuple[int, ...]) -> str:
     if shape in HELD_OUT_SIZES:
         return "by experiment"
+    if kind == "phase":
+        return "by id" if name.endswith(HELD_OUT_ENDS) else "train"
     return "by id" if name.startswith(HELD_OUT_IDS) else "train"
 
 
@@ -85,7 +87,9 @@ def draw_crop(rng: np.random.Generator, source: RealImage, side: int) -> tuple[F
     wanted = np.exp(rng.uniform(np.log(SMALLEST_PX), np.log(LARGEST_PX)))
     scale = float(np.clip(wanted / source.diameter, 0.2, 5.0)) * np.exp(rng.normal(0, 0.1, 2))
     image, labels = _cut(rng, source, side, scale)
-    low, high = np.percentile(source.image, [rng.uniform(0, 3), rng.choice(HIGH_PERCENTILES)])
+    is_turned = source.kind in TURNED_KINDS and rng.random() < 0.5
+    image, whole = (-image, -source.image) if is_turned else (image, source.image)
+    low, high = np.percentile(whole, [rng.uniform(0, 3), rng.choice(HIGH_PERCENTILES)])
     image = _photograph(rng, (image - low) / max(high - low, 1e-3))
     turns, is_flipped = int(rng.integers(4)), rng.random() < 0.5
     image, labels = np.rot90(image, turns), np.rot90(labels, turns)
