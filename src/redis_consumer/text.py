@@ -31,6 +31,9 @@ MASK = "********"
 #: Control and format characters, halves of pairs, ends of lines and of paragraphs.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _FORMULA = frozenset("=+-@")
+#: Characters that names on Windows can't have, and names of its devices, with any ending.
+_NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]')
+_DEVICE = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]", re.IGNORECASE)
 _SIGNATURES = re.compile(
     r"(?i)((?:x-amz-signature|x-amz-credential|x-goog-signature|x-goog-credential|sig)=)[^&\s\"']+"
 )
@@ -208,8 +211,8 @@ def url_in_path(text: str) -> str | None:
 def result_stem(original_name: str) -> PurePosixPath:
     """Return folder and file name, without extension, for the results of an image.
 
-    Parts that lead out of the result, control characters and bytes that aren't UTF-8 are removed. Long parts are cut.
-    Of a URL, only the last part is used.
+    Parts that lead out of the result, control characters and bytes that aren't UTF-8 are removed. Characters and names
+    that Windows doesn't allow are replaced, and long parts are cut. Of a URL, only the last part is used.
 
     >>> result_stem("plate 1/../HeLa.tif")
     PurePosixPath('plate 1/HeLa')
@@ -217,11 +220,13 @@ def result_stem(original_name: str) -> PurePosixPath:
     PurePosixPath('HeLa 1')
     >>> result_stem("..tif")
     PurePosixPath('image')
+    >>> result_stem("12:30 well*?.tif")
+    PurePosixPath('12_30 well__')
     """
     url = url_in_path(original_name)
     name = PurePosixPath(original_name if url is None else posixpath.basename(unquote(urlsplit(url).path)))
-    folders = [part for part in map(_safe_part, name.parent.parts) if part]
-    return PurePosixPath(*folders[-MAX_FOLDERS:], _safe_part(name.stem) or FALLBACK)
+    folders = [part for part in map(_portable_part, name.parent.parts) if part]
+    return PurePosixPath(*folders[-MAX_FOLDERS:], _portable_part(name.stem) or FALLBACK)
 
 
 def shown_name(original_name: str) -> str:
@@ -231,6 +236,13 @@ def shown_name(original_name: str) -> str:
     'HeLa.tif'
     """
     return _safe_part(PurePosixPath(original_name).name) or FALLBACK
+
+
+def _portable_part(part: str) -> str:
+    """Return a part of a name that is also one on Windows."""
+    text = _NOT_ON_WINDOWS.sub("_", _safe_part(part)).rstrip(" .")
+    base, dot, rest = text.partition(".")
+    return f"{base}_{dot}{rest}" if _DEVICE.fullmatch(base.strip()) else text
 
 
 def _safe_part(part: str) -> str:

@@ -265,6 +265,29 @@ def test_names_stay_what_they_are_where_they_may(name: str, stem: str) -> None:
     assert result_stem(name) == PurePosixPath(stem)
 
 
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("12:30 well*?.tif", "12_30 well__"),
+        ('a<b>c"d|e/f.tif', "a_b_c_d_e/f"),
+        ("plate 1. /a .tif", "plate 1/a"),
+        ("con/NUL.tif", "con_/NUL_"),
+        ("aux.1/com1.tif", "aux_.1/com1_"),
+        ("console/lpt10.tif", "console/lpt10"),
+    ],
+)
+def test_names_unpack_on_windows(name: str, stem: str) -> None:
+    assert result_stem(name) == PurePosixPath(stem)
+
+
+@given(st.lists(st.sampled_from([*'<>:"|?*. ab', "con", "lpt1", "nul"]), max_size=8).map("".join))
+def test_any_name_is_one_on_windows(name: str) -> None:
+    part = result_stem(f"{name}.tif").name
+    assert not set(part) & set('<>:"|?*')
+    assert not part.endswith((" ", "."))
+    assert part.split(".")[0].strip().lower() not in {"con", "lpt1", "nul"}
+
+
 def test_a_long_name_is_cut_between_characters() -> None:
     assert result_stem("日" * 300 + ".tif").name == "日" * (MAX_PART_BYTES // 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from redis_consumer.client.unserved import ServiceCheck
 from redis_consumer.client.watch import JobState, watch
 from redis_consumer.consumers.reasons import describe
 from redis_consumer.errors import ConsumerError, RetryableError
+from redis_consumer.text import in_utf8, result_stem
 
 
 def follow(
@@ -56,10 +58,11 @@ def follow(
 
 
 def result_names(submissions: Sequence[Submission]) -> dict[str, str]:
-    """Name each result after its file, with a part of the job's id if two files have the same name."""
-    stems = [sent.path.stem for sent in submissions]
+    """Name each result after its file like a worker, with a part of the job's id if two results had one name."""
+    stems = [result_stem(in_utf8(sent.path.name)).name for sent in submissions]
+    counts = Counter(stem.casefold() for stem in stems)
     return {
-        sent.job_id: f"{stem}-result.zip" if stems.count(stem) == 1 else f"{stem}-{sent.job_id[-12:]}-result.zip"
+        sent.job_id: f"{stem}-result.zip" if counts[stem.casefold()] == 1 else f"{stem}-{sent.job_id[-12:]}-result.zip"
         for sent, stem in zip(submissions, stems, strict=True)
     }
 

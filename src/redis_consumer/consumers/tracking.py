@@ -21,7 +21,7 @@ from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.movies.linking import link_by_model
 from redis_consumer.movies.movie import SUFFIXES, Movie, natural, open_movies
-from redis_consumer.movies.track_results import FrameProgress, TrackResult, wanted_outputs, write_tracks
+from redis_consumer.movies.track_results import FrameProgress, TrackResult, movie_outputs, write_tracks
 from redis_consumer.processing.drift import measure_shift
 from redis_consumer.queue.child_jobs import NEXT_PHASE
 from redis_consumer.serving.base import Array
@@ -60,7 +60,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         job = self._job_of(redis_hash)
         if job.is_final:
             return job.status
-        wanted_outputs(job)  # before any work
+        movie_outputs(job)  # before any work
         stages = Stages(job, self.update_key, self.final_status, self._claimed)
         stages.begin(JobStatus.STARTED, identity_started=self.name, progress=0)
         with self._movies(job) as (movies, folder):
@@ -132,19 +132,21 @@ class TrackingConsumer(TensorFlowServingConsumer):
 
     def _finish(self, job: Job, stages: Stages, movies: Sequence[Movie], folder: Path) -> str:
         """Link each movie, and upload the tracks of all."""
-        passes = _PASSES + len(wanted_outputs(job))
+        passes = _PASSES + len(movie_outputs(job))
         first = CHILDREN_SHARE if job.get(NEXT_PHASE) else 0
         progress = FrameProgress(self.report_progress, passes * sum(map(len, movies)), first=first)
         results = folder / "results"
         files: list[Path] = []
+        tracks = 0
         for number, movie in enumerate(movies):
             place = results if len(movies) == 1 else results / f"movie_{number}"
             labels = movie.labels or self._segmentation(job, movie, folder, progress)
             result = self._track(job, movie, progress.reading(labels), folder / f"tracked_{number}", progress)
             files += write_tracks(result, place, job)
+            tracks += len(result.tracking.tracks)
         stages.begin(JobStatus.SAVING_RESULTS, ended="prediction_time")
         key, url = self._upload_zip(zip_files(files, results, name=self._next_zip_name()))
-        stages.finish(output_file_name=key, output_url=url, progress=100)
+        stages.finish(output_file_name=key, output_url=url, progress=100, objects=tracks)
         return self.final_status
 
     def _track(self, job: Job, movie: Movie, labels: Frames, scratch: Path, progress: FrameProgress) -> TrackResult:

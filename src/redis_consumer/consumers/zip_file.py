@@ -24,7 +24,7 @@ from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.job import Job, JobStatus, OrphanedResult, unreadable_archive
 from redis_consumer.queue.child_jobs import NEXT_PHASE
 from redis_consumer.storage.keys import discard_zips, zip_name
-from redis_consumer.text import cell, cut, decimal, shown_name
+from redis_consumer.text import cell, cut, decimal, shown_name, whole
 from redis_consumer.wanted import AT_ONCE, OrderedPool
 
 #: File name endings of archives for this consumer.
@@ -237,6 +237,7 @@ class Summary:
 
     def __init__(self, path: str | os.PathLike[str], total: int) -> None:
         self.done = self.failed = 0
+        self.objects: int | None = None
         self.first_reason = ""
         self._every = -(-total // MAX_LISTED) or 1
         self._lists: dict[str, list[str]] = {name: [] for name in LISTED}
@@ -267,6 +268,8 @@ class Summary:
                 with suppress(ValueError):  # a child of another producer can have any text
                     decimal(text)
                     self._lists[name].append(text)
+        with suppress(ValueError):
+            self.objects = (self.objects or 0) + whole(child.get("objects"))
         self.done += 1
         self._keys["children:done"].add(child.id)
         self._add_row(child, "done", "")
@@ -304,7 +307,8 @@ class Summary:
             failures.parts.append(urlencode({"more": f"{failures.left_out} others, see summary.csv"}))
         keys = {name: "" if bounded.left_out else bounded.text for name, bounded in self._keys.items()}
         lists = {name: ",".join(texts) for name, texts in self._lists.items() if texts}
-        return {**lists, **keys, "failures": failures.text, "total_jobs": self.done + self.failed}
+        objects = {} if self.objects is None else {"objects": self.objects}
+        return {**lists, **keys, **objects, "failures": failures.text, "total_jobs": self.done + self.failed}
 
 
 class _Bounded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from redis_consumer import wanted
 from redis_consumer.archives import iter_members
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits, batch_shape, check_frames, open_image, select_channels, to_batch
+from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.windows import open_windowed
 from redis_consumer.job import Job
 from redis_consumer.options import MovieLimits
@@ -37,11 +38,15 @@ class Movie:
         shape: (T, Y, X).
         read: takes the number of a frame and returns its image, (Y, X) float32.
         labels: the same for its segmentation, (Y, X) integers; None if there is none yet.
+        calibration: sizes that the file says.
+        channel: number of the channel in the file.
     """
 
     shape: tuple[int, int, int]
     read: Callable[[int], Array]
     labels: Callable[[int], Array] | None = None
+    calibration: Calibration = field(default_factory=Calibration)
+    channel: int = 0
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -100,7 +105,7 @@ class _MovieFile:
             self._check_memory((frames, height, width))
             everything = (slice(0, height), slice(0, width))
             movie = Movie((frames, height, width), lambda number: image.read(number, everything)[0, ..., 0])
-            yield self._checked(movie)
+            yield self._checked(replace(movie, calibration=image.calibration))
 
     def open_zip(self, folder: Path) -> Movie:
         """Open a movie with one file per frame, in the order of their names. Numbers in names are compared as
@@ -188,7 +193,7 @@ class _MovieFile:
                 f"{self.name}: frames of {height} x {width} px, allowed are {limits.max_height} x {limits.max_width} "
                 "(MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); crop them or ask for a higher limit"
             )
-        return movie
+        return replace(movie, channel=self.channel)
 
 
 def _array_movie(raw: Array, labels: Array) -> Movie:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
-from redis_consumer.errors import InvalidJob
+import numpy as np
+
 from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.images.writing import write_frames
 from redis_consumer.job import Job
 from redis_consumer.movies.movie import Movie
+from redis_consumer.outputs.cells import LabelImages, Window, whole_frames
+from redis_consumer.outputs.files import write_outputs
+from redis_consumer.outputs.wanted_files import CELL_OUTPUTS, wanted_outputs
 from redis_consumer.serving.base import Array
-from redis_consumer.text import quoted, result_stem
+from redis_consumer.text import result_stem
 from redis_consumer.tracking.challenge import write_challenge
 from redis_consumer.tracking.preview import write_preview
 from redis_consumer.tracking.table import write_table
@@ -93,20 +97,13 @@ class TrackResult:
         return list(zip(accumulate(rows), accumulate(columns), strict=True))
 
 
-def wanted_outputs(job: Job) -> list[str]:
-    """Return the additional files that the job names in its field ``outputs``, joined by commas.
+def movie_outputs(job: Job) -> list[str]:
+    """Return the additional files that the job of a movie names in its field ``outputs``.
 
     Raises:
-        InvalidJob: a name is unknown.
+        InvalidJob: as `redis_consumer.outputs.wanted_files.wanted_outputs`.
     """
-    names = [part.strip().lower() for part in job.get("outputs").split(",") if part.strip()]
-    unknown = [name for name in names if name not in (*OUTPUTS, "all")]
-    if unknown:
-        raise InvalidJob(
-            f"field outputs: {quoted(', '.join(unknown))} is unknown; give some of {', '.join(OUTPUTS)}, or all",
-            job_id=job.id,
-        )
-    return list(OUTPUTS) if "all" in names else names
+    return wanted_outputs(job, (*OUTPUTS, *CELL_OUTPUTS))
 
 
 def write_tracks(result: TrackResult, folder: Path, job: Job) -> list[Path]:
@@ -126,12 +123,30 @@ def write_tracks(result: TrackResult, folder: Path, job: Job) -> list[Path]:
     """
     stem = folder / result_stem(job.original_name)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    movie = write_frames(result.frames(), result.labels.shape, Path(f"{stem}_feature_0.tif"))
+    movie = write_frames(result.frames(), result.labels.shape, Path(f"{stem}_feature_0.tif"), result.movie.calibration)
     lineage = folder / "lineage.json"
     lineage.write_text(to_json(result.tracking.tracks))
     files = [movie, lineage]
-    for name in wanted_outputs(job):
-        files += OUTPUTS[name](result, stem)
+    wanted = movie_outputs(job)
+    for name in wanted:
+        files += OUTPUTS[name](result, stem) if name in OUTPUTS else []
+    names = [name for name in wanted if name in CELL_OUTPUTS]
+    return files + _write_cells(result, names, stem) if names else files
+
+
+def _write_cells(result: TrackResult, names: list[str], stem: Path) -> list[Path]:
+    """Write the files of label images, in which a cell has the number of its track in each frame."""
+    labels, picture = whole_frames(result.labels.read), whole_frames(result.movie.read)
+
+    def grey(frame: int, window: Window) -> Array:
+        return picture(frame, window)[..., np.newaxis]
+
+    calibration = replace(result.movie.calibration, axes=(("T", len(result.movie)),))
+    images = LabelImages(
+        result.labels.shape, labels, grey, picture, calibration=calibration, first_channel=result.movie.channel
+    )
+    files = write_outputs(names, images, stem, tick=lambda _: result.progress.take())
+    result.progress.take(max(len(names) - 1, 0) * len(result.movie))
     return files
 
 

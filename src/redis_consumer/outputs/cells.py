@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -31,6 +32,7 @@ class LabelImages:
         picture: the same, (y, x), of the channel that is shown below the outlines.
         tile_px: side of a window that is read at once; 0 for whole frames.
         calibration: axes and sizes.
+        first_channel: number of the first channel of `grey`, for the names of columns.
     """
 
     shape: tuple[int, int, int]
@@ -39,6 +41,7 @@ class LabelImages:
     picture: Read | None = None
     tile_px: int = 0
     calibration: Calibration = field(default_factory=Calibration)
+    first_channel: int = 0
 
     def rows(self) -> list[slice]:
         """The rows of windows."""
@@ -85,7 +88,7 @@ def find_cells(images: LabelImages, *, is_measured: bool, is_traced: bool) -> It
     rows, columns = images.rows(), images.columns()
     for frame in range(images.shape[0]):
         last_rows = _last_rows(images, frame) if len(rows) > 1 else np.zeros(0, np.int32)
-        table = RegionTable((images.shape[1], images.shape[2]))
+        table = RegionTable((images.shape[1], images.shape[2]), images.first_channel)
         waiting: list[Corners] = []
         for number, side in enumerate(rows):
             for other in columns:
@@ -100,6 +103,12 @@ def find_cells(images: LabelImages, *, is_measured: bool, is_traced: bool) -> It
             complete = None if is_last else np.flatnonzero(last_rows == number)
             found = table.finish(complete) if is_measured else {}
             yield Cells(frame, found, _outlines(waiting, complete))
+
+
+def whole_frames(read: Callable[[int], Array]) -> Read:
+    """Return windows of frames that are read whole. The last frame is kept."""
+    cached = lru_cache(maxsize=1)(read)
+    return lambda frame, window: np.asarray(cached(frame)[window])
 
 
 def _sides(length: int, tile_px: int) -> list[slice]:

@@ -59,10 +59,12 @@ class RegionTable:
 
     Args:
         shape_yx: sides of the plane.
+        first_channel: number of the first channel, for the names of columns.
     """
 
-    def __init__(self, shape_yx: tuple[int, int]) -> None:
+    def __init__(self, shape_yx: tuple[int, int], first_channel: int = 0) -> None:
         self._shape_yx = shape_yx
+        self._first_channel = first_channel
         self._open: list[_Rows] = []
 
     def add(self, padded: Array, channels: Sequence[Array], origin_yx: tuple[int, int] = (0, 0)) -> None:
@@ -96,7 +98,7 @@ class RegionTable:
         if complete is not None:
             rows, rest = rows.split(np.sort(complete))
             self._open = [rest]
-        return _columns(rows, self._shape_yx)
+        return _columns(rows, self._shape_yx, self._first_channel)
 
 
 def measure_regions(labels: Array, channels: Sequence[Array] = ()) -> dict[str, Array]:
@@ -247,7 +249,7 @@ def _joined(parts: Sequence[_Rows]) -> _Rows:
     return _Rows(known, areas, means, spreads, boxes.reshape(count, 4), summed(edge), greys, extent)
 
 
-def _columns(rows: _Rows, shape_yx: tuple[int, int]) -> dict[str, Array]:
+def _columns(rows: _Rows, shape_yx: tuple[int, int], first_channel: int) -> dict[str, Array]:
     yy, xx, yx = (rows.spread / rows.area[:, np.newaxis]).T
     middle, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
     longer, shorter = middle + apart, np.maximum(middle - apart, 0)
@@ -264,7 +266,7 @@ def _columns(rows: _Rows, shape_yx: tuple[int, int]) -> dict[str, Array]:
         mean, squares, low, high = rows.grey[:, channel].T
         values = (mean, np.sqrt(squares / rows.area), low, high, mean * rows.area)
         for name, column in zip(("mean", "sd", "min", "max", "sum"), values, strict=True):
-            table[f"c{channel}_{name}"] = column
+            table[f"c{first_channel + channel}_{name}"] = column
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.images.window_writing import TiledPlane
 from redis_consumer.job import Job
-from redis_consumer.outputs.cells import LabelImages, Read, Window
+from redis_consumer.outputs.cells import LabelImages, Read, Window, whole_frames
 from redis_consumer.outputs.files import MEASURED, write_outputs
 from redis_consumer.outputs.wanted_files import wanted_outputs
 from redis_consumer.segmentation.frames import Frames, check_needed, open_whole
@@ -87,17 +87,17 @@ class CellOutputs:
         if not self.names:
             return []
         if arrays is None:
-            reads = [_reader(scratch.read) for scratch in self._kept]
+            reads = [whole_frames(scratch.read) for scratch in self._kept]
             shape_yx = self._kept[0].shape[1:] if self._kept else frames.shape[1:3]
         else:
             channels = _label_channels(arrays)
-            reads = [_reader(channel.__getitem__) for channel in channels]
+            reads = [whole_frames(channel.__getitem__) for channel in channels]
             shape_yx = channels[0].shape[1:3] if channels else frames.shape[1:3]
         if shape_yx != frames.shape[1:3]:
             raise self._refused(f"label images of {shape_yx[0]} x {shape_yx[1]} px")
-        picture = _reader(lambda frame: frames.read(frame, frame + 1)[0, ..., 0])
+        picture = whole_frames(lambda frame: frames.read(frame, frame + 1)[0, ..., 0])
         with self.all_channels(frames) as whole:
-            grey = None if whole is None else _reader(lambda frame: whole.read(frame, frame + 1)[0])
+            grey = None if whole is None else whole_frames(lambda frame: whole.read(frame, frame + 1)[0])
             calibration = frames.calibration.fitting(frames.shape[0])
             images = [LabelImages(frames.shape[:3], read, grey, picture, calibration=calibration) for read in reads]
             return self._write(images)
@@ -185,12 +185,6 @@ def _label_channels(arrays: Sequence[Array]) -> list[Array]:
         if array.dtype.kind in "iu" and array.ndim == 4 and array.min(initial=0) >= 0
         for channel in range(array.shape[-1])
     ]
-
-
-def _reader(frame_of: Callable[[int], Array]) -> Read:
-    """Return windows of whole frames, of which the last one is kept."""
-    cached = lru_cache(maxsize=1)(frame_of)
-    return lambda frame, window: np.asarray(cached(frame)[window])
 
 
 def _tile_reader(plane: TiledPlane) -> Read:

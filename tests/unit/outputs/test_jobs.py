@@ -20,7 +20,7 @@ from redis_consumer.segmentation import frames
 from support.polygons import fill
 
 Array = npt.NDArray[Any]
-THRESHOLD = {"postprocess_function": "pixelwise", "scale": "1"}
+THRESHOLD: Any = {"postprocess_function": "pixelwise", "scale": "1"}
 
 
 def squares(*shape: int) -> Array:
@@ -140,3 +140,53 @@ def test_outputs_that_can_not_be_made_are_refused(tmp_path: Path, fields: dict[s
     run = testing.run("image", path, model=bright, **{**THRESHOLD, **fields})
     assert run.status == "failed"
     assert reason in run.reason
+
+
+def test_images_of_an_archive_have_what_its_job_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "plate.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("well:1/a*.tif", "well:1/b.tif"):
+            data = io.BytesIO()
+            tifffile.imwrite(data, squares(64, 64))
+            archive.writestr(name, data.getvalue())
+    run = testing.run("zip", path, model=bright, outputs="rois,table", **THRESHOLD)
+    assert run.status == "done", run.reason
+    stems = ("well_1/a_", "well_1/b")
+    ends = ("_feature_0.tif", "_rois.zip", "_cells.csv")
+    assert set(run.files) == {"summary.csv", *(f"{stem}{end}" for stem in stems for end in ends)}
+    assert run.fields["objects"] == "6"
+    assert len(rows_of(run, "well_1/b_cells.csv")) == 3
+
+
+def test_an_archive_with_unknown_outputs_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "plate.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        data = io.BytesIO()
+        tifffile.imwrite(data, squares(64, 64))
+        archive.writestr("a.tif", data.getvalue())
+    run = testing.run("zip", path, model=bright, outputs="mask")
+    assert (run.status, "field outputs: 'mask' is unknown" in run.reason) == ("failed", True)
+
+
+def test_a_movie_has_files_of_its_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKING_SEGMENT_MODEL", "Fake:1")
+    monkeypatch.setenv("TRACKING_POSTPROCESS_FUNCTION", "pixelwise")
+    path = tmp_path / "m.tif"
+    frames_of = np.stack([np.roll(squares(70, 80), shift, axis=1) for shift in range(4)])
+    metadata = {"axes": "TYX", "unit": "um", "finterval": 30.0}
+    tifffile.imwrite(path, frames_of, imagej=True, metadata=metadata, resolution=(2, 2))
+    run = testing.run("tracking", path, model=bright, outputs="all", **THRESHOLD)
+    assert run.status == "done", run.reason
+    others = {"lineage.json", "m.trk", "tracks.csv", "tracks.gif"}
+    ends = ("_feature_0.tif", "_labels.tif", "_labels.ome.tif", "_rois.zip", ".geojson", "_cells.csv", "_overlay.png")
+    assert {*others, *(f"m{end}" for end in ends)} <= set(run.files)
+    assert run.fields["objects"] == "3"
+    rows = rows_of(run, "m_cells.csv")
+    assert [(row["label"], row["t"]) for row in rows] == [(str(label), str(t)) for t in range(4) for label in (1, 2, 3)]
+    assert (rows[0]["area_um2"], rows[0]["c0_mean"]) == ("97.75", "200")
+    for name in ("m_feature_0.tif", "m_labels.tif"):
+        with tifffile.TiffFile(io.BytesIO(run.files[name])) as tif:
+            assert tif.series[0].axes == "TYX"
+            assert tif.imagej_metadata is not None
+            assert tif.imagej_metadata["finterval"] == 30.0
+    assert all("outputs" not in child.fields for child in run.children)
