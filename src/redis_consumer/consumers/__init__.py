@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from redis_consumer.consumers.mesmer import MesmerConsumer
     from redis_consumer.consumers.mesmer import MesmerConsumer as MultiplexConsumer
     from redis_consumer.consumers.options import ConsumerOptions, per_job
+    from redis_consumer.consumers.polaris import PolarisConsumer
     from redis_consumer.consumers.serving import TensorFlowServingConsumer
     from redis_consumer.consumers.spot import SpotConsumer
     from redis_consumer.consumers.tracking import TrackingConsumer
@@ -33,6 +34,7 @@ __all__ = [
     "ImageFileConsumer",
     "MesmerConsumer",
     "MultiplexConsumer",
+    "PolarisConsumer",
     "SegmentationConsumer",
     "SpotConsumer",
     "TensorFlowServingConsumer",
@@ -51,6 +53,7 @@ _MODULES = {
     "ImageFileConsumer": ".image",
     "MesmerConsumer": ".mesmer",
     "MultiplexConsumer": ".mesmer",
+    "PolarisConsumer": ".polaris",
     "SegmentationConsumer": ".kiosk_segmentation",
     "SpotConsumer": ".spot",
     "TensorFlowServingConsumer": ".serving",

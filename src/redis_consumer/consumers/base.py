@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from redis_consumer import machine, wanted
 from redis_consumer.consumers import defaults
-from redis_consumer.consumers.claimed_job import ClaimedJob, Outcome
+from redis_consumer.consumers.claimed_job import UNSERVED, ClaimedJob, Outcome
 from redis_consumer.consumers.fan_out import Child, check_phase, method_of_phase
 from redis_consumer.consumers.options import (
     NO_OPTIONS,
@@ -219,6 +219,8 @@ class Consumer:
         if problems and job.get("warning") != "; ".join(problems):
             self.logger.warning("Job %s: %s", job.id, "; ".join(problems))
             self.update_key(job.id, {"warning": "; ".join(problems)})
+        elif UNSERVED in job.get("warning"):  # its child jobs have found a worker since
+            self.update_key(job.id, {"warning": ""})
 
     def _fail(self, job: Job, error: Exception) -> str:
         self._handle_error(error, job.id)

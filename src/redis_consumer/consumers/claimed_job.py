@@ -31,6 +31,8 @@ from redis_consumer.text import shown_name
 
 #: Shortest time between two reports of a job's progress, or two checks whether it was cancelled, in seconds.
 PROGRESS_S = 1.0
+#: Beginning of the warning that child jobs have to wait for a worker.
+UNSERVED = "no worker serves queue"
 #: The order of statuses. A job never returns to an earlier one.
 _ORDER = list(JobStatus)
 
@@ -223,7 +225,12 @@ class ClaimedJob:
             share: as for `Consumer.fan_out`.
         """
         child_jobs = self._child_jobs(self.queue, self.job)
-        took = write_children(child_jobs, children, storage, self.check_wanted)
+        queues: set[str] = set()
+        took = write_children(child_jobs, _noting_queues(children, queues), storage, self.check_wanted)
+        unserved = ", ".join(child_jobs.unserved(sorted(queues)))
+        if unserved:
+            self.warnings.append(f"{UNSERVED} {unserved} now; the job waits until one starts")
+            took["warning"] = "; ".join(self.warnings)
         child_jobs.fan_out(then, {**self.provenance.input_fields(), **took, **fields}, share=share)
         return self._wait()
 
@@ -292,6 +299,12 @@ class ClaimedJob:
         renewal, self._renewal = self._renewal, None
         if renewal is not None:
             renewal.stop()
+
+
+def _noting_queues(children: Iterable[Child], queues: set[str]) -> Iterator[Child]:
+    for child in children:
+        queues.add(child.queue)
+        yield child
 
 
 class Stages:

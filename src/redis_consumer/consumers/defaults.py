@@ -256,6 +256,11 @@ def spot_choices(job: Job) -> ModelChoices:
     )
 
 
+def polaris_scale() -> str:
+    """Scale of the child jobs of a job of spots in cells."""
+    return f"{settings.current().polaris_scale:g}"
+
+
 def spot_threshold() -> float:
     """Probability above which a pixel is a spot."""
     return settings.current().polaris_threshold

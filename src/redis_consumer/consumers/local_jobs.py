@@ -269,6 +269,10 @@ class LocalChildJobs(ChildJobs):
             self.queue.redis.hset(key, mapping=self.queue.stamp({**fields, "parent": self.parent.id}))
             self._keys.append(key)
 
+    def unserved(self, queues: Iterable[str]) -> list[str]:  # noqa: ARG002
+        """Return no queue, because the jobs of all queues run here."""
+        return []
+
     def fan_out(self, then: str, fields: Mapping[str, Any], *, share: int = 100) -> None:  # noqa: ARG002
         """Make the parent wait for the children."""
         keys = {"children": ",".join(self._keys), "total_jobs": len(self._keys), "progress": 0}

@@ -37,6 +37,7 @@ BUILT_IN = {
     "mesmer": "redis_consumer.consumers.mesmer:MesmerConsumer",
     "multiplex": "redis_consumer.consumers.mesmer:MesmerConsumer",
     "spot": "redis_consumer.consumers.spot:SpotConsumer",
+    "polaris": "redis_consumer.consumers.polaris:PolarisConsumer",
     "tracking": "redis_consumer.consumers.tracking:TrackingConsumer",
     "caliban": "redis_consumer.consumers.tracking:TrackingConsumer",
 }

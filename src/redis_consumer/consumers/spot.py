@@ -15,11 +15,11 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.claimed_job import Stages
 from redis_consumer.consumers.image import ImageFileConsumer
 from redis_consumer.consumers.options import ConsumerOptions, per_job
-from redis_consumer.errors import InvalidImage, InvalidJob, ModelMismatch, ModelNotFound
+from redis_consumer.errors import InvalidJob, ModelMismatch, ModelNotFound
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.processing.render import mark_points
 from redis_consumer.processing.spots import Points, points_of_blobs, points_of_maps
-from redis_consumer.segmentation.frames import Frames, open_frames
+from redis_consumer.segmentation.frames import Frames, open_whole_frames
 from redis_consumer.segmentation.predictor import kept_names
 from redis_consumer.segmentation.segmentation import Segmentation
 from redis_consumer.serving.base import Array
@@ -70,17 +70,11 @@ class SpotConsumer(ImageFileConsumer):
 
     def _segment_file(self, job: Job, path: Path, folder: Path, stages: Stages) -> tuple[list[Path], dict[str, Any]]:
         """Find the spots of each plane."""
-        limits = defaults.image_limits()
         stem = folder / "results" / result_stem(job.original_name)
         stem.parent.mkdir(parents=True, exist_ok=True)
         files: list[Path] = []
         count = 0
-        with open_frames(path, job, limits, takes_parts=True) as frames:
-            if frames is None:
-                raise InvalidImage(
-                    f"{shown_name(job.original_name)}: is an OME-Zarr or larger than {limits.max_height} x "
-                    f"{limits.max_width} px (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); save parts of it as TIFF"
-                )
+        with open_whole_frames(path, job, defaults.image_limits(), defaults.max_job_bytes()) as frames:
             planes = _planes(frames)
             stages.begin(JobStatus.PRE_PROCESSING, ended="download_time", dim_order="YXC")
             for number, points in enumerate(self._points(planes, job)):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis_consumer.job import Job
 from redis_consumer.queue import JobQueue
-from redis_consumer.queue.scripts import flat
+from redis_consumer.queue.scripts import flat, own_key
 from redis_consumer.text import in_utf8
 
 #: Field of a parent with the method that continues the job when its children have ended.
@@ -71,6 +71,12 @@ class ChildJobs:
             texts += [key, len(stamped), *stamped]
         self.queue.run_for(self.parent, "write_children", self._written, CHILD_LIFE_S, *texts)
         self._written += len(children)
+
+    def unserved(self, queues: Iterable[str]) -> list[str]:
+        """Return those of some queues that no worker serves. Workers of older software do not register."""
+        seconds, microseconds = self.queue.redis.time()
+        after = f"({1000 * seconds + microseconds // 1000}"
+        return [name for name in queues if not self.queue.redis.zcount(own_key("workers", name), after, "+inf")]
 
     def fan_out(self, then: str, fields: Mapping[str, Any], *, share: int = 100) -> None:
         """Push the written children into their queues and let the parent wait for them. This ends the claim.

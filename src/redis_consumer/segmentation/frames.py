@@ -200,6 +200,30 @@ def _header_limits(job: Job, limits: ImageLimits) -> ImageLimits:
     return replace(limits, max_frames=None if job.dimension_order else limits.max_frames)
 
 
+@contextmanager
+def open_whole_frames(path: Path, job: Job, limits: ImageLimits, max_job_bytes: int) -> Iterator[Frames]:
+    """Open an image like `open_frames`, for consumers that need each frame whole.
+
+    Args:
+        path: the downloaded file.
+        job: names the axes and channels.
+        limits: largest size of a frame, and number of frames.
+        max_job_bytes: largest memory that a job can take.
+
+    Raises:
+        InvalidImage: as `open_frames`; or a frame is too large, or the file is an OME-Zarr.
+        InvalidJob: as `open_frames`.
+    """
+    with open_frames(path, job, limits, takes_parts=True) as frames:
+        if frames is None:
+            raise InvalidImage(
+                f"{shown_name(job.original_name)}: is an OME-Zarr or larger than {limits.max_height} x "
+                f"{limits.max_width} px (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); save parts of it as TIFF"
+            )
+        frames.check_memory(4 * prod(frames.shape[1:]), 0, max_job_bytes)
+        yield frames
+
+
 def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stack: ExitStack) -> Frames:
     """Return the frames of an opened image, which are read in groups if there are many and the file allows it."""
     source, name, order = opened.source, opened.name, job.dimension_order

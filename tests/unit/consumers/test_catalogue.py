@@ -54,6 +54,7 @@ def test_built_in_ones_and_those_of_packages_are_listed() -> None:
         "mesmer",
         "multiplex",
         "spot",
+        "polaris",
         "tracking",
         "caliban",
         "count",

@@ -59,6 +59,7 @@ READ_BY = {
         "ImageFileConsumer": f"{_IMAGE} {_KINDS}",
         "SegmentationConsumer": f"{_IMAGE} {_KINDS}",
         "SpotConsumer": f"{_IMAGE} POLARIS_MODEL POLARIS_THRESHOLD POLARIS_CLIP",
+        "PolarisConsumer": f"{_LIMITS} POLARIS_SCALE",
         "MesmerConsumer": f"{_IMAGE} MESMER_MODEL MESMER_COMPARTMENT MULTIPLEX_MODEL",
         "ZipFileConsumer": _ARCHIVES,
         "TrackingConsumer": _TRACKING,
@@ -71,7 +72,7 @@ NOT_BY_WORKERS = {
     "TF_TENSOR_DTYPE": "consumers that call the older functions of the model server's client",
     **dict.fromkeys(
         (
-            "INTERVAL", "DP_HOST", "DP_PORT", "POLARIS_SCALE",
+            "INTERVAL", "DP_HOST", "DP_PORT",
         ),
         "nothing",
     ),
