@@ -89,7 +89,11 @@ def test_a_record_says_what_made_a_result(
     file = PACKAGED / MODEL / "1" / "model.onnx"
     assert (model["model"], model["version_served"]) == (f"{MODEL}:0", 1)
     assert (model["sha256"], model["digest_of"]) == (sha256(file.read_bytes()), "model file")
-    assert [each["name"] for each in record["functions"]] == ["percentile_normalize", "deep_watershed"]
+    assert [each["name"] for each in record["functions"]] == [
+        "percentile_normalize",
+        "deep_watershed",
+        "fill_holes",
+    ]
     assert record["functions"][0]["options"] == {"low": 1.0, "high": 99.8}
     assert record["inputs"] == [{"key": IMAGE, "bytes": len(content), "sha256": sha256(content)}]
     result = site.storage.read_bytes(after["output_file_name"])

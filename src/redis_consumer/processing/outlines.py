@@ -35,6 +35,9 @@ for _pixels, _kind in _KINDS.items():
     _FIRST[_pixels] = _kind
 _FIRST[[9, 6]] = _KINDS[1] | _IS_DOUBLE, _KINDS[2] | _IS_DOUBLE
 _SECOND[[9, 6]] = _KINDS[8] | _IS_DOUBLE, _KINDS[4] | _IS_DOUBLE
+#: What a corner adds to four times the Euler number: 1 where the outline turns around a pixel, -1 where it turns around
+#: what is missing, and 2 less for each of two corners at one point.
+_EULER = np.array([(1 if kind in (1, 2, 4, 7) else -1) - 2 * is_double for is_double in (0, 1) for kind in range(8)])
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,21 @@ def find_corners(padded: Array, origin_yx: tuple[int, int] = (0, 0)) -> Corners:
             chosen = np.flatnonzero(is_new & (kind >= 0))
             found.append((label[chosen].astype(np.int64), points[chosen], kind[chosen]))
     return Corners(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def euler_numbers(labels: Array, count: int) -> Ints:
+    """Return the number of parts minus the number of holes of each label from 0 to `count`; 1 for label 0.
+
+    Pixels that touch at a corner are one part. Gray's method: S. B. Gray, Local properties of binary images, 1971.
+
+    Args:
+        labels: (Y, X) integers of 0 or more, 0 is background.
+        count: the largest label.
+    """
+    corners = find_corners(np.pad(labels, 1))
+    sums = np.bincount(corners.labels, _EULER[corners.kinds], count + 1)
+    sums[0] = 4
+    return np.asarray(np.rint(sums / 4), np.int64)
 
 
 def joined_corners(parts: Sequence[Corners]) -> Corners:

@@ -34,6 +34,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "pixelwise": f"{_ROOM}.labels:pixelwise",
         "watershed": f"{_ROOM}.labels:watershed",
         "deep_watershed": f"{_ROOM}.labels:deep_watershed",
+        "fill_holes": f"{_ROOM}.holes:fill_holes",
         "mesmer": f"{_ROOM}.multiplex:mesmer",
     },
 }
@@ -49,7 +50,7 @@ FIELDS = {"pre": "preprocess_function", "post": "postprocess_function"}
 #: Functions after the model that get all outputs as a list, and those that get the first output. Other functions get
 #: the output itself if there is only one, or else the list (contract).
 TAKES_ALL = frozenset({"deep_watershed", "mesmer"})
-TAKES_FIRST = frozenset({"deepcell", "pixelwise", "watershed"})
+TAKES_FIRST = frozenset({"deepcell", "pixelwise", "watershed", "fill_holes"})
 
 
 def get_function(process_type: str, name: str) -> Function:

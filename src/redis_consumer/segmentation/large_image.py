@@ -148,7 +148,7 @@ class LargeImage:
         results = self._segmentation.steps.run_functions("post", self._plan.postprocess, outputs, self._plan.options)
         self._sizes.add(results)
         arrays = [results] if isinstance(results, np.ndarray) else list(results)
-        return [restore(array, block.shape_yx) for array in arrays]
+        return [restore(array, block.shape_yx, self._plan.postprocess) for array in arrays]
 
     def _report(self, first: int, last: int, frame: int, block: Block) -> None:
         done, total = frame * len(self._grid) + block.index + 1, self.image.shape[0] * len(self._grid)

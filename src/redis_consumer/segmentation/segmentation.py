@@ -13,6 +13,7 @@ import numpy as np
 from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models.card import Card
+from redis_consumer.processing.holes import fill_holes
 from redis_consumer.processing.registry import Functions
 from redis_consumer.processing.resize import resize_image, resize_labels
 from redis_consumer.segmentation.frames import GROUP_BYTES, Frames, frames_for, joined
@@ -203,7 +204,7 @@ class Segmentation:
         if group == plan.groups[-1]:
             self.tell_sizes(sizes)
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
-        return [restore(array, frames.shape[1:3]) for array in arrays]
+        return [restore(array, frames.shape[1:3], plan.postprocess) for array in arrays]
 
     def check_channels(self, job: Job) -> None:
         """Refuse a job that names more channels than its model takes, before anything is downloaded or copied.
@@ -306,11 +307,16 @@ def _scaled(shape: Sequence[int], scale: float) -> tuple[int, int]:
     return height, width
 
 
-def restore(result: Array, shape_yx: tuple[int, int]) -> Array:
-    """Bring a result (B, y, x, C) back to the size of the image: labels by nearest neighbour, others linearly."""
+def restore(result: Array, shape_yx: tuple[int, int], postprocess: Sequence[str] = ()) -> Array:
+    """Bring a result (B, y, x, C) back to the size of the image: labels by nearest neighbour, others linearly.
+
+    A gap of a pixel can become a hole in a smaller image. So `fill_holes` among the functions is run again.
+    """
     if result.ndim != 4 or result.shape[1:3] == shape_yx:
         return result
-    return (resize_labels if result.dtype.kind in "iub" else resize_image)(result, shape_yx)
+    resized: Array = (resize_labels if result.dtype.kind in "iub" else resize_image)(result, shape_yx)
+    fills = result.dtype.kind in "iu" and "fill_holes" in map(str.lower, postprocess)
+    return fill_holes(resized) if fills else resized
 
 
 def _groups(frames: Frames, scaled_yx: tuple[int, int], tiling: Tiling | None, *, is_cut: bool) -> tuple[range, ...]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 import tifffile
 from roifile import ImagejRoi
+from scipy import ndimage
 
 from redis_consumer import testing
 from redis_consumer.segmentation import frames
@@ -190,3 +191,19 @@ def test_a_movie_has_files_of_its_tracks(tmp_path: Path, monkeypatch: pytest.Mon
             assert tif.imagej_metadata is not None
             assert tif.imagej_metadata["finterval"] == 30.0
     assert all("outputs" not in child.fields for child in run.children)
+
+
+@pytest.mark.parametrize("scale", ["1", "1.5", "0.7"])
+def test_nuclei_with_dark_nucleoli_have_no_holes(tmp_path: Path, scale: str) -> None:
+    y, x = np.mgrid[:160, :160]
+    image = np.where(np.hypot(y - 80, x - 80) < 34, 200.0, 10.0)
+    for across, along in ((-10, -8), (9, 11), (12, -12)):
+        image[np.hypot(y - 80 - across, x - 80 - along) < 6] = 25
+    image += np.random.default_rng(0).normal(0, 2, image.shape)
+    path = tmp_path / "F23-nucleoli.tif"
+    tifffile.imwrite(path, np.clip(image, 0, 255).astype(np.uint8))
+    run = testing.run("image", path, scale=scale)
+    labels = run.outputs["F23-nucleoli_feature_0.tif"]
+    assert labels.any()
+    for label in np.unique(labels)[1:]:
+        assert np.array_equal(ndimage.binary_fill_holes(labels == label), labels == label)

@@ -56,9 +56,9 @@ def test_numbers_and_texts_are_fields_and_lines_of_a_table(tmp_path: Path) -> No
 def test_no_group_of_frames_is_held_while_the_next_one_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[weakref.ref[Any]] = []
 
-    def restored(result: Any, shape_yx: tuple[int, int]) -> Any:
+    def restored(result: Any, shape_yx: tuple[int, int], postprocess: Any) -> Any:
         assert [ref() for ref in made] == [None] * len(made)
-        labels = np.array(restore(result, shape_yx))
+        labels = np.array(restore(result, shape_yx, postprocess))
         made.append(weakref.ref(labels))
         return labels
 
