@@ -50,7 +50,7 @@ _PACKED = (
 
 #: Fields that a producer may write besides those of `EMPTY_FIELDS`.
 _GIVEN_FIELDS = (
-    "input_file_name", "original_name", "field_size", "outputs", "compartment", "segmentation_type",
+    "input_file_name", "original_name", "field_size", "field_of_view", "outputs", "compartment", "segmentation_type",
     "object_diameter_px", "scale_from",
 )  # fmt: skip
 
@@ -354,6 +354,11 @@ class Job:
             return tuple(whole(part) if part.strip() else None for part in text.split(","))
         except ValueError as error:
             raise self._invalid("channels", "indices joined by commas, e.g. 0,1") from error
+
+    @property
+    def field_of_view(self) -> str:
+        """Which of several images in a file: its number, or its folder in a plate; empty for the only one."""
+        return self.get("field_of_view").strip()
 
     @property
     def dimension_order(self) -> str:

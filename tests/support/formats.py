@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image as Pillow
 
-from support import ome_zarr
+from support import ome_zarr, vendors
 
 Array = npt.NDArray[Any]
 
@@ -116,6 +116,9 @@ FILES: dict[str, Case] = {
     "OME-Zarr 0.4": Case(_zarr("0.4"), GREY, suffix=".zarr"),
     "OME-Zarr 0.5": Case(_zarr("0.5"), GREY, suffix=".zarr"),
     "OME-Zarr in one file": Case(_zarr("0.4", is_zipped=True), GREY, suffix=".ozx"),
+    "Zeiss CZI": Case(lambda path: vendors.write_czi(path, [({}, GREY)]), GREY, suffix=".czi"),
+    "Nikon ND2": Case(lambda path: vendors.write_nd2(path, [GREY[..., None]]), GREY, suffix=".nd2"),
+    "Leica LIF": Case(lambda path: vendors.write_lif(path, {"Series001": ("YX", GREY)}), GREY, suffix=".lif"),
     "NPY": Case(lambda path: np.save(path, GREY), GREY, suffix=".npy"),
     "NPZ": Case(_npz(X=GREY, y=GREY), GREY, suffix=".npz"),
     "PNG": Case(_picture("PNG"), GREY, suffix=".png"),

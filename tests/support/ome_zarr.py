@@ -38,6 +38,24 @@ def write(folder: Path, array: Array, axes: str, *, version: str = "0.4", chunk_
     return folder
 
 
+def plate(folder: Path, wells: dict[str, list[Array]], version: str = "0.4") -> Path:
+    """A plate of wells, each with its fields of view."""
+
+    def group(path: Path, attributes: dict[str, Any]) -> None:
+        if version == "0.5":
+            write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {"ome": attributes}})
+        else:
+            write_json(path / ".zgroup", {"zarr_format": 2})
+            write_json(path / ".zattrs", attributes)
+
+    group(folder, {"plate": {"wells": [{"path": well} for well in wells]}})
+    for well, fields in wells.items():
+        group(folder / well, {"well": {"images": [{"path": str(number)} for number in range(len(fields))]}})
+        for number, field in enumerate(fields):
+            write(folder / well / str(number), field, "yx", version=version)
+    return folder
+
+
 def write_array(folder: Path, array: Array, *, is_modern: bool, chunk_px: int) -> None:
     """Write a Zarr array: zlib in format 2, plain bytes in format 3."""
     chunks = [min(side, chunk_px) if axis >= array.ndim - 2 else 1 for axis, side in enumerate(array.shape)]

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+from redis_consumer.consumers.gathering import Summary
 from redis_consumer.consumers.options import ConsumerOptions, options_for, per_job
 from redis_consumer.consumers.reasons import describe, reason_of
-from redis_consumer.consumers.zip_file import Summary
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job, ModelId
 from redis_consumer.logs import initialize_logger, job_context

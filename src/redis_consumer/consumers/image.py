@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,12 +19,18 @@ import numpy as np
 from redis_consumer.archives import zip_files
 from redis_consumer.consumers import defaults
 from redis_consumer.consumers.claimed_job import Stages
+from redis_consumer.consumers.fan_out import Child, common_fields, second_phase
+from redis_consumer.consumers.gathering import gather_children
 from redis_consumer.consumers.serving import TensorFlowServingConsumer, own_methods
+from redis_consumer.errors import ObjectNotFound
+from redis_consumer.images.fields import SeveralImages, choose
+from redis_consumer.images.ome_zarr import MAX_METADATA_BYTES, image_fields
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.outputs.wanted_files import wanted_outputs
 from redis_consumer.processing import registry
 from redis_consumer.processing.registry import Functions, is_built_in
 from redis_consumer.provenance import record
+from redis_consumer.queue.child_jobs import NEXT_PHASE
 from redis_consumer.segmentation.cell_outputs import CellOutputs
 from redis_consumer.segmentation.frames import Frames, open_frames
 from redis_consumer.segmentation.large_image import segment_enlarged, segment_large
@@ -32,6 +39,7 @@ from redis_consumer.segmentation.predictor import as_batches, model_of
 from redis_consumer.segmentation.results import LABELS, Analysis, arrays_of, write_analysis, write_groups
 from redis_consumer.segmentation.segmentation import Segmentation
 from redis_consumer.serving.base import Array
+from redis_consumer.text import shown_name
 
 #: Modules that jobs import when they first need them.
 _LIBRARIES = ("tifffile", "scipy.ndimage", "skimage.measure", "skimage.morphology", "skimage.segmentation")
@@ -76,6 +84,14 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         job = self._job_of(redis_hash)
         if job.is_final:
             return job.status
+        if job.get(NEXT_PHASE):
+            return self.gather(redis_hash)
+        try:
+            return self._process_image(job)
+        except SeveralImages as several:
+            return self.fan_out(self._fields_of_view(job, several.fields), then="gather")
+
+    def _process_image(self, job: Job) -> str:
         with self._staged(job) as stages, tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
             folder = Path(name)
             stages.begin(JobStatus.STARTED, identity_started=self.name)
@@ -86,6 +102,17 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             stages.finish(output_file_name=key, output_url=url, progress=100, **found)
         return self.final_status
 
+    def _fields_of_view(self, job: Job, fields: Iterable[str]) -> Iterator[Child]:
+        """Yield a child for each image of a file that holds several."""
+        common = {**common_fields(job), "input_file_name": job.input_file_name, "url": job.get("url")}
+        for field in fields:
+            yield Child(self.queue, f"{job.original_name}/{field}", fields={**common, "field_of_view": field})
+
+    @second_phase
+    def gather(self, redis_hash: str) -> str:
+        """Merge the results of the images of one file into one zip, with a table of their outcomes."""
+        return gather_children(self, redis_hash)
+
     def _check_job(self, job: Job) -> None:
         """Refuse a job that can't succeed, before anything is downloaded."""
         wanted_outputs(job)
@@ -94,9 +121,23 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             segmentation.check_channels(job)
 
     def _download(self, job: Job, folder: Path) -> Path:
-        is_folder = job.input_file_name.rstrip("/").lower().endswith(".zarr")
-        download = self.storage.download_folder if is_folder else self.storage.download
-        return Path(download(job.input_file_name, folder))
+        key = job.input_file_name.rstrip("/")
+        if not key.lower().endswith(".zarr"):
+            return Path(self.storage.download(job.input_file_name, folder))
+        if job.field_of_view:
+            return Path(self.storage.download_folder(f"{key}/{job.field_of_view}", folder))
+        fields = image_fields(partial(self._read_table, key))
+        place = f"/{fields[choose(fields, '', shown_name(job.original_name))]}" if fields else ""
+        return Path(self.storage.download_folder(f"{key}{place}", folder))
+
+    def _read_table(self, folder: str, name: str) -> dict[str, Any]:
+        """Read a file of metadata of an OME-Zarr in the bucket, empty if there is none."""
+        try:
+            data = self.storage.read_bytes(f"{folder}/{name}", max_bytes=MAX_METADATA_BYTES)
+            table = json.loads(data)
+        except (ObjectNotFound, ValueError):
+            return {}
+        return table if isinstance(table, dict) else {}
 
     def _segment_file(self, job: Job, path: Path, folder: Path, stages: Stages) -> tuple[list[Path], dict[str, Any]]:
         """Segment the image of a job and write the result.

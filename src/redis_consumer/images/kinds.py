@@ -25,11 +25,13 @@ MAGIC = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     (b"II\xbc", "JPEG XR"),
+    (b"ZISRAWFILE", "CZI"),
+    (b"\xda\xce\xbe\x0a", "ND2"),
     (b"BM", "BMP"),
     (b"GIF8", "GIF"),
     *((b"P" + digit, "PGM or PPM") for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
 )
-FORMATS = "TIFF, PNG, JPEG, JPEG 2000, JPEG XL, JPEG XR, WebP, AVIF, BMP, GIF, PGM, PPM, NPY or NPZ"
+FORMATS = "TIFF, CZI, ND2, LIF, PNG, JPEG, JPEG 2000, JPEG XL, JPEG XR, WebP, AVIF, BMP, GIF, PGM, PPM, NPY or NPZ"
 
 _EXPORT = "export it as OME-TIFF"
 _SAVE = "save it as TIFF or PNG"
@@ -131,6 +133,8 @@ def kind_of_head(head: bytes) -> str:
         return "WebP"
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         return "AVIF"
+    if head[:4] == b"\x70\0\0\0" and head[8:9] == b"\x2a":
+        return "LIF"
     # The first member of a zip archive is an array: its name stands behind 30 bytes, its length at 26.
     first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     return "NPZ" if head.startswith(b"PK\x03\x04") and first.endswith(b".npy") and b"/" not in first else ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, prod
@@ -15,11 +16,16 @@ from typing import IO, Any
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.fields import choose
 from redis_consumer.images.image import Source, square_um
 from redis_consumer.images.planes import MAX_SEGMENT_BYTES, Planes, array_planes
 
 #: Bytes of a file of metadata; real ones have a few thousand.
 MAX_METADATA_BYTES = 4 << 20
+#: Images of a plate; a job is made of each.
+MAX_FIELDS = 10_000
+#: Returns the table in a JSON file, empty if there is none.
+ReadTable = Callable[[str], Mapping[str, Any]]
 #: Files of metadata of a group, by the Zarr format that writes them.
 _GROUP_FILES = (".zgroup", "zarr.json")
 #: Axes of versions that don't name them.
@@ -110,21 +116,25 @@ def is_ome_zarr(path: Path) -> bool:
 
 
 @contextmanager
-def open_ome_zarr(path: Path, name: str) -> Iterator[Planes]:
+def open_ome_zarr(path: Path, name: str, field: str = "") -> Iterator[Planes]:
     """Open the full resolution of the image in an OME-Zarr, to read it in windows.
 
     Args:
         path: the local folder or zip archive.
         name: the user's name for it, for messages.
+        field: which of several images, see `image_fields`.
 
     Raises:
-        InvalidImage: no image, or several; a kind of pixels or chunks that can't be read (objects never are).
+        SeveralImages: it has several images and none is named.
+        InvalidImage: no image; a kind of pixels or chunks that can't be read (objects never are).
         Exception: whatever TensorStore raises for a damaged one.
     """
     root = _find_root(path)
     if root is None:
         raise InvalidImage(f"{name}: holds no Zarr group; upload the whole OME-Zarr")
-    image = _image_of(root, name)
+    fields = image_fields(root.read)
+    place = fields[choose(fields, field, name)] if fields else ""
+    image = _image_of(root, f"{place}/" if place else "", name)
     folder, axes, pixel_yx_um = _full_resolution(image, name)
     array, stored_bytes = _open_array(root, folder, name)
     dtype = np.dtype(array.dtype.numpy_dtype)
@@ -193,26 +203,62 @@ def _directory_bytes(path: Path) -> int:
     return min(sizes[0], size)
 
 
-def _attributes(root: _Root, folder: str) -> Mapping[str, Any]:
-    """The attributes of a group as OME names them, whichever version wrote them."""
-    modern = root.read(f"{folder}zarr.json").get("attributes", {})
-    return modern.get("ome", modern) if modern else root.read(f"{folder}.zattrs")
+def image_fields(read: ReadTable) -> list[str]:
+    """Return the folders of the images in an OME-Zarr that has several; none for one that is an image itself.
 
+    Args:
+        read: returns the table in a file below the root, empty if there is none.
 
-def _image_of(root: _Root, name: str) -> tuple[str, Mapping[str, Any]]:
-    """The folder of the only image, and its metadata."""
-    attributes = _attributes(root, "")
-    if "plate" in attributes or "well" in attributes:
-        raise InvalidImage(f"{name}: is a plate of many images; upload each as an OME-Zarr of its own")
+    Raises:
+        InvalidImage: there are too many.
+    """
+    attributes = _attributes(read, "")
+    if "plate" in attributes:
+        wells = [_checked_place(well["path"]) for well in attributes["plate"].get("wells", ())]
+        return _limited([f"{well}/{each}" for well in wells for each in _images_of_well(read, f"{well}/")])
+    if "well" in attributes:
+        return _limited(_images_of_well(read, ""))
     if "multiscales" in attributes:
-        return "", attributes
-    # The layout of bioformats2raw: numbered images below a separate group.
-    if _attributes(root, "1/"):
-        raise InvalidImage(f"{name}: holds several images; upload each as an OME-Zarr of its own")
-    first = _attributes(root, "0/")
-    if "multiscales" not in first:
+        return []
+    # The layout of bioformats2raw: images in numbered folders, or in those that a separate group lists.
+    listed = _attributes(read, "OME/").get("series", ())
+    if listed:
+        return _limited([_checked_place(each) for each in listed])
+    numbers = itertools.takewhile(lambda number: _attributes(read, f"{number}/"), itertools.count())
+    return _limited([str(number) for number in itertools.islice(numbers, MAX_FIELDS + 1)])
+
+
+def _images_of_well(read: ReadTable, folder: str) -> list[str]:
+    return [_checked_place(image["path"]) for image in _attributes(read, folder).get("well", {}).get("images", ())]
+
+
+def _checked_place(place: object) -> str:
+    path = PurePosixPath(str(place))
+    if path.is_absolute() or ".." in path.parts or "\\" in str(path):
+        raise ValueError(f"{str(path)!r} lies outside of it")
+    return str(path)
+
+
+def _limited(fields: list[str]) -> list[str]:
+    if len(fields) > MAX_FIELDS:
+        raise InvalidImage(
+            f"the OME-Zarr holds more than {MAX_FIELDS} images; upload parts of it, or name one in field field_of_view"
+        )
+    return fields
+
+
+def _attributes(read: ReadTable, folder: str) -> Mapping[str, Any]:
+    """The attributes of a group as OME names them, whichever version wrote them."""
+    modern = read(f"{folder}zarr.json").get("attributes", {})
+    return modern.get("ome", modern) if modern else read(f"{folder}.zattrs")
+
+
+def _image_of(root: _Root, folder: str, name: str) -> tuple[str, Mapping[str, Any]]:
+    """The folder of an image, and its metadata."""
+    attributes = _attributes(root.read, folder)
+    if "multiscales" not in attributes:
         raise InvalidImage(f"{name}: is a Zarr, but no image by OME; export it as OME-Zarr 0.4 or 0.5")
-    return "0/", first
+    return folder, attributes
 
 
 def _full_resolution(image: tuple[str, Mapping[str, Any]], name: str) -> tuple[str, str, tuple[float, float] | None]:

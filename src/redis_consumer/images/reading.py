@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,11 @@ from redis_consumer.images.image import Array, Image, Source, check_source, to_b
 from redis_consumer.images.kinds import kind_of, readable
 from redis_consumer.images.npz import array_header, open_npz
 from redis_consumer.images.picture import open_picture
+from redis_consumer.images.planes import Planes
 from redis_consumer.images.tiff import open_tiff
+from redis_consumer.images.vendors.czi import open_czi
+from redis_consumer.images.vendors.lif import open_lif
+from redis_consumer.images.vendors.nd2 import open_nd2
 from redis_consumer.options import ImageLimits
 
 if TYPE_CHECKING:
@@ -25,6 +29,13 @@ if TYPE_CHECKING:
 
 #: NPY has no axes of its own: channels are last, images of a batch first.
 _NPY_AXES = {2: "YX", 3: "YXC", 4: "BYXC"}
+
+#: What opens files of microscopes' own programs, of which a field of view can be chosen.
+VENDORS: Mapping[str, Callable[[Path, str, str], AbstractContextManager[Planes]]] = {
+    "CZI": open_czi,
+    "LIF": open_lif,
+    "ND2": open_nd2,
+}
 
 #: The functions of old consumers had no limits of height and width. Memory is still limited.
 NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None)
@@ -138,14 +149,21 @@ class OpenedImage:
 
 
 @contextmanager
-def open_image(path: Path, *, limits: ImageLimits, name: str) -> Iterator[OpenedImage]:
+def open_image(path: Path, *, limits: ImageLimits, name: str, field: str = "") -> Iterator[OpenedImage]:
     """Open an image file of any supported format, see `read_image`; no pixels are read yet.
 
+    Args:
+        path: the local file.
+        limits: how large it may be.
+        name: the user's name for the file, for messages.
+        field: which of several images in the file; empty for the only one.
+
     Raises:
+        SeveralImages: it has several images and none is named.
         InvalidImage: as `read_image`, as far as the header shows it.
         OSError: the local file can't be opened.
     """
-    with _opened(path, kind_of(path, name), limits, name) as opened:
+    with _opened(path, kind_of(path, name), limits, name, field) as opened:
         yield opened
 
 
@@ -182,18 +200,41 @@ def _read(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Image
 
 
 @contextmanager
-def _opened(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Iterator[OpenedImage]:
+def _opened(path: Path, kind: str, limits: ImageLimits | None, name: str, field: str = "") -> Iterator[OpenedImage]:
     with ExitStack() as stack:
         with readable(kind, name):
-            source = wanted.wait_for(lambda: stack.enter_context(_open(kind, path, name)))
+            source = wanted.wait_for(lambda: stack.enter_context(open_source(kind, path, name, field)))
             if limits is not None:
                 check_source(source, limits, name)
         yield OpenedImage(source, kind, name, limits is not None)
 
 
-def _open(kind: str, path: Path, name: str) -> AbstractContextManager[Source]:
-    readers = {"TIFF": open_tiff, "NPY": open_npy, "NPZ": open_npz}
-    return readers[kind](path, name) if kind in readers else open_picture(path, name, kind)
+@contextmanager
+def open_source(kind: str, path: Path, name: str, field: str) -> Iterator[Source]:
+    """Read the header of an image file.
+
+    Args:
+        kind: its format, see `redis_consumer.images.kinds.kind_of`.
+        path: the local file.
+        name: the user's name for the file, for messages.
+        field: which of several images in the file; empty for the only one.
+
+    Raises:
+        InvalidImage: as `open_image`.
+        Exception: whatever its reader raises for a damaged file.
+    """
+    if kind in VENDORS:
+        with VENDORS[kind](path, name, field) as planes:
+            yield planes.source
+    elif kind == "TIFF":
+        with open_tiff(path, name, field) as source:
+            yield source
+    else:
+        if field:
+            raise InvalidImage(f"{name}: field field_of_view: a {kind} has one image; leave the field empty")
+        readers = {"NPY": open_npy, "NPZ": open_npz}
+        with readers[kind](path, name) if kind in readers else open_picture(path, name, kind) as source:
+            yield source
 
 
 def _check_values(array: Array, name: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
+from redis_consumer.images.fields import choose
 from redis_consumer.images.image import Array, Source, square_um
 from redis_consumer.images.tiff_chain import MAX_PLANES_A_DIRECTORY, Chain, check_metadata, cut_off, read_chain
 
@@ -99,7 +100,7 @@ _PLAIN = ("mmstack", "ndtiff", "lsm", "sis", "svs", "scn", "ndpi", "bif", "avs",
 
 
 @contextmanager
-def open_tiff(path: Path, name: str) -> Iterator[Source]:
+def open_tiff(path: Path, name: str, field: str = "") -> Iterator[Source]:
     """Read the header of a TIFF file: the first and largest image in it, with the axes its metadata names.
 
     Raises:
@@ -110,7 +111,7 @@ def open_tiff(path: Path, name: str) -> Iterator[Source]:
     check_metadata(chain, name)
     with open_library(path) as tif:
         _check_imagej(tif, chain, name)
-        series = _only_series(tif, name)
+        series = choose_series(tif, name, field)
         page = series.keyframe
         _check_supported(page, name)
         _check_planes(series, chain, name)
@@ -215,12 +216,12 @@ def _decode(tif: TiffFile, series: TiffPageSeries) -> Array:
     return np.ascontiguousarray(series.asarray())
 
 
-def _only_series(tif: TiffFile, name: str) -> TiffPageSeries:
-    first, *others = tif.series
+def choose_series(tif: TiffFile, name: str, field: str) -> TiffPageSeries:
+    """Return the image of a file, or the one of several that a job names by its number."""
+    first = tif.series[0]
     # Smaller ones are previews and labels; an equal or larger one is another field of view.
-    if any(prod(series.shape) >= prod(first.shape) for series in others):
-        raise InvalidImage(f"{name}: holds {len(others) + 1} separate images; save each as a file of its own")
-    return first
+    images = [series for series in tif.series if prod(series.shape) >= prod(first.shape)]
+    return images[choose([str(number) for number in range(len(images))], field, name)]
 
 
 def _check_complete(tif: TiffFile, series: TiffPageSeries, name: str) -> None:

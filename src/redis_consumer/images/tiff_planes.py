@@ -14,7 +14,7 @@ import numpy as np
 from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
 from redis_consumer.images.image import Array, Source
 from redis_consumer.images.planes import MAX_SEGMENT_BYTES, NotWindowedError, Planes, Window, array_planes
-from redis_consumer.images.tiff import open_library, open_tiff
+from redis_consumer.images.tiff import choose_series, open_library, open_tiff
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
@@ -24,19 +24,20 @@ CACHE_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
-def open_tiff_planes(path: Path, name: str) -> Iterator[Planes]:
+def open_tiff_planes(path: Path, name: str, field: str = "") -> Iterator[Planes]:
     """Open a TIFF file to read it in windows: tiles, strips, and uncompressed pixels in one piece.
 
     Args:
         path: the local file.
         name: the user's name for the file, for messages.
+        field: which of several images, as for `open_tiff`.
 
     Raises:
         InvalidImage: as `open_tiff`, or it is laid out so that a window can't be read alone.
         Exception: whatever tifffile raises for a damaged file.
     """
-    with open_tiff(path, name) as source, open_library(path) as tif:
-        series = tif.series[0]
+    with open_tiff(path, name, field) as source, open_library(path) as tif:
+        series = choose_series(tif, name, field)
         keyframe = series.keyframe
         if series.dataoffset is not None:
             yield _mapped(path, source, series.dataoffset, tif)

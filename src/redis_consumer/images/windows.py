@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import prod
@@ -29,15 +29,14 @@ from redis_consumer.images.image import (
 from redis_consumer.images.kinds import kind_of_head, readable
 from redis_consumer.images.ome_zarr import is_ome_zarr, open_ome_zarr
 from redis_consumer.images.planes import NotWindowedError, Planes, Window, array_planes
-from redis_consumer.images.reading import open_npy
-from redis_consumer.images.tiff import open_tiff
+from redis_consumer.images.reading import VENDORS, open_npy, open_source
 from redis_consumer.images.tiff_planes import open_tiff_planes
 from redis_consumer.options import ImageLimits
 
 #: Planes, over all frames and channels: a table of them is held, and their numbers must be exact as float32.
 _MAX_PLANES = 1 << 20
-#: What reads the header of each kind of file.
-_HEADERS: Mapping[str, Callable[[Path, str], AbstractContextManager[Source]]] = {"TIFF": open_tiff, "NPY": open_npy}
+#: Formats of single files that can be read in parts.
+_WINDOWED = frozenset({"TIFF", "NPY", *VENDORS})
 _NO_SIDE_LIMITS = ImageLimits(max_height=None, max_width=None, max_bytes=sys.maxsize)
 
 
@@ -98,8 +97,9 @@ def open_windowed(
     max_frames: int | None = None,
     max_plane_px: int | None = None,
     max_channels: int | None = None,
+    field: str = "",
 ) -> Iterator[WindowedImage]:
-    """Open a TIFF, an NPY or an OME-Zarr (a folder, or zipped) to read it part by part.
+    """Open a TIFF, NPY, CZI, LIF, ND2 or OME-Zarr (a folder, or zipped) to read it part by part.
 
     Args:
         path: local file or folder.
@@ -109,15 +109,17 @@ def open_windowed(
         max_frames: as in `ImageLimits`.
         max_plane_px: pixels that a plane may have, None for any number.
         max_channels: channels that may be wanted, None for any number.
+        field: which of several images in the file; empty for the only one.
 
     Raises:
+        SeveralImages: it has several images and none is named.
         InvalidImage: damaged, not an image, no format that can be read in windows, or more than allowed.
         OSError: the local file can't be opened.
     """
     with ExitStack() as stack:
         kind = _kind(path) or ""
         with readable(kind, name):
-            planes = wanted.wait_for(lambda: stack.enter_context(_open(path, name)))
+            planes = wanted.wait_for(lambda: stack.enter_context(_open(path, name, field)))
         image = _windowed_image(planes, name, dimension_order, channels, (max_frames, max_plane_px))
         if max_channels is not None and image.shape[-1] > max_channels:
             raise InvalidImage(
@@ -127,18 +129,18 @@ def open_windowed(
         yield replace(image, kind=kind)
 
 
-def is_large(path: Path, limits: ImageLimits) -> bool:
+def is_large(path: Path, limits: ImageLimits, field: str = "") -> bool:
     """Return whether an image has a format that can be read in parts, and is too large by `limits` to be read at once.
 
     An OME-Zarr always counts as large. A damaged file never does, so that `read_image` reports what is wrong with it.
     """
     kind = _kind(path)
-    if kind is None or kind not in _HEADERS:
-        return kind == "OME-Zarr"
+    if kind is None or kind == "OME-Zarr":
+        return kind is not None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _HEADERS[kind](path, path.name) as source:
+            with open_source(kind, path, path.name, field) as source:
                 return _exceeds(source, limits)
     except Exception:  # noqa: BLE001 - readers of damaged files raise nearly anything
         return False
@@ -161,15 +163,14 @@ def _kind(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(16)
     kind = kind_of_head(head)
-    return kind if kind in _HEADERS else None
+    return kind if kind in _WINDOWED else None
 
 
-def _open(path: Path, name: str) -> AbstractContextManager[Planes]:
+def _open(path: Path, name: str, field: str) -> AbstractContextManager[Planes]:
     kind = _kind(path)
-    if kind == "TIFF":
-        return open_tiff_planes(path, name)
-    if kind == "OME-Zarr":
-        return open_ome_zarr(path, name)
+    openers = {"TIFF": open_tiff_planes, "OME-Zarr": open_ome_zarr, **VENDORS}
+    if kind in openers:
+        return openers[kind](path, name, field)
     if kind == "NPY":
         return _open_npy_planes(path, name)
     raise NotWindowedError(f"{name}: can't be read in parts; save it as TIFF with tiles, as OME-Zarr or as NPY")

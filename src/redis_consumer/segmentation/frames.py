@@ -181,7 +181,7 @@ def open_frames(path: Path, job: Job, limits: ImageLimits, *, takes_parts: bool)
                     f"{name}: is an OME-Zarr, which this consumer can't take; save it as TIFF"
                 ) from error
         except InvalidImage:
-            if not (takes_parts and is_large(path, _header_limits(job, limits))):
+            if not (takes_parts and is_large(path, _header_limits(job, limits), job.field_of_view)):
                 raise
         yield frames
 
@@ -191,7 +191,8 @@ def open_whole(path: Path, job: Job, limits: ImageLimits) -> Iterator[Frames]:
     """Open an image like `open_frames`, but never to be processed part by part."""
     name = shown_name(job.original_name)
     with ExitStack() as stack:
-        opened = stack.enter_context(open_image(path, limits=_header_limits(job, limits), name=name))
+        limited = _header_limits(job, limits)
+        opened = stack.enter_context(open_image(path, limits=limited, name=name, field=job.field_of_view))
         yield _frames(opened, path, job, limits, stack)
 
 
@@ -250,18 +251,21 @@ def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stac
     file_bytes = 4 * prod(source.shape)
     if len(frames.groups()) == 1 and file_bytes <= max(frames.nbytes, GROUP_BYTES):
         return frames
-    by_frame = _by_frame(path, name, order, indices, stack)
+    by_frame = _by_frame(path, name, job, indices, stack)
     if by_frame is not None:
         return replace(frames, read=by_frame)
     return replace(frames, read=_once(whole, count), kept_bytes=file_bytes)
 
 
 def _by_frame(
-    path: Path, name: str, order: str, indices: Sequence[int] | None, stack: ExitStack
+    path: Path, name: str, job: Job, indices: Sequence[int] | None, stack: ExitStack
 ) -> Callable[[int, int], Array] | None:
     """Return a function that reads frames one by one; None for a file that must be read at once."""
     try:
-        image = stack.enter_context(open_windowed(path, name=name, dimension_order=order, channels=indices))
+        opened = open_windowed(
+            path, name=name, dimension_order=job.dimension_order, channels=indices, field=job.field_of_view
+        )
+        image = stack.enter_context(opened)
     except NotWindowedError:
         return None
     everything = (slice(0, image.shape[1]), slice(0, image.shape[2]))

@@ -177,6 +177,7 @@ def open_large(
         max_frames=limits.max_frames,
         max_plane_px=MAX_PLANE_PX,
         max_channels=MOST_CHANNELS,
+        field=job.field_of_view,
     )
 
 

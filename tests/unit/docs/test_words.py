@@ -22,7 +22,7 @@ cytoplasm detection difference entry equalization error fake file found function
 input interrupted invalid joiner kind large learned limit linking listed log lost map memory meter metric mismatch
 moved not nuclear numbering of off old opened out outlook pairs permanent place planned progress reply report rerun
 resources retryable return served service serving spec spot stack state step storage store summary temp tiled type
-unavailable unsafe uploaded variable view windowed wrapper wrong zip
+several unavailable unsafe uploaded variable view windowed wrapper wrong zip
 """
 
 

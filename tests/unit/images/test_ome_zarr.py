@@ -12,9 +12,10 @@ import pytest
 
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits
+from redis_consumer.images.fields import SeveralImages
 from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.images.windows import is_large, open_windowed
-from support.ome_zarr import array_metadata, write, write_array, write_json, zipped
+from support.ome_zarr import array_metadata, plate, write, write_array, write_json, zipped
 
 WHOLE = (slice(0, 70), slice(0, 90))
 
@@ -50,7 +51,7 @@ def test_a_group_with_one_image_is_that_image(tmp_path: Path) -> None:
     write(tmp_path / "a.zarr" / "0", image, "yx")
     np.testing.assert_array_equal(read(tmp_path / "a.zarr")[0, ..., 0], image)
     write(tmp_path / "a.zarr" / "1", image, "yx")
-    with pytest.raises(InvalidImage, match="holds several images"):
+    with pytest.raises(InvalidImage, match=r"holds 2 images \(0, 1\); name one in field field_of_view"):
         read(tmp_path / "a.zarr")
 
 
@@ -96,11 +97,48 @@ def test_chunks_that_are_missing_are_background(tmp_path: Path) -> None:
     assert part[:32].all()
 
 
-@pytest.mark.parametrize("attributes", [{"plate": {}}, {"well": {}}, {}, {"labels": ["cells"]}])
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("is_zipped", [False, True])
+def test_each_field_of_a_plate_is_an_image(tmp_path: Path, version: str, is_zipped: bool) -> None:
+    images = [pixels(70, 90), pixels(70, 90) + 1, pixels(70, 90) + 2]
+    path = plate(tmp_path / "a.zarr", {"A/1": images[:2], "B/12": images[2:]}, version)
+    path = zipped(path, tmp_path / "a.ozx") if is_zipped else path
+    with pytest.raises(SeveralImages) as caught, open_windowed(path, name="a.zarr"):
+        pass
+    assert caught.value.fields == ("A/1/0", "A/1/1", "B/12/0")
+    for field, image in zip(caught.value.fields, images, strict=True):
+        with open_windowed(path, name="a.zarr", field=field) as opened:
+            np.testing.assert_array_equal(opened.read(0, WHOLE)[0, ..., 0], image)
+    refused = pytest.raises(InvalidImage, match=r"there is no 'C/1/0'; give one of A/1/0, A/1/1, B/12/0")
+    with refused, open_windowed(path, name="a.zarr", field="C/1/0"):
+        pass
+
+
+def test_a_group_lists_its_images(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.zarr" / ".zgroup", {"zarr_format": 2})
+    write_json(tmp_path / "a.zarr" / ".zattrs", {"bioformats2raw.layout": 3})
+    write_json(tmp_path / "a.zarr" / "OME" / ".zattrs", {"series": ["left", "right"]})
+    for name in ("left", "right"):
+        write(tmp_path / "a.zarr" / name, pixels(70, 90), "yx")
+    with (
+        pytest.raises(SeveralImages, match=r"holds 2 images \(left, right\)"),
+        open_windowed(tmp_path / "a.zarr", name="a"),
+    ):
+        pass
+
+
+def test_a_well_outside_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.zarr" / ".zgroup", {"zarr_format": 2})
+    write_json(tmp_path / "a.zarr" / ".zattrs", {"plate": {"wells": [{"path": "../../A"}]}})
+    with pytest.raises(InvalidImage, match="is damaged"):
+        read(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("attributes", [{}, {"labels": ["cells"]}])
 def test_what_is_no_single_image_is_refused(tmp_path: Path, attributes: dict[str, Any]) -> None:
     write_json(tmp_path / "a.zarr" / ".zgroup", {"zarr_format": 2})
     write_json(tmp_path / "a.zarr" / ".zattrs", attributes)
-    with pytest.raises(InvalidImage, match=r"^a.zarr: is a (plate|Zarr, but no image)"):
+    with pytest.raises(InvalidImage, match=r"^a.zarr: is a Zarr, but no image"):
         read(tmp_path / "a.zarr")
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from redis_consumer.errors import InvalidImage
-from redis_consumer.images import Image, ImageLimits, get_image, read_image
+from redis_consumer.images import Image, ImageLimits, get_image, open_image, read_image
+from redis_consumer.images.windows import open_windowed
 from support.attacks import Tag, plane, tiff
 
 NUCLEI = Path(__file__).parents[3] / "data" / "nuclei.tif"
@@ -335,7 +336,11 @@ def test_refuses_several_images_in_one_file(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
         tif.write(PLANE[:10])
         tif.write(PLANE)
-    assert "2 separate images" in refusal(tmp_path / "a.tif")
+    assert "holds 2 images (0, 1); name one in field field_of_view" in refusal(tmp_path / "a.tif")
+    with open_image(tmp_path / "a.tif", limits=ImageLimits(), name="a.tif", field="0") as opened:
+        assert np.array_equal(opened.read().array, PLANE[:10])
+    with open_windowed(tmp_path / "a.tif", name="a.tif", field="1") as image:
+        assert np.array_equal(image.read(0, (slice(0, 30), slice(0, 40)))[0, ..., 0], PLANE)
 
 
 def test_refuses_an_animation(tmp_path: Path) -> None:

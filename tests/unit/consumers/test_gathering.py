@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from redis_consumer.consumers.zip_file import COLUMNS, MAX_FIELD_BYTES, MAX_LISTED, Summary
+from redis_consumer.consumers.gathering import COLUMNS, MAX_FIELD_BYTES, MAX_LISTED, Summary
 from redis_consumer.job import Job
 from redis_consumer.segmentation.results import count_objects
 
