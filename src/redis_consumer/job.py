@@ -51,7 +51,7 @@ _PACKED = (
 #: Fields that a producer may write besides those of `EMPTY_FIELDS`.
 _GIVEN_FIELDS = (
     "input_file_name", "original_name", "field_size", "field_of_view", "outputs", "compartment", "segmentation_type",
-    "object_diameter_px", "scale_from",
+    "object_diameter_px", "scale_from", "scale_shared",
 )  # fmt: skip
 
 #: Fields that record a job's progress (contract, section 1.3). They don't control how its input is processed.
@@ -305,6 +305,14 @@ class Job:
         if diameter is not None and diameter <= 0:
             raise self._invalid("object_diameter_px", "a number above 0, e.g. 24")
         return diameter
+
+    @property
+    def shares_scale(self) -> bool:
+        """Whether all images of an archive have the scale of the first one."""
+        text = self.get("scale_shared").strip().lower()
+        if text not in ("", "0", "1", "false", "true", "no", "yes"):
+            raise self._invalid("scale_shared", "1, or 0")
+        return text in ("1", "true", "yes")
 
     @property
     def label(self) -> int | None:

@@ -127,6 +127,9 @@ def test_workers_read_what_is_listed(redis_server: RedisServer, redis_db: Any, b
     submit(redis_db, "predict", "nuclei.tif", label="0")
     submit(redis_db, "predict", "nuclei.tif", scale="1")
     work("image", SCALE_DETECT_ENABLED="yes", LABEL_DETECT_ENABLED="yes")
+    for detection in ("SCALE_DETECT_ENABLED", "LABEL_DETECT_ENABLED"):
+        submit(redis_db, "track", "movie.tif")
+        work("tracking", **{detection: "yes"})
     for consumer, name in CLASSES.items():
         read = set((tmp_path / consumer).read_text().split())
         assert read - READ_BY[name] <= WITHOUT_EFFECT

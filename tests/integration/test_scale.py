@@ -120,3 +120,39 @@ def test_an_empty_image_keeps_scale_1(site: Site) -> None:
     put(site, np.zeros((64, 64), np.uint8))
     after = site.run(scale="")
     assert (after["status"], after["scale"], after["scale_from"], after["objects"]) == ("done", "1", "default", "0")
+
+
+def test_a_movie_has_one_scale_which_its_children_get(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUCLEAR_MODEL", "NuclearSegmentation:1")
+    settings.use(None)
+    site.consumer("tracking", "track")
+    path = Path(str(site.storage.url).removeprefix("file://"), "m.ome.tif")
+    frames = np.stack([LARGE, LARGE, LARGE])
+    tifffile.imwrite(path, frames, metadata={"axes": "TYX", "PhysicalSizeX": 0.1625, "PhysicalSizeY": 0.1625})
+    site.storage.upload_file(path, "uploads/m.tif")
+    after = site.run("track:m.tif:1", "uploads/m.tif", model_name="", model_version="", scale="", original_name="m.tif")
+    assert after["status"] == "done", after["reason"]
+    assert (after["scale"], after["scale_from"]) == ("0.25", "pixel_size")
+    [child] = [site.db.hgetall(key) for key in site.db.keys("*tracking-frame*")]
+    assert (child["scale"], child["scale_from"], child["objects"]) == ("0.25", "pixel_size", "24")
+    assert site.record(after)["job"]["fields"]["scale"] == ""
+
+
+@pytest.mark.parametrize(("shared", "found"), [("1", {"0.25"}), ("", {"0.25", "1"})])
+def test_images_of_an_archive_have_their_own_scale_or_that_of_the_first(
+    site: Site, shared: str, found: set[str]
+) -> None:
+    site.consumer("zip", "predict-zip")
+    folder = Path(str(site.storage.url).removeprefix("file://"))
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("0.tif", b"II*\0 damaged")
+        for name, image, um in (("1.tif", LARGE, 0.1625), ("2.tif", SMALL, 0.65)):
+            data = io.BytesIO()
+            tifffile.imwrite(data, image, metadata={"axes": "YX", "PhysicalSizeX": um, "PhysicalSizeY": um}, ome=True)
+            archive.writestr(name, data.getvalue())
+    site.storage.upload_file(folder / "a.zip", "uploads/a.zip")
+    after = site.run("predict-zip:a.zip:1", "uploads/a.zip", scale="", original_name="a.zip", scale_shared=shared)
+    assert after["status"] == "done", after["reason"]
+    children = [site.db.hgetall(key) for key in site.db.keys("predict:*")]
+    assert {child["scale"] for child in children if child["status"] == "done"} == found
+    assert after.get("scale", "") == ("0.25" if shared else "")

@@ -15,8 +15,10 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.claimed_job import Stages
 from redis_consumer.consumers.fan_out import Child, reason_of_child, second_phase
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
+from redis_consumer.consumers.shared_scale import FIELDS, SharedScale
 from redis_consumer.errors import InvalidImage, PermanentError
 from redis_consumer.images import ImageLimits, read_image
+from redis_consumer.images.image import square_um
 from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.movies.linking import link_by_model
@@ -24,13 +26,14 @@ from redis_consumer.movies.movie import SUFFIXES, Movie, natural, open_movies
 from redis_consumer.movies.track_results import FrameProgress, TrackResult, movie_outputs, write_tracks
 from redis_consumer.processing.drift import measure_shift
 from redis_consumer.queue.child_jobs import NEXT_PHASE
+from redis_consumer.segmentation.frames import Frames
 from redis_consumer.serving.base import Array
 from redis_consumer.text import result_stem, shown_name
 from redis_consumer.tracking.linking import Linker
 from redis_consumer.tracking.tracks import Tracking
 
 if TYPE_CHECKING:
-    Frames = Callable[[int], Array]
+    FrameReader = Callable[[int], Array]
 
 #: Pixels of the frames in one child job. Larger jobs have less overhead, but there must be enough jobs for all workers.
 CHILD_PX = 4 << 20
@@ -67,7 +70,9 @@ class TrackingConsumer(TensorFlowServingConsumer):
             stages.begin(JobStatus.PREDICTING, ended="download_time")
             if movies[0].labels is not None:
                 return self._finish(job, stages, movies, folder)
-            return self.fan_out(self._children(job, movies[0], folder), then="link", share=CHILDREN_SHARE)
+            scale = self._scale_of(job, movies[0])
+            children = self._children(job, movies[0], folder, scale)
+            return self.fan_out(children, then="link", fields=scale, share=CHILDREN_SHARE)
 
     @second_phase
     def link(self, redis_hash: str) -> str:
@@ -86,18 +91,31 @@ class TrackingConsumer(TensorFlowServingConsumer):
             with open_movies(job, path, folder, defaults.movie_limits()) as movies:
                 yield movies, folder
 
-    def _children(self, job: Job, movie: Movie, folder: Path) -> Iterator[Child]:
+    def _scale_of(self, job: Job, movie: Movie) -> dict[str, str]:
+        """Choose one scale for all frames; return the fields for the job."""
+        frames = Frames(
+            (*movie.shape, 1),
+            lambda start, stop: np.stack([movie.read(number) for number in range(start, stop)])[..., np.newaxis],
+            shown_name(job.original_name),
+            pixel_size_um=square_um(movie.calibration.pixel_yx_um),
+            pixel_yx_um=movie.calibration.pixel_yx_um,
+        )
+        child = Job(job.id, _child_fields(job))
+        return SharedScale(self, child, model_server=self.model_server, models=self.models).of_frames(frames)
+
+    def _children(self, job: Job, movie: Movie, folder: Path, scale: Mapping[str, str]) -> Iterator[Child]:
         """Yield stacks of frames to segment. Each is written when it is needed."""
         from tifffile import imwrite
 
         stem = result_stem(job.original_name).name
+        fields = {**_child_fields(job), **{name: scale[name] for name in FIELDS if name in scale}}
         for frames in stacks(movie.shape):
             path = folder / f"{stem}-tracking-frame-{frames.start}.tif"
             stack = np.stack([movie.read(number) for number in frames])
             imwrite(path, stack, photometric="minisblack", metadata={"axes": "TYX"})
-            yield Child(defaults.current().segmentation_queue, path.name, path, fields=_child_fields(job))
+            yield Child(defaults.current().segmentation_queue, path.name, path, fields=fields)
 
-    def _segmentation(self, job: Job, movie: Movie, folder: Path, progress: FrameProgress) -> Frames:
+    def _segmentation(self, job: Job, movie: Movie, folder: Path, progress: FrameProgress) -> FrameReader:
         """Collect the label images of the workers in a file."""
         labels = FrameScratch(folder / "labels", movie.shape)
         children = self.child_jobs()
@@ -149,7 +167,9 @@ class TrackingConsumer(TensorFlowServingConsumer):
         stages.finish(output_file_name=key, output_url=url, progress=100, objects=tracks)
         return self.final_status
 
-    def _track(self, job: Job, movie: Movie, labels: Frames, scratch: Path, progress: FrameProgress) -> TrackResult:
+    def _track(
+        self, job: Job, movie: Movie, labels: FrameReader, scratch: Path, progress: FrameProgress
+    ) -> TrackResult:
         """Link the cells of one movie."""
         model = defaults.linking_model(job)
         shifts = [(0, 0)] * len(movie)
@@ -167,7 +187,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
             tracked.append(tracking.relabel(number, labels(number)))
         return TrackResult(movie, tracking, tracked, shifts, progress)
 
-    def _link(self, movie: Movie, labels: Frames, shifts: Sequence[tuple[int, int]]) -> Tracking:
+    def _link(self, movie: Movie, labels: FrameReader, shifts: Sequence[tuple[int, int]]) -> Tracking:
         linker = Linker(defaults.link_options())
         for number in range(len(movie)):
             linker.add(labels(number), shifts[number])
@@ -203,5 +223,5 @@ def stacks(shape: tuple[int, int, int]) -> Iterator[range]:
 
 def _child_fields(job: Job) -> dict[str, str]:
     """Return the fields for the segmentation of frames: those of the settings, or the queue's defaults."""
-    fields = {name: job.get(name) for name in ("scale", "label") if job.get(name)}
+    fields = {name: job.get(name) for name in ("scale", "object_diameter_px", "label") if job.get(name)}
     return {**fields, "channels": "0,,", "dimension_order": "BXY", **defaults.frame_fields()}

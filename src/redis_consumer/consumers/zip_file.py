@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from redis_consumer.consumers import defaults
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.fan_out import Child, common_fields, second_phase
 from redis_consumer.consumers.gathering import SKIPPED_FIELD, gather_children
-from redis_consumer.errors import InvalidJob
+from redis_consumer.errors import InvalidJob, PermanentError
 from redis_consumer.images.kinds import why_no_image
 from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.job import Job, JobStatus, OrphanedResult, unreadable_archive
@@ -96,6 +96,7 @@ class ZipFileConsumer(Consumer):
             yield Child(self.child_queue, job.original_name, path.rename(path.with_suffix(".ozx")), common)
             return
         limits = defaults.archive_limits()
+        scale: dict[str, str] | None = None if job.shares_scale and job.scale is None else {}
         images, skipped, label = 0, folder / _SKIPPED, shown_name(job.original_name)
         (folder / "images").mkdir()
         with skipped.open("w", newline="", encoding="utf-8", errors="replace") as file:
@@ -117,11 +118,26 @@ class ZipFileConsumer(Consumer):
                     continue
                 images += 1
                 image = pack_folder(member.path) if member.path.is_dir() else member.path
-                yield Child(self.child_queue, member.name, image, common)
+                if scale is None:
+                    scale = self._scale_of(job, image)
+                    fields |= scale or {}
+                yield Child(self.child_queue, member.name, image, {**common, **_told_to_children(scale or {})})
         if not images:
             raise InvalidJob(f"{label}: holds no images; pack files such as {', '.join(IMAGES[:3])}", job_id=job.id)
         if skipped.stat().st_size:
             fields[SKIPPED_FIELD], _ = self.storage.upload(str(skipped), zip_name(job).removesuffix(".zip"))
+
+    def _scale_of(self, job: Job, image: Path) -> dict[str, str] | None:
+        """Return fields with the scale of an image, for all images of its archive; None if it can't be read."""
+        from redis_consumer.consumers.shared_scale import SharedScale  # late: loads what segments images
+
+        shared = SharedScale(self, job)
+        try:
+            return shared.of_file(image)
+        except PermanentError:
+            return None  # its own job says why
+        finally:
+            shared.close()
 
     @second_phase
     def gather(self, redis_hash: str) -> str:
@@ -145,3 +161,7 @@ def _why_no_image(member: Member) -> str:
     if member.path is None or member.path.is_dir() or member.name.lower().endswith(IMAGES):
         return ""
     return why_no_image(member.path)
+
+
+def _told_to_children(scale: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in scale.items() if name != "warning"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from redis_consumer.processing.whole_image import MAX_SAMPLE_PX, Change, Sampler
 from redis_consumer.segmentation.block_results import BlockResults
 from redis_consumer.segmentation.cell_outputs import CellOutputs
 from redis_consumer.segmentation.frames import HELD_TIMES, Frames, channels_of, check_needed
+from redis_consumer.segmentation.options import SegmentationOptions
 from redis_consumer.segmentation.plan import Plan
 from redis_consumer.segmentation.segmentation import Segmentation, restore
 from redis_consumer.serving.base import Array
@@ -273,6 +274,13 @@ def _layout(shape: tuple[int, int, int], block_px: int, scale: float) -> tuple[B
     core_px = min(core_px, max(largest_px, 2 * overlap_px, _TILE_UNIT_PX))
     tile_px = min(TILE_PX, core_px // _TILE_UNIT_PX * _TILE_UNIT_PX)
     return plan_blocks((height, width), core_px, overlap_px, tile_px), tile_px
+
+
+@contextlib.contextmanager
+def looked_at(path: Path, job: Job, options: SegmentationOptions) -> Iterator[Frames]:
+    """Open the middle of an image that is larger than memory, as much as fits into memory."""
+    with open_large(path, job, options.limits) as image:
+        yield _looked_at(image, _sides(options.limits), options.max_job_bytes)
 
 
 def _looked_at(image: WindowedImage | _HeldImage, limits_yx: tuple[int, int], max_job_bytes: int) -> Frames:
