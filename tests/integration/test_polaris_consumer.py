@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from redis_consumer.consumers.base import Consumer
 from redis_consumer.models import ModelStore
 from redis_consumer.queue import upkeep
 from redis_consumer.redis import RedisClient
-from redis_consumer.serving.onnx.server import OnnxServer
+from redis_consumer.serving import open_model_server
+from redis_consumer.serving.base import ModelServer
 from redis_consumer.storage import Storage
 from support import polaris
 from support.polaris import CELLS, IMAGE, NUCLEI, SPOTS, known_rows, table
@@ -33,9 +34,20 @@ KINDS: dict[str, type[Any]] = {
 Result = tuple[dict[str, str], dict[str, bytes]]
 
 
+@pytest.fixture(params=["onnx", "tfs"])
+def model_server(request: pytest.FixtureRequest) -> Iterator[ModelServer]:
+    """The test models in this process, and behind TensorFlow Serving's gRPC."""
+    if request.param == "onnx":
+        yield request.getfixturevalue("onnx_server")
+        return
+    server = open_model_server(f"tfs://{request.getfixturevalue('tf_serving')}", find_model=ModelStore(None).find)
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def consumers(
-    redis_client: RedisClient, onnx_server: OnnxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_client: RedisClient, model_server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Consumer]:
     """A consumer for each queue."""
     for name, text in polaris.MODELS.items():
@@ -44,7 +56,7 @@ def consumers(
     storage, models = Storage(tmp_path.as_uri()), ModelStore(None)
     made: dict[str, Consumer] = {"polaris": PolarisConsumer(redis_client, storage, "polaris")}
     for queue in ("spot", "segmentation", "mesmer"):
-        made[queue] = KINDS[queue](redis_client, storage, queue, model_server=onnx_server, models=models)
+        made[queue] = KINDS[queue](redis_client, storage, queue, model_server=model_server, models=models)
     return made
 
 
