@@ -29,9 +29,10 @@ EMPTY_FIELDS = {
     "dimension_order": "",
 }
 
-#: Values of the field ``dimension_order``. The first of X and Y is the row axis of the array, whichever it is:
-#: producers use both orders with the same meaning.
+#: Values of the field ``dimension_order`` that producers write. Longer ones have T, Z and other letters too. The first
+#: of X and Y is the row axis of the array, whichever it is: producers use both orders with the same meaning.
 DIMENSION_ORDERS = ("XY", "BXY", "CXY", "XYB", "XYC", "BXYC", "CXYB")
+_AXES = frozenset("TCZYXB")
 
 #: Values of the fields ``compartment`` and ``segmentation_type`` (contract, section 1.3).
 COMPARTMENTS = ("whole-cell", "nuclear", "both")
@@ -61,7 +62,8 @@ OWN_FIELDS = frozenset(
         "failures", "warning", "parent", "next_phase", "children", "children:done", "children:failed",
         "children_upload_time", "total_jobs", "created_at", "updated_at", "finished_at", "updated_by",
         "identity_upload", "identity_started", "output_file_name", "output_url", "provenance_file_name",
-        "input_digest", "predict_retries", "objects", "dim_order", "estimated_diameter_px",
+        "input_digest", "predict_retries", "objects", "dim_order", "estimated_diameter_px", "axes_read",
+        "channels_read",
     }
 )  # fmt: skip
 
@@ -223,9 +225,25 @@ def unknown_field(name: str, near: str) -> str:
     return f"field {quoted(name)} is unknown; did you mean {near}?"
 
 
+def is_dimension_order(text: str) -> bool:
+    """Return whether a text names axes, in upper case: X, Y and some of T, C, Z and B, each once.
+
+    >>> is_dimension_order("TCZYX"), is_dimension_order("CZ")
+    (True, False)
+    """
+    return {"X", "Y"} <= set(text) <= _AXES and len(set(text)) == len(text)
+
+
 def is_version(text: str) -> bool:
     """Return whether a text is a version of a model: a number, ``latest`` or another label."""
     return (text.isascii() and text.isdecimal()) or _LABEL.fullmatch(text) is not None
+
+
+def _channel(text: str) -> int | str | None:
+    try:
+        return whole(text) if text else None
+    except ValueError:
+        return text
 
 
 def _check_name(name: str) -> None:
@@ -343,10 +361,11 @@ class Job:
         return self._number("total_jobs", whole, 0, "a whole number") or 0
 
     @property
-    def channels(self) -> tuple[int | None, ...] | None:
-        """Index of the image's channel for each role of the model; None for a role without a channel.
+    def channels(self) -> tuple[int | str | None, ...] | None:
+        """Index or name of the image's channel for each role of the model; None for a role without a channel.
 
-        ``"0,"`` gives ``(0, None)``. If the field is absent or empty, the property is None.
+        ``"0,"`` gives ``(0, None)``, ``"DAPI"`` gives ``("DAPI",)``. If the field is absent or empty, the property is
+        None.
         """
         text = self.get("channels").strip()
         if not text:
@@ -358,10 +377,7 @@ class Job:
                 "give those that the model takes, e.g. 0,1",
                 job_id=self.id,
             )
-        try:
-            return tuple(whole(part) if part.strip() else None for part in text.split(","))
-        except ValueError as error:
-            raise self._invalid("channels", "indices joined by commas, e.g. 0,1") from error
+        return tuple(_channel(part.strip()) for part in text.split(","))
 
     @property
     def field_of_view(self) -> str:
@@ -370,10 +386,10 @@ class Job:
 
     @property
     def dimension_order(self) -> str:
-        """Axes of the image in upper case, one of `DIMENSION_ORDERS`; empty to use those of the file."""
+        """Axes of the image in upper case, see `is_dimension_order`; empty to use those of the file."""
         order = self.get("dimension_order").strip().upper()
-        if order and order.replace("YX", "XY") not in DIMENSION_ORDERS:
-            raise self._invalid("dimension_order", f"one of {' '.join(DIMENSION_ORDERS)}, or empty")
+        if order and not is_dimension_order(order):
+            raise self._invalid("dimension_order", f"one of {' '.join(DIMENSION_ORDERS)}, axes as TCZYX, or empty")
         return order
 
     @property

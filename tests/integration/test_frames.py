@@ -208,9 +208,9 @@ def test_channels_are_compared_before_a_pixel_is_read(tmp_path: Path, monkeypatc
         tmp_path / "many.tif", np.zeros((240, 64, 64), np.uint8), photometric="minisblack", metadata={"axes": "CYX"}
     )
     monkeypatch.setattr("redis_consumer.images.reading.OpenedImage.read", lambda _: pytest.fail("pixels were read"))
-    done = testing.run(ImageFileConsumer, tmp_path / "many.tif", scale="1")
+    done = testing.run(ImageFileConsumer, tmp_path / "many.tif", scale="1", channels="0,1")
     assert done.status == "failed"
-    assert "many.tif: has 240 channel(s), model NuclearSegmentation" in done.reason
+    assert "many.tif: field channels names 2 channels, model NuclearSegmentation" in done.reason
 
 
 def test_peak_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:

@@ -129,13 +129,14 @@ def test_the_dimension_order_says_which_axes_are_frames(
     consumer: ImageFileConsumer, run: Callable[..., Result], configure: Callable[..., None], tmp_path: Path
 ) -> None:
     configure(MAX_IMAGE_FRAMES="2")
-    np.save(tmp_path / "stack.npy", np.zeros((3, 8, 1), np.float32))
+    np.save(tmp_path / "stack.npy", np.eye(24, dtype=np.float32).reshape(3, 8, 24)[..., :8].copy())
     consumer.storage.upload_file(tmp_path / "stack.npy", "uploads/stack.npy")
     fields = {"model_name": "Scaling", "model_version": "1", "scale": "1", "input_file_name": "uploads/stack.npy"}
     after, _ = run(**fields, dimension_order="BXY")
     assert "stack.npy: 3 frames, allowed are 2" in after["reason"]
-    after, _ = run(**fields, dimension_order="XYC")
-    assert after["status"] == "done", after["reason"]
+    after, _ = run(**fields, dimension_order="CXY", channels="0")
+    assert after["status"] == "done", after
+    assert after["axes_read"] == "CYX (3, 8, 8), from dimension_order"
 
 
 def test_an_unknown_label_is_refused(run: Callable[..., Result]) -> None:

@@ -58,7 +58,8 @@ def test_done_and_failed_are_final(status: str) -> None:
         ("label", "nucleus", "label"),
         ("cuts", "x", "cuts"),
         ("field_size", "0", "field_size"),
-        ("channels", "a,b", "channels"),
+        ("dimension_order", "CZ", "dimension_order"),
+        ("dimension_order", "XXY", "dimension_order"),
         ("input_file_name", " ", "input_file_name"),
     ],
 )

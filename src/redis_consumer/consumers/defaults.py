@@ -270,7 +270,9 @@ def segmentation_options() -> SegmentationOptions:
     """Limits and choices for the segmentation of images."""
     now = settings.current()
     scale = options.ScaleOptions(now.auto_scale, now.min_scale, now.max_scale)
-    return SegmentationOptions(model_choices(), image_limits(), max_job_bytes(), now.label_detect_enabled, scale)
+    return SegmentationOptions(
+        model_choices(), image_limits(), max_job_bytes(), now.label_detect_enabled, scale, now.channels_required
+    )
 
 
 def postprocess_of_label(label: int | str) -> str:

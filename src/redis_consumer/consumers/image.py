@@ -116,9 +116,11 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     def _check_job(self, job: Job) -> None:
         """Refuse a job that can't succeed, before anything is downloaded."""
         wanted_outputs(job)
-        segmentation = self._segmentation()
-        if not segmentation.steps.sees_whole and segmentation.predictor.ask_one is None:
-            segmentation.check_channels(job)
+        self._channels_taken(job)
+
+    def _channels_taken(self, job: Job) -> int | None:
+        """Return how many channels the model of a job takes; None if a method of the class may change it."""
+        return None if own_methods(self) & _WHOLE_METHODS else self._segmentation().channels_taken(job)
 
     def _download(self, job: Job, folder: Path) -> Path:
         key = job.input_file_name.rstrip("/")
@@ -152,11 +154,20 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             The files, and fields for the job.
         """
         segmentation = self._segmentation()
-        limits, sees_whole = segmentation.options.limits, segmentation.steps.sees_whole
-        outputs = CellOutputs(job, path, folder, segmentation.options)
-        with open_frames(path, job, limits, takes_parts=not sees_whole) as frames:
+        options, sees_whole = segmentation.options, segmentation.steps.sees_whole
+        outputs = CellOutputs(job, path, folder, options)
+        with open_frames(
+            path,
+            job,
+            options.limits,
+            takes_parts=not sees_whole,
+            takes=self._channels_taken(job),
+            is_required=options.requires_channels,
+            max_job_bytes=options.max_job_bytes,
+        ) as frames:
             if frames is None:
                 return segment_large(segmentation, job, stages.begin, path, outputs)
+            self._note(job.id, frames.fields)
             if sees_whole or not segmentation.steps.takes_groups:
                 analysis = self._analyzed(frames, job, segmentation, stages)
                 return self._write(analysis, frames, job, stages, outputs)
@@ -165,10 +176,9 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             if segmentation.exceeds_limits(frames, plan):
                 return segment_enlarged(segmentation, job, stages.begin, frames, plan, outputs)
             plan = segmentation.divided(frames, job, plan)
-            if len(plan.groups) == 1:
-                labels = {LABELS: next(segmentation.results(frames, job, plan))}
-                return self._write(labels, frames, job, stages, outputs)
             groups = segmentation.results(frames, job, plan)
+            if len(plan.groups) == 1:
+                return self._write({LABELS: next(groups)}, frames, job, stages, outputs)
             files, found = write_groups(groups, frames, outputs.results, job.original_name, outputs.keep)
             stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
             return files + outputs.write(frames), found

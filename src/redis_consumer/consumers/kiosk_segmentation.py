@@ -87,7 +87,7 @@ class SegmentationConsumer(ImageFileConsumer):
 
 
 def roles_of(job: Job) -> list[tuple[int, int | str]]:
-    """Return role and index of each channel that the job names; none if one model gets all of them.
+    """Return role and index (or name) of each channel that the job names; none if one model gets all of them.
 
     Raises:
         InvalidJob: a channel stands at a place without a role, or no channel is named.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -11,20 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.axes import FROM_FILE, as_read, reading_of, resolve
 from redis_consumer.images.calibration import Calibration
-from redis_consumer.job import DIMENSION_ORDERS
+from redis_consumer.images.channels import Channel, Channels
 from redis_consumer.options import ImageLimits
 
 Array = npt.NDArray[Any]
 Batch = npt.NDArray[np.float32]
 
+#: float32 holds all integers up to this one.
+EXACT = 1 << 24
 #: Size of pixels that is always allowed, and above it the largest ratio to the stored bytes. Compression makes blank
 #: images a thousand times smaller, and images of cells hardly ten times.
 SMALL_BYTES = 256 << 20
 MAX_RATIO = 200
-
-_CANONICAL = {order: order.replace("XY", "YX") for order in DIMENSION_ORDERS}
-_CANONICAL.update({order: order for order in _CANONICAL.values()})
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,9 @@ class Source:
         stored_bytes: bytes of the file that become pixels; None if they are as many as the pixels take.
         spacing_um: distance of two planes in micrometres, None if the file doesn't say.
         interval_s: seconds between two frames, None if the file doesn't say.
+        axes_from: who says what the axes are, see `redis_consumer.images.axes.resolve`.
+        channels: what the file says of each channel; empty if it says nothing.
+        notes: what the user should know about the pixels, for the job's field ``warning``.
     """
 
     shape: tuple[int, ...]
@@ -76,6 +79,39 @@ class Source:
     stored_bytes: int | None = None
     spacing_um: float | None = None
     interval_s: float | None = None
+    axes_from: str = FROM_FILE
+    channels: tuple[Channel, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def reading(self) -> str:
+        """The job's field ``axes_read``: axes, shape, and who says so."""
+        return reading_of(self.shape, self.axes, self.axes_from)
+
+    def placed(self, order: str, name: str) -> Source:
+        """The same file with a letter for each axis.
+
+        Args:
+            order: the job's field ``dimension_order``; empty for none.
+            name: the user's name for the file, for messages.
+
+        Raises:
+            InvalidImage: as `redis_consumer.images.axes.resolve`.
+        """
+        axes, axes_from = resolve(self.shape, self.axes, order, name)
+        # Names belong to the axis for which the file gives them.
+        is_same = "C" in axes and axes.find("C") == self.axes.find("C")
+        return replace(self, axes=axes, axes_from=axes_from, channels=self.channels if is_same else ())
+
+    @property
+    def all_channels(self) -> Channels:
+        """What is known of the channels that `to_batch` makes."""
+        counts = {
+            letter: prod(side for side, axis in zip(self.shape, self.axes, strict=True) if axis == letter)
+            for letter in "CS"
+        }
+        is_last = self.axes.rfind("S") > self.axes.find("C")
+        return Channels.of(counts["C"], (counts["S"], 1 if is_last else counts["C"]), self.channels, self.reading)
 
 
 def square_um(pixel_yx_um: tuple[float, float] | None) -> float | None:
@@ -85,8 +121,14 @@ def square_um(pixel_yx_um: tuple[float, float] | None) -> float | None:
     return pixel_yx_um[1]
 
 
-def check_source(source: Source, limits: ImageLimits, name: str) -> None:
+def check_source(source: Source, limits: ImageLimits, name: str, way_out: str = "") -> None:
     """Refuse a header that isn't of an image, or whose image is too large.
+
+    Args:
+        source: its axes are known.
+        limits: how large it may be.
+        name: the user's name for the file, for messages.
+        way_out: what to do with an image that is too high or wide; empty to crop it.
 
     Raises:
         InvalidImage: axes, dtype or size are not acceptable; the message starts with `name`.
@@ -97,12 +139,13 @@ def check_source(source: Source, limits: ImageLimits, name: str) -> None:
         raise InvalidImage(f"{name}: pixels of type {source.dtype} aren't real numbers; save integers or floats")
     if 0 in source.shape:
         raise InvalidImage(f"{name}: holds no pixels (shape {_shape_text(source.shape)}); export the image again")
-    _check_side(source, "Y", limits.max_height, "MAX_IMAGE_HEIGHT", name)
-    _check_side(source, "X", limits.max_width, "MAX_IMAGE_WIDTH", name)
+    _check_side(source, "Y", (limits.max_height, "MAX_IMAGE_HEIGHT"), name, way_out)
+    _check_side(source, "X", (limits.max_width, "MAX_IMAGE_WIDTH"), name, way_out)
     check_frames(
         prod(side for side, axis in zip(source.shape, source.axes, strict=True) if axis not in "YXCS"),
         limits.max_frames,
         name,
+        source.reading,
     )
     size = max(prod(source.shape) * source.dtype.itemsize, source.decoder_bytes)
     if size > limits.max_bytes:
@@ -113,20 +156,22 @@ def check_source(source: Source, limits: ImageLimits, name: str) -> None:
     _check_ratio(source, size, name)
 
 
-def check_frames(count: int, limit: int | None, name: str) -> None:
+def check_frames(count: int, limit: int | None, name: str, reading: str = "") -> None:
     """Refuse an image of more planes than allowed.
 
     Args:
         count: planes besides channels.
         limit: how many may be; None for any number.
         name: the user's name for the file, for the message.
+        reading: how its axes were read; empty if that doesn't matter.
 
     Raises:
         InvalidImage: there are more.
     """
     if limit is not None and count > limit:
         raise InvalidImage(
-            f"{name}: {count} frames, allowed are {limit} (MAX_IMAGE_FRAMES); split the stack or ask for a higher limit"
+            f"{name}: {count} frames, allowed are {limit} (MAX_IMAGE_FRAMES); split the stack or ask for a higher "
+            f"limit {as_read(reading)}".rstrip()
         )
 
 
@@ -142,7 +187,7 @@ def to_batch(image: Image, dimension_order: str = "") -> Batch:
             An image of one plane fits every order.
 
     Returns:
-        (B, Y, X, C) float32.
+        (B, Y, X, C) float32; without the offset of a channel that float32 could not hold, see `offsets_of`.
 
     Raises:
         InvalidImage: `dimension_order` is unknown, or doesn't fit the image's rank.
@@ -155,7 +200,46 @@ def to_batch(image: Image, dimension_order: str = "") -> Batch:
     groups = _groups(image.array.shape, image.axes, dimension_order, image.name)
     shape = [prod(image.array.shape[axis] for axis in group) for group in groups]
     ordered = image.array.transpose(*[axis for group in groups for axis in group]).reshape(shape)
+    if needs_offsets(ordered.dtype) and ordered.size:
+        return without_offsets(ordered, offsets_of(ordered.min(axis=(0, 1, 2)), ordered.max(axis=(0, 1, 2))))
     return np.ascontiguousarray(ordered, dtype=np.float32)
+
+
+def needs_offsets(dtype: np.dtype[Any]) -> bool:
+    """Return whether a type holds differences that float32 can't, next to a large offset."""
+    return (dtype.kind in "iu" and dtype.itemsize > 2) or (dtype.kind == "f" and dtype.itemsize > 4)
+
+
+def offsets_of(low: Array, high: Array) -> Array:
+    """Return what `without_offsets` subtracts from each channel, so that float32 keeps the differences of its values.
+
+    It is the lowest value where there is one beyond 2^24, up to which float32 holds all integers, and all values have
+    the same sign. Otherwise it is 0.
+
+    Args:
+        low: (C,) lowest value of each channel, in the dtype of the file.
+        high: (C,) highest value of each channel.
+
+    >>> offsets_of(np.array([2**31, 0], np.uint32), np.array([2**31 + 9, 2**31], np.uint32)).tolist()
+    [2147483648, 0]
+    """
+    is_far = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64))) > EXACT
+    return np.where(is_far & ((low > 0) | (high < 0)), low, np.zeros_like(low))
+
+
+def without_offsets(array: Array, offsets: Array) -> Batch:
+    """Return (..., C) as float32 without the offset of each channel, see `offsets_of`."""
+    if not offsets.any():
+        return np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype.kind == "f":
+        return np.ascontiguousarray(array - offsets, dtype=np.float32)
+    # Unsigned, the difference is right even where it is beyond a signed type.
+    unsigned = np.dtype(f"u{array.dtype.itemsize}")
+    difference = array.astype(unsigned, copy=False) - offsets.astype(unsigned)
+    is_kept = offsets == 0
+    result = np.ascontiguousarray(difference, dtype=np.float32)
+    result[..., is_kept] = array[..., is_kept]
+    return result
 
 
 def batch_shape(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> tuple[int, int, int, int]:
@@ -176,19 +260,9 @@ def batch_shape(shape: tuple[int, ...], axes: str, dimension_order: str, name: s
     return frames, height, width, channels
 
 
-def calibration_of(source: Source, dimension_order: str, name: str) -> Calibration:
-    """Return the axes of the frames that `to_batch` makes of an image, and its sizes.
-
-    Args:
-        source: the opened file.
-        dimension_order: as for `to_batch`.
-        name: the user's name for the file, for messages.
-
-    Raises:
-        InvalidImage: as `to_batch`.
-    """
-    letters = _letters(source.shape, source.axes, dimension_order, name)
-    axes = [(letter, side) for letter, side in zip(letters, source.shape, strict=True) if letter not in "YXCS"]
+def calibration_of(source: Source) -> Calibration:
+    """Return the axes of the frames that `to_batch` makes of an image, and its sizes."""
+    axes = [(letter, side) for letter, side in zip(source.axes, source.shape, strict=True) if letter not in "YXCS"]
     return Calibration(
         tuple((letter, side) for letter, side in axes if side > 1),
         source.pixel_yx_um,
@@ -236,12 +310,13 @@ def _check_ratio(source: Source, size: int, name: str) -> None:
         )
 
 
-def _check_side(source: Source, axis: str, limit: int | None, setting: str, name: str) -> None:
-    side = source.shape[source.axes.index(axis)]
-    if limit is not None and side > limit:
+def _check_side(source: Source, axis: str, limit: tuple[int | None, str], name: str, way_out: str) -> None:
+    side, (most, setting) = source.shape[source.axes.index(axis)], limit
+    if most is not None and side > most:
         word = "high" if axis == "Y" else "wide"
+        advice = way_out or "crop the image or ask for a higher limit"
         raise InvalidImage(
-            f"{name}: {side} px {word}, allowed are {limit} px ({setting}); crop the image or ask for a higher limit"
+            f"{name}: {side} px {word}, allowed are {most} px ({setting}); {advice} {as_read(source.reading)}"
         )
 
 
@@ -251,28 +326,7 @@ def _shape_text(shape: tuple[int, ...]) -> str:
 
 def _groups(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> tuple[list[int], ...]:
     """Return the indices of the axes that become batch, rows, columns and channels."""
-    letters = _letters(shape, axes, dimension_order, name)
+    letters = resolve(shape, axes, dimension_order, name)[0] if dimension_order.strip() else axes
     batch = [axis for axis, letter in enumerate(letters) if letter not in "YXCS"]
     channel = [axis for axis, letter in enumerate(letters) if letter in "CS"]
     return batch, [letters.index("Y")], [letters.index("X")], channel
-
-
-def _letters(shape: tuple[int, ...], axes: str, dimension_order: str, name: str) -> str:
-    """Return the letter of each axis of a file, by the job's order or by the file."""
-    order = dimension_order.strip().upper()
-    return _overruled(len(shape), axes, order, name) if order else axes
-
-
-def _overruled(rank: int, axes: str, order: str, name: str) -> str:
-    if order not in _CANONICAL:
-        raise InvalidImage(
-            f"{name}: field dimension_order: {order!r} is unknown; give one of {' '.join(DIMENSION_ORDERS)}"
-        )
-    if rank == 2:
-        return "YX"
-    if len(order) != rank:
-        raise InvalidImage(
-            f"{name}: field dimension_order: {order} names {len(order)} axes, but the image has "
-            f"{rank} ({axes}); correct the field, or leave it empty to use the file's own axes"
-        )
-    return _CANONICAL[order]

@@ -21,7 +21,7 @@ _MAX_END_BYTES = (1 << 16) + 22
 MAX_HEADER_BYTES = 1 << 16
 _LENGTH_END = 12
 #: Ranks that an image can have.
-_AXES = {2: "YX", 3: "YXC", 4: "BYXC"}
+_RANKS = range(2, 7)
 #: Name of the images in a file that also holds their labels.
 _IMAGES = "X"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -31,7 +31,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 def open_npz(path: Path, name: str) -> Iterator[Source]:
     """Read the header of the only image in an NPZ file, or of the one that is named ``X``. Pickles are never loaded.
 
-    Arrays of rank 2 to 4 that hold numbers count as images.
+    Arrays of rank 2 to 6 that hold numbers count as images.
 
     Raises:
         InvalidImage: it holds none, or several.
@@ -44,19 +44,19 @@ def open_npz(path: Path, name: str) -> Iterator[Source]:
             if member.filename.endswith(".npy") and member.compress_type in _METHODS:
                 with archive.open(member) as file:
                     headers[member.filename.removesuffix(".npy")] = array_header(file, name)
-        images = [key for key, (shape, dtype) in headers.items() if len(shape) in _AXES and dtype.kind in "buif"]
+        images = [key for key, (shape, dtype) in headers.items() if len(shape) in _RANKS and dtype.kind in "buif"]
         chosen = _IMAGES if _IMAGES in images else images[0] if len(images) == 1 else ""
         if not chosen:
             held = f"{len(images)} arrays that can be images ({', '.join(images)[:100]})" if images else "no image"
             raise InvalidImage(
-                f"{name}: holds {held}; save one array of 2 to 4 axes, or give the image's the name {_IMAGES}"
+                f"{name}: holds {held}; save one array of 2 to 6 axes, or give the image's the name {_IMAGES}"
             )
         member, (shape, dtype) = archive.getinfo(f"{chosen}.npy"), headers[chosen]
         if prod(shape) * dtype.itemsize > member.file_size:
             raise EOFError(f"array {chosen} is cut off")
         yield Source(
             shape=shape,
-            axes=_AXES[len(shape)],
+            axes="YX" if len(shape) == 2 else "Q" * len(shape),
             dtype=dtype,
             decode=lambda: _decode(archive, member),
             stored_bytes=member.compress_size,

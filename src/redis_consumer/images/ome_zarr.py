@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.channels import Channel, channel_named
 from redis_consumer.images.fields import choose
 from redis_consumer.images.image import Source, square_um
 from redis_consumer.images.planes import MAX_SEGMENT_BYTES, Planes, array_planes
@@ -148,6 +149,7 @@ def open_ome_zarr(path: Path, name: str, field: str = "") -> Iterator[Planes]:
         pixel_size_um=square_um(pixel_yx_um),
         pixel_yx_um=pixel_yx_um,
         stored_bytes=stored_bytes,
+        channels=_channels(image[1]),
     )
     yield array_planes(source, lambda: _Reading(array))
 
@@ -272,6 +274,15 @@ def _full_resolution(image: tuple[str, Mapping[str, Any]], name: str) -> tuple[s
     axes = [axis if isinstance(axis, dict) else {"name": str(axis)} for axis in multiscale.get("axes") or _OLD_AXES]
     letters = "".join(str(axis["name"])[:1].upper() for axis in axes)
     return f"{prefix}{folder}", letters, _pixel_yx_um(axes, dataset)
+
+
+def _channels(attributes: Mapping[str, Any]) -> tuple[Channel, ...]:
+    """The names of the channels by the metadata of a viewer; none if there are no such."""
+    omero = attributes.get("omero")
+    found = omero.get("channels") if isinstance(omero, dict) else None
+    if not isinstance(found, list):
+        return ()
+    return tuple(channel_named(str(each.get("label", "")) if isinstance(each, dict) else "") for each in found)
 
 
 def _pixel_yx_um(axes: list[dict[str, Any]], dataset: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -52,8 +52,6 @@ MODES = {
     "I;16B": "I;16B",
     "F": "F",
     "RGB": "RGB",
-    "RGBA": "RGBA",
-    "PA": "RGBA",
 }
 #: Bytes of a picture besides its pixels: profiles, previews, comments.
 _SMALL_BYTES = 16 << 20
@@ -66,12 +64,19 @@ _JPEG_BITS = 8
 _OTHER_PROCESSES = {0xC3: "lossless JPEG", 0xF7: "JPEG-LS picture"}
 #: More than a JPEG of the largest sides has.
 _MAX_JPEG_BYTES = 1 << 30
+#: EXIF's tag, the first of its values that exchanges rows and columns, and quarter turns to the left for each, after
+#: columns are mirrored or not.
+_ORIENTATION, _ROTATED = 0x0112, 5
+_TURNS = {
+    1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True),
+    5: (1, True), 6: (-1, False), 7: (-1, True), 8: (1, False),
+}  # fmt: skip
 DTYPES = {"I": "int32", "I;16": "uint16", "I;16B": "uint16", "F": "float32"}
 
 
 @contextmanager
 def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
-    """Read the header of a picture file: YX for grey, YXS for colour (with alpha where the file has it).
+    """Read the header of a picture file: YX for grey, YXS for colour. Alpha is left out. EXIF's orientation is applied.
 
     Args:
         path: the local file.
@@ -90,17 +95,26 @@ def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
         # An MPO is a photograph with previews behind it.
         if picture.format != "MPO" and getattr(picture, "is_animated", False):
             raise InvalidImage(f"{name}: holds several pictures; save them as one multi-page TIFF")
-        mode = MODES.get(picture.mode, "RGB")
-        samples = {"RGB": 3, "RGBA": 4}.get(mode)
-        plane = (picture.height, picture.width)
+        greys = _grey_palette(picture)
+        mode = "L" if greys is not None else MODES.get(picture.mode, "RGB")
+        samples = 3 if mode == "RGB" else None
+        orientation = _orientation(picture)
+        plane = (picture.height, picture.width) if orientation < _ROTATED else (picture.width, picture.height)
         deep = _is_deep_colour(picture)
         pixels = picture.height * picture.width * (samples or 1) * (2 if deep else 4)
         _check_length(path.stat().st_size, pixels, name)
+
+        def decode() -> Array:
+            if greys is not None:
+                return _looked_up(picture, greys)
+            return _decode_deep(path, mode) if deep else _decode(picture, mode)
+
         yield Source(
             shape=plane if samples is None else (*plane, samples),
             axes="YX" if samples is None else "YXS",
             dtype=np.dtype("uint16" if deep else DTYPES.get(mode, "uint8")),
-            decode=lambda: _decode_deep(path, mode) if deep else _decode(picture, mode),
+            decode=lambda: _oriented(decode(), orientation),
+            notes=(f"orientation {orientation} of the file is applied",) if orientation > 1 else (),
         )
 
 
@@ -181,6 +195,35 @@ def _decode(picture: ImageFile, mode: str) -> Array:
     return np.array(array, dtype=array.dtype.newbyteorder("="))
 
 
+def _grey_palette(picture: ImageFile) -> Array | None:
+    """Return the greys of a palette that has nothing else, (N,) uint8."""
+    colours = picture.getpalette("RGB") if picture.mode == "P" else None
+    if not colours:
+        return None
+    table = np.array(colours, np.uint8).reshape(-1, 3)
+    return table[:, 0] if (table == table[:, :1]).all() else None
+
+
+def _looked_up(picture: ImageFile, greys: Array) -> Array:
+    result: Array = greys[np.minimum(np.asarray(picture), len(greys) - 1)]
+    return result
+
+
+def _orientation(picture: ImageFile) -> int:
+    """Return EXIF's orientation, 1 to 8. Metadata behind the pixels are not looked for."""
+    found = picture.getexif().get(_ORIENTATION) if "exif" in picture.info else None
+    return found if isinstance(found, int) and found in _TURNS else 1
+
+
+def _oriented(array: Array, orientation: int) -> Array:
+    """Bring rows and columns into the order in which viewers show them."""
+    if orientation == 1:
+        return array
+    turns, is_mirrored = _TURNS[orientation]
+    turned = np.rot90(array[:, ::-1] if is_mirrored else array, turns)
+    return np.ascontiguousarray(turned)
+
+
 def _is_deep_colour(picture: ImageFile) -> bool:
     """Return whether this is a PNG with several 16-bit samples per pixel, which Pillow would reduce to 8 bits."""
     return picture.format == "PNG" and picture.mode != "I;16" and any("16B" in str(tile[3]) for tile in picture.tile)
@@ -190,4 +233,4 @@ def _decode_deep(path: Path, mode: str) -> Array:
     import imagecodecs
 
     array: Array = imagecodecs.png_decode(path.read_bytes())
-    return array[..., 0] if mode == "L" else array
+    return np.ascontiguousarray(array[..., 0] if mode == "L" else array[..., :3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +27,8 @@ from redis_consumer.options import ImageLimits
 if TYPE_CHECKING:
     import os
 
-#: NPY has no axes of its own: channels are last, images of a batch first.
-_NPY_AXES = {2: "YX", 3: "YXC", 4: "BYXC"}
+#: NPY has no axes of its own. So many can be read.
+_NPY_RANKS = range(2, 7)
 
 #: What opens files of microscopes' own programs, of which a field of view can be chosen.
 VENDORS: Mapping[str, Callable[[Path, str, str], AbstractContextManager[Planes]]] = {
@@ -51,7 +51,8 @@ def read_image(path: str | os.PathLike[str], *, limits: ImageLimits | None = Non
     """Read an image file of any supported format.
 
     The format is detected from the content. TIFF gives axes and pixel size from its metadata (plain, ImageJ, OME);
-    pictures are YX (grey) or YXS (colour); NPY of rank 2, 3, 4 is YX, YXC, BYXC.
+    pictures are YX (grey) or YXS (colour). Axes that a file doesn't name, as those of an NPY, follow from its shape,
+    see `redis_consumer.images.axes.resolve`.
 
     Args:
         path: the local file.
@@ -59,11 +60,11 @@ def read_image(path: str | os.PathLike[str], *, limits: ImageLimits | None = Non
         name: the user's name for the file, for messages; None for the file's own.
 
     Returns:
-        The image in the dtype of the file; every pixel is finite.
+        The image in the dtype of the file; every pixel is finite: one that was NaN has the lowest value of its channel.
 
     Raises:
-        InvalidImage: damaged, cut off, empty, too large, not an image, or with values that aren't finite real
-            numbers. The message is ``NAME: what is wrong; what to do``.
+        InvalidImage: damaged, cut off, empty, too large, not an image, or with values that aren't real numbers, or
+            infinite. The message is ``NAME: what is wrong; what to do``.
         OSError: the local file can't be opened.
     """
     path = Path(path)
@@ -126,12 +127,14 @@ class OpenedImage:
         kind: format of the file, as in `redis_consumer.images.kinds.MAGIC`.
         name: the user's name for the file, for messages.
         has_limits: whether its pixels are also checked.
+        notes: what the user should know about the pixels, for the job's field ``warning``; complete when they are read.
     """
 
     source: Source
     kind: str
     name: str
     has_limits: bool = True
+    notes: list[str] = field(default_factory=list)
 
     def read(self) -> Image:
         """Read all pixels.
@@ -145,25 +148,65 @@ class OpenedImage:
                 raise ValueError(f"decoded shape {array.shape} differs from {self.source.shape}")
         if self.has_limits:
             _check_values(array, self.name)
+            array = self._filled(array)
         return Image(array, self.source.axes, self.source.pixel_size_um, self.name)
+
+    def _filled(self, array: Array) -> Array:
+        """Put the lowest value of its channel in place of NaN."""
+        if array.dtype.kind != "f" or np.isfinite(array.min()):
+            return array
+        axes = tuple(axis for axis, letter in enumerate(self.source.axes) if letter not in "CS")
+        lowest = np.fmin.reduce(array, axis=axes, keepdims=True)
+        is_empty = np.isnan(array)
+        note_filled(self.notes, lowest, self.name)
+        result: Array = np.where(is_empty, lowest, array)
+        return result
+
+
+def note_filled(notes: list[str], lowest: Array, name: str) -> None:
+    """Note that pixels were NaN.
+
+    Args:
+        notes: what the user should know; the note is added once.
+        lowest: the value of each channel that takes their place.
+        name: the user's name for the file, for messages.
+
+    Raises:
+        InvalidImage: a channel has no other pixels.
+    """
+    if np.isnan(lowest).any():
+        raise InvalidImage(f"{name}: has a channel whose pixels are all NaN; upload an image with pixels")
+    note = "pixels that are NaN have the lowest value of their channel"
+    if note not in notes:
+        notes.append(note)
 
 
 @contextmanager
-def open_image(path: Path, *, limits: ImageLimits, name: str, field: str = "") -> Iterator[OpenedImage]:
+def open_image(
+    path: Path,
+    *,
+    limits: ImageLimits,
+    name: str,
+    dimension_order: str = "",
+    field: str = "",
+    way_out: str = "",
+) -> Iterator[OpenedImage]:
     """Open an image file of any supported format, see `read_image`; no pixels are read yet.
 
     Args:
         path: the local file.
         limits: how large it may be.
         name: the user's name for the file, for messages.
+        dimension_order: the job's field, see `redis_consumer.images.axes.resolve`.
         field: which of several images in the file; empty for the only one.
+        way_out: what to do with an image that is too high or wide; empty to crop it.
 
     Raises:
         SeveralImages: it has several images and none is named.
         InvalidImage: as `read_image`, as far as the header shows it.
         OSError: the local file can't be opened.
     """
-    with _opened(path, kind_of(path, name), limits, name, field) as opened:
+    with _opened(path, kind_of(path, name), limits, name, field, (dimension_order, way_out)) as opened:
         yield opened
 
 
@@ -181,13 +224,13 @@ def open_npy(path: Path, name: str) -> Iterator[Source]:
         raise InvalidImage(f"{name}: is an NPY of Python objects, which are never loaded; save an array of numbers")
     # A map refuses a file that is shorter than its header says, before memory is taken.
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.ndim not in _NPY_AXES:
+    if array.ndim not in _NPY_RANKS:
         raise InvalidImage(
             f"{name}: array of rank {array.ndim}; save it as (y, x), (y, x, channel) or (batch, y, x, channel)"
         )
     yield Source(
         shape=array.shape,
-        axes=_NPY_AXES[array.ndim],
+        axes="YX" if array.ndim == 2 else "Q" * array.ndim,
         dtype=array.dtype,
         decode=lambda: np.array(array, dtype=array.dtype.newbyteorder("=")),
     )
@@ -200,13 +243,21 @@ def _read(path: Path, kind: str, limits: ImageLimits | None, name: str) -> Image
 
 
 @contextmanager
-def _opened(path: Path, kind: str, limits: ImageLimits | None, name: str, field: str = "") -> Iterator[OpenedImage]:
+def _opened(
+    path: Path,
+    kind: str,
+    limits: ImageLimits | None,
+    name: str,
+    field: str = "",
+    asked: tuple[str, str] = ("", ""),
+) -> Iterator[OpenedImage]:
     with ExitStack() as stack:
         with readable(kind, name):
             source = wanted.wait_for(lambda: stack.enter_context(open_source(kind, path, name, field)))
             if limits is not None:
-                check_source(source, limits, name)
-        yield OpenedImage(source, kind, name, limits is not None)
+                source = source.placed(asked[0], name)
+                check_source(source, limits, name, asked[1])
+        yield OpenedImage(source, kind, name, limits is not None, [*source.notes])
 
 
 @contextmanager
@@ -240,8 +291,8 @@ def open_source(kind: str, path: Path, name: str, field: str) -> Iterator[Source
 def _check_values(array: Array, name: str) -> None:
     if array.dtype.kind != "f":
         return
-    low, high = array.min(), array.max()  # both are NaN where any pixel is
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InvalidImage(f"{name}: holds pixels that are NaN or infinite; replace them by numbers and upload again")
+    low, high = np.fmin.reduce(array, axis=None), np.fmax.reduce(array, axis=None)  # without NaN
+    if np.isinf(low) or np.isinf(high):
+        raise InvalidImage(f"{name}: holds pixels that are infinite; replace them by numbers and upload again")
     if max(-low, high) > np.finfo(np.float32).max:
         raise InvalidImage(f"{name}: holds values beyond the range of float32; divide them and upload again")

@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.channels import Channel, channel_named
 from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
 from redis_consumer.images.fields import choose
 from redis_consumer.images.image import Array, Source, square_um
+from redis_consumer.images.shown_values import ShownSamples, of_page
 from redis_consumer.images.tiff_chain import MAX_PLANES_A_DIRECTORY, Chain, check_metadata, cut_off, read_chain
 
 if TYPE_CHECKING:
@@ -94,6 +97,8 @@ MICROMETRES = {
 SECONDS = {"ms": 1e-3, "msec": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0, "h": 3600.0}
 #: Resolutions coarser than this are a program's default for print (72 dpi are 353 um), not a measurement.
 MAX_PLAUSIBLE_UM = 20.0
+_PLACE = re.compile(r"^(\s*[czt]:\d+/\d+)+(\s*-\s*)?", re.ASCII)
+_ORIENTATION = 274
 #: Formats of vendors whose own metadata tifffile would read before anything of it could be checked. Their pages are
 #: read as those of a plain TIFF.
 _PLAIN = ("mmstack", "ndtiff", "lsm", "sis", "svs", "scn", "ndpi", "bif", "avs", "eer", "philips", "scanimage")
@@ -103,10 +108,19 @@ _PLAIN = ("mmstack", "ndtiff", "lsm", "sis", "svs", "scn", "ndpi", "bif", "avs",
 def open_tiff(path: Path, name: str, field: str = "") -> Iterator[Source]:
     """Read the header of a TIFF file: the first and largest image in it, with the axes its metadata names.
 
+    Its values are those that a viewer shows, see `redis_consumer.images.shown_values`.
+
     Raises:
         InvalidImage: it is cut off, holds several images, or an unknown compression.
         Exception: whatever tifffile raises for a damaged file.
     """
+    with open_stored(path, name, field) as (source, shown):
+        yield shown.source(source)
+
+
+@contextmanager
+def open_stored(path: Path, name: str, field: str = "") -> Iterator[tuple[Source, ShownSamples]]:
+    """Read the header of a TIFF file as `open_tiff`, with the samples as they are stored, and how they are shown."""
     chain = read_chain(path, name)
     check_metadata(chain, name)
     with open_library(path) as tif:
@@ -117,7 +131,7 @@ def open_tiff(path: Path, name: str, field: str = "") -> Iterator[Source]:
         _check_planes(series, chain, name)
         _check_complete(tif, series, name)
         pixel_yx_um = _pixel_yx_um(tif, page)
-        yield Source(
+        source = Source(
             shape=tuple(series.shape),
             axes=series.axes,
             dtype=np.dtype(series.dtype),
@@ -126,8 +140,11 @@ def open_tiff(path: Path, name: str, field: str = "") -> Iterator[Source]:
             pixel_yx_um=pixel_yx_um,
             decoder_bytes=_tile_bytes(page),
             stored_bytes=_stored_bytes(tif, series),
+            channels=_channels(tif, series),
+            notes=_notes(page),
             **_steps(tif),
         )
+        yield source, of_page(page, source.dtype, has_lut=tif.is_imagej)
 
 
 def open_library(path: Path) -> TiffFile:
@@ -263,6 +280,44 @@ def _tile_bytes(page: TiffPage) -> int:
     return prod(page.chunked) * prod(page.tile) * samples * page.dtype.itemsize
 
 
+def _channels(tif: TiffFile, series: TiffPageSeries) -> tuple[Channel, ...]:
+    """What OME-XML or ImageJ's labels say of the channels; nothing if they don't."""
+    if tif.is_ome and tif.ome_metadata:
+        return ome_channels(tif.ome_metadata)
+    count = series.shape[series.axes.index("C")] if "C" in series.axes else 0
+    labels = (tif.imagej_metadata or {}).get("Labels") if tif.is_imagej else None
+    if not count or not isinstance(labels, (list, tuple)) or len(labels) < count:
+        return ()
+    # ImageJ puts "c:1/3 t:1/9 - " before the label of a plane.
+    return tuple(channel_named(_PLACE.sub("", str(label)).strip()) for label in labels[:count])
+
+
+def ome_channels(xml: str) -> tuple[Channel, ...]:
+    """Return what OME-XML says of the channels of its first image; nothing if it is malformed.
+
+    Args:
+        xml: checked by `redis_consumer.images.tiff_metadata.check_metadata`.
+    """
+    try:
+        root = ElementTree.fromstring(xml)  # noqa: S314 - it has no entities, and no more elements than allowed
+    except ElementTree.ParseError:
+        return ()
+    image = next((each for each in root if str(each.tag).endswith("}Image")), None)
+    pixels = next((each for each in image or () if str(each.tag).endswith("}Pixels")), None)
+    found = [each for each in pixels or () if str(each.tag).endswith("}Channel")]
+    return tuple(
+        channel_named(each.get("Name", ""), *(each.get(field, "") for field in ("ContrastMethod", "IlluminationType")))
+        for each in found
+    )
+
+
+def _notes(page: TiffPage) -> tuple[str, ...]:
+    orientation = page.tags.valueof(_ORIENTATION, default=1)
+    if orientation in {0, 1} or not isinstance(orientation, int):
+        return ()
+    return (f"orientation {int(orientation)} of the file is not applied; rows and columns of the result are as stored",)
+
+
 def _pixel_yx_um(tif: TiffFile, page: TiffPage) -> tuple[float, float] | None:
     if tif.is_ome and tif.ome_metadata:
         return _known(*(_ome_size_um(tif.ome_metadata, axis) for axis in "YX"))
@@ -275,7 +330,7 @@ def _pixel_yx_um(tif: TiffFile, page: TiffPage) -> tuple[float, float] | None:
     return sides if sides is not None and (tif.is_imagej or max(sides) <= MAX_PLAUSIBLE_UM) else None
 
 
-def _steps(tif: TiffFile) -> dict[str, float]:
+def _steps(tif: TiffFile) -> dict[str, Any]:
     """Return the distance of two planes, and the time between two frames, as far as the file says them."""
     if tif.is_ome and tif.ome_metadata:
         spacing, interval = _ome_size_um(tif.ome_metadata, "Z"), _ome_interval_s(tif.ome_metadata)

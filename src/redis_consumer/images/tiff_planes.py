@@ -14,7 +14,7 @@ import numpy as np
 from redis_consumer.images.compressed_sides import OWN_SIDES, check_segment
 from redis_consumer.images.image import Array, Source
 from redis_consumer.images.planes import MAX_SEGMENT_BYTES, NotWindowedError, Planes, Window, array_planes
-from redis_consumer.images.tiff import choose_series, open_library, open_tiff
+from redis_consumer.images.tiff import choose_series, open_library, open_stored
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
@@ -33,14 +33,14 @@ def open_tiff_planes(path: Path, name: str, field: str = "") -> Iterator[Planes]
         field: which of several images, as for `open_tiff`.
 
     Raises:
-        InvalidImage: as `open_tiff`, or it is laid out so that a window can't be read alone.
+        InvalidImage: as `redis_consumer.images.tiff.open_tiff`, or it is laid out so that a window can't be read alone.
         Exception: whatever tifffile raises for a damaged file.
     """
-    with open_tiff(path, name, field) as source, open_library(path) as tif:
+    with open_stored(path, name, field) as (source, shown), open_library(path) as tif:
         series = choose_series(tif, name, field)
         keyframe = series.keyframe
         if series.dataoffset is not None:
-            yield _mapped(path, source, series.dataoffset, tif)
+            yield shown.planes(_mapped(path, source, series.dataoffset, tif))
             return
         if (
             keyframe.imagedepth > 1
@@ -55,7 +55,7 @@ def open_tiff_planes(path: Path, name: str, field: str = "") -> Iterator[Planes]
                 "can't be read one by one; save it with tiles, e.g. of 512 x 512 px"
             )
         with contextlib.closing(segments):
-            yield Planes(source, segments.read)
+            yield shown.planes(Planes(source, segments.read))
 
 
 def _mapped(path: Path, source: Source, offset: int, tif: TiffFile) -> Planes:

@@ -15,8 +15,9 @@ import numpy as np
 from redis_consumer import wanted
 from redis_consumer.archives import iter_members
 from redis_consumer.errors import InvalidImage
-from redis_consumer.images import ImageLimits, batch_shape, check_frames, open_image, select_channels, to_batch
+from redis_consumer.images import ImageLimits, batch_shape, check_frames, open_image, to_batch
 from redis_consumer.images.calibration import Calibration
+from redis_consumer.images.channels import Channel, Channels
 from redis_consumer.images.windows import open_windowed
 from redis_consumer.job import Job
 from redis_consumer.options import MovieLimits
@@ -88,7 +89,7 @@ class _MovieFile:
 
     path: Path
     name: str
-    channel: int
+    channel: int | str
     limits: MovieLimits
 
     @contextmanager
@@ -105,7 +106,7 @@ class _MovieFile:
             self._check_memory((frames, height, width))
             everything = (slice(0, height), slice(0, width))
             movie = Movie((frames, height, width), lambda number: image.read(number, everything)[0, ..., 0])
-            yield self._checked(replace(movie, calibration=image.calibration))
+            yield self._checked(replace(movie, calibration=image.calibration, channel=image.picks[0][0]))
 
     def open_zip(self, folder: Path) -> Movie:
         """Open a movie with one file per frame, in the order of their names. Numbers in names are compared as
@@ -143,12 +144,13 @@ class _MovieFile:
             count, height, width, _ = batch_shape(opened.source.shape, opened.source.axes, "", path.name)
             # The file's pixels, and all channels as float32 twice.
             self._check_memory((count, height, width), 3 * 4 * prod(opened.source.shape), path.name)
+            channel = opened.source.all_channels.index_of(self.channel, path.name)
             batch = to_batch(opened.read())
         if len(batch) != 1:
             raise InvalidImage(
                 f"{path.name}: holds {len(batch)} frames; pack one frame a file, or upload a TIFF by itself"
             )
-        frame: Array = select_channels(batch, [self.channel], path.name)[0, ..., 0]
+        frame: Array = batch[0, ..., channel]
         return frame
 
     def open_track_file(self, suffix: str) -> list[Movie]:
@@ -162,12 +164,9 @@ class _MovieFile:
         file = wanted.wait_for(lambda: read_track_file(self.path, name=f"{stem}{suffix}", check_memory=check_memory))
         movies = []
         for raw, labels in file.movies():
-            if self.channel >= raw.shape[-1]:
-                raise InvalidImage(
-                    f"{self.name}: has {raw.shape[-1]} channels, none is {self.channel}; correct the field channels"
-                )
+            channel = Channels((Channel(),) * raw.shape[-1]).index_of(self.channel, self.name)
             check_frames(len(raw), self.limits.frames.max_frames, self.name)
-            movies.append(self._checked(_array_movie(raw[..., self.channel], labels)))
+            movies.append(self._checked(_array_movie(raw[..., channel], labels)))
         return movies
 
     def _check_memory(self, shape: tuple[int, int, int], kept: int = 0, name: str = "") -> None:
@@ -193,7 +192,7 @@ class _MovieFile:
                 f"{self.name}: frames of {height} x {width} px, allowed are {limits.max_height} x {limits.max_width} "
                 "(MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); crop them or ask for a higher limit"
             )
-        return replace(movie, channel=self.channel)
+        return movie if isinstance(self.channel, str) else replace(movie, channel=self.channel)
 
 
 def _array_movie(raw: Array, labels: Array) -> Movie:

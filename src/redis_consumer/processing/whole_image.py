@@ -76,6 +76,11 @@ class _Sample:
     pitch_px: float
 
 
+def can_fit(names: Sequence[str]) -> bool:
+    """Return whether all functions of these names can be applied part by part."""
+    return all(name.strip().lower() in FITS for name in names if name.strip())
+
+
 def fit(
     names: Sequence[str], sampler: Sampler, options: Mapping[str, Mapping[str, Any]], *, scale: float = 1.0
 ) -> Change:

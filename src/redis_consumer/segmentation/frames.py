@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from redis_consumer.errors import InvalidImage, InvalidJob
-from redis_consumer.images import batch_shape, check_frames, check_indices, open_image, select_channels, to_batch
+from redis_consumer.images import batch_shape, open_image, to_batch
 from redis_consumer.images.calibration import Calibration
+from redis_consumer.images.channels import Choice, Picks, choose, combine, look
 from redis_consumer.images.image import calibration_of
 from redis_consumer.images.planes import NotWindowedError
 from redis_consumer.images.reading import OpenedImage
-from redis_consumer.images.windows import is_large, open_windowed
+from redis_consumer.images.windows import WindowedImage, is_large, open_windowed
 from redis_consumer.job import Job
 from redis_consumer.options import ImageLimits
 from redis_consumer.processing.tiled import Planned
 from redis_consumer.serving.base import Array
 from redis_consumer.text import shown_name
 
+#: What to do with an image that is too large for a format that is read at once.
+WAY_OUT = "save it as TIFF, which is processed in parts"
 #: Largest memory of a job, in float32 bytes of a group of frames with all channels, without a model's call.
 HELD_TIMES = 12
 #: Largest size of a group of frames, in float32 bytes. A larger frame is a group of one.
@@ -41,6 +46,9 @@ class Frames:
         pixel_size_um: side of a pixel in micrometres, None if the file doesn't say or pixels aren't square.
         pixel_yx_um: height and width of a pixel in micrometres, None if the file doesn't say.
         calibration: axes of the frames and sizes in the file.
+        axes_read: how the axes were read, for the job's field.
+        channels_read: which channels were chosen, for the job's field.
+        notes: what the user should know about the pixels, for the job's field ``warning``.
     """
 
     shape: tuple[int, int, int, int]
@@ -50,12 +58,20 @@ class Frames:
     pixel_size_um: float | None = None
     pixel_yx_um: tuple[float, float] | None = None
     calibration: Calibration = field(default_factory=Calibration)
+    axes_read: str = ""
+    channels_read: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, batch: Array) -> Frames:
         """The frames of an array (B, Y, X, C)."""
         frames, height, width, channels = batch.shape
         return cls((frames, height, width, channels), lambda start, stop: batch[start:stop])
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The job's fields that say how the image was read."""
+        return {"axes_read": self.axes_read, "channels_read": self.channels_read}
 
     def all(self) -> Array:
         """All frames."""
@@ -66,23 +82,26 @@ class Frames:
         """Bytes of all frames as float32."""
         return 4 * prod(self.shape)
 
-    def check_memory(self, held: int, call: int, limit: int) -> None:
+    def check_memory(self, held: int, call: int, limit: int, scale: float = 1.0) -> None:
         """Refuse an image that needs more memory than a job is allowed, before its pixels are read.
 
         Args:
             held: float32 bytes of the frames that are processed at once.
             call: bytes that one call of the model takes.
             limit: bytes that the job is allowed.
+            scale: factor by which the image is resized.
 
         Raises:
             InvalidImage: it needs more.
         """
         height, width, channels = self.shape[1:]
+        scaled = f" at scale {scale:g}" if scale != 1 else ""
         check_needed(
             self.name,
             HELD_TIMES * held + call + self.kept_bytes,
             limit,
-            f"{HELD_TIMES} x {held / 1e6:.1f} MB for frames of {height} x {width} px with {channels} channel(s), "
+            f"{HELD_TIMES} x {held / 1e6:.1f} MB for frames of {height} x {width} px with {channels} channel(s)"
+            f"{scaled}, "
             f"{call / 1e6:.0f} MB for a call of the model, {self.kept_bytes / 1e6:.0f} MB for a stack that is held "
             "whole",
         )
@@ -117,8 +136,8 @@ def check_needed(name: str, needed: int, limit: int, why: str) -> None:
     if needed > limit:
         raise InvalidImage(
             f"{name}: needs about {needed / 1e6:.0f} MB of memory, allowed are {limit / 1e6:.0f} MB (MAX_JOB_MB). "
-            f"These are {why}; crop the image, name fewer channels in field channels, or give the worker more memory "
-            "or fewer slots"
+            f"These are {why}; crop the image, give a smaller scale, name fewer channels in field channels, or give "
+            "the worker more memory or fewer slots"
         )
 
 
@@ -153,14 +172,26 @@ def joined(groups: Iterator[list[Array]], count: int) -> list[Array]:
 
 
 @contextmanager
-def open_frames(path: Path, job: Job, limits: ImageLimits, *, takes_parts: bool) -> Iterator[Frames | None]:
-    """Open an image as (B, Y, X, C) float32, with the channels that its job names. Pixels are read when they are used.
+def open_frames(
+    path: Path,
+    job: Job,
+    limits: ImageLimits,
+    *,
+    takes_parts: bool,
+    takes: int | None = None,
+    is_required: bool = False,
+    max_job_bytes: int = sys.maxsize,
+) -> Iterator[Frames | None]:
+    """Open an image as (B, Y, X, C) float32, with the channels for its model. Pixels are read when they are used.
 
     Args:
         path: the downloaded file, or the folder of an OME-Zarr.
         job: names the axes and channels.
         limits: largest size of a frame, and number of frames.
         takes_parts: whether an image larger than memory can be processed part by part.
+        takes: number of channels that the model takes, see `redis_consumer.images.channels.choose`.
+        is_required: as for `choose`.
+        max_job_bytes: bytes that the job is allowed, for pixels that are looked at to choose a channel.
 
     Yields:
         None if the image must be processed part by part: it is too large but can be read in windows, or is an OME-Zarr.
@@ -170,35 +201,44 @@ def open_frames(path: Path, job: Job, limits: ImageLimits, *, takes_parts: bool)
             is False.
         InvalidJob: the job names channels or axes that don't exist.
     """
-    name = shown_name(job.original_name)
+    name, order = shown_name(job.original_name), job.dimension_order
+    named = channels_of(job)
     frames = None
     with ExitStack() as stack:
         try:
-            frames = stack.enter_context(open_whole(path, job, limits))
+            opened = stack.enter_context(
+                open_image(
+                    path,
+                    limits=limits,
+                    name=name,
+                    dimension_order=order,
+                    field=job.field_of_view,
+                    way_out=WAY_OUT if takes_parts else "",
+                )
+            )
+            choice = choose(named, opened.source.all_channels, name, takes=takes, is_required=is_required)
+            frames = _Opened(opened, path, job, limits, max_job_bytes).frames(choice, stack)
         except IsADirectoryError as error:
             if not takes_parts:
                 raise InvalidImage(
                     f"{name}: is an OME-Zarr, which this consumer can't take; save it as TIFF"
                 ) from error
         except InvalidImage:
-            if not (takes_parts and is_large(path, _header_limits(job, limits), job.field_of_view)):
+            if not (takes_parts and is_large(path, limits, order, job.field_of_view)):
                 raise
         yield frames
 
 
 @contextmanager
 def open_whole(path: Path, job: Job, limits: ImageLimits) -> Iterator[Frames]:
-    """Open an image like `open_frames`, but never to be processed part by part."""
-    name = shown_name(job.original_name)
+    """Open an image like `open_frames`, but never to be processed part by part; all channels if the job names none."""
+    name, order = shown_name(job.original_name), job.dimension_order
     with ExitStack() as stack:
-        limited = _header_limits(job, limits)
-        opened = stack.enter_context(open_image(path, limits=limited, name=name, field=job.field_of_view))
-        yield _frames(opened, path, job, limits, stack)
-
-
-def _header_limits(job: Job, limits: ImageLimits) -> ImageLimits:
-    # If the job gives an order of axes, it decides which axes are frames.
-    return replace(limits, max_frames=None if job.dimension_order else limits.max_frames)
+        opened = stack.enter_context(
+            open_image(path, limits=limits, name=name, dimension_order=order, field=job.field_of_view)
+        )
+        choice = choose(channels_of(job), opened.source.all_channels, name)
+        yield _Opened(opened, path, job, limits, sys.maxsize).frames(choice, stack)
 
 
 @contextmanager
@@ -225,60 +265,82 @@ def open_whole_frames(path: Path, job: Job, limits: ImageLimits, max_job_bytes: 
         yield frames
 
 
-def _frames(opened: OpenedImage, path: Path, job: Job, limits: ImageLimits, stack: ExitStack) -> Frames:
-    """Return the frames of an opened image, which are read in groups if there are many and the file allows it."""
-    source, name, order = opened.source, opened.name, job.dimension_order
-    count, height, width, channels = batch_shape(source.shape, source.axes, order, name)
-    check_frames(count, limits.max_frames, name)
-    indices = channels_of(job)
-    _check_held((count, height, width, channels), len(indices or ()), limits, name)
-    if indices is not None:
-        check_indices(indices, channels, name)
-        channels = len(indices)
+@dataclass(frozen=True)
+class _Opened:
+    """An opened image, its file, the job and limits."""
 
-    def whole(start: int, stop: int) -> Array:
-        batch: Array = to_batch(opened.read(), order)
-        return (batch if indices is None else select_channels(batch, indices, name))[start:stop]
+    image: OpenedImage
+    path: Path
+    job: Job
+    limits: ImageLimits
+    max_job_bytes: int
 
-    frames = Frames(
-        (count, height, width, channels),
-        whole,
-        name,
-        pixel_size_um=source.pixel_size_um,
-        pixel_yx_um=source.pixel_yx_um,
-        calibration=calibration_of(source, order, name),
-    )
-    file_bytes = 4 * prod(source.shape)
-    if len(frames.groups()) == 1 and file_bytes <= max(frames.nbytes, GROUP_BYTES):
-        return frames
-    by_frame = _by_frame(path, name, job, indices, stack)
-    if by_frame is not None:
-        return replace(frames, read=by_frame)
-    return replace(frames, read=_once(whole, count), kept_bytes=file_bytes)
-
-
-def _by_frame(
-    path: Path, name: str, job: Job, indices: Sequence[int] | None, stack: ExitStack
-) -> Callable[[int, int], Array] | None:
-    """Return a function that reads frames one by one; None for a file that must be read at once."""
-    try:
-        opened = open_windowed(
-            path, name=name, dimension_order=job.dimension_order, channels=indices, field=job.field_of_view
+    def frames(self, choice: Choice, stack: ExitStack) -> Frames:
+        """Return the frames, which are read in groups if there are many and the file allows it."""
+        source, name = self.image.source, self.image.name
+        count, height, width, channels = batch_shape(source.shape, source.axes, "", name)
+        _check_held((count, height, width, channels), len(choice.picks), self.limits, name)
+        shape, file_bytes = (count, height, width, len(choice.picks)), 4 * prod(source.shape)
+        frames = Frames(
+            shape,
+            self._part(choice.picks),
+            name,
+            pixel_size_um=source.pixel_size_um,
+            pixel_yx_um=source.pixel_yx_um,
+            calibration=calibration_of(source),
+            axes_read=source.reading,
+            channels_read=choice.text,
+            notes=self.image.notes,
         )
-        image = stack.enter_context(opened)
-    except NotWindowedError:
-        return None
+        if len(frames.groups()) == 1 and file_bytes <= max(frames.nbytes, GROUP_BYTES):
+            return self._looked(frames, choice) if choice.seen else frames
+        windowed = self._windowed(stack)
+        if windowed is None:
+            frames = self._looked(frames, choice) if choice.seen else frames
+            return replace(frames, read=_once(frames.read, count), kept_bytes=file_bytes)
+        if choice.seen:
+            choice = choice.decided(windowed.seen(choice.seen), name)
+        read = partial(_read_frames, windowed.picked(choice.picks))
+        return replace(frames, read=read, channels_read=choice.text, notes=windowed.notes)
+
+    def _part(self, picks: Picks) -> Callable[[int, int], Array]:
+        def read(start: int, stop: int) -> Array:
+            return combine(to_batch(self.image.read()), picks)[start:stop]
+
+        return read
+
+    def _looked(self, frames: Frames, choice: Choice) -> Frames:
+        """The same frames after a look at the pixels, which are kept for the first time that they are read."""
+        held = 4 * prod(self.image.source.shape)
+        check_needed(frames.name, 3 * held, self.max_job_bytes, f"3 x {held / 1e6:.1f} MB to look at all channels")
+        batch = to_batch(self.image.read())
+        choice = choice.decided(look([batch[..., list(choice.seen)]], len(choice.seen)), frames.name)
+        kept = [combine(batch, choice.picks)]
+        again = self._part(choice.picks)
+
+        def read(start: int, stop: int) -> Array:
+            return kept.pop()[start:stop] if kept else again(start, stop)
+
+        return replace(frames, read=read, channels_read=choice.text)
+
+    def _windowed(self, stack: ExitStack) -> WindowedImage | None:
+        """Open the file to read frames one by one; None for a file that must be read at once."""
+        try:
+            order, field = self.job.dimension_order, self.job.field_of_view
+            opened = open_windowed(self.path, name=self.image.name, dimension_order=order, field=field)
+            return stack.enter_context(opened)
+        except NotWindowedError:
+            return None
+
+
+def _read_frames(image: WindowedImage, start: int, stop: int) -> Array:
     everything = (slice(0, image.shape[1]), slice(0, image.shape[2]))
-
-    def read(start: int, stop: int) -> Array:
-        if stop == start + 1:
-            return image.read(start, everything)
-        batch = np.empty((stop - start, *image.shape[1:]), np.float32)
-        for place, number in enumerate(range(start, stop)):
-            batch[place] = image.read(number, everything)[0]
-        return batch
-
-    return read
+    if stop == start + 1:
+        return image.read(start, everything)
+    batch = np.empty((stop - start, *image.shape[1:]), np.float32)
+    for place, number in enumerate(range(start, stop)):
+        batch[place] = image.read(number, everything)[0]
+    return batch
 
 
 def _once(whole: Callable[[int, int], Array], count: int) -> Callable[[int, int], Array]:
@@ -294,13 +356,8 @@ def _once(whole: Callable[[int, int], Array], count: int) -> Callable[[int, int]
 
 
 def _check_held(shape: tuple[int, int, int, int], named: int, limits: ImageLimits, name: str) -> None:
-    """Refuse an image that becomes too large by the job's fields: by other sides or repeated channels."""
+    """Refuse an image that becomes too large by repeated channels."""
     frames, height, width, channels = shape
-    if height > (limits.max_height or height) or width > (limits.max_width or width):
-        raise InvalidImage(
-            f"{name}: field dimension_order makes frames of {height} x {width} px of it, allowed are "
-            f"{limits.max_height} x {limits.max_width} px (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); correct the field"
-        )
     held = frames * height * width * named * np.dtype(np.float32).itemsize
     if named > channels and held > limits.max_bytes:
         raise InvalidImage(
@@ -309,15 +366,12 @@ def _check_held(shape: tuple[int, int, int, int], named: int, limits: ImageLimit
         )
 
 
-def channels_of(job: Job) -> list[int] | None:
-    """Return the indices of the channels that a job names; None for all.
+def channels_of(job: Job) -> tuple[int | str | None, ...] | None:
+    """Return the channels that a job names, by index or name, with None for empty places; None if it names no field.
 
     Raises:
-        InvalidJob: it names none.
+        InvalidJob: all places are empty.
     """
-    if job.channels is None:
-        return None
-    indices = [index for index in job.channels if index is not None]
-    if not indices:
+    if job.channels is not None and not any(each is not None for each in job.channels):
         raise InvalidJob(f"field channels: {job.get('channels')!r} names none; give an index, e.g. 0", job_id=job.id)
-    return indices
+    return job.channels

@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from redis_consumer.errors import InvalidImage
+from redis_consumer.images.axes import as_read
+from redis_consumer.images.channels import choose
 from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.images.planes import Window
 from redis_consumer.images.scratch import TILE_PX, TileScratch
@@ -78,6 +81,11 @@ class LargeImage:
         self._grid, self.tile_px = _layout(image.shape[1:], min(BLOCK_PX, *limits_yx), self._plan.scale)
         self._sample_px = min(MAX_SAMPLE_PX, _SAMPLE_BYTES // (4 * image.shape[3]))
         self._check_memory()
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know about the pixels that were read."""
+        return self.image.notes
 
     @property
     def pixel_size_um(self) -> float | None:
@@ -166,20 +174,40 @@ class LargeImage:
         return tile
 
 
+@contextmanager
 def open_large(
-    path: Path, job: Job, limits: ImageLimits, channels: Sequence[int] | None = None
-) -> AbstractContextManager[WindowedImage]:
-    """Open the image of a job to read it part by part, see `redis_consumer.images.windows.open_windowed`."""
-    return open_windowed(
+    path: Path, job: Job, limits: ImageLimits, *, takes: int | None = None, is_required: bool = False
+) -> Iterator[WindowedImage]:
+    """Open the image of a job to read it part by part, see `redis_consumer.images.windows.open_windowed`.
+
+    Args:
+        path: the downloaded file, or the folder of an OME-Zarr.
+        job: names the axes and channels.
+        limits: the number of frames.
+        takes: as for `redis_consumer.images.channels.choose`.
+        is_required: as for `choose`.
+
+    Yields:
+        The image with the channels for its model.
+    """
+    name, named = shown_name(job.original_name), channels_of(job)
+    with open_windowed(
         path,
-        name=shown_name(job.original_name),
+        name=name,
         dimension_order=job.dimension_order,
-        channels=channels,
         max_frames=limits.max_frames,
         max_plane_px=MAX_PLANE_PX,
-        max_channels=MOST_CHANNELS,
         field=job.field_of_view,
-    )
+    ) as image:
+        choice = choose(named, image.channels, name, takes=takes, is_required=is_required)
+        if len(choice.picks) > MOST_CHANNELS:
+            raise InvalidImage(
+                f"{name}: {len(choice.picks)} channels are too many to be read in parts, allowed are {MOST_CHANNELS}; "
+                f"name those to use in field channels, e.g. 0 {as_read(image.reading)}"
+            )
+        if choice.seen:
+            choice = choice.decided(image.seen(choice.seen), name)
+        yield image.picked(choice.picks, choice.text)
 
 
 def segment_large(
@@ -202,14 +230,13 @@ def segment_large(
         InvalidImage, InvalidJob, ModelMismatch: as for an image in memory.
         PermanentError: the result has more labels than its files can number.
     """
-    limits = segmentation.options.limits
-    with (
-        open_large(path, job, limits, channels_of(job)) as image,
-        open_large(path, job, limits) if outputs.names else nullcontext(image) as whole,
-    ):
+    options = segmentation.options
+    takes, is_required = segmentation.channels_taken(job), options.requires_channels
+    with open_large(path, job, options.limits, takes=takes, is_required=is_required) as image:
+        segmentation.steps.write(job.id, {"axes_read": image.reading, "channels_read": image.channels_read})
         begin(JobStatus.PRE_PROCESSING, ended="download_time")
         large = LargeImage(segmentation, job, image)
-        return _segment(large, segmentation, begin, outputs, whole, is_zarr=is_ome_zarr(path))
+        return _segment(large, segmentation, begin, outputs, image.unpicked(), is_zarr=is_ome_zarr(path))
 
 
 def segment_enlarged(
@@ -241,6 +268,8 @@ def _segment(
         with TileScratch(outputs.folder / "tiles", large.tile_px) as scratch:
             results = large.segment(changes, scratch)
             begin(JobStatus.POST_PROCESSING, ended="prediction_time")
+            for note in large.notes:
+                segmentation.steps.warn(note)
             planes = results.planes(large.pixel_size_um)
             begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
             files = large.write(planes, outputs.stem, is_zarr=is_zarr)
@@ -252,7 +281,7 @@ class _HeldImage:
     """An image whose frames fit into memory. Of many frames, one is held."""
 
     def __init__(self, frames: Frames) -> None:
-        self.shape, self.name = frames.shape, frames.name
+        self.shape, self.name, self.notes = frames.shape, frames.name, frames.notes
         self.pixel_size_um, self.pixel_yx_um = frames.pixel_size_um, frames.pixel_yx_um
         self.calibration = frames.calibration
         self._frames = frames

@@ -18,6 +18,7 @@ class SegmentationOptions:
         max_job_bytes: largest memory that a job can take.
         detects_label: whether the label of an image is detected.
         scale: how the scale of a job is chosen.
+        requires_channels: whether a job must name a channel if the image has several and the model takes one.
     """
 
     choices: ModelChoices
@@ -25,3 +26,4 @@ class SegmentationOptions:
     max_job_bytes: int
     detects_label: bool = False
     scale: ScaleOptions = field(default_factory=ScaleOptions)
+    requires_channels: bool = False

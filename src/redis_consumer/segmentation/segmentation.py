@@ -11,11 +11,13 @@ from functools import partial
 import numpy as np
 
 from redis_consumer.errors import InvalidJob, ModelMismatch
+from redis_consumer.images.axes import as_read
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models.card import Card
 from redis_consumer.processing.holes import fill_holes
 from redis_consumer.processing.registry import Functions
 from redis_consumer.processing.resize import resize_image, resize_labels
+from redis_consumer.processing.whole_image import can_fit
 from redis_consumer.segmentation.frames import GROUP_BYTES, Frames, frames_for, joined
 from redis_consumer.segmentation.options import SegmentationOptions
 from redis_consumer.segmentation.plan import Plan, Steps
@@ -91,18 +93,22 @@ class Segmentation:
         return self.divided(frames, job, self.choose(frames, job, other))
 
     def exceeds_limits(self, frames: Frames, plan: Plan) -> bool:
-        """Return whether the image is too large to be processed at once at the scale of its plan."""
-        limits, (height, width) = self.options.limits, _scaled(frames.shape, plan.scale)
-        return height > (limits.max_height or height) or width > (limits.max_width or width)
+        """Return whether the image must be processed in parts, because it is too large at the scale of its plan.
+
+        If a function needs the whole image, it is processed at once, as far as the memory of a job allows it.
+        """
+        limits, (height, width) = self.options.limits, _scaled_yx(frames.shape, plan.scale)
+        is_large = height > (limits.max_height or height) or width > (limits.max_width or width)
+        return is_large and can_fit(plan.preprocess) and self.functions.are_ours(plan.preprocess, ())
 
     def divided(self, frames: Frames, job: Job, plan: Plan) -> Plan:
         """Divide the frames for a plan of `choose`, see `plan`."""
-        scaled_yx = self._scaled_yx(job, frames.shape, plan.scale)
+        scaled_yx = _scaled_yx(frames.shape, plan.scale)
         groups: tuple[range, ...] = (range(frames.shape[0]),)
         if self.steps.takes_groups and self.functions.are_ours(plan.preprocess, plan.postprocess):
             tiling = None if self.predictor.ask_one and job.cuts else self.predictor.tiling(plan.model)
             if tiling is None or len(tiling.sides) == 2:
-                with _naming(job, plan.model):
+                with _naming(job, plan.model, frames.axes_read):
                     groups = _groups(frames, scaled_yx, tiling, is_cut=job.cuts > 0)
         self._check_memory(frames, job, replace(plan, groups=groups), scaled_yx)
         return replace(plan, groups=groups)
@@ -180,13 +186,15 @@ class Segmentation:
         """Run model and functions over a group of frames."""
         model, steps = plan.model, self.steps
         image = frames.read(group.start, group.stop)
-        prepared = self._prepare(image, job, plan)
+        for note in frames.notes:
+            steps.warn(note)
+        prepared = self._prepare(image, plan)
         is_large = image.nbytes > GROUP_BYTES // 2
         del image
         if is_large:
             # The memory of one step is returned before the next one needs as much.
             steps.rest()
-        with _naming(job, model):
+        with _naming(job, model, frames.axes_read):
             if self._is_cut(job, model):
                 with steps.predicting():
                     version = model.label or model.version
@@ -206,19 +214,26 @@ class Segmentation:
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
         return [restore(array, frames.shape[1:3], plan.postprocess) for array in arrays]
 
-    def check_channels(self, job: Job) -> None:
-        """Refuse a job that names more channels than its model takes, before anything is downloaded or copied.
+    def channels_taken(self, job: Job) -> int | None:
+        """Return how many channels the model of a job takes, before anything is downloaded; None if it isn't known.
 
-        A function that isn't ours may make fewer of them before the model.
+        The kind of image, or a function that isn't ours, may change it.
+
+        Raises:
+            ModelMismatch: the job names more channels.
+            InvalidJob: it names channels for several roles, but no model.
         """
-        model = None if self.options.detects_label else job.model
-        if job.channels is None or model is None:
-            return
+        if self.options.detects_label or self.predictor.ask_one is not None or not self.steps.is_known:
+            return None
+        model = job.model or self.options.choices.model_of(job.label if job.label is not None else _role_of(job))
         card = self.predictor.models.card(model)
         names = job.preprocess_functions or (card.preprocess if card is not None else ())
-        if self.functions.are_ours(names, ()):
-            with _naming(job, model):
-                self.predictor.tiling(model).check_named(sum(index is not None for index in job.channels))
+        if not self.functions.are_ours(names, ()):
+            return None
+        with _naming(job, model):
+            tiling = self.predictor.tiling(model)
+            tiling.check_named(sum(each is not None for each in job.channels or ()))
+        return tiling.channels
 
     def _asked_for(self, frames: Frames, job: Job) -> tuple[ModelId, tuple[str, ...], tuple[str, ...]]:
         """The model of a job, and the functions that it names."""
@@ -270,41 +285,18 @@ class Segmentation:
         call = self.predictor.call_bytes_of(plan.model, shape, is_known=self.steps.is_known)
         pixels = max(frames.shape[1] * frames.shape[2], scaled_yx[0] * scaled_yx[1])
         held = 4 * len(plan.groups[0]) * pixels * frames.shape[3]
-        frames.check_memory(held, call, self.options.max_job_bytes)
+        frames.check_memory(held, call, self.options.max_job_bytes, plan.scale)
 
-    def _prepare(self, image: Array, job: Job, plan: Plan) -> Array:
+    def _prepare(self, image: Array, plan: Plan) -> Array:
         """Resize the image to the model's pixel size and run the functions that go before the model."""
-        scale, max_bytes = plan.scale, self.options.limits.max_bytes
-        height, width = self._scaled_yx(job, image.shape, scale)
-        held = image.shape[0] * height * width * image.shape[-1] * image.itemsize
-        if scale > 1 and held > max_bytes:
-            raise InvalidJob(
-                f"field scale: {scale:g} makes {shown_name(job.original_name)} {held >> 20} MiB large, allowed are "
-                f"{max_bytes >> 20} MiB; give a smaller scale, or submit fewer frames",
-                job_id=job.id,
-            )
-        scaled = image if scale == 1 else resize_image(image, (height, width))
+        scaled = image if plan.scale == 1 else resize_image(image, _scaled_yx(image.shape, plan.scale))
         prepared = self.steps.run_functions("pre", plan.preprocess, scaled, plan.options)
         return np.asarray(prepared, dtype=np.float32)
 
-    def _scaled_yx(self, job: Job, shape: Sequence[int], scale: float) -> tuple[int, int]:
-        """Sides of an image (B, Y, X, C) at the model's pixel size."""
-        height, width = _scaled(shape, scale)
-        limits = self.options.limits
-        if height > (limits.max_height or height) or width > (limits.max_width or width):
-            raise InvalidJob(
-                f"field scale: {scale:g} makes {shown_name(job.original_name)} {height} x {width} pixels, "
-                f"more than {limits.max_height} x {limits.max_width} (MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); give a "
-                "smaller scale",
-                job_id=job.id,
-            )
-        return height, width
 
-
-def _scaled(shape: Sequence[int], scale: float) -> tuple[int, int]:
-    """Sides of an image (B, Y, X, C) that is resized."""
-    height, width = (max(1, round(side * scale)) for side in shape[1:3])
-    return height, width
+def _scaled_yx(shape: Sequence[int], scale: float) -> tuple[int, int]:
+    """Sides of an image (B, Y, X, C) at the model's pixel size."""
+    return max(1, round(shape[1] * scale)), max(1, round(shape[2] * scale))
 
 
 def restore(result: Array, shape_yx: tuple[int, int], postprocess: Sequence[str] = ()) -> Array:
@@ -350,10 +342,10 @@ def _role_of(job: Job) -> int | None:
 
 
 @contextmanager
-def _naming(job: Job, model: ModelId) -> Iterator[None]:
-    """Let a message that an image doesn't fit its model name the image."""
+def _naming(job: Job, model: ModelId, axes_read: str = "") -> Iterator[None]:
+    """Let a message that an image doesn't fit its model name the image, and how its axes were read."""
     try:
         yield
     except ModelMismatch as error:
-        message = f"{shown_name(job.original_name)}: {str(error).removeprefix('image: ')}"
+        message = f"{shown_name(job.original_name)}: {str(error).removeprefix('image: ')} {as_read(axes_read)}".rstrip()
         raise ModelMismatch(message, job_id=job.id, model=str(model)) from error

@@ -136,6 +136,11 @@ class ImageSettings(BaseModel):
     label_reshape_size: Size = Field(
         default=DetectionOptions.side_px, description="Side in pixels of the pieces that are used to detect the label"
     )
+    channels_required: Switch = Field(
+        default=False,
+        description="Whether a job must name its channel in field channels, if the image has several and the model "
+        "takes one; otherwise the first channel that does not show transmitted light is used",
+    )
     max_scale: Factor = Field(default=ScaleOptions.high, description="Largest scale that a job can set")
     min_scale: Factor = Field(
         default_factory=lambda data: 1 / data.get("max_scale", ScaleOptions.high),

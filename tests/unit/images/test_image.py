@@ -76,8 +76,8 @@ def test_wrong_rank_names_field_and_both_ranks(order: str, axes: str) -> None:
 
 
 def test_unknown_order_lists_the_known_ones() -> None:
-    with pytest.raises(InvalidImage, match="'TXY' is unknown; give one of XY BXY"):
-        to_batch(image_of("TYX"), "TXY")
+    with pytest.raises(InvalidImage, match="'TXQ' is unknown; give one of XY BXY"):
+        to_batch(image_of("TYX"), "TXQ")
 
 
 def test_selects_channels_in_the_order_asked_for() -> None:

@@ -117,10 +117,12 @@ def test_the_job_may_say_what_the_axes_are(tmp_path: Path, order: str) -> None:
     assert_windows_are_the_image(tmp_path / "a.tif", order)
 
 
-def test_an_order_that_makes_other_planes_is_refused(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", pixels(3, 100, 130), photometric="minisblack", **TILES)
+def test_an_order_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels(3, 100, 130), photometric="minisblack", metadata={"axes": "ZYX"}, **TILES
+    )
     with (
-        pytest.raises(InvalidImage, match=r"^a.tif: field dimension_order: XYC takes other axes"),
+        pytest.raises(InvalidImage, match=r"^a.tif: field dimension_order: XYC makes 1 image.* names its axes ZYX"),
         open_windowed(tmp_path / "a.tif", name="a.tif", dimension_order="XYC"),
     ):
         pass
@@ -147,7 +149,9 @@ LIMITS = {"max_frames": (2, "3 frames, allowed are 2"), "max_plane_px": (12_999,
 @pytest.mark.parametrize("limit", LIMITS)
 def test_limits_hold(tmp_path: Path, limit: str) -> None:
     number, message = LIMITS[limit]
-    tifffile.imwrite(tmp_path / "a.tif", pixels(3, 100, 130), photometric="minisblack", **TILES)
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels(3, 100, 130), photometric="minisblack", metadata={"axes": "TYX"}, **TILES
+    )
     options: dict[str, Any] = {limit: number}
     with pytest.raises(InvalidImage, match=message), open_windowed(tmp_path / "a.tif", name="a.tif", **options):
         pass
@@ -166,14 +170,13 @@ def test_strips_are_forgotten_before_they_take_too_much(tmp_path: Path, monkeypa
     assert_windows_are_the_image(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_no_numbers_are_refused_where_they_are(tmp_path: Path, value: float) -> None:
+def test_infinite_values_are_refused_where_they_are(tmp_path: Path) -> None:
     image = pixels(100, 130, dtype="float32")
-    image[50, 50] = value
+    image[50, 50] = np.inf
     tifffile.imwrite(tmp_path / "a.tif", image, **TILES)
     with open_windowed(tmp_path / "a.tif", name="a.tif") as opened:
         opened.read(0, (slice(0, 50), slice(0, 130)))
-        with pytest.raises(InvalidImage, match="NaN, infinite"):
+        with pytest.raises(InvalidImage, match="infinite"):
             opened.read(0, (slice(0, 51), slice(0, 130)))
 
 

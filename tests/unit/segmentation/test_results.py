@@ -65,7 +65,9 @@ def test_no_group_of_frames_is_held_while_the_next_one_is_made(tmp_path: Path, m
     restore = segmentation.restore
     monkeypatch.setattr(segmentation, "restore", restored)
     monkeypatch.setattr(frames, "GROUP_BYTES", 4 * 64 * 64)
-    tifffile.imwrite(tmp_path / "frames.tif", np.zeros((3, 64, 64), np.uint8), photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "frames.tif", np.zeros((3, 64, 64), np.uint8), photometric="minisblack", metadata={"axes": "TYX"}
+    )
     done = testing.run(ImageFileConsumer, tmp_path / "frames.tif", model_name="NuclearSegmentation", model_version="1")
     assert (done.status, done.reason, len(made)) == ("done", "", 3)
 
