@@ -22,7 +22,7 @@ def overlaps(truth: Labels, found: Labels) -> npt.NDArray[np.float64]:
     both = np.bincount((truth.astype(np.int64) * columns + found).ravel(), minlength=rows * columns)
     both = both.reshape(rows, columns)
     union = both.sum(axis=1, keepdims=True) + both.sum(axis=0, keepdims=True) - both
-    return (both / np.maximum(union, 1))[1:, 1:]
+    return np.asarray((both / np.maximum(union, 1))[1:, 1:])
 
 
 def average_precision(pairs: list[tuple[Labels, Labels]], threshold: float) -> float:

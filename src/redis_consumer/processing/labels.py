@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from redis_consumer.processing.flooding import flood
 from redis_consumer.processing.maxima import h_maxima, local_maxima
 
 # scikit-image has no annotations.
@@ -24,6 +25,7 @@ Mask = npt.NDArray[np.bool_]
 
 #: Smallest region that `watershed` keeps, in pixels.
 MIN_REGION_PX = 50
+_SMOOTHED_ROWS = 32
 MAXIMA_ALGORITHMS = ("h_maxima", "peak_local_max")
 
 
@@ -77,7 +79,7 @@ def watershed(image: Array, min_distance: int = 10, threshold_abs: float = 0.05)
         distance = np.argmax(item, axis=-1)
         mask = distance > 0
         seeds = local_maxima(np.where(mask, item[..., -1], 0), min_distance, threshold_abs)
-        return _drop_small(_flood(-distance, _connected(seeds & mask, connectivity=2), mask), MIN_REGION_PX)
+        return _drop_small(flood(distance, _connected(seeds & mask, connectivity=2), 0), MIN_REGION_PX)
 
     return _each_item(image, label_item)
 
@@ -148,9 +150,9 @@ def deep_watershed(
     for peaks, interior in zip(outputs[maxima_index], outputs[interior_index], strict=True):
         seeds = _find_seeds(_smooth(peaks[..., 0], maxima_smooth), radius, maxima_threshold, maxima_algorithm)
         interior = _expand(_smooth(interior[..., 0], interior_smooth), pixel_expansion)
-        labels = _flood(-interior, seeds, interior > interior_threshold)
+        labels = flood(interior, seeds, interior_threshold)
         labels = _drop_small(_erode(labels, label_erosion), small_objects_threshold)
-        items.append(_renumber(_fill_holes(labels, fill_holes_threshold)))
+        items.append(_fill_holes(labels, fill_holes_threshold))
     return _stack(items, outputs[maxima_index].shape[:3])
 
 
@@ -167,12 +169,6 @@ def _expand(interior: Floats, pixels: int | None) -> Floats:
     return np.asarray(ndimage.grey_dilation(interior, size=2 * pixels + 1), np.float32) if pixels else interior
 
 
-def _flood(depth: Array, seeds: Labels, mask: Mask) -> Labels:
-    from skimage import segmentation
-
-    return np.asarray(segmentation.watershed(depth, seeds, mask=mask), np.int32)
-
-
 def _connected(mask: Mask, connectivity: int) -> Labels:
     from skimage import measure
 
@@ -180,10 +176,32 @@ def _connected(mask: Mask, connectivity: int) -> Labels:
 
 
 def _smooth(image: Array, sigma: float) -> Floats:
-    from scipy import ndimage
-
+    """Apply a Gaussian filter, cut at four sigma, to a (Y, X) map. Pixels at the border are repeated."""
     image = np.asarray(image, np.float32)
-    return image if sigma == 0 else np.asarray(ndimage.gaussian_filter(image, sigma, mode="nearest"), np.float32)
+    if sigma == 0 or image.size == 0:
+        return image
+    reach = int(4 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(reach + 1) / sigma) ** 2)
+    weights = (weights / (2 * weights.sum() - 1)).astype(np.float32)
+    padded = np.pad(image, reach, mode="edge")
+    result = np.empty_like(image)
+    # A few rows at a time stay in the caches of the processor.
+    for start in range(0, len(image), _SMOOTHED_ROWS):
+        rows = padded[start : start + _SMOOTHED_ROWS + 2 * reach]
+        result[start : start + _SMOOTHED_ROWS] = _weighted(_weighted(rows, weights).T, weights).T
+    return result
+
+
+def _weighted(array: Floats, weights: Floats) -> Floats:
+    """Sum the rows of an array around each row, with symmetric weights from the middle; the outer rows are left out."""
+    reach = len(weights) - 1
+    size = len(array) - 2 * reach
+    total = array[reach : reach + size] * weights[0]
+    for distance, weight in enumerate(weights[1:], start=1):
+        pair = array[reach - distance :][:size] + array[reach + distance :][:size]
+        pair *= weight
+        total += pair
+    return np.asarray(total, np.float32)
 
 
 def _erode(labels: Labels, rings: int) -> Labels:
@@ -196,16 +214,10 @@ def _erode(labels: Labels, rings: int) -> Labels:
 
 
 def _drop_small(labels: Labels, min_size: int) -> Labels:
-    """Remove labels of fewer than `min_size` pixels, then number the others 1..n."""
-    sizes = np.bincount(labels.ravel())
-    return _renumber(np.where(sizes[labels] < min_size, 0, labels).astype(np.int32))
-
-
-def _renumber(labels: Labels) -> Labels:
-    """Number labels 1..n in the order of their old numbers; 0 stays 0."""
-    is_used = np.bincount(labels.ravel()) > 0
-    is_used[:1] = False
-    return np.asarray(np.cumsum(is_used)[labels] * is_used[labels], np.int32)
+    """Remove labels of fewer than `min_size` pixels, then number the others 1..n in the order of their old numbers."""
+    is_kept = np.bincount(labels.ravel()) >= max(min_size, 1)
+    is_kept[:1] = False
+    return np.asarray(np.where(is_kept, np.cumsum(is_kept), 0).astype(np.int32)[labels])
 
 
 def _fill_holes(labels: Labels, max_size: int) -> Labels:
@@ -223,7 +235,7 @@ def _fill_holes(labels: Labels, max_size: int) -> Labels:
         is_small[0] = False
         if box is not None:
             labels[box][is_small[holes]] = label
-    return labels
+    return _drop_small(labels, 1)
 
 
 def _each_item(image: Array, label_item: Callable[[Array], Labels]) -> Labels:

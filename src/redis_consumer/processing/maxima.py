@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-from math import ceil, isqrt
 from typing import Any
 
 import numpy as np
@@ -12,12 +10,18 @@ import numpy.typing as npt
 # scikit-image has no annotations.
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+#: Places of pixels in a flattened image.
+Places = npt.NDArray[np.int64]
 
 #: Differences below this part of a value are rounding errors and don't count.
-ROUNDING = 2 * float(np.finfo(np.float32).resolution)
-#: Side of the windows in which walks are followed, and their margin on each side. A window takes about 100 bytes/pixel.
-WINDOW_PX, WINDOW_MARGIN_PX = 512, 32
+ROUNDING = np.float32(2 * np.finfo(np.float32).resolution)
+#: Numbers that are compared at once. Memory is about 50 bytes for each of them.
+BATCH = 1 << 19
+#: Steps of a path that are compared at once with all pixels that are left.
+_STEPS = 16
 
 
 def h_maxima(image: Array, height: float, radius: int) -> Mask:
@@ -39,87 +43,177 @@ def h_maxima(image: Array, height: float, radius: int) -> Mask:
     >>> h_maxima(np.array([[0, 3, 0, 0, 0, 1, 0]]), height=2, radius=1)[0].tolist()
     [False, True, False, False, False, False, False]
     """
+    from scipy import ndimage
+
     if height <= 0:
         raise ValueError(f"height is {height}; wanted a number above 0")
     image = np.asarray(image, np.float32)
     if image.size == 0 or np.ptp(image) < height:
         return np.zeros(image.shape, np.bool_)
-    level = image - np.float32(height) - np.float32(ROUNDING) * np.abs(image)
-    # A lower bound of the height that can be reached: after the first step of a path, and at its lowest place.
-    lower_bound = np.maximum(_disk_maximum(level, radius), min(image.min(), level.max()))
-    is_candidate = np.asarray(image - lower_bound >= np.float32(height))
-    del lower_bound
-    if not is_candidate.any():
-        return is_candidate
-    # Paths that matter for a candidate never go below this. So areas above it that no step connects are independent.
-    floor = level[is_candidate].min()
-    return _rising(image, level, is_candidate, (floor, height, radius))
+    # All of the image can be reached from a peak that is less than `height` above the lowest place.
+    lowest = min(image.min(), _lowered(image.max(), np.float32(height)))
+    if radius < 1:
+        return np.asarray(image - lowest >= np.float32(height))
+    margin = min(radius, max(image.shape))
+    padded = np.pad(image, margin, constant_values=-np.inf)
+    near, far = _steps(radius, margin, padded.shape[1])
+    peaks = _local_peaks(padded.ravel(), lowest, np.float32(height), (near, far))
+    is_peak = np.zeros(padded.shape, np.bool_)
+    is_peak.ravel()[peaks] = True
+    owner = np.empty(padded.shape, np.int32)
+    ndimage.label(is_peak, None if radius == 1 else np.ones((3, 3)), output=owner)
+    areas = _Areas(padded.ravel(), owner.ravel(), np.float32(height))
+    is_peak.ravel()[peaks] = areas.surviving(peaks, near, far)
+    return np.array(is_peak[margin:-margin, margin:-margin])
 
 
-def _reached(ground: Array, image: Array, is_here: Mask, limits: tuple[np.float32, int]) -> Array:
-    """Raise the ground to the height that paths can reach, window in windows until nothing changes.
+def _lowered(values: Array, height: np.float32) -> Array:
+    """Lower values by the height of a peak, and by their rounding errors."""
+    return np.asarray(values - height - ROUNDING * np.abs(values))
 
-    The result is the same as for the whole image at once, with less memory and time.
+
+def _steps(radius: int, margin: int, width: int) -> tuple[Places, Places]:
+    """List the steps of a path, as differences of places in a flattened image of this width.
+
+    Returns:
+        Steps to neighbours, also diagonal ones, and longer steps, short ones first.
+    """
+    across = np.arange(-margin, margin + 1)
+    square = across[:, np.newaxis] ** 2 + across**2
+    rows, columns = np.nonzero((square > 0) & (square <= radius**2))
+    order = np.argsort(square[rows, columns], kind="stable")
+    steps = ((rows - margin) * width + columns - margin)[order]
+    count = int(np.count_nonzero(square[rows, columns] <= 2))
+    return steps[:count], steps[count:]
+
+
+def _local_peaks(flat: Floats, lowest: np.floating[Any], height: np.float32, steps: tuple[Places, Places]) -> Places:
+    """Find the pixels that no single step takes to a higher place, and a few more, which `_Areas` finds."""
+    near, far = steps
+    found = []
+    for start in range(0, flat.size, BATCH):
+        pixels = start + np.flatnonzero(flat[start : start + BATCH] - lowest >= height)
+        for step in near:
+            pixels = pixels[flat[pixels] - _lowered(flat[pixels + step], height) >= height]
+        for first in range(0, far.size, _STEPS):
+            before = pixels.size
+            pixels = _not_lower(flat, pixels, far[first : first + _STEPS], height)
+            # Inside of a plateau, long steps find nothing that its edge doesn't find.
+            if 10 * pixels.size > 9 * before:
+                break
+        found.append(pixels)
+    return np.concatenate(found)
+
+
+def _not_lower(flat: Floats, pixels: Places, steps: Places, height: np.float32) -> Places:
+    """Return the pixels that none of the steps takes to a higher place."""
+    kept = []
+    for first in range(0, pixels.size, BATCH // _STEPS):
+        some = pixels[first : first + BATCH // _STEPS]
+        around = _lowered(flat[some[:, np.newaxis] + steps].max(axis=1), height)
+        kept.append(some[flat[some] - around >= height])
+    return np.concatenate(kept) if kept else pixels
+
+
+class _Areas:
+    """The areas around peaks: all pixels that paths from a peak reach without descending by `height`.
+
+    A peak is lost as soon as its area reaches a higher place. If two areas meet, the higher peak is such a place for
+    the other one. So each pixel is in one area only, and all areas can grow at once.
 
     Args:
-        ground: (Y, X) heights at which paths can begin, at most `image`; changed in place.
-        image: (Y, X) upper limit for the heights of paths.
-        is_here: (Y, X) pixels where paths can go.
-        limits: lowest height, which replaces all lower values, and the length of a step in pixels.
+        flat: (N,) float32, the flattened image. Its border of the width of a step is -inf.
+        owner: (N,) int32, the number of the peak of each pixel in an area, else 0; changed in place.
+        height: by which paths may not descend.
     """
-    from skimage.morphology import disk, reconstruction
 
-    floor, radius = limits
-    margin = max(radius, WINDOW_MARGIN_PX)
-    windows = list(product(*(_spans(side, margin) for side in ground.shape)))
-    waiting = {number: None for number, window in enumerate(windows) if is_here[window].any()}
-    while waiting:
-        number = next(iter(waiting))
-        del waiting[number]
-        window = windows[number]
-        top = np.where(is_here[window], np.maximum(image[window], floor), floor)
-        reached = reconstruction(ground[window], top, footprint=disk(radius))
-        rows, columns = np.nonzero(reached != ground[window])
-        ground[window] = reached
-        if rows.size:
-            changed = (rows + window[0].start, columns + window[1].start)
-            waiting |= {
-                other: None
-                for other, (down, across) in enumerate(windows)
-                if other != number
-                and np.any(
-                    (changed[0] >= down.start)
-                    & (changed[0] < down.stop)
-                    & (changed[1] >= across.start)
-                    & (changed[1] < across.stop)
-                )
-            }
-    return ground
+    def __init__(self, flat: Floats, owner: Labels, height: np.float32) -> None:
+        self._flat, self._owner, self._height = flat, owner, height
+        peaks = np.flatnonzero(owner)
+        self._top = np.full(int(owner.max()) + 1, -np.inf, np.float32)
+        np.maximum.at(self._top, owner[peaks], flat[peaks])
+        self._is_lost = np.zeros(self._top.size, np.bool_)
+        self._last = np.empty(owner.size, np.int32)
+        self._equals: list[Places] = []
 
+    def surviving(self, peaks: Places, near: Places, far: Places) -> Mask:
+        """Grow all areas to their ends, and return which of the pixels of peaks are higher than what was reached."""
+        numbers = self._owner[peaks]
+        new = peaks
+        while new.size:
+            grown = []
+            while new.size:
+                grown.append(new)
+                new = self._grow(new, near)
+            # A long step leaves an area at its edge: the pixel next to it on the way is already outside.
+            rim = self._distinct(np.concatenate(grown))
+            own = self._owner[rim]
+            new = rim[np.any(self._owner[rim[:, np.newaxis] + near] != own[:, np.newaxis], axis=1)]
+            new = self._grow(new, far)
+        top, is_lost = self._of_equals()
+        return np.asarray(
+            ~is_lost[numbers] & (self._flat[peaks] - _lowered(top[numbers], self._height) >= self._height)
+        )
 
-def _spans(side: int, margin: int) -> list[slice]:
-    """Divide a side into parts of about equal length, each with a margin on both sides."""
-    step = ceil(side / max(1, round(side / WINDOW_PX)))
-    return [slice(max(start - margin, 0), start + step + margin) for start in range(0, side, step)]
+    def _grow(self, pixels: Places, steps: Places) -> Places:
+        """Add what the steps from these pixels reach to the areas, and return it."""
+        new = [pixels[:0]]
+        size = max(1, BATCH // max(steps.size, 1))
+        for first in range(0, pixels.size, size):
+            some = pixels[first : first + size]
+            some = some[~self._is_lost[self._owner[some]]]
+            reached, own = (some[:, np.newaxis] + steps).ravel(), np.repeat(self._owner[some], steps.size)
+            is_other = self._owner[reached] != own
+            reached, own = reached[is_other], own[is_other]
+            values, top = self._flat[reached], self._top[own]
+            is_inside = top - values < self._height
+            reached, own, values, top = reached[is_inside], own[is_inside], values[is_inside], top[is_inside]
+            self._is_lost[own[top - _lowered(values, self._height) < self._height]] = True
+            is_growing = ~self._is_lost[own]
+            new.append(self._take(reached[is_growing], own[is_growing]))
+        return np.concatenate(new)
 
+    def _take(self, pixels: Places, own: Labels) -> Places:
+        """Add pixels to areas. Where areas meet, the one with the higher peak gets the pixel."""
+        taken = [pixels[:0]]
+        while pixels.size:
+            other = self._owner[pixels]
+            meets = (other != own) & (other > 0)
+            self._meet(own[meets], other[meets])
+            wins = self._top[own] > self._top[other]
+            pixels, own = pixels[wins], own[wins]
+            self._owner[pixels] = own
+            taken.append(pixels)
+        return self._distinct(np.concatenate(taken))
 
-def _rising(image: Array, level: Array, is_candidate: Mask, limits: tuple[np.float32, float, int]) -> Mask:
-    """Return the candidates that rise by `height` above all paths from higher places, for one island at a time."""
-    from scipy import ndimage
-    from skimage.morphology import disk
+    def _distinct(self, pixels: Places) -> Places:
+        """Return each pixel once. Writing to a table is faster than sorting."""
+        numbers = np.arange(pixels.size, dtype=np.int32)
+        self._last[pixels] = numbers
+        return np.asarray(pixels[self._last[pixels] == numbers])
 
-    floor, height, radius = limits
-    land = ndimage.binary_dilation(image > floor, disk(radius // 2 + 1))
-    islands, _ = ndimage.label(land, np.ones((3, 3)))
-    is_peak = np.zeros(image.shape, np.bool_)
-    for number, box in enumerate(ndimage.find_objects(islands), start=1):
-        is_here = islands[box] == number
-        if not (is_here & is_candidate[box]).any():
-            continue
-        ground = np.where(is_here, np.maximum(level[box], floor), floor)
-        reached = _reached(ground, image[box], is_here, (floor, radius))
-        is_peak[box] |= is_here & is_candidate[box] & (image[box] - reached >= np.float32(height))
-    return is_peak
+    def _meet(self, first: Labels, second: Labels) -> None:
+        is_lower = self._top[first] <= self._top[second]
+        low, high = np.where(is_lower, first, second), np.where(is_lower, second, first)
+        loses = self._top[low] - _lowered(self._top[high], self._height) < self._height
+        self._is_lost[low[loses]] = True
+        if not loses.all():
+            self._equals.append(np.unique(np.stack([low[~loses], high[~loses]]), axis=1))
+
+    def _of_equals(self) -> tuple[Floats, Mask]:
+        """Return for each peak the highest of the equal peaks that its area met, and whether it or that one is lost."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        count = self._top.size
+        low, high = np.concatenate([np.zeros((2, 0), np.int32), *self._equals], axis=1)
+        met = coo_array((np.ones(low.size, np.int8), (low, high)), shape=(count, count))
+        groups, group = connected_components(met, directed=False)
+        top = np.full(groups, -np.inf, np.float32)
+        np.maximum.at(top, group, self._top)
+        is_lost = np.zeros(groups, np.bool_)
+        is_lost[group[self._is_lost & (self._top == top[group])]] = True
+        return top[group], self._is_lost | is_lost[group]
 
 
 def local_maxima(image: Array, min_distance: int, threshold: float, *, border_px: int = 0) -> Mask:
@@ -143,18 +237,3 @@ def local_maxima(image: Array, min_distance: int, threshold: float, *, border_px
     is_maximum = np.zeros(image.shape, np.bool_)
     is_maximum[tuple(where.T)] = True
     return is_maximum
-
-
-def _disk_maximum(image: Array, radius: int) -> Array:
-    """Find the largest value within `radius` of each pixel of a (Y, X) image, one row of the disk at a time."""
-    from scipy import ndimage
-
-    low = image.min()
-    result = np.full_like(image, low)
-    length = image.shape[0]
-    for dy in range(min(radius, length - 1) + 1):
-        width = 2 * isqrt(radius**2 - dy**2) + 1
-        rows = ndimage.maximum_filter1d(image, width, axis=1, mode="constant", cval=low)
-        np.maximum(result[dy:], rows[: length - dy], out=result[dy:])
-        np.maximum(result[: length - dy], rows[dy:], out=result[: length - dy])
-    return result

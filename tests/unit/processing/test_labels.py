@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from redis_consumer.processing.labels import deep_watershed, pixelwise, watershed
+from redis_consumer.processing.labels import _smooth, deep_watershed, pixelwise, watershed
 
 Array = npt.NDArray[Any]
 Outputs = list[Array]
@@ -157,6 +157,14 @@ class TestClassMaps:
 
     def test_an_empty_batch_gives_an_empty_batch(self, function: Any) -> None:
         assert function(np.zeros((0, 4, 5, 3))).shape == (0, 4, 5, 1)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 1, 2.3, 9])
+@pytest.mark.parametrize("sides", [(70, 90), (1, 5), (33, 2)])
+def test_smoothing_is_a_gaussian_filter(sigma: float, sides: tuple[int, int]) -> None:
+    image = np.random.default_rng(3).random(sides, dtype=np.float32)
+    expected = ndimage.gaussian_filter(image, sigma, mode="nearest")
+    np.testing.assert_allclose(_smooth(image, sigma), expected, atol=1e-6)
 
 
 class TestDeepWatershed:

@@ -69,13 +69,27 @@ def test_local_maxima_lie_above_the_threshold() -> None:
 
 
 @pytest.mark.parametrize(("sigma", "radius"), [(3, 3), (8, 10), (1.5, 2)])
-def test_large_islands_are_followed_in_windows_with_the_same_result(
+def test_areas_that_grow_in_small_batches_give_the_same_result(
     sigma: float, radius: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noise = ndimage.gaussian_filter(np.random.default_rng(1).random((300, 420)), sigma)
+    noise = ndimage.gaussian_filter(np.random.default_rng(1).random((150, 210)), sigma)
     image = ((noise - noise.min()) / np.ptp(noise)).astype(np.float32)
     whole = maxima.h_maxima(image, 0.1, radius)
-    monkeypatch.setattr(maxima, "WINDOW_PX", 64)
-    monkeypatch.setattr(maxima, "WINDOW_MARGIN_PX", 0)
+    monkeypatch.setattr(maxima, "BATCH", 1024)
     np.testing.assert_array_equal(maxima.h_maxima(image, 0.1, radius), whole)
     assert whole.any()
+
+
+def test_peaks_of_equal_height_stay_or_go_together() -> None:
+    image = np.array([[0, 5, 4.5, 5, 4.5, 5, 0, 0, 9, 0, 5, 4.5, 5, 4.5, 9]], np.float32)
+    assert np.flatnonzero(h_maxima(image, 1, 1)).tolist() == [1, 3, 5, 8, 14]
+
+
+def test_a_wide_plateau_is_one_peak() -> None:
+    image = np.zeros((40, 60), np.float32)
+    image[5:30, 5:50] = 1
+    np.testing.assert_array_equal(h_maxima(image, 0.5, 6), image > 0)
+
+
+def test_a_step_may_be_longer_than_the_image() -> None:
+    assert np.flatnonzero(h_maxima(np.array([[3, 0, 2, 0]]), 1, 9)).tolist() == [0]
