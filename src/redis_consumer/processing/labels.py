@@ -7,7 +7,9 @@ return int32 label images with a last axis of 1. 0 is background. The labels of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy.typing as npt
 
 from redis_consumer.processing.flooding import flood
 from redis_consumer.processing.maxima import h_maxima, local_maxima
+from redis_consumer.processing.measure import object_areas, usual_area
 
 # scikit-image has no annotations.
 
@@ -25,6 +28,8 @@ Mask = npt.NDArray[np.bool_]
 
 #: Smallest region that `watershed` keeps, in pixels.
 MIN_REGION_PX = 50
+#: Radius and the two sigmas, in pixels, of the run that measures objects if these are shares of their size.
+FIRST_PX = (2, 1, 0.5)
 _SMOOTHED_ROWS = 32
 MAXIMA_ALGORITHMS = ("h_maxima", "peak_local_max")
 
@@ -86,15 +91,15 @@ def watershed(image: Array, min_distance: int = 10, threshold_abs: float = 0.05)
 
 def deep_watershed(
     outputs: Sequence[Array],
-    radius: int = 10,
+    radius: int | str = 10,
     maxima_threshold: float = 0.1,
     interior_threshold: float = 0.01,
-    maxima_smooth: float = 0,
-    interior_smooth: float = 1,
+    maxima_smooth: float | str = 0,
+    interior_smooth: float | str = 1,
     maxima_index: int = 0,
     interior_index: int = -1,
     label_erosion: int = 0,
-    small_objects_threshold: int = 0,
+    small_objects_threshold: int | str = 0,
     fill_holes_threshold: int = 0,
     pixel_expansion: int | None = None,
     maxima_algorithm: str = "h_maxima",
@@ -105,18 +110,23 @@ def deep_watershed(
 ) -> Labels:
     """Flood one map of a model from the peaks of another map.
 
+    Sizes can be shares of the median object of the image, as texts: ``0.15x``. Then one card works at every scale. The
+    median leaves pieces and debris out, see `redis_consumer.processing.measure.usual_area`. For an image that is
+    processed in parts, it is that of each part.
+
     Args:
         outputs: two or more (B, Y, X, C) float arrays with the same B, Y and X. Only channel 0 is used.
-        radius: a peak within this distance of a higher peak doesn't count, in pixels.
+        radius: a peak within this distance of a higher peak doesn't count, in pixels or as a share of the diameter of
+            the median object, the disc of equal area.
         maxima_threshold: least height of a peak above its surroundings (`h_maxima`), or its least value
             (`peak_local_max`).
         interior_threshold: pixels with a larger value in the interior map belong to a cell.
-        maxima_smooth: sigma of the Gaussian filter for the peak map, in pixels; 0 for no filter.
-        interior_smooth: sigma of the Gaussian filter for the interior map, in pixels; 0 for no filter.
+        maxima_smooth: sigma of the Gaussian filter for the peak map, as for `radius`; 0 for no filter.
+        interior_smooth: sigma of the Gaussian filter for the interior map, as for `radius`; 0 for no filter.
         maxima_index: index of the output with the peaks (distance to the edge of the cell).
         interior_index: index of the output that is flooded (probability of foreground).
         label_erosion: number of layers of edge pixels to remove from each label.
-        small_objects_threshold: labels with fewer pixels are removed.
+        small_objects_threshold: labels with fewer pixels are removed; or a share of the area of the median object.
         fill_holes_threshold: holes in a label with at most this number of pixels are filled.
         pixel_expansion: number of pixels by which the interior map grows first; None or 0 for none.
         maxima_algorithm: `h_maxima` or `peak_local_max`.
@@ -129,7 +139,7 @@ def deep_watershed(
 
     Raises:
         ValueError: number, rank, shape or an index of the outputs is wrong, a value isn't finite,
-            or the algorithm's name is unknown.
+            the algorithm's name is unknown, or a text is no share.
 
     >>> peaks, interior = np.zeros((2, 1, 5, 11, 1), np.float32)
     >>> peaks[0, 2, [2, 8], 0] = 1
@@ -146,14 +156,77 @@ def deep_watershed(
         maxima_threshold = detection_threshold
     if distance_threshold is not None:
         interior_threshold = distance_threshold
+    lengths = tuple(
+        _or_share(name, value)
+        for name, value in (("radius", radius), ("maxima_smooth", maxima_smooth), ("interior_smooth", interior_smooth))
+    )
+    smallest = _or_share("small_objects_threshold", small_objects_threshold)
+    how = _How(maxima_threshold, maxima_algorithm, interior_threshold, pixel_expansion)
     items = []
     for peaks, interior in zip(outputs[maxima_index], outputs[interior_index], strict=True):
-        seeds = _find_seeds(_smooth(peaks[..., 0], maxima_smooth), radius, maxima_threshold, maxima_algorithm)
-        interior = _expand(_smooth(interior[..., 0], interior_smooth), pixel_expansion)
-        labels = flood(interior, seeds, interior_threshold)
-        labels = _drop_small(_erode(labels, label_erosion), small_objects_threshold)
+        maps = (peaks[..., 0], interior[..., 0])
+        labels = _label_peaks(maps, _lengths_px(maps, lengths, how), how)
+        smallest_px = smallest.of(usual_area(object_areas(labels))) if isinstance(smallest, _Share) else smallest
+        labels = _drop_small(_erode(labels, label_erosion), smallest_px)
         items.append(_fill_holes(labels, fill_holes_threshold))
     return _stack(items, outputs[maxima_index].shape[:3])
+
+
+class _Share(float):
+    """A share of the median object."""
+
+    def of(self, size: float) -> float:
+        return float(self) * size
+
+
+Number = float | _Share
+Maps = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class _How:
+    """The options of `deep_watershed` that are no lengths."""
+
+    maxima_threshold: float
+    maxima_algorithm: str
+    interior_threshold: float
+    pixel_expansion: int | None
+
+
+def _or_share(name: str, value: float | str) -> float | _Share:
+    if not isinstance(value, str):
+        return value
+    number = value.strip().removesuffix("x")
+    try:
+        share = float(number) if value.strip().endswith("x") else math.nan
+    except ValueError:
+        share = math.nan
+    if not 0 <= share < math.inf:
+        raise ValueError(f"{name} is {value!r}; wanted a number, or a share of the median object, e.g. 0.15x")
+    return _Share(share)
+
+
+def _lengths_px(maps: Maps, lengths: Sequence[Number], how: _How) -> tuple[float, float, float]:
+    """Turn the shares among radius, maxima_smooth and interior_smooth into pixels, by a first run in small lengths."""
+    radius, maxima_smooth, interior_smooth = lengths
+    if any(isinstance(length, _Share) for length in lengths):
+        first = [small if isinstance(given, _Share) else given for given, small in zip(lengths, FIRST_PX, strict=True)]
+        labels = _label_peaks(maps, (first[0], first[1], first[2]), how)
+        diameter_px = 2 * math.sqrt(usual_area(object_areas(labels)) / math.pi)
+        radius, maxima_smooth, interior_smooth = (
+            length.of(diameter_px) if isinstance(length, _Share) else length for length in lengths
+        )
+    return radius, maxima_smooth, interior_smooth
+
+
+def _label_peaks(maps: Maps, lengths_px: tuple[float, float, float], how: _How) -> Labels:
+    """Flood a (Y, X) map from the peaks of another one."""
+    peaks, interior = maps
+    radius, maxima_smooth, interior_smooth = lengths_px
+    seeds = _find_seeds(
+        _smooth(peaks, maxima_smooth), max(round(radius), 0), how.maxima_threshold, how.maxima_algorithm
+    )
+    return flood(_expand(_smooth(interior, interior_smooth), how.pixel_expansion), seeds, how.interior_threshold)
 
 
 def _find_seeds(peaks: Floats, radius: int, threshold: float, algorithm: str) -> Labels:
@@ -213,7 +286,7 @@ def _erode(labels: Labels, rings: int) -> Labels:
     return labels
 
 
-def _drop_small(labels: Labels, min_size: int) -> Labels:
+def _drop_small(labels: Labels, min_size: float) -> Labels:
     """Remove labels of fewer than `min_size` pixels, then number the others 1..n in the order of their old numbers."""
     is_kept = np.bincount(labels.ravel()) >= max(min_size, 1)
     is_kept[:1] = False

@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+#: Objects that are narrower than this share of the usual diameter are pieces or debris.
+LEAST_SHARE = 0.5
+
 
 def measure_labels(labels: Array, intensity: Array | None = None) -> dict[str, Array]:
     """Measure every region of a label image.
@@ -68,6 +71,28 @@ def object_areas(labels: Array) -> Array:
         return np.unique(labels[labels > 0], return_counts=True)[1]
     areas = np.bincount(labels.ravel().astype(np.int64))[1:]
     return areas[areas > 0]
+
+
+def usual_area(areas: Array) -> float:
+    """Return the area of the median object, without pieces and debris.
+
+    Half of the area of all objects is in objects up to this size or in smaller ones. Objects narrower than half of
+    their diameter are left out of the median.
+
+    Args:
+        areas: (n,) pixels of each object.
+
+    Returns:
+        The area in pixels; 0 without objects.
+
+    >>> usual_area(np.array([100, 90, 110, 2, 3, 1, 1, 2]))
+    100.0
+    """
+    areas = np.sort(np.asarray(areas, np.float64))
+    if not areas.size:
+        return 0.0
+    usual = areas[np.searchsorted(np.cumsum(areas) / areas.sum(), 0.5)]
+    return float(np.median(areas[areas > LEAST_SHARE**2 * usual]))
 
 
 def _extent(positions: Array, index: Array, count: int) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from redis_consumer.job import ModelId
 from redis_consumer.models.card import Card
-from redis_consumer.processing.measure import object_areas
+from redis_consumer.processing.measure import object_areas, usual_area
 from redis_consumer.processing.registry import Functions
 from redis_consumer.processing.resize import resize_image
 from redis_consumer.segmentation.frames import Frames
@@ -21,8 +21,6 @@ from redis_consumer.serving.base import Array
 PASSES_PX = (21.0, 43.0, 150.0)
 #: Side of a pass at the model's scale, in diameters of the card: 256 px for objects of 30 px.
 PASS_DIAMETERS = 8.5
-#: Objects that are narrower than this share of the usual diameter are pieces or debris.
-LEAST_SHARE = 0.5
 #: Objects that are cut by the border of a pass count only if fewer than so many are complete.
 LEAST_COMPLETE = 3
 
@@ -99,12 +97,8 @@ def usual_diameter(labels: Array) -> float | None:
     """
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     complete = object_areas(np.where(np.isin(labels, border[border > 0]), 0, labels))
-    areas = np.sort(complete if len(complete) >= LEAST_COMPLETE else object_areas(labels)).astype(np.float64)
-    if not len(areas):
-        return None
-    diameters, shares = 2 * np.sqrt(areas / math.pi), np.cumsum(areas) / areas.sum()
-    usual = diameters[np.searchsorted(shares, 0.5)]
-    return float(np.median(diameters[diameters > LEAST_SHARE * usual]))
+    area = usual_area(complete if len(complete) >= LEAST_COMPLETE else object_areas(labels))
+    return 2 * math.sqrt(area / math.pi) if area else None
 
 
 def _centre(image: Array, most_px: int) -> Array:

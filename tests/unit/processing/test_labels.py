@@ -256,6 +256,30 @@ class TestDeepWatershed:
         assert deep_watershed(outputs, radius=2, interior_smooth=0).max() == 2
         assert deep_watershed(outputs, radius=2, interior_smooth=0, fill_holes_threshold=25).max() == 1
 
+    @pytest.mark.parametrize("factor", [1, 2, 5])
+    def test_shares_of_the_median_object_mean_the_same_at_every_scale(self, factor: int) -> None:
+        shape = (40 * factor, 60 * factor)
+        nuclei = discs((10 * factor, 10 * factor), (10 * factor, 40 * factor), radius=8 * factor, shape=shape)
+        debris = discs((30 * factor, 30 * factor), (30 * factor, 50 * factor), radius=2 * factor, shape=shape)
+        outputs = as_outputs((np.maximum(nuclei[0], debris[0]), np.maximum(nuclei[1], debris[1])))
+        shares: dict[str, Any] = {"radius": "0.25x", "maxima_smooth": "0.05x", "interior_smooth": "0.03x"}
+        assert deep_watershed(outputs, **shares).max() == 4
+        assert deep_watershed(outputs, **shares, small_objects_threshold="0.2x").max() == 2
+
+    def test_a_radius_of_several_objects_joins_them(self) -> None:
+        outputs = as_outputs(unequal_pair())
+        assert deep_watershed(outputs, radius="0.2x").max() == 2
+        assert deep_watershed(outputs, radius="3x").max() == 1
+
+    def test_shares_of_no_object_remove_nothing(self) -> None:
+        outputs = as_outputs((np.zeros((9, 9), np.float32), np.zeros((9, 9), np.float32)))
+        assert not deep_watershed(outputs, radius="0.2x", small_objects_threshold="0.2x").any()
+
+    @pytest.mark.parametrize("text", ["", "3", "x", "-1x", "nanx", "infx", "0.1 y"])
+    def test_a_text_that_is_no_share_is_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"radius is .*; wanted a number, or a share of the median object"):
+            deep_watershed(as_outputs(discs((20, 20))), radius=text)
+
     @pytest.mark.parametrize(
         ("older", "newer"),
         [
