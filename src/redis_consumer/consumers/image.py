@@ -26,12 +26,11 @@ from redis_consumer.errors import ObjectNotFound
 from redis_consumer.images.fields import SeveralImages, choose
 from redis_consumer.images.ome_zarr import MAX_METADATA_BYTES, image_fields
 from redis_consumer.job import Job, JobStatus, ModelId
-from redis_consumer.outputs.wanted_files import wanted_outputs
 from redis_consumer.processing import registry
 from redis_consumer.processing.registry import Functions, is_built_in
 from redis_consumer.provenance import record
 from redis_consumer.queue.child_jobs import NEXT_PHASE
-from redis_consumer.segmentation.cell_outputs import CellOutputs
+from redis_consumer.segmentation.cell_outputs import CellOutputs, wanted_outputs
 from redis_consumer.segmentation.frames import Frames, open_frames
 from redis_consumer.segmentation.large_image import segment_enlarged, segment_large
 from redis_consumer.segmentation.plan import Steps

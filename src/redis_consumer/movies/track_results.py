@@ -16,7 +16,7 @@ from redis_consumer.job import Job
 from redis_consumer.movies.movie import Movie
 from redis_consumer.outputs.cells import LabelImages, Window, whole_frames
 from redis_consumer.outputs.files import write_outputs
-from redis_consumer.outputs.wanted_files import CELL_OUTPUTS, wanted_outputs
+from redis_consumer.segmentation.cell_outputs import CELL_OUTPUTS, wanted_outputs
 from redis_consumer.serving.base import Array
 from redis_consumer.text import result_stem
 from redis_consumer.tracking.challenge import write_challenge
@@ -101,7 +101,7 @@ def movie_outputs(job: Job) -> list[str]:
     """Return the additional files that the job of a movie names in its field ``outputs``.
 
     Raises:
-        InvalidJob: as `redis_consumer.outputs.wanted_files.wanted_outputs`.
+        InvalidJob: as `redis_consumer.segmentation.cell_outputs.wanted_outputs`.
     """
     return wanted_outputs(job, (*OUTPUTS, *CELL_OUTPUTS))
 

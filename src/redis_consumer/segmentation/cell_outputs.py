@@ -1,33 +1,36 @@
-"""Collects the label images of a result, and writes the additional files that its job asks for."""
+"""Reads which additional files a job asks for, collects the label images of its result, and writes the files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from redis_consumer import wanted
-from redis_consumer.errors import ModelMismatch
+from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.images.window_writing import TiledPlane
 from redis_consumer.job import Job
 from redis_consumer.outputs.cells import LabelImages, Read, Window, whole_frames
 from redis_consumer.outputs.files import MEASURED, write_outputs
-from redis_consumer.outputs.wanted_files import wanted_outputs
 from redis_consumer.segmentation.frames import Frames, check_needed, open_whole
 from redis_consumer.segmentation.options import SegmentationOptions
 from redis_consumer.serving.base import Array
-from redis_consumer.text import result_stem, shown_name
+from redis_consumer.text import quoted, result_stem, shown_name
 
 #: Largest side of a window of an image that is read in parts, and the bytes of its grey values.
 _WINDOW_PX, _WINDOW_BYTES = 2048, 32 << 20
 #: Tiles of labels that are kept, because windows and their surroundings share them.
 _KEPT_TILES = 64
+#: What can be made of label images, of every kind of job.
+CELL_OUTPUTS = ("labels", "ome", "rois", "geojson", "table", "parquet", "overlay")
+ALL = "all"
 
 
 class CellOutputs:
@@ -207,3 +210,30 @@ def _tile_reader(plane: TiledPlane) -> Read:
         return result
 
     return read
+
+
+def wanted_outputs(job: Job, known: Sequence[str] = CELL_OUTPUTS) -> list[str]:
+    """Return the additional files that a job names in its field ``outputs``, joined by commas, each once.
+
+    Args:
+        job: the job.
+        known: what jobs of its kind have. ``all`` stands for all of them that the worker can write.
+
+    Raises:
+        InvalidJob: a name is unknown, or the worker lacks the library for it.
+    """
+    names = list(dict.fromkeys(part.strip().lower() for part in job.get("outputs").split(",") if part.strip()))
+    unknown = [name for name in names if name not in (*known, ALL)]
+    if unknown:
+        raise InvalidJob(
+            f"field outputs: {quoted(', '.join(unknown))} is unknown; give some of {', '.join(known)}, or all",
+            job_id=job.id,
+        )
+    has_parquet = find_spec("pyarrow") is not None
+    if "parquet" in names and not has_parquet:
+        raise InvalidJob(
+            "field outputs: parquet needs a library that the worker lacks; ask for table, or install "
+            "kiosk-redis-consumer[parquet] there",
+            job_id=job.id,
+        )
+    return [name for name in known if name != "parquet" or has_parquet] if ALL in names else names

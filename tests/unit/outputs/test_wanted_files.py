@@ -9,7 +9,7 @@ import pytest
 
 from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job
-from redis_consumer.outputs.wanted_files import CELL_OUTPUTS, wanted_outputs
+from redis_consumer.segmentation.cell_outputs import CELL_OUTPUTS, wanted_outputs
 
 
 def job(outputs: str) -> Job:
@@ -41,7 +41,7 @@ def test_without_its_library_parquet_is_refused_and_all_leaves_it_out(monkeypatc
     def find(name: str) -> Any:
         return None if name == "pyarrow" else importlib.util.spec_from_loader(name, None)
 
-    monkeypatch.setattr("redis_consumer.outputs.wanted_files.find_spec", find)
+    monkeypatch.setattr("redis_consumer.segmentation.cell_outputs.find_spec", find)
     with pytest.raises(InvalidJob, match=r"parquet needs a library .* ask for table, or install .*\[parquet\]"):
         wanted_outputs(job("parquet"))
     assert wanted_outputs(job("all")) == [name for name in CELL_OUTPUTS if name != "parquet"]
