@@ -8,6 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+
+@dataclass(frozen=True)
+class _PerJob:
+    def __repr__(self) -> str:
+        return "per_job"
+
+
+#: Marks an option that a job may set: ``min_size: Annotated[int, per_job] = 10``.
+per_job = _PerJob()
+
 #: Largest height and width of an image.
 MAX_SIDE_PX = 2048
 #: Seconds for which the metadata of a model are cached.

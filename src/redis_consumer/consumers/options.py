@@ -21,17 +21,8 @@ from pydantic_core import ErrorDetails
 from redis_consumer.consumers import defaults
 from redis_consumer.errors import InvalidJob, SettingsError
 from redis_consumer.job import OWN_FIELDS, Job
+from redis_consumer.options import per_job as per_job
 from redis_consumer.text import check_numbers, quoted
-
-
-@dataclass(frozen=True)
-class _PerJob:
-    def __repr__(self) -> str:
-        return "per_job"
-
-
-#: Marks an option that a job may set: ``min_size: Annotated[int, per_job] = 10``.
-per_job = _PerJob()
 
 _LISTS = (list, tuple, set, frozenset)
 _SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}

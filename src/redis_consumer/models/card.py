@@ -8,6 +8,7 @@ A card is a file ``card.toml`` beside the model::
     object_diameter_px = 30
     preprocess = ["percentile_normalize"]
     postprocess = ["deep_watershed"]
+    per_job = ["deep_watershed.radius"]
     [tile]
     size_px = 512
     overlap_px = 64
@@ -67,6 +68,7 @@ class Card:
         postprocess: names of the functions to run after the model, in order.
         tile: how to cut images; None for a model that gets whole images.
         functions: options of functions, by the functions' names.
+        per_job: options that a job can set besides those that the functions declare, as ``<function>.<option>``.
     """
 
     description: str = ""
@@ -77,6 +79,7 @@ class Card:
     postprocess: tuple[str, ...] = ()
     tile: Tile | None = None
     functions: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
+    per_job: tuple[str, ...] = ()
 
 
 def read_card(source: Path | str, *, name: str = "card.toml") -> Card:
@@ -117,6 +120,7 @@ class _Reader:
             postprocess=self._names(table.get("postprocess", []), "postprocess"),
             tile=None if tile is None else self._tile(tile),
             functions=self._functions(table.get("functions", {})),
+            per_job=self._names(table.get("per_job", []), "per_job"),
         )
 
     def _tile(self, table: object) -> Tile:

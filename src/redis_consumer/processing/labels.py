@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from redis_consumer.options import per_job
 from redis_consumer.processing.flooding import flood
 from redis_consumer.processing.maxima import h_maxima, local_maxima
 from redis_consumer.processing.measure import object_areas, usual_area
@@ -34,7 +35,9 @@ _SMOOTHED_ROWS = 32
 MAXIMA_ALGORITHMS = ("h_maxima", "peak_local_max")
 
 
-def pixelwise(prediction: Array, threshold: float = 0.8, min_size: int = 50) -> Labels:
+def pixelwise(
+    prediction: Array, threshold: Annotated[float, per_job] = 0.8, min_size: Annotated[int, per_job] = 50
+) -> Labels:
     """Label the interior of a pixel classifier's class map.
 
     Args:
@@ -63,7 +66,7 @@ def pixelwise(prediction: Array, threshold: float = 0.8, min_size: int = 50) -> 
     return _each_item(prediction, label_item)
 
 
-def watershed(image: Array, min_distance: int = 10, threshold_abs: float = 0.05) -> Labels:
+def watershed(image: Array, min_distance: int = 10, threshold_abs: Annotated[float, per_job] = 0.05) -> Labels:
     """Flood the bins of a distance classifier from the peaks of its innermost bin.
 
     Args:
@@ -92,15 +95,15 @@ def watershed(image: Array, min_distance: int = 10, threshold_abs: float = 0.05)
 def deep_watershed(
     outputs: Sequence[Array],
     radius: int | str = 10,
-    maxima_threshold: float = 0.1,
-    interior_threshold: float = 0.01,
+    maxima_threshold: Annotated[float, per_job] = 0.1,
+    interior_threshold: Annotated[float, per_job] = 0.01,
     maxima_smooth: float | str = 0,
     interior_smooth: float | str = 1,
     maxima_index: int = 0,
     interior_index: int = -1,
     label_erosion: int = 0,
-    small_objects_threshold: int | str = 0,
-    fill_holes_threshold: int = 0,
+    small_objects_threshold: Annotated[int | str, per_job] = 0,
+    fill_holes_threshold: Annotated[int, per_job] = 0,
     pixel_expansion: int | None = None,
     maxima_algorithm: str = "h_maxima",
     *,

@@ -15,6 +15,7 @@ from redis_consumer.images.axes import as_read
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models.card import Card
 from redis_consumer.processing.holes import fill_holes
+from redis_consumer.processing.job_options import job_options
 from redis_consumer.processing.registry import Functions
 from redis_consumer.processing.resize import resize_image, resize_labels
 from redis_consumer.processing.whole_image import can_fit
@@ -127,6 +128,8 @@ class Segmentation:
         own, preprocess, postprocess = self._asked_for(frames, job)
         is_other = other is not None and other != own
         plan = self._with_card(other, (), ()) if other and is_other else self._with_card(own, preprocess, postprocess)
+        if not is_other:
+            plan = self._with_job_options(plan, job)
         scale = self._scale(frames, job, own)
         ratio = self._scale_ratio(own, plan.model) if is_other else 1.0
         if ratio != 1:
@@ -265,6 +268,15 @@ class Segmentation:
                 model.name,
             )
         return Plan(model, preprocess or pre, postprocess or post, options)
+
+    def _with_job_options(self, plan: Plan, job: Job) -> Plan:
+        """Add the options of functions that a job sets."""
+        card = self.predictor.models.card(plan.model)
+        named = {"pre": plan.preprocess, "post": plan.postprocess}
+        given = job_options(job.fields, self.functions, named, () if card is None else card.per_job)
+        return replace(plan, options={**plan.options, **{
+            name: {**plan.options.get(name, {}), **options} for name, options in given.items()
+        }})  # fmt: skip
 
     def _scale_ratio(self, own: ModelId, other: ModelId) -> float:
         """The factor from the scale for one model to that for another; 1 unless both cards say a pixel size."""
