@@ -17,6 +17,8 @@ MODEL_SERVERS := .tools/model-servers
 COMMA := ,
 # The kiosk's own client, for `make test-all`: its licence forbids commercial use.
 KIOSK_CLIENT := .tools/kiosk-client
+# Debian's ImageJ for `make test-all`, which needs a Java with its compiler.
+IMAGEJ := .tools/imagej
 # Other servers for `make test-all`: Redis 7 with TLS, of Debian's packages, and Valkey.
 REDIS_SERVERS := .tools/redis-servers
 REDIS_PACKAGES := redis-server redis-tools libatomic1 libjemalloc2 liblzf1 libssl3 libsystemd0
@@ -52,7 +54,7 @@ test: setup ## Run the tests, with the coverage that they reach
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) --cov --cov-report=term $(ARGS)
 
 .PHONY: test-all
-test-all: setup model-servers kiosk-client redis-servers ## Run all tests, also those that need root or much time
+test-all: setup model-servers kiosk-client redis-servers imagej ## Run all tests, also those that need root or much time
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term $(ARGS)
 	$(BIN)/python -m tools.check_mechanisms
 
@@ -68,6 +70,9 @@ kiosk-client: $(KIOSK_CLIENT)/.made ## Install the kiosk's client for its tests,
 
 .PHONY: redis-servers
 redis-servers: $(REDIS_SERVERS)/.redis $(REDIS_SERVERS)/.valkey ## Fetch Redis 7 with TLS and Valkey for their tests
+
+.PHONY: imagej
+imagej: $(IMAGEJ)/.made ## Fetch Debian's ImageJ, which opens our ROIs in its test
 
 .PHONY: check
 check: setup ## Format, lint, types, import rules, spelling, licences, plain words
@@ -170,6 +175,14 @@ $(REDIS_SERVERS)/.redis:
 			echo 'LD_LIBRARY_PATH=$$(echo "$$folder"/lib/*-linux-gnu) exec "$$folder/bin/redis-server" "$$@"'; } > $(REDIS_SERVERS)/redis-server \
 		&& chmod +x $(REDIS_SERVERS)/redis-server \
 		|| echo "There are no packages of Redis 7 for this machine: its tests are skipped" >&2
+	@touch $@
+
+$(IMAGEJ)/.made:
+	@echo "Making $(IMAGEJ)/ij.jar"
+	@mkdir -p $(IMAGEJ)/packages
+	@(cd $(IMAGEJ)/packages && apt-get download -qq libij-java 2>/dev/null && dpkg -x *.deb ../debian) \
+		&& cp -L $(IMAGEJ)/debian/usr/share/java/ij.jar $(IMAGEJ)/ij.jar \
+		|| echo "There is no package of ImageJ for this machine: its test is skipped" >&2
 	@touch $@
 
 $(REDIS_SERVERS)/.valkey: | $(UV)
