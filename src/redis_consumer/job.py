@@ -38,6 +38,10 @@ _AXES = frozenset("TCZYXB")
 COMPARTMENTS = ("whole-cell", "nuclear", "both")
 SEGMENTATION_TYPES = ("none", "tissue", "cell culture")
 
+#: Values of the field ``z`` besides the number of a plane, the default first.
+Z_CHOICES = ("each", "max", "mean", "link")
+_MOST_DIGITS = 8
+
 #: Kinds of archives that can be read, for messages.
 READABLE_ARCHIVES = "zip, tar or tar.gz"
 _OTHER_ARCHIVES = (".7z", ".rar", ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".zst", ".tzst", ".lz4", ".lzma", ".tar.z")
@@ -52,7 +56,7 @@ _PACKED = (
 #: Fields that a producer may write besides those of `EMPTY_FIELDS`.
 _GIVEN_FIELDS = (
     "input_file_name", "original_name", "field_size", "field_of_view", "outputs", "compartment", "segmentation_type",
-    "object_diameter_px", "scale_from", "scale_shared",
+    "object_diameter_px", "scale_from", "scale_shared", "z",
 )  # fmt: skip
 
 #: Fields that record a job's progress (contract, section 1.3). They don't control how its input is processed.
@@ -323,6 +327,16 @@ class Job:
         if diameter is not None and diameter <= 0:
             raise self._invalid("object_diameter_px", "a number above 0, e.g. 24")
         return diameter
+
+    @property
+    def z(self) -> str | int:
+        """How the planes of a z stack are processed: one of `Z_CHOICES`, or the number of the only plane."""
+        text = self.get("z").strip().lower() or Z_CHOICES[0]
+        if text in Z_CHOICES:
+            return text
+        if text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS:
+            return int(text)
+        raise self._invalid("z", f"{', '.join(Z_CHOICES)}, or the number of a plane, from 0")
 
     @property
     def shares_scale(self) -> bool:

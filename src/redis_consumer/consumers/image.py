@@ -22,7 +22,7 @@ from redis_consumer.consumers.claimed_job import Stages
 from redis_consumer.consumers.fan_out import Child, common_fields, second_phase
 from redis_consumer.consumers.gathering import gather_children
 from redis_consumer.consumers.serving import TensorFlowServingConsumer, own_methods
-from redis_consumer.errors import ObjectNotFound
+from redis_consumer.errors import InvalidJob, ObjectNotFound
 from redis_consumer.images.fields import SeveralImages, choose
 from redis_consumer.images.ome_zarr import MAX_METADATA_BYTES, image_fields
 from redis_consumer.job import Job, JobStatus, ModelId
@@ -37,6 +37,7 @@ from redis_consumer.segmentation.plan import Steps
 from redis_consumer.segmentation.predictor import as_batches, model_of
 from redis_consumer.segmentation.results import LABELS, Analysis, arrays_of, write_analysis, write_groups
 from redis_consumer.segmentation.segmentation import Segmentation
+from redis_consumer.segmentation.z_planes import LinkedPlanes
 from redis_consumer.serving.base import Array
 from redis_consumer.text import shown_name
 
@@ -165,22 +166,29 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             max_job_bytes=options.max_job_bytes,
         ) as frames:
             if frames is None:
+                _refuse_links(job, "an image that is processed in parts has no whole planes")
                 return segment_large(segmentation, job, stages.begin, path, outputs)
             self._note(job.id, frames.fields)
             if sees_whole or not segmentation.steps.takes_groups:
+                _refuse_links(job, "this consumer sees the image whole")
                 analysis = self._analyzed(frames, job, segmentation, stages)
                 return self._write(analysis, frames, job, stages, outputs)
             stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
             plan = segmentation.choose(frames, job)
             if segmentation.exceeds_limits(frames, plan):
+                _refuse_links(job, "an image that is processed in parts has no whole planes")
                 return segment_enlarged(segmentation, job, stages.begin, frames, plan, outputs)
             plan = segmentation.divided(frames, job, plan)
-            groups = segmentation.results(frames, job, plan)
+            results, stacks = segmentation.results(frames, job, plan), LinkedPlanes(frames.calibration)
+            if job.z == "link":
+                results = stacks.linked(results)
             if len(plan.groups) == 1:
-                return self._write({LABELS: next(groups)}, frames, job, stages, outputs)
-            files, found = write_groups(groups, frames, outputs.results, job.original_name, outputs.keep)
-            stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
-            return files + outputs.write(frames), found
+                files, found = self._write({LABELS: next(results)}, frames, job, stages, outputs)
+            else:
+                files, found = write_groups(results, frames, outputs.results, job.original_name, outputs.keep)
+                stages.begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
+                files += outputs.write(frames)
+            return files, {**found, "objects": stacks.objects} if job.z == "link" and "objects" in found else found
 
     def _analyzed(self, frames: Frames, job: Job, segmentation: Segmentation, stages: Stages) -> Analysis:
         """Let `analyze` see all frames of an image."""
@@ -384,6 +392,11 @@ class ImageFileConsumer(TensorFlowServingConsumer):
 
     def _note_function(self, kind: str, name: str, own: Callable[..., Any] | None, options: Mapping[str, Any]) -> None:
         self.provenance.note_function(kind, name, partial(_describe_function, kind, name, own, options))
+
+
+def _refuse_links(job: Job, why: str) -> None:
+    if job.z == "link":
+        raise InvalidJob(f"field z: link can't be used, because {why}; give each, max or mean", job_id=job.id)
 
 
 def _takes_version(method: Callable[..., Any]) -> bool:

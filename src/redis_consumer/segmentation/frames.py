@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from redis_consumer.errors import InvalidImage, InvalidJob
-from redis_consumer.images import batch_shape, open_image, to_batch
+from redis_consumer.images import batch_shape, check_frames, open_image, to_batch
 from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.channels import Choice, Picks, choose, combine, look
 from redis_consumer.images.image import calibration_of
@@ -23,6 +23,7 @@ from redis_consumer.images.windows import WindowedImage, is_large, open_windowed
 from redis_consumer.job import Job
 from redis_consumer.options import ImageLimits
 from redis_consumer.processing.tiled import Planned
+from redis_consumer.segmentation.z_planes import limits_of_planes, projection_of
 from redis_consumer.serving.base import Array
 from redis_consumer.text import shown_name
 
@@ -209,7 +210,7 @@ def open_frames(
             opened = stack.enter_context(
                 open_image(
                     path,
-                    limits=limits,
+                    limits=limits_of_planes(job, limits),
                     name=name,
                     dimension_order=order,
                     field=job.field_of_view,
@@ -217,7 +218,7 @@ def open_frames(
                 )
             )
             choice = choose(named, opened.source.all_channels, name, takes=takes, is_required=is_required)
-            frames = _Opened(opened, path, job, limits, max_job_bytes).frames(choice, stack)
+            frames = _projected(_Opened(opened, path, job, limits, max_job_bytes).frames(choice, stack), job, limits)
         except IsADirectoryError as error:
             if not takes_parts:
                 raise InvalidImage(
@@ -235,10 +236,16 @@ def open_whole(path: Path, job: Job, limits: ImageLimits) -> Iterator[Frames]:
     name, order = shown_name(job.original_name), job.dimension_order
     with ExitStack() as stack:
         opened = stack.enter_context(
-            open_image(path, limits=limits, name=name, dimension_order=order, field=job.field_of_view)
+            open_image(
+                path,
+                limits=limits_of_planes(job, limits),
+                name=name,
+                dimension_order=order,
+                field=job.field_of_view,
+            )
         )
         choice = choose(channels_of(job), opened.source.all_channels, name)
-        yield _Opened(opened, path, job, limits, sys.maxsize).frames(choice, stack)
+        yield _projected(_Opened(opened, path, job, limits, sys.maxsize).frames(choice, stack), job, limits)
 
 
 @contextmanager
@@ -263,6 +270,28 @@ def open_whole_frames(path: Path, job: Job, limits: ImageLimits, max_job_bytes: 
             )
         frames.check_memory(4 * prod(frames.shape[1:]), 0, max_job_bytes)
         yield frames
+
+
+def _projected(frames: Frames, job: Job, limits: ImageLimits) -> Frames:
+    """Return the frames that a job wants of an image, see `projection_of`."""
+    projection = projection_of(job, frames.calibration, frames.shape[0], frames.name, frames.axes_read)
+    if projection is None:
+        return frames
+    check_frames(len(projection.planes), limits.max_frames, frames.name, frames.axes_read)
+    kept: list[Array] = []
+
+    def plane(number: int) -> Array:
+        if frames.nbytes > GROUP_BYTES:
+            return frames.read(number, number + 1)
+        if not kept:
+            kept.append(frames.all())
+        return kept[0][number : number + 1]
+
+    def read(start: int, stop: int) -> Array:
+        return np.concatenate([projection.frame(number, plane) for number in range(start, stop)])
+
+    shape = (len(projection.planes), *frames.shape[1:])
+    return replace(frames, shape=shape, read=read, calibration=projection.calibration)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images import check_frames
 from redis_consumer.images.axes import as_read
 from redis_consumer.images.channels import choose
 from redis_consumer.images.ome_zarr import is_ome_zarr
@@ -35,6 +36,7 @@ from redis_consumer.segmentation.frames import HELD_TIMES, Frames, channels_of, 
 from redis_consumer.segmentation.options import SegmentationOptions
 from redis_consumer.segmentation.plan import Plan
 from redis_consumer.segmentation.segmentation import Segmentation, restore
+from redis_consumer.segmentation.z_planes import ProjectedImage, limits_of_planes, projection_of
 from redis_consumer.serving.base import Array
 from redis_consumer.text import shown_name
 
@@ -70,7 +72,11 @@ class LargeImage:
     """
 
     def __init__(
-        self, segmentation: Segmentation, job: Job, image: WindowedImage | _HeldImage, plan: Plan | None = None
+        self,
+        segmentation: Segmentation,
+        job: Job,
+        image: WindowedImage | ProjectedImage | _HeldImage,
+        plan: Plan | None = None,
     ) -> None:
         self._segmentation = segmentation
         self.image = image
@@ -177,7 +183,7 @@ class LargeImage:
 @contextmanager
 def open_large(
     path: Path, job: Job, limits: ImageLimits, *, takes: int | None = None, is_required: bool = False
-) -> Iterator[WindowedImage]:
+) -> Iterator[WindowedImage | ProjectedImage]:
     """Open the image of a job to read it part by part, see `redis_consumer.images.windows.open_windowed`.
 
     Args:
@@ -195,7 +201,7 @@ def open_large(
         path,
         name=name,
         dimension_order=job.dimension_order,
-        max_frames=limits.max_frames,
+        max_frames=limits_of_planes(job, limits).max_frames,
         max_plane_px=MAX_PLANE_PX,
         field=job.field_of_view,
     ) as image:
@@ -207,7 +213,11 @@ def open_large(
             )
         if choice.seen:
             choice = choice.decided(image.seen(choice.seen), name)
-        yield image.picked(choice.picks, choice.text)
+        image = image.picked(choice.picks, choice.text)
+        projection = projection_of(job, image.calibration, image.shape[0], name, image.reading)
+        frames = image if projection is None else ProjectedImage(image, projection)
+        check_frames(frames.shape[0], limits.max_frames, name, image.reading)
+        yield frames
 
 
 def segment_large(
@@ -258,7 +268,7 @@ def _segment(
     segmentation: Segmentation,
     begin: Callable[..., None],
     outputs: CellOutputs,
-    whole: WindowedImage | _HeldImage,
+    whole: WindowedImage | ProjectedImage | _HeldImage,
     *,
     is_zarr: bool,
 ) -> tuple[list[Path], dict[str, int]]:
@@ -312,7 +322,9 @@ def looked_at(path: Path, job: Job, options: SegmentationOptions) -> Iterator[Fr
         yield _looked_at(image, _sides(options.limits), options.max_job_bytes)
 
 
-def _looked_at(image: WindowedImage | _HeldImage, limits_yx: tuple[int, int], max_job_bytes: int) -> Frames:
+def _looked_at(
+    image: WindowedImage | ProjectedImage | _HeldImage, limits_yx: tuple[int, int], max_job_bytes: int
+) -> Frames:
     """Return the middle of the image for detection, as much as fits into memory. It is read only if something is
     detected.
     """
