@@ -6,11 +6,13 @@ import json
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from benchmarks import (
+    accuracy,
     big,
     codec,
     job,
@@ -49,12 +51,14 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
 #: Benchmarks with too many figures for a list.
 SHOWN = {"scaling": scaling.show}
 
-#: Not among them: it judges, by exit code 1, and takes options of its own.
-CHAOS = "chaos"
+#: Not among them: one judges, by exit code 1, the other needs a folder of images; both take options of their own.
+CHAOS, ACCURACY = "chaos", "accuracy"
 
 
 def main(
-    name: Annotated[str, typer.Argument(help=f"Which one: {', '.join(BENCHMARKS)}, all of these, or {CHAOS}.")],
+    name: Annotated[
+        str, typer.Argument(help=f"Which one: {', '.join(BENCHMARKS)}, all of these, {CHAOS} or {ACCURACY}.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on a line.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help=f"Jobs of {CHAOS}.")] = 100,
     seed: Annotated[
@@ -75,17 +79,26 @@ def main(
         float, typer.Option(min=0, help="scaling: time of a GPU for a call, beside its tiles.")
     ] = scaling.CALL_MS,
     archive: Annotated[bool, typer.Option("--archives", help=f"{CHAOS} with archives and movies.")] = False,
+    data: Annotated[Path | None, typer.Option(help=f"{ACCURACY}: folder with images/ and labels/.")] = None,
+    model: Annotated[
+        str, typer.Option(help=f"{ACCURACY}: a packaged model, or an ONNX file beside its card.toml.")
+    ] = accuracy.MODEL,
+    part: Annotated[
+        str | None, typer.Option(help=f"{ACCURACY}: only train, 'by id', 'by experiment' or 'held out'.")
+    ] = None,
 ) -> None:
     """Measure something and print its figures. Run nothing else on the machine: other load changes every figure.
 
     Examples: python -m benchmarks startup; python -m benchmarks chaos --jobs 100 --seed 7 --json
     """
-    if name not in (CHAOS, "all", *BENCHMARKS):
-        raise typer.BadParameter(f"{name!r}: must be one of {', '.join([*BENCHMARKS, 'all', CHAOS])}")
+    if name not in (CHAOS, ACCURACY, "all", *BENCHMARKS):
+        raise typer.BadParameter(f"{name!r}: must be one of {', '.join([*BENCHMARKS, 'all', CHAOS, ACCURACY])}")
     if name == CHAOS and archive:
         figures = {CHAOS: chaos_archives.measure(jobs=jobs, seed=seed, seconds=seconds)}
     elif name == CHAOS:
         figures = {CHAOS: chaos_jobs.measure(jobs=jobs, seed=seed, seconds=seconds, is_sentinel=sentinel)}
+    elif name == ACCURACY:
+        figures = _measure({ACCURACY: partial(accuracy.measure, data, model, part)})
     else:
         runs = BENCHMARKS | {
             "scaling": partial(

@@ -1,7 +1,7 @@
 """Reads real images with true masks, and draws held-out parts and crops for training.
 
-A folder holds ``index.json`` (for each image ``id``, ``kind``, ``h``, ``w`` and ``median_diameter`` in pixels),
-``images/ID.png`` and ``labels/ID.png`` (16 bit, 0 is background).
+A folder holds ``images`` and ``labels`` with the same names in both; labels are integers, 0 is background. An
+``index.json`` may say the ``id`` (the name without ending), ``kind`` and ``median_diameter`` in pixels of each image.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from skimage import io, transform
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
+#: What an index says about an image.
+Row = dict[str, object]
 
 #: Heights and widths of experiments that training never sees: images of one size come from one microscope.
 HELD_OUT_SIZES = {(512, 640), (603, 1272), (260, 347)}
@@ -41,6 +43,7 @@ class RealImage:
         labels: (Y, X) int32, 0 is background.
         diameter: median diameter of its objects in pixels, of a disc of equal area.
         part: ``train``, ``by id`` or ``by experiment``.
+        path: the file of the image.
     """
 
     name: str
@@ -49,6 +52,7 @@ class RealImage:
     labels: Labels
     diameter: float
     part: str
+    path: Path
 
 
 def load(folder: Path, kinds: Sequence[str] = ("fluorescence",)) -> list[RealImage]:
@@ -57,17 +61,62 @@ def load(folder: Path, kinds: Sequence[str] = ("fluorescence",)) -> list[RealIma
     Raises:
         FileNotFoundError: the folder has no ``index.json``, or an image or its labels are missing.
     """
-    rows = [row for row in json.loads((folder / "index.json").read_text()) if row["kind"] in kinds]
-    return [_load(folder, row) for row in rows]
+    return [read(folder, row) for row in rows_of(folder) if row.get("kind") in kinds]
 
 
-def _load(folder: Path, row: dict[str, object]) -> RealImage:
-    name, kind = str(row["id"]), str(row["kind"])
-    pixels = io.imread(folder / "images" / f"{name}.png")
+def rows_of(folder: Path) -> list[Row]:
+    """List the images of a folder that have labels. Without an index, their kind is ``image``.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    index = folder / "index.json"
+    if index.is_file():
+        rows: list[Row] = json.loads(index.read_text())
+    else:
+        names = sorted(path.stem for path in (folder / "images").glob("*") if _file(folder / "labels", path.stem))
+        rows = [{"id": name, "kind": "image"} for name in names]
+    if not rows:
+        raise FileNotFoundError(f"{folder}: no image in images/ has labels of the same name in labels/; add both")
+    return rows
+
+
+def read(folder: Path, row: Row) -> RealImage:
+    """Read an image and its labels.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+        ValueError: they have different sizes, or the labels are no (Y, X) integers.
+    """
+    name, kind = str(row["id"]), str(row.get("kind", "image"))
+    path, labels_path = _file(folder / "images", name), _file(folder / "labels", name)
+    if path is None or labels_path is None:
+        raise FileNotFoundError(f"{folder}: {name} is missing in images/ or labels/")
+    pixels, labels = io.imread(path), io.imread(labels_path)
+    if labels.ndim != 2 or labels.dtype.kind not in "iu" or pixels.shape[:2] != labels.shape:
+        raise ValueError(
+            f"{labels_path}: {labels.dtype} of shape {labels.shape} for an image of {pixels.shape}; labels must be "
+            "(y, x) integers of the same size"
+        )
     grey = pixels[..., :3].mean(axis=-1) if pixels.ndim == 3 else pixels
-    grey = np.asarray(grey, np.float32)
-    labels = np.asarray(io.imread(folder / "labels" / f"{name}.png"), np.int32)
-    return RealImage(name, kind, grey, labels, float(str(row["median_diameter"])), _part(name, kind, labels.shape))
+    labels = np.asarray(labels, np.int32)
+    diameter = float(str(row.get("median_diameter") or _median_diameter(labels)))
+    return RealImage(name, kind, np.asarray(grey, np.float32), labels, diameter, part_of(row, labels.shape), path)
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    """The file of this name without ending."""
+    return next(iter(sorted(path for path in folder.glob(f"{name}.*") if path.stem == name)), None)
+
+
+def _median_diameter(labels: Labels) -> float:
+    areas = np.bincount(labels.ravel())[1:]
+    return float(np.median(2 * np.sqrt(areas[areas > 0] / np.pi))) if areas.any() else 0.0
+
+
+def part_of(row: Row, shape: tuple[int, ...]) -> str:
+    """Return the part of the data that an image belongs to, by its row and its size."""
+    return _part(str(row["id"]), str(row.get("kind", "image")), shape)
 
 
 def _part(name: str, kind: str, shape: tuple[int, ...]) -> str:
@@ -121,7 +170,7 @@ def _resize_labels(labels: Labels, side: int, scale: float) -> Labels:
     rows, columns = (np.clip((np.arange(side) + 0.5) * n / side, 0, n - 1).astype(int) for n in labels.shape)
     resized = labels[rows[:, None], columns]
     # Enlarged pixels have corners, which no nucleus has.
-    return ndimage.median_filter(resized, 2 * round(scale) + 1) if scale > 1.3 else resized
+    return np.asarray(ndimage.median_filter(resized, 2 * round(scale) + 1) if scale > 1.3 else resized)
 
 
 def _split(labels: Labels) -> Labels:
@@ -156,4 +205,4 @@ def _photograph(rng: np.random.Generator, image: Floats) -> Floats:
     if rng.random() < 0.2:
         seen = np.minimum(seen, np.percentile(seen, rng.uniform(85, 100)))
     low, high = np.percentile(seen, [rng.uniform(0, 2), rng.uniform(99, 100)])
-    return np.clip((seen - low) / max(high - low, 0.05), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((seen - low) / max(high - low, 0.05), 0, 1).astype(np.float32))

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 Labels = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Objects of one image or of several.
+
+    Attributes:
+        true: number of true objects.
+        found: number of found ones.
+        hits: how many of them match, for each threshold.
+    """
+
+    true: int
+    found: int
+    hits: tuple[int, ...]
 
 
 def overlaps(truth: Labels, found: Labels) -> npt.NDArray[np.float64]:
@@ -23,6 +41,13 @@ def overlaps(truth: Labels, found: Labels) -> npt.NDArray[np.float64]:
     both = both.reshape(rows, columns)
     union = both.sum(axis=1, keepdims=True) + both.sum(axis=0, keepdims=True) - both
     return np.asarray((both / np.maximum(union, 1))[1:, 1:])
+
+
+def count_matches(truth: Labels, found: Labels, thresholds: Sequence[float]) -> Counts:
+    """Count the objects of an image, and those that match at each threshold, see `average_precision`."""
+    iou = overlaps(truth, found)
+    hits = tuple(int((iou > threshold).sum()) for threshold in thresholds)
+    return Counts(_count(truth), _count(found), hits)
 
 
 def average_precision(pairs: list[tuple[Labels, Labels]], threshold: float) -> float:
