@@ -352,7 +352,7 @@ class Job:
 
         ``99`` is what older tracking consumers write for "none" (contract, section 9).
         """
-        label = self._number("label", whole, None, "0, 1 or 2, or empty")
+        label = self._number("label", whole, None, "0, 1, 2 or 3, or empty")
         return None if label == 99 else label
 
     @property

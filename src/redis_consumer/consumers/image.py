@@ -342,7 +342,10 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             sees_whole=self.needs_whole_image or bool(own & _WHOLE_METHODS),
             is_known=not own & {"predict", "process_big_image"},
         )
-        return Segmentation(self._predictor, self._functions, defaults.segmentation_options(), steps)
+        options = defaults.segmentation_options()
+        if self._predictor.is_in_process:
+            options = replace(options, choices=replace(options.choices, or_packaged=self.models.or_packaged))
+        return Segmentation(self._predictor, self._functions, options, steps)
 
     def _predict_by_name(self, image: Array, model: ModelId) -> Any:
         """Run a model by a plug-in's own `predict` that takes name and version one by one, as those of 2020 do."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from redis_consumer.consumers import defaults
 from redis_consumer.consumers.claimed_job import Stages
 from redis_consumer.consumers.image import ImageFileConsumer
 from redis_consumer.errors import InvalidJob, ModelNotFound
@@ -36,7 +35,7 @@ class SegmentationConsumer(ImageFileConsumer):
     def _check_job(self, job: Job) -> None:
         """Refuse a job whose channels have no role, or whose roles have no model."""
         roles = roles_of(job)
-        choices = defaults.model_choices()
+        choices = self._segmentation().options.choices
         for role, _ in roles:
             model = choices.model_of(role)
             try:

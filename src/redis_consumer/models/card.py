@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -197,6 +197,7 @@ class ModelChoices:
         preprocess: functions before a model that has no card.
         options: keyword arguments for functions by name, for a model that has no card.
         given: keyword arguments for functions by name that override those of a card.
+        or_packaged: takes the model of a label; returns the model to run.
     """
 
     models: Mapping[int, str]
@@ -204,6 +205,7 @@ class ModelChoices:
     preprocess: tuple[str, ...] = ("histogram_normalization",)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    or_packaged: Callable[[ModelId], ModelId] = lambda model: model
 
     def model_of(self, label: int | None) -> ModelId:
         """Return the model for a label, and for nuclei if the label is None.
@@ -211,7 +213,7 @@ class ModelChoices:
         Raises:
             InvalidJob: there is no such label.
         """
-        return ModelId.parse(str(_choice(self.models, label or 0)))
+        return self.or_packaged(ModelId.parse(str(_choice(self.models, label or 0))))
 
     def postprocess_of(self, label: int) -> str:
         """Return the function that follows the model for a label.

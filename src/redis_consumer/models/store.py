@@ -27,6 +27,12 @@ logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 PACKAGED = Path(__file__).parent
+#: Names of the packaged models by the names in the defaults of the settings that they stand in for.
+PACKAGED_FOR = {
+    "NuclearSegmentation": "NuclearSegmentation",
+    "PhaseCytoSegmentation": "PhaseSegmentation",
+    "TissueNuclei": "TissueNuclei",
+}
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.toml"
 SUMS_FILE = "SHA256SUMS"
@@ -113,6 +119,26 @@ class ModelStore:
         model = ModelId.of(model.name, model.version)  # a label gets the card of the highest version
         with self._lock:
             return self._remember(("card", model), lambda: self._read_card(model))
+
+    def or_packaged(self, model: ModelId) -> ModelId:
+        """Return a model of the settings, or the newest packaged one of `PACKAGED_FOR` if it is nowhere.
+
+        Args:
+            model: the model of the settings.
+
+        Raises:
+            StorageUnavailable: the bucket doesn't respond.
+        """
+        with self._lock:
+            versions = self._bucket_versions(model.name)
+            is_known = model.version in versions if model.version else bool(versions)
+            newest = _packaged(ModelId(PACKAGED_FOR.get(model.name, "")))
+            if model.label or is_known or newest is None or _packaged(model) is not None:
+                return model
+            if model not in self._announced:
+                self._announced.add(model)
+                logger.info("model %s of the settings: not in the bucket; the packaged %s is used", model, newest)
+            return newest
 
     def close(self) -> None:
         """Delete downloaded models, except in a folder that the caller gave."""

@@ -162,11 +162,11 @@ class Predictor:
             return self.state.call_bytes[str(model)]
         if not is_known or self.ask_one is not None:
             return self._tiling_by_card(model).estimated_call_bytes(shape, is_in_process=False)
-        return self.tiling(model).estimated_call_bytes(shape, is_in_process=self._is_in_process)
+        return self.tiling(model).estimated_call_bytes(shape, is_in_process=self.is_in_process)
 
     def measure(self, model: ModelId) -> int | None:
         """Call a model that runs in this process, and return the bytes that calls take; None for other models."""
-        shape = self.tiling(model).call_shape() if self._is_in_process else None
+        shape = self.tiling(model).call_shape() if self.is_in_process else None
         if shape is None:
             return None
         self._ask(model, np.zeros(shape, np.float32), self.on_retry)
@@ -207,7 +207,8 @@ class Predictor:
         return {**found, "card": {"pixel_size_um": card.pixel_size_um, "tile": tile}}
 
     @property
-    def _is_in_process(self) -> bool:
+    def is_in_process(self) -> bool:
+        """Whether the models run in this process."""
         return hasattr(self.server, "release")
 
     def _tiling_by_card(self, model: ModelId) -> Tiling:
@@ -241,7 +242,7 @@ class Predictor:
             name = only_input(spec, model, self.options.input_name).name
             return keep_predictions(self.server.predict(model, {name: batch}, on_retry=on_retry))
 
-        if str(model) in self.state.call_bytes or not self._is_in_process:
+        if str(model) in self.state.call_bytes or not self.is_in_process:
             return call()
         outputs, grown = measured_call(call, self.tiling(model), batch)
         self.state.call_bytes[str(model)] = grown

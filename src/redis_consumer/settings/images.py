@@ -106,9 +106,13 @@ class ImageSettings(BaseModel):
     )
     cytoplasm_model: ModelName = Field(default="CytoplasmSegmentation:5", description="Model for cytoplasm (label 1)")
     phase_model: ModelName = Field(default="PhaseCytoSegmentation:0", description="Model for phase contrast (label 2)")
+    tissue_model: ModelName = Field(
+        default="TissueNuclei:1", description="Model for nuclei in stained tissue (label 3)"
+    )
     nuclear_postprocess: Text = Field(default="deep_watershed", description="Post-processing for NUCLEAR_MODEL")
     cytoplasm_postprocess: Text = Field(default="deep_watershed", description="Post-processing for CYTOPLASM_MODEL")
     phase_postprocess: Text = Field(default="deep_watershed", description="Post-processing for PHASE_MODEL")
+    tissue_postprocess: Text = Field(default="deep_watershed", description="Post-processing for TISSUE_MODEL")
     cuts: Count = Field(default=0, description="Number of pieces per side of a frame in tracking; 0 for automatic")
 
     auto_scale: Switch = Field(

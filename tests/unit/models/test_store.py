@@ -119,6 +119,38 @@ def test_without_a_bucket_the_package_is_all_there_is() -> None:
         ModelStore().find(ModelId("Nuclei", 1))
 
 
+@pytest.fixture
+def _packaged_for_nuclei(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PACKAGED_FOR", {"Packaged": "Packaged", "Nuclei": "Packaged"})
+
+
+@pytest.mark.usefixtures("_packaged_for_nuclei")
+def test_the_newest_packaged_model_stands_in_for_one_of_the_settings_that_is_nowhere(
+    bucket: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    models = ModelStore(bucket)
+    for _ in range(2):
+        assert models.or_packaged(ModelId("Nuclei", 6)) == ModelId("Packaged", 10)
+    assert caplog.messages == ["model Nuclei:6 of the settings: not in the bucket; the packaged Packaged:10 is used"]
+
+
+@pytest.mark.usefixtures("_packaged_for_nuclei")
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(ModelId("Packaged", 1), id="packaged"),
+        pytest.param(ModelId("Nuclei", 3), id="in the bucket"),
+        pytest.param(ModelId("Nuclei"), id="highest in the bucket"),
+        pytest.param(ModelId("Cells", 5), id="none is packaged for it"),
+        pytest.param(ModelId("Nuclei", label="stable"), id="a label of a model server"),
+    ],
+)
+def test_no_other_model_of_the_settings_is_replaced(folder: Path, bucket: Storage, model: ModelId) -> None:
+    put(folder, "models/Nuclei/3/model.onnx")
+    assert ModelStore(bucket).or_packaged(model) == model
+
+
 def test_an_unknown_version_is_refused_with_those_there_are(folder: Path, bucket: Storage) -> None:
     put(folder, "models/Packaged/3/model.onnx")
     with pytest.raises(ModelNotFound, match=r"model Packaged:2: .*there are versions 1, 3, 10") as caught:

@@ -59,7 +59,12 @@ def test_settings_in_use_are_those_of_the_process() -> None:
 
 def test_models_by_label() -> None:
     settings.CYTOPLASM_MODEL = "Mine:1"
-    assert settings.MODEL_CHOICES == {0: "NuclearSegmentation:6", 1: "Mine:1", 2: "PhaseCytoSegmentation:0"}
+    assert settings.MODEL_CHOICES == {
+        0: "NuclearSegmentation:6",
+        1: "Mine:1",
+        2: "PhaseCytoSegmentation:0",
+        3: "TissueNuclei:1",
+    }
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,12 @@ def test_a_model_that_a_script_puts_in_is_kept(change: Callable[[dict[int, str]]
 
 def test_postprocessing_by_label() -> None:
     settings.PHASE_POSTPROCESS = "watershed"
-    assert settings.POSTPROCESS_CHOICES == {0: "deep_watershed", 1: "deep_watershed", 2: "watershed"}
+    assert settings.POSTPROCESS_CHOICES == {
+        0: "deep_watershed",
+        1: "deep_watershed",
+        2: "watershed",
+        3: "deep_watershed",
+    }
 
 
 def test_secret_is_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ from redis_consumer.consumers.registry import get_consumer_class
 from redis_consumer.consumers.serving import TensorFlowServingConsumer
 from redis_consumer.errors import EXIT_FAILED, EXIT_UNAVAILABLE, ConsumerError, ObjectNotFound, RetryableError
 from redis_consumer.job import ModelId
+from redis_consumer.models import ModelStore
 from redis_consumer.redis import PROBE_KEY
 from redis_consumer.settings import Settings
 
@@ -119,7 +121,7 @@ def run_checks(settings: Settings, *, is_writing: bool = False) -> Iterator[Find
     yield answer
     if answer.outcome != UNAVAILABLE and _asks_models(settings):
         for setting, model in named_models(settings):
-            yield _look(f"{setting} {model}", lambda model=model: (OK, _model(server, model)))  # type: ignore[misc]
+            yield _look(f"{setting} {model}", partial(_model, server, bucket, model))
     server.close()
 
 
@@ -127,7 +129,7 @@ def named_models(settings: Settings) -> list[tuple[str, str]]:
     """List the models that jobs of these settings may use: the variable and ``name:version``, each model once."""
     names = ["nuclear_model"]
     if settings.label_detect_enabled:
-        names += ["cytoplasm_model", "phase_model", "label_detect_model"]
+        names += ["cytoplasm_model", "phase_model", "tissue_model", "label_detect_model"]
     if settings.scale_detect_enabled:
         names.append("scale_detect_model")
     models = {getattr(settings, name): name.upper() for name in reversed(names)}
@@ -219,7 +221,11 @@ def _links(settings: Settings) -> str:
     )
 
 
-def _model(server: Any, model: str) -> str:
-    spec = server.metadata(ModelId.parse(model))
+def _model(server: Any, bucket: Any, model: str) -> tuple[str, str]:
+    asked = ModelId.parse(model)
+    if hasattr(server, "release"):
+        asked = ModelStore(bucket).or_packaged(asked)
+    spec = server.metadata(asked)
     inputs, outputs = (", ".join(tensor.name for tensor in tensors) for tensors in (spec.inputs, spec.outputs))
-    return f"takes {inputs}; gives {outputs}"
+    packaged = "" if str(asked) == model else f"not in the bucket, the packaged {asked} is used; "
+    return OK, f"{packaged}takes {inputs}; gives {outputs}"

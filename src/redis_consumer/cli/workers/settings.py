@@ -38,7 +38,8 @@ _IMAGE = f"""
     AUTO_SCALE SCALE_DETECT_ENABLED SCALE_DETECT_MODEL SCALE_DETECT_SAMPLE SCALE_RESHAPE_SIZE
 """
 _KINDS = """
-    NUCLEAR_MODEL CYTOPLASM_MODEL PHASE_MODEL NUCLEAR_POSTPROCESS CYTOPLASM_POSTPROCESS PHASE_POSTPROCESS
+    NUCLEAR_MODEL CYTOPLASM_MODEL PHASE_MODEL TISSUE_MODEL
+    NUCLEAR_POSTPROCESS CYTOPLASM_POSTPROCESS PHASE_POSTPROCESS TISSUE_POSTPROCESS
     LABEL_DETECT_ENABLED LABEL_DETECT_MODEL LABEL_DETECT_SAMPLE LABEL_RESHAPE_SIZE CHANNELS_REQUIRED
 """
 _LINKING = """
@@ -94,11 +95,26 @@ _EFFECTIVE: dict[str, Callable[[Settings], bool]] = {
     ),
     "SCALE_DETECT_MODEL SCALE_DETECT_SAMPLE SCALE_RESHAPE_SIZE": lambda s: s.scale_detect_enabled,
     "LABEL_DETECT_MODEL LABEL_DETECT_SAMPLE LABEL_RESHAPE_SIZE": lambda s: s.label_detect_enabled,
+    # A tracking worker runs a model only to link cells or to detect a scale or a kind; others segment its frames.
+    "TF_TENSOR_NAME TF_MIN_MODEL_SIZE TF_MAX_BATCH_SIZE MAX_CALL_BYTES CALLS_IN_FLIGHT": lambda s: (
+        not _is_tracking(s) or _links_by_model(s) or s.scale_detect_enabled or s.label_detect_enabled
+    ),
+    "CYTOPLASM_MODEL PHASE_MODEL TISSUE_MODEL": lambda s: not _is_tracking(s) or s.label_detect_enabled,
+    # Only for models without a card.
+    "NUCLEAR_POSTPROCESS CYTOPLASM_POSTPROCESS PHASE_POSTPROCESS TISSUE_POSTPROCESS": lambda _: False,
     "TRACKING_POSTPROCESS_FUNCTION CUTS": lambda s: s.is_given("TRACKING_SEGMENT_MODEL"),
-    _LINKING: lambda s: s.is_given("TRACKING_MODEL") or s.is_given("CALIBAN_MODEL"),
+    _LINKING: lambda s: _links_by_model(s),
     # They decide the values of newer settings that are shown.
-    "REDIS_URL DEBUG CLOUD_PROVIDER AWS_S3_BUCKET GKE_BUCKET TF_HOST TF_PORT": lambda _: False,
+    "REDIS_URL DEBUG CLOUD_PROVIDER AWS_S3_BUCKET GKE_BUCKET TF_HOST TF_PORT CALIBAN_MODEL": lambda _: False,
 }
+
+
+def _is_tracking(settings: Settings) -> bool:
+    return settings.consumer_type.lower() in ("tracking", "caliban")
+
+
+def _links_by_model(settings: Settings) -> bool:
+    return settings.is_given("TRACKING_MODEL") or settings.is_given("CALIBAN_MODEL")
 
 
 def register(app: typer.Typer) -> None:

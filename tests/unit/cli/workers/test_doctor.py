@@ -16,6 +16,7 @@ def test_each_model_once_with_detection_on() -> None:
     assert named_models(settings) == [
         ("NUCLEAR_MODEL", "NuclearSegmentation:6"),
         ("CYTOPLASM_MODEL", "CytoplasmSegmentation:5"),
+        ("TISSUE_MODEL", "TissueNuclei:1"),
         ("LABEL_DETECT_MODEL", "LabelDetection:1"),
         ("SCALE_DETECT_MODEL", "ScaleDetection:1"),
     ]
