@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from redis_consumer.client.submit import Result, Submission
+from redis_consumer.client.tables import unpack_result
 from redis_consumer.client.unserved import ServiceCheck
 from redis_consumer.client.watch import JobState, watch
 from redis_consumer.consumers.reasons import describe
@@ -23,6 +24,7 @@ def follow(
     folder: Path,
     *,
     timeout_s: float = 0.0,
+    is_unzipped: bool = False,
     tell: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Result]:
@@ -34,6 +36,7 @@ def follow(
         submissions: the jobs.
         folder: folder for the results; created if it is missing.
         timeout_s: maximum seconds to wait, 0 for no limit.
+        is_unzipped: whether each zip is replaced by a folder with its files.
         tell: called with a message if no worker serves the queue of a job.
         sleep: waits for a number of seconds; what it raises ends the waiting.
 
@@ -52,7 +55,8 @@ def follow(
     for state in watch(client, list(by_id), timeout_s=timeout_s, sleep=pause):
         states[state.job_id] = state
         if state.status == "done" and state.output_file_name:
-            yield _downloaded(storage, by_id[state.job_id], state, folder / names[state.job_id])
+            path = folder / names[state.job_id]
+            yield _downloaded(storage, by_id[state.job_id], state, path, is_unzipped=is_unzipped)
         else:
             yield Result(by_id[state.job_id], state)
 
@@ -67,10 +71,11 @@ def result_names(submissions: Sequence[Submission]) -> dict[str, str]:
     }
 
 
-def _downloaded(storage: Any, sent: Submission, state: JobState, path: Path) -> Result:
+def _downloaded(storage: Any, sent: Submission, state: JobState, path: Path, *, is_unzipped: bool) -> Result:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.download_file(state.output_file_name, path)
+        path = unpack_result(path) if is_unzipped else path
     except (ConsumerError, OSError) as error:
         reason = f"the result cannot be downloaded: {describe(error)}"
         return Result(sent, state, None, reason, isinstance(error, RetryableError))

@@ -79,6 +79,7 @@ class Result:
             "result": str(self.path) if self.path else None,
             "output_file_name": self.state.output_file_name or None,
             "output_url": self.state.output_url or None,
+            "objects": self.state.objects or None,
             "reason": self.reason or None,
         }
 

@@ -13,7 +13,7 @@ from redis_consumer.job import FINAL_STATUSES
 from redis_consumer.queue.scripts import Call, run_script
 from redis_consumer.text import decimal, last_line
 
-FIELDS = ("status", "progress", "reason", "output_file_name", "output_url")
+FIELDS = ("status", "progress", "reason", "output_file_name", "output_url", "objects")
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
 GONE, NOT_SUBMITTED = "gone", "not submitted"
 #: Seconds that Redis may be unavailable while jobs are watched.
@@ -59,6 +59,7 @@ class JobState:
         reason: why it failed, empty otherwise.
         output_file_name: object key of the result, empty without one.
         output_url: link to the result, empty without one.
+        objects: number of objects that were found, empty if the job doesn't say.
     """
 
     job_id: str
@@ -67,6 +68,7 @@ class JobState:
     reason: str = ""
     output_file_name: str = ""
     output_url: str = ""
+    objects: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -155,7 +157,7 @@ def watch(
 
 
 def _state(job_id: str, row: Sequence[str | None]) -> JobState:
-    status, progress, reason, output_file_name, output_url = row
+    status, progress, reason, output_file_name, output_url, objects = row
     if status is None:
         return JobState(job_id, GONE, 100.0)
     try:
@@ -164,4 +166,5 @@ def _state(job_id: str, row: Sequence[str | None]) -> JobState:
         percent = SHARES.get(status, 50.0)
     # A job that has not ended is never shown at 100 %.
     percent = 100.0 if status in FINAL_STATUSES else min(max(percent, 0.0), 99.0)
-    return JobState(job_id, status, percent, reason or "", output_file_name or "", output_url or "")
+    texts = (text or "" for text in (reason, output_file_name, output_url, objects))
+    return JobState(job_id, status, percent, *texts)

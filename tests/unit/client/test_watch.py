@@ -23,11 +23,11 @@ from redis_consumer.client.watch import GONE, JobState, _state, age_s
     ],
 )
 def test_progress(status: str, progress: str | None, percent: float) -> None:
-    assert _state("predict:a:1", [status, progress, None, None, None]).progress == percent
+    assert _state("predict:a:1", [status, progress, None, None, None, None]).progress == percent
 
 
 def test_job_whose_hash_is_gone_is_failed() -> None:
-    state = _state("predict:a:1", [None] * 5)
+    state = _state("predict:a:1", [None] * 6)
     assert (state.status, state.is_final, state.is_failed) == (GONE, True, True)
     assert "expired" in state.short_reason
 

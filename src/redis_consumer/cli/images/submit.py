@@ -16,6 +16,7 @@ from redis_consumer.cli.output import notes, say, write_json
 from redis_consumer.client.inputs import Found, find_inputs
 from redis_consumer.client.results import follow
 from redis_consumer.client.submit import Result, not_submitted, submit_files
+from redis_consumer.client.tables import join_tables
 from redis_consumer.client.watch import NOT_SUBMITTED
 from redis_consumer.errors import EXIT_FAILED, EXIT_UNAVAILABLE, InvalidJob
 from redis_consumer.job import Job, is_version, misspelt_fields, unknown_field
@@ -67,6 +68,10 @@ def submit(
     postprocess: Annotated[
         str | None, typer.Option("--postprocess", help="Post-processing, e.g. deep_watershed.", metavar="NAMES")
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option("--outputs", help="More files in the result, e.g. rois,table or all.", metavar="NAMES"),
+    ] = None,
     field: Annotated[
         list[str] | None,
         typer.Option("--field", "-f", help="Any other field of the job; repeatable.", metavar="KEY=VALUE"),
@@ -79,6 +84,7 @@ def submit(
         Path | None,
         typer.Option("--output", "-o", file_okay=False, help="Folder for results. Default: ./results. Implies --wait."),
     ] = None,
+    unzip: Annotated[bool, typer.Option("--unzip", help="Unpack the results into folders. Implies --wait.")] = False,
     timeout: Annotated[
         float, typer.Option("--timeout", min=0, help="Maximum seconds to wait; 0 for no limit.", metavar="SECONDS")
     ] = 0.0,
@@ -92,7 +98,8 @@ def submit(
 
     Files are uploaded to the bucket. The key of each job is printed as soon as the job
     is in its queue. With --wait, the command shows the progress and downloads the
-    results. A file that cannot be submitted, or whose result cannot be downloaded,
+    results. If several results have tables of cells, results/cells.csv joins them. A
+    file that cannot be submitted, or whose result cannot be downloaded,
     does not affect the others. While the command waits, Redis may be unavailable for
     up to a minute. With --json, the document is always written, even after an error,
     and has a row for each file.
@@ -105,11 +112,12 @@ def submit(
         "channels": channels,
         "dimension_order": dimension_order,
         "postprocess_function": postprocess,
+        "outputs": outputs,
     }
     fields = job_fields(model, named, field or [])
     settings = read_settings(queue=queue, redis=redis, bucket=bucket)
     client, storage = open_redis(), open_bucket()
-    is_waiting = wait or output is not None
+    is_waiting, folder = wait or unzip or output is not None, output or Path("results")
     found = find_inputs(files, is_recursive=recursive)
     rows = _rows_of(found)
     sending = submit_files(
@@ -121,8 +129,9 @@ def submit(
                 rows[row.submission.path] = row
                 _tell(row, is_waiting=is_waiting, is_json=json)
             if is_waiting:
-                for row in _wait(client, storage, rows.values(), output or Path("results"), timeout):
+                for row in _wait(client, storage, rows.values(), folder, timeout, is_unzipped=unzip):
                     rows[row.submission.path] = row
+                write_table(rows.values(), folder)
     finally:
         _write(list(rows.values()), is_waiting=is_waiting, is_json=json)
     if is_waiting and not all(row.state.is_final for row in rows.values()):
@@ -143,11 +152,23 @@ def _rows_of(found: Found) -> dict[Path, Result]:
     }
 
 
-def _wait(client: Any, storage: Any, rows: Iterable[Result], folder: Path, timeout_s: float) -> Iterator[Result]:
+def write_table(rows: Iterable[Result], folder: Path) -> None:
+    """Join the tables of cells in several results to ``cells.csv``."""
+    path = folder / "cells.csv"
+    done = [(row.submission.path.name, row.path) for row in rows if row.path is not None]
+    count = join_tables(done, path) if done else 0
+    if count:
+        say(f"{in_utf8(str(path))}: the cells of {count} images")
+
+
+def _wait(
+    client: Any, storage: Any, rows: Iterable[Result], folder: Path, timeout_s: float, *, is_unzipped: bool
+) -> Iterator[Result]:
     """Wait for the submitted jobs, and show their progress."""
     sent = [row.submission for row in rows if not row.error]
     with progress_of(sent) as display:
-        for row in follow(client, storage, sent, folder, timeout_s=timeout_s, tell=say):
+        results = follow(client, storage, sent, folder, timeout_s=timeout_s, is_unzipped=is_unzipped, tell=say)
+        for row in results:
             display.show(row.state)
             yield row
 
@@ -207,6 +228,8 @@ def _write(rows: list[Result], *, is_waiting: bool, is_json: bool) -> None:
     for row in rows if is_waiting else []:
         if row.path is not None:
             typer.echo(in_utf8(str(row.path)))
+            if row.state.objects:
+                say(f"{in_utf8(row.submission.path.name)}: {in_utf8(row.state.objects)} objects")
         elif row.state.status == NOT_SUBMITTED:
             pass  # already printed
         elif row.is_failed:
