@@ -80,6 +80,17 @@ def test_a_model_without_card_gets_the_image_as_it_is(run: Callable[..., Result]
     np.testing.assert_array_equal(images["a_feature_0.tif"], 2 * PIXELS)
 
 
+def test_the_reason_of_an_image_in_parts_begins_with_its_name(
+    run: Callable[..., Result], consumer: ImageFileConsumer, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "large.npy", np.ones((2100, 300, 3), np.uint8))
+    consumer.storage.upload_file(tmp_path / "large.npy", "uploads/large.npy")
+    after, _ = run(input_file_name="uploads/large.npy", model_name="Scaling", model_version="1", scale="1")
+    reason = after["reason"].splitlines()[-1]
+    assert reason.startswith("ModelMismatch: large.npy: has 3 channel(s), model Scaling:1 takes 1; "), reason
+    assert reason.endswith("e.g. 0")
+
+
 def test_no_model_means_the_one_for_nuclei(run: Callable[..., Result], configure: Callable[..., None]) -> None:
     configure(NUCLEAR_MODEL="Scaling:3")
     _, images = run(**SAME)

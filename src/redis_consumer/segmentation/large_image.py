@@ -35,7 +35,7 @@ from redis_consumer.segmentation.cell_outputs import CellOutputs
 from redis_consumer.segmentation.frames import HELD_TIMES, Frames, channels_of, check_needed
 from redis_consumer.segmentation.options import SegmentationOptions
 from redis_consumer.segmentation.plan import Plan
-from redis_consumer.segmentation.segmentation import Segmentation, restore
+from redis_consumer.segmentation.segmentation import Segmentation, naming_image, restore
 from redis_consumer.segmentation.z_planes import ProjectedImage, limits_of_planes, projection_of
 from redis_consumer.serving.base import Array
 from redis_consumer.text import shown_name
@@ -78,6 +78,7 @@ class LargeImage:
         image: WindowedImage | ProjectedImage | _HeldImage,
         plan: Plan | None = None,
     ) -> None:
+        self._job = job
         self._segmentation = segmentation
         self.image = image
         options = segmentation.options
@@ -118,7 +119,10 @@ class LargeImage:
         results = BlockResults(len(changes), self._grid, scratch, has_labels=bool(self._plan.postprocess))
         places = [(frame, block) for frame in range(len(changes)) for block in self._grid]
         prepared = (self._prepare(frame, block, changes[frame]) for frame, block in places)
-        with contextlib.closing(self._segmentation.predictor.predict_each(prepared, self._plan.model)) as predicted:
+        with (
+            naming_image(self._job, self._plan.model),
+            contextlib.closing(self._segmentation.predictor.predict_each(prepared, self._plan.model)) as predicted,
+        ):
             for (frame, block), outputs in zip(places, predicted, strict=True):
                 results.add(frame, block, self._postprocess(outputs, block))
                 self._report(_STATISTICS, _SEGMENTATION, frame, block)

@@ -109,7 +109,7 @@ class Segmentation:
         if self.steps.takes_groups and self.functions.are_ours(plan.preprocess, plan.postprocess):
             tiling = None if self.predictor.ask_one and job.cuts else self.predictor.tiling(plan.model)
             if tiling is None or len(tiling.sides) == 2:
-                with _naming(job, plan.model, frames.axes_read):
+                with naming_image(job, plan.model, frames.axes_read):
                     groups = _groups(frames, scaled_yx, tiling, is_cut=job.cuts > 0)
         self._check_memory(frames, job, replace(plan, groups=groups), scaled_yx)
         return replace(plan, groups=groups)
@@ -197,7 +197,7 @@ class Segmentation:
         if is_large:
             # The memory of one step is returned before the next one needs as much.
             steps.rest()
-        with _naming(job, model, frames.axes_read):
+        with naming_image(job, model, frames.axes_read):
             if self._is_cut(job, model):
                 with steps.predicting():
                     version = model.label or model.version
@@ -233,7 +233,7 @@ class Segmentation:
         names = job.preprocess_functions or (card.preprocess if card is not None else ())
         if not self.functions.are_ours(names, ()):
             return None
-        with _naming(job, model):
+        with naming_image(job, model):
             tiling = self.predictor.tiling(model)
             tiling.check_named(sum(each is not None for each in job.channels or ()))
         return tiling.channels
@@ -354,7 +354,7 @@ def _role_of(job: Job) -> int | None:
 
 
 @contextmanager
-def _naming(job: Job, model: ModelId, axes_read: str = "") -> Iterator[None]:
+def naming_image(job: Job, model: ModelId, axes_read: str = "") -> Iterator[None]:
     """Let a message that an image doesn't fit its model name the image, and how its axes were read."""
     try:
         yield

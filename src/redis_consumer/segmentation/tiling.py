@@ -171,6 +171,10 @@ class Tiling:
             (fixed,) = fit_tile((side,), (self.card.size_px,), self.card.multiple_px)
         return fixed, self.card.overlap_px
 
+    def _example(self) -> str:
+        """A value of the job's field ``channels`` with as many indices as the model takes."""
+        return ",".join(map(str, range(self.channels or 1)))
+
     def check_named(self, count: int) -> None:
         """Refuse more channels than the model takes, by the number that a job's field names.
 
@@ -180,7 +184,7 @@ class Tiling:
         if self.channels is not None and count > self.channels:
             raise ModelMismatch(
                 f"field channels names {count} channels, model {self.model} takes {self.channels}; "
-                "name as many, e.g. 0",
+                f"name as many, e.g. {self._example()}",
                 model=str(self.model),
             )
 
@@ -189,7 +193,7 @@ class Tiling:
         if self.channels is not None and self.channels != channels:
             raise ModelMismatch(
                 f"image: has {channels} channel(s), model {self.model} takes {self.channels}; "
-                "name those to use in field channels, e.g. 0",
+                f"name those to use in field channels, e.g. {self._example()}",
                 model=str(self.model),
             )
 
