@@ -25,10 +25,12 @@ from redis_consumer.segmentation.frames import open_frames
 from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
 from redis_consumer.testing import run
-from support import attack_pictures, attacks
+from support import attack_formats, attack_pictures, attacks
 
 TESTS = Path(__file__).parents[1]
-ATTACKS = {**attacks.ATTACKS, **attack_pictures.ATTACKS}
+ATTACKS = {**attacks.ATTACKS, **attack_pictures.ATTACKS, **attack_formats.ATTACKS}
+#: Of a file of the formats in `attack_formats`.
+MAX_MB, MAX_S = 500, 5
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,9 @@ def test_a_file_that_claims_much_is_refused_or_read_within_bounds(
     reader.stdin.flush()
     found = json.loads(reader.stdout.readline())
     assert "status" not in found, f"the process that read it ended by {found}"
+    if case in attack_formats.ATTACKS:
+        assert found["peak_mb"] < MAX_MB, found
+        assert found["cpu_s"] < MAX_S, found
     if not attack.reason:
         assert "shape" in found, found
         return

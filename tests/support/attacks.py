@@ -388,7 +388,9 @@ def serve() -> None:
             resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
             resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
             path, fields = json.loads(line)
-            _say(main(Path(path), fields))
+            found = main(Path(path), fields)
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            _say({**found, "peak_mb": used.ru_maxrss >> 10, "cpu_s": used.ru_utime + used.ru_stime})
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if status:

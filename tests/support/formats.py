@@ -157,6 +157,20 @@ def _other(mark: bytes, at: int = 0) -> Callable[[Path], object]:
     return _bytes((bytes(at) + mark).ljust(600, b"\1"))
 
 
+def _part_of_ome(path: Path) -> None:
+    parts = "".join(
+        f'<TiffData IFD="0" FirstC="{number}" PlaneCount="1"><UUID FileName="c{number}.tif">urn:uuid:{number}</UUID>'
+        "</TiffData>"
+        for number in range(2)
+    )
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYCZT" Type="uint8" SizeX="64" SizeY="48" SizeZ="1" SizeC="2" SizeT="1">'
+        f'<Channel ID="Channel:0:0"/><Channel ID="Channel:0:1"/>{parts}</Pixels></Image></OME>'
+    )
+    tifffile.imwrite(path, GREY, description=xml, metadata=None, photometric="minisblack")
+
+
 REFUSED: dict[str, Case] = {
     "HDF5 (Imaris IMS, BigDataViewer)": Case(_other(b"\x89HDF\r\n\x1a\n"), reason="an HDF5 file .*export it as OME"),
     "OLE (Olympus OIB, Zeiss ZVI)": Case(_other(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), reason="an OLE file .*OME-TIFF"),
@@ -188,6 +202,7 @@ REFUSED: dict[str, Case] = {
     "TIFF of YCbCr colours with subsampling and without JPEG": Case(
         lambda path: _subsampled(path), reason="YCbCr colours with 2 x 2 subsampling.*RGB"
     ),
+    "OME-TIFF of several files": Case(_part_of_ome, reason="one of the 2 files of an OME-TIFF.*one OME-TIFF file"),
     "TIFF with another compression": Case(
         lambda path: _recompressed(path, 34661), reason=r"compression 34661 \(JBIG\).*Deflate"
     ),

@@ -148,7 +148,6 @@ def _check_start(path: Path, kind: str, name: str) -> None:
                 )
         elif kind == "JPEG":
             data = file.read(_MAX_JPEG_BYTES)
-            _check_process(*jpeg_process(data), name)
             for what, count, most in (
                 ("scans", scans(data), MAX_SCANS),
                 ("fill bytes", fill_bytes(data), MAX_FILL_BYTES),
@@ -157,6 +156,7 @@ def _check_start(path: Path, kind: str, name: str) -> None:
                     raise InvalidImage(
                         f"{name}: has {count} {what}, allowed are {most}; save it as a plain JPEG or as PNG"
                     )
+            _check_process(*jpeg_process(data), name)
 
 
 def _check_process(marker: int, bits: int, name: str) -> None:

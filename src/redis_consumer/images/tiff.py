@@ -75,6 +75,9 @@ _OTHER_COMPRESSIONS = {
     65001: "EER",
     65002: "EER",
 }
+#: Name of the file that holds a plane, in OME-XML.
+_FILE_NAME = re.compile(r'<(?:\w+:)?UUID\s[^>]*?FileName="([^"]{1,500})"')
+_SHOWN_FILES = 5
 _SAMPLE_FORMAT, _LERC_PARAMETERS = 339, 50674
 _LERC = 34887
 _JPEG = frozenset({6, 7, 33007, 34892})
@@ -125,6 +128,7 @@ def open_stored(path: Path, name: str, field: str = "") -> Iterator[tuple[Source
     check_metadata(chain, name)
     with open_library(path) as tif:
         _check_imagej(tif, chain, name)
+        _check_one_file(tif, name)
         series = choose_series(tif, name, field)
         page = series.keyframe
         _check_supported(page, name)
@@ -231,6 +235,17 @@ def _decode(tif: TiffFile, series: TiffPageSeries) -> Array:
                 tif.filehandle.seek(offset)
                 check_segment(tif.filehandle.read(count), most, index)
     return np.ascontiguousarray(series.asarray())
+
+
+def _check_one_file(tif: TiffFile, name: str) -> None:
+    """Refuse an OME-TIFF whose planes are in several files: those of the others would be black."""
+    files = list(dict.fromkeys(_FILE_NAME.findall(tif.ome_metadata or ""))) if tif.is_ome else []
+    if len(files) > 1:
+        listed = ", ".join(files[:_SHOWN_FILES]) + (" …" if len(files) > _SHOWN_FILES else "")
+        raise InvalidImage(
+            f"{name}: is one of the {len(files)} files of an OME-TIFF ({listed}), which are not read together; "
+            "export it as one OME-TIFF file"
+        )
 
 
 def choose_series(tif: TiffFile, name: str, field: str) -> TiffPageSeries:

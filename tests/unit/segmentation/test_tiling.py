@@ -90,7 +90,9 @@ def test_a_reply_has_no_more_bytes_than_allowed() -> None:
 
 
 def test_another_number_of_channels_is_named() -> None:
-    with pytest.raises(ModelMismatch, match=r"has 3 channel\(s\), model M:1 takes 2; name those to use in field channels, e.g. 0,1$"):
+    with pytest.raises(
+        ModelMismatch, match=r"has 3 channel\(s\), model M:1 takes 2; name those to use in field channels, e.g. 0,1$"
+    ):
         Tiling(MODEL, channels=2).planned(image(1, 8, 8, 3))
 
 

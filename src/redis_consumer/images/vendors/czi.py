@@ -28,6 +28,7 @@ from redis_consumer.images.vendors.stacks import check_planes, stacked
 #: Tiles of a file.
 MAX_TILES = 200_000
 MAX_AXES = 32
+_MAX_PARTS = 10_000
 #: Bytes of a decoded tile, and how many of them are kept.
 MAX_TILE_BYTES = 256 << 20
 _KEPT_TILES = 2
@@ -187,8 +188,7 @@ def _tiles(file: BinaryIO, name: str) -> list[_Tile]:
     mark, _, _ = _SEGMENT.unpack(file.read(_SEGMENT.size))
     header = file.read(80)
     part, directory = struct.unpack_from("<iq", header, 48)
-    if part:
-        raise InvalidImage(f"{name}: is part {part + 1} of a Zeiss CZI of several files; export it as one OME-TIFF")
+    _check_part(part, name)
     file.seek(directory)
     mark, _, _ = _SEGMENT.unpack(file.read(_SEGMENT.size))
     if mark.rstrip(b"\0") != b"ZISRAWDIRECTORY":
@@ -204,6 +204,13 @@ def _tiles(file: BinaryIO, name: str) -> list[_Tile]:
     return tiles
 
 
+def _check_part(part: int, name: str) -> None:
+    if not 0 <= part <= _MAX_PARTS:
+        raise ValueError("the number of a part is wrong")
+    if part:
+        raise InvalidImage(f"{name}: is a Zeiss CZI of several files; export it as one OME-TIFF")
+
+
 def _entry(file: BinaryIO, name: str) -> _Tile | None:
     """One entry of the directory; None for a tile of a reduced image."""
     schema, kind, place, part, compression, pyramid, count = _ENTRY.unpack(file.read(_ENTRY.size))
@@ -213,8 +220,7 @@ def _entry(file: BinaryIO, name: str) -> _Tile | None:
     for _ in range(count):
         axis, start, size, _, stored = _DIMENSION.unpack(file.read(_DIMENSION.size))
         sides[axis.rstrip(b"\0").decode("ascii")] = start, size, stored
-    if part:
-        raise InvalidImage(f"{name}: is a Zeiss CZI of several files; export it as one OME-TIFF")
+    _check_part(part, name)
     (left, width, stored_width), (top, height, stored_height) = sides["X"], sides["Y"]
     if pyramid or (stored_width, stored_height) != (width, height):
         return None

@@ -141,7 +141,10 @@ class _File:
             raise ValueError("sides of frames are wrong")
         planes = int(picture.get("sPicturePlanes", {}).get("uiCount", 1) or 1)
         is_colour = components == 3 and planes == 1
-        loops = self._loops(int(attributes["uiSequenceCount"]))
+        frames = int(attributes["uiSequenceCount"])
+        if frames > sum(each.startswith("ImageDataSeq|") for each in self._places):
+            raise EOFError("frames are missing")
+        loops = self._loops(frames)
         size = picture.get("dCalibration")
         is_known = isinstance(size, float) and 0 < size < float("inf") and picture.get("bCalibrated", True)
         return _Layout(
