@@ -1,4 +1,4 @@
-"""Defines the errors of the package. The class of an error decides what the worker does.
+"""Defines the errors of the package, and describes errors. The class of an error decides what the worker does.
 
 ::
 
@@ -28,6 +28,16 @@ and is logged with its traceback.
 """
 
 from __future__ import annotations
+
+import pathlib
+import traceback
+
+from redis_consumer.text import MAX_TEXT, cut, mask_secrets, without_paths
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 3
+EXIT_INTERRUPTED = 130
 
 
 class ConsumerError(Exception):
@@ -121,12 +131,6 @@ class SettingsError(ConsumerError, ValueError):
     """A setting is missing or wrong. The worker doesn't start, or claims no jobs until the setting is right."""
 
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_UNAVAILABLE = 3
-EXIT_INTERRUPTED = 130
-
-
 def exit_code(error: ConsumerError | KeyboardInterrupt) -> int:
     """Return the exit code of a command that ends with this error."""
     if isinstance(error, KeyboardInterrupt):
@@ -134,3 +138,37 @@ def exit_code(error: ConsumerError | KeyboardInterrupt) -> int:
     if isinstance(error, SettingsError):
         return EXIT_USAGE
     return EXIT_UNAVAILABLE if isinstance(error, RetryableError) else EXIT_FAILED
+
+
+def describe(error: BaseException) -> str:
+    """Return ``ErrorType: message`` on one line of limited length, without secrets of links and addresses."""
+    return cut(mask_secrets(f"{_kind(error)}: {' '.join(str(error).split())}"))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the text for the job's ``reason``: one line for expected errors, otherwise the traceback without local
+    paths.
+    """
+    if isinstance(error, ConsumerError):
+        return describe(error)
+    lines = [
+        f"  {_short(frame.filename)}:{frame.lineno} in {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    # An endless recursion has a thousand lines.
+    return cut("\n".join(["Traceback (most recent call last):", *lines, without_paths(describe(error))]), MAX_TEXT)
+
+
+def _kind(error: BaseException) -> str:
+    """Name an error by its class, and a subclass that is used only inside the package by its public class."""
+    kinds = [kind for kind in type(error).__mro__ if kind.__module__ == __name__]
+    is_ours = type(error).__module__.partition(".")[0] == __name__.partition(".")[0]
+    return kinds[0].__name__ if kinds and is_ours else type(error).__name__
+
+
+def _short(filename: str) -> str:
+    parts = pathlib.PurePath(filename).parts
+    for root in ("site-packages", "src"):
+        if root in parts:
+            return "/".join(parts[len(parts) - parts[::-1].index(root) :])
+    return parts[-1] if parts else filename

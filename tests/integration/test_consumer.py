@@ -10,8 +10,7 @@ import pytest
 
 from redis_consumer.consumers import Consumer
 from redis_consumer.consumers.claimed_job import Interrupted, Outcome
-from redis_consumer.consumers.reasons import reason_of
-from redis_consumer.errors import InvalidImage, ModelServerUnavailable, SettingsError
+from redis_consumer.errors import InvalidImage, ModelServerUnavailable, SettingsError, reason_of
 from redis_consumer.queue import admin
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage

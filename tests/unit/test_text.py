@@ -15,8 +15,7 @@ from pydantic import Field, ValidationError
 
 from redis_consumer.consumers.gathering import Summary
 from redis_consumer.consumers.options import ConsumerOptions, options_for, per_job
-from redis_consumer.consumers.reasons import describe, reason_of
-from redis_consumer.errors import InvalidJob
+from redis_consumer.errors import InvalidJob, describe, reason_of
 from redis_consumer.job import Job, ModelId
 from redis_consumer.logs import initialize_logger, job_context
 from redis_consumer.queue import JobQueue

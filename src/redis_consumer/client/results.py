@@ -12,8 +12,7 @@ from redis_consumer.client.submit import Result, Submission
 from redis_consumer.client.tables import unpack_result
 from redis_consumer.client.unserved import ServiceCheck
 from redis_consumer.client.watch import JobState, watch
-from redis_consumer.consumers.reasons import describe
-from redis_consumer.errors import ConsumerError, RetryableError
+from redis_consumer.errors import ConsumerError, RetryableError, describe
 from redis_consumer.text import in_utf8, result_stem
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from redis_consumer.client.inputs import ARCHIVES, ONE_IMAGE, files_of, upload_key
 from redis_consumer.client.watch import NOT_SUBMITTED, JobState
-from redis_consumer.consumers.reasons import describe
-from redis_consumer.errors import ConsumerError, RedisUnavailable, RetryableError, SettingsError
+from redis_consumer.errors import ConsumerError, RedisUnavailable, RetryableError, SettingsError, describe
 from redis_consumer.job import EMPTY_FIELDS, unreadable_archive
 from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage

@@ -21,9 +21,8 @@ from redis_consumer.consumers.options import (
     read_variables,
     secrets_of,
 )
-from redis_consumer.consumers.reasons import reason_of
 from redis_consumer.consumers.telemetry import JobTelemetry
-from redis_consumer.errors import InvalidJob, LeaseLost, RedisUnavailable
+from redis_consumer.errors import InvalidJob, LeaseLost, RedisUnavailable, reason_of
 from redis_consumer.job import Job, JobStatus, OrphanedResult, misspelt_fields, unknown_field
 from redis_consumer.provenance.record import Provenance, RunSetup
 from redis_consumer.queue import JobQueue, timestamp, upkeep

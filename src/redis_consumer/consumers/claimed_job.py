@@ -10,7 +10,6 @@ from typing import Any
 
 from redis_consumer import machine
 from redis_consumer.consumers.fan_out import Child, write_children
-from redis_consumer.consumers.reasons import describe
 from redis_consumer.consumers.telemetry import JobTelemetry
 from redis_consumer.errors import (
     ConsumerError,
@@ -20,6 +19,7 @@ from redis_consumer.errors import (
     RedisUnavailable,
     RetryableError,
     SettingsError,
+    describe,
 )
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.provenance.record import Provenance

@@ -15,8 +15,7 @@ from urllib.parse import urlencode
 from redis_consumer.archives import ResultZip, check_result_zip
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.fan_out import reason_of_child
-from redis_consumer.consumers.reasons import describe
-from redis_consumer.errors import InvalidJob, PermanentError
+from redis_consumer.errors import InvalidJob, PermanentError, describe
 from redis_consumer.job import Job, JobStatus
 from redis_consumer.storage.keys import zip_name
 from redis_consumer.text import cell, cut, decimal, shown_name, whole

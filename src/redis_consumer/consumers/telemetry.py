@@ -8,8 +8,7 @@ import time
 from types import TracebackType
 
 from redis_consumer import __version__, metrics, traces
-from redis_consumer.consumers.reasons import describe
-from redis_consumer.errors import ConsumerError, JobCancelled
+from redis_consumer.errors import ConsumerError, JobCancelled, describe
 from redis_consumer.job import Job
 from redis_consumer.logs import job_fields
 from redis_consumer.metrics import recording

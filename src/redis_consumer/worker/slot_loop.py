@@ -14,9 +14,8 @@ from types import FrameType
 from redis_consumer import machine
 from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.claimed_job import Interrupted, Outcome
-from redis_consumer.consumers.reasons import describe
 from redis_consumer.consumers.telemetry import announce
-from redis_consumer.errors import ConsumerError, LeaseLost, RedisUnavailable
+from redis_consumer.errors import ConsumerError, LeaseLost, RedisUnavailable, describe
 from redis_consumer.job import Job
 from redis_consumer.worker.shared_status import SupervisorPipe
 

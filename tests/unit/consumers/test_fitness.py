@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from redis_consumer.consumers import Consumer, ImageFileConsumer
-from redis_consumer.consumers.fitness import check_class
+from redis_consumer.consumers.registry import check_class
 from redis_consumer.errors import SettingsError
 
 

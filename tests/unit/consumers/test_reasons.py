@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from redis_consumer.consumers.reasons import describe, reason_of
-from redis_consumer.errors import ConsumerError, InvalidImage
+from redis_consumer.errors import ConsumerError, InvalidImage, describe, reason_of
 from redis_consumer.images.planes import NotWindowedError
 
 LINK = "https://bucket.example/cells.tif?X-Amz-Signature=abc123&x=1"

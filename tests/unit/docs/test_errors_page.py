@@ -15,7 +15,7 @@ import tifffile
 
 from redis_consumer import errors
 from redis_consumer.consumers import ImageFileConsumer
-from redis_consumer.consumers.reasons import describe
+from redis_consumer.errors import describe
 from redis_consumer.images import ImageLimits, read_image, select_channels
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models import ModelStore
