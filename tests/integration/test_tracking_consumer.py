@@ -324,7 +324,7 @@ def test_a_movie_of_objects_without_end_is_refused_by_its_name(run: Callable[...
     [
         ({"a.tif": (8, 9), "b.tif": (8, 8)}, "frame b.tif has 8 x 8 pixels, the first one 8 x 9"),
         ({"readme.txt": None}, "holds no images"),
-        ({"a.tif": (3, 8, 9)}, "a.tif: holds 3 frames"),
+        ({"a.tif": (5, 8, 9)}, "a.tif: holds 5 frames"),
     ],
 )
 def test_a_zip_that_is_no_movie_is_refused_in_words(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,11 @@ def archive_limits() -> options.ArchiveLimits:
 
 
 def movie_limits() -> options.MovieLimits:
-    """Limits for the file of a movie."""
-    return options.MovieLimits(image_limits(), archive_limits(), max_job_bytes())
+    """Limits for the file of a movie. Its frames are read one by one, so only a given setting limits their number."""
+    frames = image_limits()
+    if not settings.current().is_given("MAX_IMAGE_FRAMES"):
+        frames = replace(frames, max_frames=None)
+    return options.MovieLimits(frames, archive_limits(), max_job_bytes())
 
 
 def tiling_options() -> options.TilingOptions:

@@ -56,7 +56,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         """Return whether the job's input can be a movie."""
         if redis_hash is None:
             return False
-        return self._input_name(redis_hash).endswith(SUFFIXES)
+        return self._input_name(redis_hash).rstrip("/").endswith(SUFFIXES)
 
     def _consume(self, redis_hash: str) -> str:
         """Send the frames to be segmented. A movie that already has labels is linked at once."""
@@ -87,7 +87,9 @@ class TrackingConsumer(TensorFlowServingConsumer):
     def _movies(self, job: Job) -> Iterator[tuple[list[Movie], Path]]:
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
             folder = Path(name)
-            path = Path(self.storage.download(job.input_file_name, folder / "input"))
+            key = job.input_file_name.rstrip("/")
+            download = self.storage.download_folder if key.lower().endswith(".zarr") else self.storage.download
+            path = Path(download(key, folder / "input"))
             with open_movies(job, path, folder, defaults.movie_limits()) as movies:
                 yield movies, folder
 

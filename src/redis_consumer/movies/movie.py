@@ -1,4 +1,4 @@
-"""Reads the frames of a movie from a TIFF, a zip of frames or a track file."""
+"""Reads the frames of a movie from an image file, a zip of frames or a track file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,26 @@ from redis_consumer import wanted
 from redis_consumer.archives import iter_members
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits, batch_shape, check_frames, open_image, to_batch
+from redis_consumer.images.axes import FROM_SHAPE, as_read
 from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.channels import Channel, Channels
+from redis_consumer.images.image import calibration_of
+from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.images.windows import open_windowed
 from redis_consumer.job import Job
 from redis_consumer.options import MovieLimits
 from redis_consumer.segmentation.frames import HELD_TIMES, check_needed, frames_for
+from redis_consumer.segmentation.z_planes import ProjectedImage, Projection, projection_of
 from redis_consumer.serving.base import Array
 from redis_consumer.text import shown_name
 from redis_consumer.tracking.track_file import read_track_file
 
 TRACK_SUFFIXES = (".trk", ".trks")
 FRAME_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".bmp", ".gif", ".pgm", ".npy")
-SUFFIXES = (".tif", ".tiff", ".zip", *TRACK_SUFFIXES)
+SUFFIXES = (
+    ".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk", ".npy", ".zarr", ".ozx", ".czi", ".nd2", ".lif", ".zip",
+    *TRACK_SUFFIXES,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,15 +78,14 @@ def open_movies(job: Job, path: Path, folder: Path, limits: MovieLimits) -> Iter
         InvalidImage: not a movie, damaged, above the limits, or needs more memory than a job is allowed.
         UnsafeArchive: the archive is not safe to unpack.
     """
-    channel = next((index for index in job.channels or () if index is not None), 0)
-    file = _MovieFile(path, shown_name(job.original_name), channel, limits)
+    file = _MovieFile(path, shown_name(job.original_name), job, limits)
     suffix = Path(job.input_file_name.lower()).suffix
     if suffix in TRACK_SUFFIXES:
         yield file.open_track_file(suffix)
-    elif suffix == ".zip":
+    elif suffix == ".zip" and not is_ome_zarr(path):
         yield [file.open_zip(folder)]
     else:
-        with file.open_tiff(job.dimension_order) as movie:
+        with file.open_file() as movie:
             yield [movie]
 
 
@@ -89,24 +95,56 @@ class _MovieFile:
 
     path: Path
     name: str
-    channel: int | str
+    job: Job
     limits: MovieLimits
 
+    @property
+    def channel(self) -> int | str:
+        """The first channel that the job names."""
+        return next((index for index in self.job.channels or () if index is not None), 0)
+
     @contextmanager
-    def open_tiff(self, order: str) -> Iterator[Movie]:
-        """Open a movie with one frame in memory at a time. Of three axes, the first is time, whatever its name in the
-        file is.
+    def open_file(self) -> Iterator[Movie]:
+        """Open a movie in one file, with one frame in memory at a time.
+
+        T is time, and so is B, an axis of frames that neither job nor file names. If nothing names the axes, an axis
+        before rows and columns is time, however short it is.
         """
+        options: dict[str, Any] = {"name": self.name, "field": self.job.field_of_view}
+        order = self.job.dimension_order
         if not order:
-            with open_windowed(self.path, name=self.name) as image:
-                order = "BXY" if image.shape[0] == 1 and image.shape[3] > 1 else ""
-        options: dict[str, Any] = {"channels": [self.channel], "max_frames": self.limits.frames.max_frames}
-        with open_windowed(self.path, dimension_order=order, name=self.name, **options) as image:
-            frames, height, width, _ = image.shape
+            with open_windowed(self.path, **options) as image:
+                axes, by = image.reading.split(" ", 1)
+                order = "TYX" if axes == "CYX" and by.endswith(FROM_SHAPE) else ""
+        options |= {"dimension_order": order, "channels": [self.channel]}
+        with open_windowed(self.path, **options) as image:
+            projection = self._over_time(image.calibration, image.shape[0], self.name, image.reading)
+            planes = image if projection is None else ProjectedImage(image, projection)
+            frames, height, width, _ = planes.shape
+            check_frames(frames, self.limits.frames.max_frames, self.name, image.reading)
             self._check_memory((frames, height, width))
             everything = (slice(0, height), slice(0, width))
-            movie = Movie((frames, height, width), lambda number: image.read(number, everything)[0, ..., 0])
-            yield self._checked(replace(movie, calibration=image.calibration, channel=image.picks[0][0]))
+            movie = Movie((frames, height, width), lambda number: planes.read(number, everything)[0, ..., 0])
+            yield self._checked(replace(movie, calibration=planes.calibration, channel=image.picks[0][0]))
+
+    def _over_time(self, calibration: Calibration, frames: int, name: str, reading: str) -> Projection | None:
+        """Return how planes become time points; None if each plane is one."""
+        time = [letter for letter in calibration.letters if letter != "Z"]
+        strange = [letter for letter in time if letter not in "TB"]
+        if strange or len(time) > 1:
+            axes = " and ".join(strange or time)
+            raise InvalidImage(
+                f"{name}: has several frames along {axes}, of which at most one can be time; name T in field "
+                f"dimension_order, or save one movie {as_read(reading)}"
+            )
+        if "Z" in calibration.letters and self.job.z in ("each", "link"):
+            way_out = "" if time else ", or dimension_order TYX if they are time points"
+            raise InvalidImage(
+                f"{name}: has planes along Z, which are not time; give field z: max, mean or the number of a plane"
+                f"{way_out} {as_read(reading)}"
+            )
+        is_flat = "Z" not in calibration.letters and self.job.z in ("max", "mean", "link", 0)
+        return None if is_flat else projection_of(self.job, calibration, frames, name, reading)
 
     def open_zip(self, folder: Path) -> Movie:
         """Open a movie with one file per frame, in the order of their names. Numbers in names are compared as
@@ -141,16 +179,17 @@ class _MovieFile:
 
     def _read_frame(self, path: Path) -> Array:
         with open_image(path, limits=ImageLimits(), name=path.name) as opened:
-            count, height, width, _ = batch_shape(opened.source.shape, opened.source.axes, "", path.name)
+            source = opened.source
+            count, height, width, _ = batch_shape(source.shape, source.axes, "", path.name)
             # The file's pixels, and all channels as float32 twice.
-            self._check_memory((count, height, width), 3 * 4 * prod(opened.source.shape), path.name)
-            channel = opened.source.all_channels.index_of(self.channel, path.name)
-            batch = to_batch(opened.read())
-        if len(batch) != 1:
-            raise InvalidImage(
-                f"{path.name}: holds {len(batch)} frames; pack one frame a file, or upload a TIFF by itself"
-            )
-        frame: Array = batch[0, ..., channel]
+            self._check_memory((count, height, width), 3 * 4 * prod(source.shape), path.name)
+            channel = source.all_channels.index_of(self.channel, path.name)
+            projection = self._over_time(calibration_of(source), count, path.name, source.reading)
+            planes = to_batch(opened.read())[..., channel]
+        frames = len(planes) if projection is None else len(projection.planes)
+        if frames != 1:
+            raise InvalidImage(f"{path.name}: holds {frames} frames; pack one frame a file, or upload a TIFF by itself")
+        frame: Array = planes[0] if projection is None else projection.frame(0, planes.__getitem__)
         return frame
 
     def open_track_file(self, suffix: str) -> list[Movie]:

@@ -23,6 +23,8 @@ PASSES_PX = (30.0, 60.0, 150.0)
 PASS_DIAMETERS = 8.5
 #: A pass counts more the more objects it finds, up to so many, and how much more.
 ENOUGH_OBJECTS, COUNT_WEIGHT = 10, 0.3
+#: How much wider than on masks objects come out in coarse passes: the median of real images.
+TOO_WIDE = 1.06
 #: Objects that are cut by the border of a pass count only if fewer than so many are complete.
 LEAST_COMPLETE = 3
 
@@ -59,7 +61,7 @@ def estimate_diameter(
         if len(areas):
             seen_px = 2 * math.sqrt(float(np.median(areas)) / math.pi)
             many = COUNT_WEIGHT * math.log(min(len(areas), ENOUGH_OBJECTS))
-            found.append((many - abs(math.log(seen_px / wanted_px)), seen_px / scale))
+            found.append((many - abs(math.log(seen_px / wanted_px)), seen_px / scale / TOO_WIDE))
     return max(found)[1] if found else None
 
 
