@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import signal
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import psutil
+import pytest
 import tifffile
 
 from support.cli import CommandLine
@@ -70,3 +74,32 @@ def test_without_redis_it_says_how_to_get_one(tmp_path: Path) -> None:
     result = CommandLine(tmp_path).run("demo", "--image", "cells.tif", REDIS_SERVER="/nowhere")
     assert result.returncode == 2
     assert "REDIS_SERVER = '/nowhere'" in result.stderr
+
+
+def test_a_folder_has_results_and_one_table(tmp_path: Path) -> None:
+    folder = tmp_path / "plate"
+    folder.mkdir()
+    image = tifffile.imread(REPOSITORY / "data" / "nuclei.tif")
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(folder / name, image[:256, :256])
+    options = ("--channels", "0", "--outputs", "table,rois", "--scale", "0.5", "--output", "out")
+    result = CommandLine(tmp_path).run("demo", "--image", folder, *options, timeout_s=110)
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"Found \d+ objects in [ab]\.tif", result.stdout)) == 2
+    with (tmp_path / "out" / "cells.csv").open(newline="") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {"a.tif", "b.tif"}
+
+
+@pytest.mark.slow
+def test_an_archive_and_a_movie_are_done(tmp_path: Path) -> None:
+    image = tifffile.imread(REPOSITORY / "data" / "nuclei.tif")[:256, :256]
+    tifffile.imwrite(
+        tmp_path / "m.tif", np.stack([np.roll(image, step, 0) for step in range(3)]), photometric="minisblack"
+    )
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        archive.write(tmp_path / "a.tif", "well/a.tif")
+    for name, options in (("p.zip", ()), ("m.tif", ("--movie",))):
+        done = CommandLine(tmp_path).run("demo", "--image", name, "--scale", "0.5", *options, timeout_s=110)
+        assert done.returncode == 0, done.stderr
+        assert re.search(rf"Found [1-9]\d* objects in {name}", done.stdout)

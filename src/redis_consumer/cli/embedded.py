@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,16 +88,19 @@ def run_redis(program: str | None = None) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def run_worker(environment: Mapping[str, str], *, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def run_worker(
+    environment: Mapping[str, str], *, log: Path, arguments: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``redis-consumer run`` in a separate process, and stop it at the end of the block.
 
     Args:
         environment: settings of the worker. It reads no settings of this process and no settings files.
         log: file for its output.
+        arguments: further arguments of the command.
     """
     ours = {field.upper() for field in Settings.model_fields} | {"REDIS_CONSUMER_CONFIG"}
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
-    command = [sys.executable, "-m", "redis_consumer", "run"]
+    command = [sys.executable, "-m", "redis_consumer", "run", *arguments]
     with (
         tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder,
         run_process(command, log=log, environment={**inherited, **environment}, folder=folder) as process,
