@@ -63,6 +63,7 @@ def onnx_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models.save(folder, "Distances", 1, models.blurring())
     models.save(folder, "Spots", 1, models.spotting())
     models.save(folder, "Multiplex", 1, models.multiplexing())
+    models.save(folder, "Detecting", 1, models.detecting())
     return folder
 
 

@@ -60,9 +60,6 @@ CASES: dict[str, tuple[str, bytes | None, dict[str, str], str]] = {
     "unknown function": (
         "a.tif", tiff(grey()), {"postprocess_function": "nope"}, "InvalidJob: field postprocess_function: 'nope'",
     ),
-    "function of a later version": (
-        "a.tif", tiff(grey()), {"postprocess_function": "retinanet"}, "InvalidJob: .*not available in this version",
-    ),
     "missing object": ("gone.tif", None, {}, "ObjectNotFound: .*uploads/gone.tif"),
     "key outside of the bucket": ("a.tif", None, {"input_file_name": "../../etc/passwd"}, "InvalidJob: field input_"),
     "empty file": ("a.tif", b"", {}, "InvalidImage: a.tif: the file is empty; upload it again"),

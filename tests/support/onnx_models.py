@@ -165,3 +165,29 @@ def multiplexing(side: int = 9) -> onnx.ModelProto:
             nodes.append(helper.make_node("Transpose", [f"{head}_{source}"], [name], perm=[0, 2, 3, 1]))
             outputs.append((name, TensorProto.FLOAT, (None, None, None, count)))
     return _model(nodes, [("image", TensorProto.FLOAT, (None, None, None, 2))], outputs, weights)
+
+
+def detecting() -> onnx.ModelProto:
+    """Finds the same objects in each image: boxes, scores, classes and masks of 14 x 14 px.
+
+    A square of 20 px, two squares of 30 px that share 10 columns, one that overlaps both, and one of a low score.
+    """
+    boxes = [[5, 5, 25, 25], [40, 40, 70, 70], [60, 40, 90, 70], [41, 45, 61, 65]]
+    found = {
+        "prediction": [[*boxes[:3], boxes[3]]],
+        "prediction_1": [[0.9, 0.9, 0.8, 0.3]],
+        "prediction_2": [[0.0] * 4],
+        "prediction_3": np.ones((1, 4, 14, 14, 1)),
+    }
+    nodes = [
+        helper.make_node("ReduceMax", ["image"], ["brightest"], keepdims=0),
+        helper.make_node("Mul", ["brightest", "zero"], ["nothing"]),
+    ]
+    weights = [numpy_helper.from_array(np.array(0, np.float32), "zero")]
+    outputs: list[tuple[str, int, Sequence[Size] | None]] = []
+    for name, values in found.items():
+        array = np.array(values, np.float32)
+        weights.append(numpy_helper.from_array(array, f"{name}_values"))
+        nodes.append(helper.make_node("Add", [f"{name}_values", "nothing"], [name]))
+        outputs.append((name, TensorProto.FLOAT, (None, *array.shape[1:])))
+    return _model(nodes, [("image", TensorProto.FLOAT, FREE_IMAGE)], outputs, weights)

@@ -61,7 +61,7 @@ def pixelwise(
     interior = max(prediction.shape[-1] - 2, 0)
 
     def label_item(item: Array) -> Labels:
-        return _drop_small(_connected(item[..., interior] > threshold, connectivity=1), min_size)
+        return drop_small(connected(item[..., interior] > threshold, connectivity=1), min_size)
 
     return _each_item(prediction, label_item)
 
@@ -87,7 +87,7 @@ def watershed(image: Array, min_distance: int = 10, threshold_abs: Annotated[flo
         distance = np.argmax(item, axis=-1)
         mask = distance > 0
         seeds = local_maxima(np.where(mask, item[..., -1], 0), min_distance, threshold_abs)
-        return _drop_small(flood(distance, _connected(seeds & mask, connectivity=2), 0), MIN_REGION_PX)
+        return drop_small(flood(distance, connected(seeds & mask, connectivity=2), 0), MIN_REGION_PX)
 
     return _each_item(image, label_item)
 
@@ -170,7 +170,7 @@ def deep_watershed(
         maps = (peaks[..., 0], interior[..., 0])
         labels = _label_peaks(maps, _lengths_px(maps, lengths, how), how)
         smallest_px = smallest.of(usual_area(object_areas(labels))) if isinstance(smallest, _Share) else smallest
-        labels = _drop_small(_erode(labels, label_erosion), smallest_px)
+        labels = drop_small(_erode(labels, label_erosion), smallest_px)
         items.append(_fill_holes(labels, fill_holes_threshold))
     return _stack(items, outputs[maxima_index].shape[:3])
 
@@ -235,7 +235,7 @@ def _label_peaks(maps: Maps, lengths_px: tuple[float, float, float], how: _How) 
 def _find_seeds(peaks: Floats, radius: int, threshold: float, algorithm: str) -> Labels:
     """Number the peaks of a (Y, X) map. Seeds that touch, even at a corner, get the same number."""
     is_seed = h_maxima(peaks, threshold, radius) if algorithm == "h_maxima" else local_maxima(peaks, radius, threshold)
-    return _connected(is_seed, connectivity=2)
+    return connected(is_seed, connectivity=2)
 
 
 def _expand(interior: Floats, pixels: int | None) -> Floats:
@@ -245,7 +245,8 @@ def _expand(interior: Floats, pixels: int | None) -> Floats:
     return np.asarray(ndimage.grey_dilation(interior, size=2 * pixels + 1), np.float32) if pixels else interior
 
 
-def _connected(mask: Mask, connectivity: int) -> Labels:
+def connected(mask: Mask, connectivity: int) -> Labels:
+    """Label the regions of a mask (Y, X). Pixels touch at edges (1), or also at corners (2)."""
     from skimage import measure
 
     return np.asarray(measure.label(mask, connectivity=connectivity), np.int32)
@@ -289,7 +290,7 @@ def _erode(labels: Labels, rings: int) -> Labels:
     return labels
 
 
-def _drop_small(labels: Labels, min_size: float) -> Labels:
+def drop_small(labels: Labels, min_size: float) -> Labels:
     """Remove labels of fewer than `min_size` pixels, then number the others 1..n in the order of their old numbers."""
     is_kept = np.bincount(labels.ravel()) >= max(min_size, 1)
     is_kept[:1] = False
@@ -311,7 +312,7 @@ def _fill_holes(labels: Labels, max_size: int) -> Labels:
         is_small[0] = False
         if box is not None:
             labels[box][is_small[holes]] = label
-    return _drop_small(labels, 1)
+    return drop_small(labels, 1)
 
 
 def _each_item(image: Array, label_item: Callable[[Array], Labels]) -> Labels:

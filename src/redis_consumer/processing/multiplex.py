@@ -1,16 +1,22 @@
-"""Turns the outputs of a model of whole cells and nuclei into label images."""
+"""Turns the outputs of models of tissue with several stains into label images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from redis_consumer.job import COMPARTMENTS
-from redis_consumer.processing.labels import Array, Labels, deep_watershed
+from redis_consumer.processing.labels import Array, Labels, Mask, connected, deep_watershed, drop_small
 
 #: Index of the outputs of a compartment, and the least height of its peaks (contract, section 5.4).
 _HEADS = {"whole-cell": (0, 0.075), "nuclear": (2, 0.1)}
+#: Names of the maps of `deep_watershed_mibi` (contract, section 5.3).
+MAPS = ("inner-distance", "outer-distance", "fgbg-fg", "pixelwise-interior")
+#: Smallest seed of `mibi`, in pixels.
+_MIN_SEED_PX = 50
 
 
 def mesmer(outputs: Sequence[Array], compartment: str = "whole-cell") -> Labels:
@@ -55,3 +61,106 @@ def mesmer(outputs: Sequence[Array], compartment: str = "whole-cell") -> Labels:
         if compartment in (name, "both")
     ]
     return np.concatenate(labels, axis=-1)
+
+
+def mibi(prediction: Array, edge_threshold: float = 0.25, interior_threshold: float = 0.25) -> npt.NDArray[Any]:
+    """Label the cells of a pixel classifier's class map by growing their interiors to the edges between them.
+
+    Regions of the interior that is no edge are the seeds. They grow and shrink in turns by grey morphology: 8 times two
+    steps of growth within the interior and one step that separates neighbours, two more steps of growth, and 2 times
+    one step of growth everywhere and two that separate. Numbers and order of the steps are those of the contract,
+    section 5.3.
+
+    Args:
+        prediction: (B, Y, X, C) or (Y, X, C) float. Channel 0 is the probability of an edge, channel 1 that of the
+            interior.
+        edge_threshold: a pixel of at least this probability is an edge; 0..1.
+        interior_threshold: a pixel of at least this probability is interior; 0..1.
+
+    Returns:
+        (B, Y, X, 1) or (Y, X, 1) uint16, or int32 if there are more labels. Seeds of fewer than 50 pixels are dropped.
+
+    Raises:
+        ValueError: rank or channel count is wrong, or a value isn't finite.
+    """
+    if prediction.ndim not in (3, 4) or prediction.shape[-1] < 2:
+        raise ValueError(f"prediction has the shape {prediction.shape}; wanted (B, Y, X, C) or (Y, X, C) with C >= 2")
+    if not np.isfinite(prediction).all():
+        raise ValueError("prediction holds NaN or infinity; wanted finite numbers")
+    batch = prediction if prediction.ndim == 4 else prediction[np.newaxis]
+    labels = np.zeros(batch.shape[:3], np.int32)
+    for item, result in zip(batch, labels, strict=True):
+        interior = item[..., 1] >= interior_threshold
+        seeds = connected(interior & (item[..., 0] < edge_threshold), connectivity=2)
+        result[:] = drop_small(_grown(drop_small(seeds, _MIN_SEED_PX), interior), 1)
+    found = labels if labels.max(initial=0) > np.iinfo(np.uint16).max else labels.astype(np.uint16)
+    return found.reshape(*prediction.shape[:-1], 1)
+
+
+def _grown(labels: Labels, interior: Mask) -> Labels:
+    for _ in range(8):
+        labels = _separated(_dilated(labels, interior, 2), 1)
+    labels = _dilated(labels, interior, 2)
+    for _ in range(2):
+        labels = _separated(_dilated(labels, None, 1), 2)
+    return labels
+
+
+def _dilated(labels: Labels, mask: Mask | None, steps: int) -> Labels:
+    """Let labels grow by a cross into pixels without a label, within a mask if there is one."""
+    from scipy import ndimage
+
+    for _ in range(steps):
+        grown = ndimage.grey_dilation(labels, footprint=_cross(), mode="nearest")
+        is_free = labels == 0 if mask is None else (labels == 0) & mask
+        labels = np.where(is_free, grown, labels).astype(np.int32)
+    return labels
+
+
+def _separated(labels: Labels, steps: int) -> Labels:
+    """Remove the pixels of labels that touch a smaller label or the background."""
+    from scipy import ndimage
+
+    for _ in range(steps):
+        eroded = ndimage.grey_erosion(labels, footprint=_cross(), mode="nearest")
+        labels = np.where(eroded != labels, 0, labels).astype(np.int32)
+    return labels
+
+
+def _cross() -> Mask:
+    return np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.bool_)
+
+
+def deep_watershed_mibi(
+    model_output: Mapping[str, Array] | Sequence[Array],
+    interior_model: str = "pixelwise-interior",
+    maxima_model: str = "inner-distance",
+    **options: Any,
+) -> Labels:
+    """Flood one of a model's maps from the peaks of another one, see `deep_watershed`.
+
+    Args:
+        model_output: maps (B, Y, X, C) by name, of `MAPS`. A job gives the list of the model's outputs: the first is
+            the map of peaks, and of the last one channel 1 is flooded, or its only channel.
+        interior_model: name of the map that is flooded.
+        maxima_model: name of the map with the peaks.
+        options: as for `deep_watershed`, except for the indices.
+
+    Returns:
+        (B, Y, X, 1) int32.
+
+    Raises:
+        ValueError: a name is unknown or missing, a rank isn't 4; or as `deep_watershed`.
+    """
+    if not isinstance(model_output, Mapping):
+        first, last = model_output[0], model_output[-1]
+        model_output = {maxima_model: first, interior_model: last[..., 1:2] if last.shape[-1] > 1 else last}
+    for name in (interior_model, maxima_model):
+        if name not in MAPS or name not in model_output:
+            raise ValueError(
+                f"map {name!r}: wanted one of {', '.join(MAPS)}, of which there are {', '.join(model_output)}"
+            )
+    ranks = {name: np.ndim(array) for name, array in model_output.items()}
+    if set(ranks.values()) != {4}:
+        raise ValueError(f"maps have the ranks {ranks}; wanted (B, Y, X, C)")
+    return deep_watershed([model_output[maxima_model], model_output[interior_model]], **options)

@@ -36,12 +36,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "deep_watershed": f"{_ROOM}.labels:deep_watershed",
         "fill_holes": f"{_ROOM}.holes:fill_holes",
         "mesmer": f"{_ROOM}.multiplex:mesmer",
+        "mibi": f"{_ROOM}.multiplex:mibi",
+        "deep_watershed_mibi": f"{_ROOM}.multiplex:deep_watershed_mibi",
+        "retinanet": f"{_ROOM}.boxes:retinanet",
+        "retinanet-semantic": f"{_ROOM}.boxes:retinanet_semantic",
     },
-}
-#: Names of older consumers that this version doesn't implement.
-UNAVAILABLE: Mapping[str, frozenset[str]] = {
-    "pre": frozenset(),
-    "post": frozenset({"mibi", "retinanet", "retinanet-semantic", "deep_watershed_mibi"}),
 }
 #: Groups of entry points in which other packages register functions.
 GROUPS = {"pre": "redis_consumer.preprocess", "post": "redis_consumer.postprocess"}
@@ -49,8 +48,22 @@ FIELDS = {"pre": "preprocess_function", "post": "postprocess_function"}
 
 #: Functions after the model that get all outputs as a list, and those that get the first output. Other functions get
 #: the output itself if there is only one, or else the list (contract).
-TAKES_ALL = frozenset({"deep_watershed", "mesmer"})
-TAKES_FIRST = frozenset({"deepcell", "pixelwise", "watershed", "fill_holes"})
+TAKES_ALL = frozenset({"deep_watershed", "deep_watershed_mibi", "mesmer", "retinanet", "retinanet-semantic"})
+TAKES_FIRST = frozenset({"deepcell", "pixelwise", "watershed", "fill_holes", "mibi"})
+#: Functions after a model that finds objects, whose outputs aren't pixels. Such a model gets whole images.
+OF_OBJECTS = frozenset({"retinanet", "retinanet-semantic"})
+
+
+def finds_objects(names: Iterable[str]) -> bool:
+    """Return whether one of some functions after the model takes objects, so that the model must get whole images."""
+    return any(name.strip().lower() in OF_OBJECTS for name in names)
+
+
+def options_of_objects(names: Iterable[str], options: FunctionOptions, shape_yx: tuple[int, int]) -> FunctionOptions:
+    """Return the options of functions, with the size of the image for those whose data don't tell it."""
+    if not any(name.strip().lower() == "retinanet" for name in names):
+        return options
+    return {**options, "retinanet": {**options.get("retinanet", {}), "shape0": shape_yx[0], "shape1": shape_yx[1]}}
 
 
 def get_function(process_type: str, name: str) -> Function:
@@ -61,7 +74,7 @@ def get_function(process_type: str, name: str) -> Function:
         name: a built-in name, or the name of an entry point in the group of `GROUPS`.
 
     Raises:
-        InvalidJob: type or name is unknown, the function is not available in this version, or it can't be imported.
+        InvalidJob: type or name is unknown, or the function can't be imported.
     """
     if process_type not in BUILT_IN:
         raise InvalidJob(f"process type {process_type!r} is unknown; give pre or post")
@@ -141,8 +154,6 @@ def _plugged_in(process_type: str, key: str) -> Function:
         except (ImportError, AttributeError) as error:
             raise InvalidJob(f"{field}: {key!r} can't be imported from {found[key].value}; fix its package") from error
         return function
-    if key in UNAVAILABLE[process_type]:
-        raise InvalidJob(f"{field}: {key!r} is not available in this version; {_choices(process_type, found)}")
     raise InvalidJob(f"{field}: {key!r} is unknown; {_choices(process_type, found)}")
 
 

@@ -28,6 +28,7 @@ from redis_consumer.images.windows import WindowedImage, open_windowed
 from redis_consumer.job import MOST_CHANNELS, Job, JobStatus
 from redis_consumer.options import ImageLimits
 from redis_consumer.processing.blocks import Block, BlockGrid, plan_blocks
+from redis_consumer.processing.registry import finds_objects
 from redis_consumer.processing.resize import resize_image
 from redis_consumer.processing.whole_image import MAX_SAMPLE_PX, Change, Sampler, fit
 from redis_consumer.segmentation.block_results import BlockResults
@@ -84,6 +85,11 @@ class LargeImage:
         options = segmentation.options
         limits_yx = _sides(options.limits)
         self._plan = plan or segmentation.choose(_looked_at(image, limits_yx, options.max_job_bytes), job)
+        if finds_objects(self._plan.postprocess):
+            raise InvalidImage(
+                f"{image.name}: is too large for function {self._plan.postprocess[0]}, whose model needs the whole "
+                "image; crop the image, or give a smaller scale"
+            )
         self._sizes = segmentation.size_check(self._plan)
         self._grid, self.tile_px = _layout(image.shape[1:], min(BLOCK_PX, *limits_yx), self._plan.scale)
         self._sample_px = min(MAX_SAMPLE_PX, _SAMPLE_BYTES // (4 * image.shape[3]))

@@ -14,6 +14,7 @@ from redis_consumer.errors import InvalidJob, ModelMismatch
 from redis_consumer.images.axes import as_read
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models.card import Card
+from redis_consumer.processing import registry
 from redis_consumer.processing.holes import fill_holes
 from redis_consumer.processing.job_options import job_options
 from redis_consumer.processing.registry import Functions
@@ -143,7 +144,8 @@ class Segmentation:
         chosen = given_scale(known, card, options)
         if chosen is None and card is not None and options.is_automatic and steps.finds_scale:
             estimate = partial(self._estimate, model, card)
-            chosen = found_scale(frames, card, options, steps.detect_scale, estimate)
+            with naming_image(job, model):
+                chosen = found_scale(frames, card, options, steps.detect_scale, estimate)
         if chosen is None:
             return steps.image_scale(None, frames, job.id)
         if known.get("scale_from") != chosen.source:
@@ -187,7 +189,7 @@ class Segmentation:
 
     def _results_of(self, group: range, frames: Frames, job: Job, plan: Plan, sizes: SizeCheck) -> list[Array]:
         """Run model and functions over a group of frames."""
-        model, steps = plan.model, self.steps
+        steps = self.steps
         image = frames.read(group.start, group.stop)
         for note in frames.notes:
             steps.warn(note)
@@ -197,25 +199,35 @@ class Segmentation:
         if is_large:
             # The memory of one step is returned before the next one needs as much.
             steps.rest()
-        with naming_image(job, model, frames.axes_read):
-            if self._is_cut(job, model):
-                with steps.predicting():
-                    version = model.label or model.version
-                    outputs = steps.predict_cut(job.cuts, prepared, job.field_size, model.name, version)
-            else:
-                with self.predictor.state.by_card():
-                    outputs = steps.predict(prepared, model)
+        with naming_image(job, plan.model, frames.axes_read):
+            outputs = self._outputs_of(prepared, job, plan)
+        options = registry.options_of_objects(plan.postprocess, plan.options, (prepared.shape[1], prepared.shape[2]))
         del prepared
         if is_large:
             steps.rest()
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        results = steps.run_functions("post", plan.postprocess, outputs, plan.options)
+        results = steps.run_functions("post", plan.postprocess, outputs, options)
         del outputs
         sizes.add(results)
         if group == plan.groups[-1]:
             self.tell_sizes(sizes)
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
         return [restore(array, frames.shape[1:3], plan.postprocess) for array in arrays]
+
+    def _outputs_of(self, prepared: Array, job: Job, plan: Plan) -> list[Array]:
+        """Run the model over prepared images."""
+        model, steps = plan.model, self.steps
+        if registry.finds_objects(plan.postprocess) and steps.is_known:
+            with steps.predicting():
+                replies = [self.predictor.ask(image[np.newaxis], model) for image in prepared]
+            return [np.concatenate(arrays) for arrays in zip(*replies, strict=True)]
+        if self._is_cut(job, model):
+            with steps.predicting():
+                version = model.label or model.version
+                outputs = steps.predict_cut(job.cuts, prepared, job.field_size, model.name, version)
+        else:
+            with self.predictor.state.by_card():
+                outputs = steps.predict(prepared, model)
+        return outputs if isinstance(outputs, list) else [outputs]
 
     def channels_taken(self, job: Job) -> int | None:
         """Return how many channels the model of a job takes, before anything is downloaded; None if it isn't known.

@@ -72,7 +72,7 @@ PROVOKED: dict[str, Callable[[], object]] = {
     "digits that aren't plain": lambda: Job("j", {"cuts": "1_0"}).cuts,
     "an invalid version": lambda: Job("j", {"model_name": "Nuclei", "model_version": "1.5"}).model,
     "no such model": lambda: ModelStore(None).find(ModelId("Nuclei", 1)),
-    "an unknown function": lambda: registry.get_function("post", "retinanet"),
+    "an unknown function": lambda: registry.get_function("post", "watershet"),
     "an empty file": lambda: read(b""),
     "a text file, renamed": lambda: read(b"day,cells\n1,20\n"),
     "a TIFF that is cut off": lambda: read(cut_off()),

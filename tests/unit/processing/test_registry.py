@@ -47,7 +47,6 @@ broken = my_functions:missing
 
 [redis_consumer.postprocess]
 count = my_functions:count
-mibi = my_functions:count
 """
 
 
@@ -90,12 +89,6 @@ def test_every_built_in_name_can_be_loaded() -> None:
         assert all(callable(get_function(process_type, name)) for name in names)
 
 
-@pytest.mark.parametrize("name", ["mibi", "retinanet", "Retinanet-Semantic"])
-def test_names_to_come_say_so_and_what_there_is(name: str) -> None:
-    with pytest.raises(InvalidJob, match=r"field postprocess_function: .* not available in this version.*pixelwise"):
-        get_function("post", name)
-
-
 def test_unknown_names_list_what_exists() -> None:
     with pytest.raises(InvalidJob, match=r"field preprocess_function: 'x' is unknown; give one of histogram_norm"):
         get_function("pre", "x")
@@ -110,11 +103,6 @@ def test_unknown_category() -> None:
 def test_other_packages_offer_functions() -> None:
     assert np.array_equal(apply("pre", ["double"], BATCH), BATCH * 2)
     assert np.array_equal(apply("pre", ["DOUBLE"], BATCH, {"double": {"factor": 3}}), BATCH * 3)
-
-
-@pytest.mark.usefixtures("plugin")
-def test_other_packages_may_offer_what_is_not_built_in_yet() -> None:
-    assert get_function("post", "mibi").__module__ == "my_functions"
 
 
 @pytest.mark.usefixtures("plugin")
