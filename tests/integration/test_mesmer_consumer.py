@@ -98,6 +98,21 @@ def test_channels_are_named_nucleus_first(run: Callable[..., Result]) -> None:
     assert counts(images) == {"a_feature_0.tif": [1, 2, 3], "a_feature_1.tif": [1, 2]}
 
 
+@pytest.mark.parametrize(("channels", "found"), [("0,", [[], [1, 2]]), (",1", [[1, 2, 3], []])])
+def test_an_empty_place_is_a_blank_channel(run: Callable[..., Result], channels: str, found: list[list[int]]) -> None:
+    after, images = run(TISSUE, "CYX", channels=channels, compartment="both")
+    assert after["status"] == "done", after.get("reason")
+    assert list(counts(images).values()) == found
+
+
+@pytest.mark.parametrize(("axes", "order"), [("CYX", "CYX"), ("YXC", "YXC")])
+def test_the_order_of_the_file_is_told(run: Callable[..., Result], axes: str, order: str) -> None:
+    image = TISSUE if axes == "CYX" else np.moveaxis(TISSUE, 0, -1)
+    after, images = run(image, axes, compartment="both", dim_order="")
+    assert (after["status"], after["dim_order"]) == ("done", order)
+    assert counts(images) == {"a_feature_0.tif": [1, 2, 3], "a_feature_1.tif": [1, 2]}
+
+
 @pytest.mark.parametrize("order", ["BXY", "XYB", ""])
 def test_an_order_of_one_channel_is_not_for_it(run: Callable[..., Result], order: str) -> None:
     """Polaris gives all of its child jobs the same order."""

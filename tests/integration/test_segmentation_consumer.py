@@ -138,7 +138,7 @@ def test_a_role_without_a_served_model_says_what_the_page_can_do(
 @pytest.mark.parametrize(
     ("channels", "reason"),
     [
-        ("0,2", "InvalidImage: a.tif: field channels asks for channel 2, but the image has 2 (0 to 1); "),
+        ("0,2", "InvalidImage: a.tif: field channels asks for channel 2, but the image has 2 (0, 1); "),
         (",,,0", "InvalidJob: field channels: ',,,0' gives a channel at place 4; there are 3 places: nuclear, "),
         (",", "InvalidJob: field channels: ',' names none; give the index of a channel at the place of its role "),
     ],

@@ -26,7 +26,10 @@ class MesmerConsumer(ImageFileConsumer):
         super()._check_job(_view(job))
 
     def _segment_file(self, job: Job, path: Path, folder: Path, stages: Stages) -> tuple[list[Path], dict[str, Any]]:
-        return super()._segment_file(_view(job), path, folder, stages)
+        files, found = super()._segment_file(_view(job), path, folder, stages)
+        axes = str(self.redis.hget(job.id, "axes_read") or "").partition(" ")[0]
+        is_first = "C" in axes and axes.index("C") < axes.index("Y")
+        return files, {"dim_order": "CYX" if is_first else "YXC", **found}
 
     def _segmentation(self) -> Segmentation:
         """What segments the images of the running job, with the functions of its compartment."""

@@ -78,7 +78,7 @@ class PolarisConsumer(Consumer):
             path = Path(self.storage.download(job.input_file_name, folder / "input"))
             view = replace(job, fields={**job.fields, "channels": ",".join(_named(job))})
             with open_whole_frames(path, view, defaults.image_limits(), defaults.max_job_bytes()) as frames:
-                stages.begin(JobStatus.PREDICTING, ended="download_time")
+                stages.begin(JobStatus.PREDICTING, ended="download_time", **frames.fields)
                 return self.fan_out(_children(job, parts, frames, folder), then="assign", share=CHILDREN_SHARE)
 
     @second_phase

@@ -76,7 +76,7 @@ class SpotConsumer(ImageFileConsumer):
         count = 0
         with open_whole_frames(path, job, defaults.image_limits(), defaults.max_job_bytes()) as frames:
             planes = _planes(frames)
-            stages.begin(JobStatus.PRE_PROCESSING, ended="download_time", dim_order="YXC")
+            stages.begin(JobStatus.PRE_PROCESSING, ended="download_time", dim_order="YXC", **frames.fields)
             for number, points in enumerate(self._points(planes, job)):
                 plane = planes.read(number, number + 1)[0, ..., 0]
                 files += _write_spots(plane, points, stem.with_name(f"{stem.name}_{number}"), has_table=_has_table(job))
