@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,8 @@ PASSES_PX = (30.0, 60.0, 150.0)
 PASS_DIAMETERS = 8.5
 #: A pass counts more the more objects it finds, up to so many, and how much more.
 ENOUGH_OBJECTS, COUNT_WEIGHT = 10, 0.3
+#: A pass counts more, by so much, if another one finds objects of the same size within this factor.
+AGREEMENT, AGREEMENT_WEIGHT = 1.5, 0.3
 #: How much wider than on masks objects come out in coarse passes: the median of real images.
 TOO_WIDE = 1.06
 #: Objects that are cut by the border of a pass count only if fewer than so many are complete.
@@ -35,9 +37,10 @@ def estimate_diameter(
     """Estimate the usual diameter of the objects in the middle of the middle frame.
 
     Each pass shows objects of another size as large as the model is made for. The pass whose objects come closest to
-    that size decides: the one with the highest ``0.3 * log(min(n, 10)) - abs(log(seen / wanted))``. Passes and weight
-    were chosen on real images, see `training.evaluate_scale`. The work is bounded: three passes of `PASS_DIAMETERS`
-    each, whatever the size of the image.
+    that size decides: the one with the highest ``0.3 * log(min(n, 10)) - abs(log(seen / wanted))``, and 0.3 more for
+    each other pass that finds the same size. Passes and weights were chosen on real images, see
+    `training.evaluate_scale`. The work is bounded: three passes of `PASS_DIAMETERS` each, whatever the size of the
+    image.
 
     Args:
         frames: the image. One frame is read.
@@ -62,7 +65,14 @@ def estimate_diameter(
             seen_px = 2 * math.sqrt(float(np.median(areas)) / math.pi)
             many = COUNT_WEIGHT * math.log(min(len(areas), ENOUGH_OBJECTS))
             found.append((many - abs(math.log(seen_px / wanted_px)), seen_px / scale / TOO_WIDE))
-    return max(found)[1] if found else None
+    return max((fit + _agreement(found, number), px) for number, (fit, px) in enumerate(found))[1] if found else None
+
+
+def _agreement(found: Sequence[tuple[float, float]], number: int) -> float:
+    """Bonus for a pass whose diameter another pass finds, too."""
+    others = [px for other, (_, px) in enumerate(found) if other != number]
+    ratios = [max(px, found[number][1]) / min(px, found[number][1]) for px in others]
+    return AGREEMENT_WEIGHT * sum(ratio < AGREEMENT for ratio in ratios)
 
 
 def estimated_diameter(
