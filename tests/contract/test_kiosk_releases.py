@@ -7,12 +7,13 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 import yaml
@@ -60,6 +61,12 @@ def bucket(tmp_path: Path) -> Path:
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Variables of a model server that has the models which the kiosk's releases name."""
+    with model_server(tmp_path) as variables:
+        yield variables
+
+
+@contextmanager
+def model_server(folder: Path, *options: str) -> Iterator[dict[str, str]]:
     makers: dict[tuple[str, int], Callable[[], Any]] = {
         ("NuclearSegmentation", 75): onnx_models.blurring,
         ("CytoplasmSegmentation", 5): onnx_models.blurring,
@@ -70,8 +77,8 @@ def serving(tmp_path: Path) -> Iterator[dict[str, str]]:
         ("NuclearTrackingNE", 75): linking_models.encoding,
     }
     for (name, version), make in makers.items():
-        onnx_models.save(tmp_path / "models", name, version, make())
-    with serve_models(tmp_path / "models") as address:
+        onnx_models.save(folder / "models", name, version, make())
+    with serve_models(folder / "models", *options) as address:
         host, _, port = address.partition(":")
         yield {"MODEL_SERVER": "", "TF_HOST": host, "TF_PORT": port}
 
@@ -178,3 +185,28 @@ def test_spots_in_cells_hold_no_worker(
         redis_db.hget(key, "original_name")[33:] for queue in ("spot", "mesmer") for key in redis_db.keys(f"{queue}:*")
     )
     assert names == ["image.tif-mesmer-image.tif", *["image.tif-spot-image.tif"] * 3]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_child_runs_again(redis_server: RedisServer, redis_db: Any, bucket: Path, tmp_path: Path) -> None:
+    quick = {"LEASE_TIMEOUT": "2", "RENEW_INTERVAL": "0.5", "SWEEP_INTERVAL": "1"}
+
+    def status_of_spots() -> str:
+        return str(redis_db.hget(redis_db.keys("spot:*")[0], "status"))
+
+    with model_server(tmp_path, "--hold-s", "3") as serving, ExitStack() as workers:
+        polaris = {**variables_of("polaris", redis_server, bucket, serving), **quick}
+        spot = {**variables_of("spot", redis_server, bucket, serving), **quick}
+        workers.enter_context(running_worker(tmp_path, polaris))
+        job_id = submit(redis_db, "polaris", 1, channels="0", segmentation_type="none")
+        wait_for(lambda: redis_db.keys("spot:*"), "the child job", tmp_path)
+        with running_worker(tmp_path, spot) as worker:
+            wait_for(lambda: status_of_spots() == "predicting", "the child job to run", tmp_path)
+            children = psutil.Process(worker.pid).children(recursive=True)
+            for process in (psutil.Process(worker.pid), *children):
+                process.kill()
+        assert not is_over(redis_db, job_id)
+        workers.enter_context(running_worker(tmp_path, {**spot, "HOSTNAME": "spot-consumer-1"}))
+        wait_for(partial(is_over, redis_db, job_id), "the end of the job", tmp_path)
+    assert list(result_of(redis_db, bucket, job_id)) == ["image_0.csv"]
