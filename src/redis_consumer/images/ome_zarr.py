@@ -32,6 +32,7 @@ _GROUP_FILES = (".zgroup", "zarr.json")
 #: Axes of versions that don't name them.
 _OLD_AXES = "TCZYX"
 _MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4}
+_SECONDS = {"millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 #: Bytes of the directory of a zip archive, which is read into memory at ten times its size: half a million files.
 MAX_DIRECTORY_BYTES = 24 << 20
 #: Chunks that an array may have in any case; above that at most so many for each file, and one for so many bytes: an
@@ -136,7 +137,8 @@ def open_ome_zarr(path: Path, name: str, field: str = "") -> Iterator[Planes]:
     fields = image_fields(root.read)
     place = fields[choose(fields, field, name)] if fields else ""
     image = _image_of(root, f"{place}/" if place else "", name)
-    folder, axes, pixel_yx_um = _full_resolution(image, name)
+    folder, axes, sizes = _full_resolution(image, name)
+    pixel_yx_um = (sizes["Y"], sizes["X"]) if {"Y", "X"} <= set(sizes) else None
     array, stored_bytes = _open_array(root, folder, name)
     dtype = np.dtype(array.dtype.numpy_dtype)
     if len(axes) != array.rank:
@@ -148,6 +150,8 @@ def open_ome_zarr(path: Path, name: str, field: str = "") -> Iterator[Planes]:
         decode=lambda: np.asarray(array.read().result()),
         pixel_size_um=square_um(pixel_yx_um),
         pixel_yx_um=pixel_yx_um,
+        spacing_um=sizes.get("Z"),
+        interval_s=sizes.get("T"),
         stored_bytes=stored_bytes,
         channels=_channels(image[1]),
     )
@@ -263,8 +267,8 @@ def _image_of(root: _Root, folder: str, name: str) -> tuple[str, Mapping[str, An
     return folder, attributes
 
 
-def _full_resolution(image: tuple[str, Mapping[str, Any]], name: str) -> tuple[str, str, tuple[float, float] | None]:
-    """Folder of the largest array, its axes, and height and width of a pixel in micrometres."""
+def _full_resolution(image: tuple[str, Mapping[str, Any]], name: str) -> tuple[str, str, dict[str, float]]:
+    """Folder of the largest array, its axes, and the size of a step on each axis in micrometres or seconds."""
     prefix, attributes = image
     multiscale = attributes["multiscales"][0]
     dataset = multiscale["datasets"][0]
@@ -273,7 +277,7 @@ def _full_resolution(image: tuple[str, Mapping[str, Any]], name: str) -> tuple[s
         raise InvalidImage(f"{name}: its array {str(folder)!r} lies outside of it; export it again")
     axes = [axis if isinstance(axis, dict) else {"name": str(axis)} for axis in multiscale.get("axes") or _OLD_AXES]
     letters = "".join(str(axis["name"])[:1].upper() for axis in axes)
-    return f"{prefix}{folder}", letters, _pixel_yx_um(axes, dataset)
+    return f"{prefix}{folder}", letters, _sizes(axes, dataset)
 
 
 def _channels(attributes: Mapping[str, Any]) -> tuple[Channel, ...]:
@@ -285,17 +289,17 @@ def _channels(attributes: Mapping[str, Any]) -> tuple[Channel, ...]:
     return tuple(channel_named(str(each.get("label", "")) if isinstance(each, dict) else "") for each in found)
 
 
-def _pixel_yx_um(axes: list[dict[str, Any]], dataset: Mapping[str, Any]) -> tuple[float, float] | None:
+def _sizes(axes: list[dict[str, Any]], dataset: Mapping[str, Any]) -> dict[str, float]:
     scales = [step["scale"] for step in dataset.get("coordinateTransformations", ()) if step.get("type") == "scale"]
     if len(scales) != 1 or len(scales[0]) != len(axes):
-        return None
-    sides = {
-        axis["name"]: float(scale) * _MICROMETRES[axis["unit"]]
-        for axis, scale in zip(axes, scales[0], strict=True)
-        if axis["name"] in {"y", "x"} and axis.get("unit") in _MICROMETRES
-    }
-    is_known = len(sides) == 2 and all(0 < side < float("inf") for side in sides.values())
-    return (sides["y"], sides["x"]) if is_known else None
+        return {}
+    found: dict[str, float] = {}
+    for axis, scale in zip(axes, scales[0], strict=True):
+        letter = str(axis["name"])[:1].upper()
+        units = _SECONDS if letter == "T" else _MICROMETRES
+        if letter in "TZYX" and axis.get("unit") in units:
+            found[letter] = float(scale) * units[axis["unit"]]
+    return {letter: size for letter, size in found.items() if 0 < size < float("inf")}
 
 
 def _open_array(root: _Root, folder: str, name: str) -> tuple[Any, int]:

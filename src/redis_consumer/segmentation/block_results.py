@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from redis_consumer.errors import ModelMismatch
+from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.scratch import TileScratch
 from redis_consumer.images.window_writing import TiledPlane
 from redis_consumer.processing.blocks import Block, BlockGrid
@@ -69,15 +70,13 @@ class BlockResults:
             return None
         return self._objects
 
-    def planes(self, pixel_size_um: float | None) -> list[TiledPlane]:
+    def planes(self, calibration: Calibration) -> list[TiledPlane]:
         """Number the labels and return the planes. Their tiles are read while the scratch file is open."""
         numberings = {place: joiner.finish() for place, joiner in self._joiners.items()}
         self._objects = sum(numbering.count for (plane, _), numbering in numberings.items() if plane == 0)
-        return [self._plane(index, numberings, pixel_size_um) for index in range(len(self._dtypes))]
+        return [self._plane(index, numberings, calibration) for index in range(len(self._dtypes))]
 
-    def _plane(
-        self, index: int, numberings: dict[tuple[int, int], Numbering], pixel_size_um: float | None
-    ) -> TiledPlane:
+    def _plane(self, index: int, numberings: dict[tuple[int, int], Numbering], calibration: Calibration) -> TiledPlane:
         (height, width), tile_px, dtype = self._grid.shape_yx, self._scratch.tile_px, self._dtypes[index]
 
         def tile(frame: int, row: int, column: int) -> Array:
@@ -88,7 +87,7 @@ class BlockResults:
             return pixels if numbering is None else numbering.table(self._grid.block_at(top, left))[pixels]
 
         counts = [numbering.count for (plane, _), numbering in numberings.items() if plane == index]
-        return TiledPlane((self._frames, height, width), tile_px, dtype, tile, max(counts, default=0), pixel_size_um)
+        return TiledPlane((self._frames, height, width), tile_px, dtype, tile, max(counts, default=0), calibration)
 
 
 def _planes(result: Array, block: Block) -> list[Array]:

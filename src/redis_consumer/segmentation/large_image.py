@@ -100,11 +100,6 @@ class LargeImage:
         """What the user should know about the pixels that were read."""
         return self.image.notes
 
-    @property
-    def pixel_size_um(self) -> float | None:
-        """Side of a pixel in micrometres, None if the file doesn't say."""
-        return self.image.pixel_size_um
-
     def fit(self) -> list[Change]:
         """Compute the statistics for the functions before the model from each complete frame, at the file's pixel
         size.
@@ -290,7 +285,7 @@ def _segment(
             begin(JobStatus.POST_PROCESSING, ended="prediction_time")
             for note in large.notes:
                 segmentation.steps.warn(note)
-            planes = results.planes(large.pixel_size_um)
+            planes = results.planes(large.image.calibration)
             begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
             files = large.write(planes, outputs.stem, is_zarr=is_zarr)
             files += outputs.write_planes(planes, large.image, whole)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from redis_consumer.errors import ModelMismatch
+from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.scratch import TileScratch
 from redis_consumer.images.window_writing import TiledPlane
 from redis_consumer.processing.blocks import plan_blocks
@@ -43,10 +44,10 @@ def test_values_stay_and_labels_are_joined_frame_by_frame(scratch: TileScratch) 
         for block in GRID:
             parts = [array[frame][block.window][np.newaxis, ..., np.newaxis] for array in (values, labels)]
             results.add(frame, block, parts)
-    first, second = results.planes(pixel_size_um=0.5)
+    first, second = results.planes(Calibration((), (0.5, 0.5)))
     assert (first.dtype, first.max_label) == (np.dtype(np.float32), 0)
     assert (second.dtype, second.max_label) == (np.dtype(np.uint32), 2)
-    assert first.pixel_size_um == 0.5
+    assert first.calibration.pixel_yx_um == (0.5, 0.5)
     for frame, names in enumerate(({7: 1}, {8: 1, 9: 2})):
         np.testing.assert_array_equal(whole(first, frame), values[frame])
         expected = sum((labels[frame] == old) * new for old, new in names.items())
@@ -73,7 +74,7 @@ def test_numbers_that_are_no_labels_stay(scratch: TileScratch) -> None:
     results = BlockResults(1, GRID, scratch, has_labels=False)
     for block in GRID:
         results.add(0, block, [classes[block.window][np.newaxis, ..., np.newaxis]])
-    (plane,) = results.planes(pixel_size_um=None)
+    (plane,) = results.planes(Calibration())
     np.testing.assert_array_equal(whole(plane, 0), classes)
 
 
