@@ -330,7 +330,7 @@ class Job:
 
     @property
     def z(self) -> str | int:
-        """How the planes of a z stack are processed: one of `Z_CHOICES`, or the number of the only plane."""
+        """One of `Z_CHOICES`, by which the planes of a z stack are processed, or the number of the only plane."""
         text = self.get("z").strip().lower() or Z_CHOICES[0]
         if text in Z_CHOICES:
             return text
@@ -395,7 +395,7 @@ class Job:
 
     @property
     def field_of_view(self) -> str:
-        """Which of several images in a file: its number, or its folder in a plate; empty for the only one."""
+        """Number of one of several images in a file, or its folder in a plate; empty for the only one."""
         return self.get("field_of_view").strip()
 
     @property

@@ -7,6 +7,7 @@ import json
 import math
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,18 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-def write(folder: Path, array: Array, axes: str, *, version: str = "0.4", chunk_px: int = 32, **metadata: Any) -> Path:
+def write(
+    folder: Path,
+    array: Array,
+    axes: str,
+    *,
+    version: str = "0.4",
+    chunk_px: int = 32,
+    channels: Sequence[str] = (),
+    **metadata: Any,
+) -> Path:
     """Write an image of one resolution; `metadata` replaces entries of its multiscale."""
+    omero = {"omero": {"channels": [{"label": name} for name in channels]}} if channels else {}
     kinds = {"t": "time", "c": "channel"}
     multiscale = {
         "axes": [{"name": axis, "type": kinds.get(axis, "space"), "unit": "micrometer"} for axis in axes],
@@ -29,11 +40,11 @@ def write(folder: Path, array: Array, axes: str, *, version: str = "0.4", chunk_
     }
     is_modern = version == "0.5"
     if is_modern:
-        attributes = {"ome": {"version": version, "multiscales": [multiscale]}}
+        attributes = {"ome": {"version": version, "multiscales": [multiscale], **omero}}
         write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
     else:
         write_json(folder / ".zgroup", {"zarr_format": 2})
-        write_json(folder / ".zattrs", {"multiscales": [{"version": version, **multiscale}]})
+        write_json(folder / ".zattrs", {"multiscales": [{"version": version, **multiscale}], **omero})
     write_array(folder / "0", array, is_modern=is_modern, chunk_px=chunk_px)
     return folder
 

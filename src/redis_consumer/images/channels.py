@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,8 @@ _COLOURS = ("red", "green", "blue")
 _MOST_LISTED, _SHOWN = 16, 40
 
 
-class Channel(NamedTuple):
+@dataclass(frozen=True)
+class Channel:
     """What a file says of a channel.
 
     Attributes:
@@ -81,7 +82,7 @@ class Channels:
         for channel, indices in zip(known, colours, strict=True):
             for sample, index in enumerate(indices):
                 word = _COLOURS[sample] if samples == len(_COLOURS) else str(sample)
-                described[index] = channel._replace(name=f"{channel.name} {word}".strip())
+                described[index] = replace(channel, name=f"{channel.name} {word}".strip())
         return cls(tuple(described[index] for index in sorted(described)), tuple(colours), reading)
 
     def __len__(self) -> int:
@@ -235,7 +236,8 @@ def _required(channels: Channels, name: str) -> InvalidImage:
     )
 
 
-class SeenChannels(NamedTuple):
+@dataclass(frozen=True)
+class SeenChannels:
     """What the pixels of some channels say.
 
     Attributes:

@@ -213,8 +213,8 @@ def needs_offsets(dtype: np.dtype[Any]) -> bool:
 def offsets_of(low: Array, high: Array) -> Array:
     """Return what `without_offsets` subtracts from each channel, so that float32 keeps the differences of its values.
 
-    It is the lowest value where there is one beyond 2^24, up to which float32 holds all integers, and all values have
-    the same sign. Otherwise it is 0.
+    It is the lowest value of a channel that has a value beyond 2^24, up to which float32 holds all integers, if all of
+    its values have the same sign. Otherwise it is 0.
 
     Args:
         low: (C,) lowest value of each channel, in the dtype of the file.

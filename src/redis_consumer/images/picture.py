@@ -132,8 +132,10 @@ def _decoded(path: Path, name: str, kind: str) -> Source:
     array: Array = getattr(imagecodecs, _CODECS[kind])(data)
     if array.ndim not in (2, 3) or (array.shape[-1] not in (1, 2, 3, 4) and array.ndim == 3):
         raise InvalidImage(f"{name}: holds several pictures or channels; save them as one multi-page TIFF")
-    grey = array[..., 0] if array.ndim == 3 and array.shape[-1] < 3 else array  # grey and alpha
-    return Source(grey.shape, "YX" if grey.ndim == 2 else "YXS", grey.dtype, lambda: np.array(grey))
+    shown = array
+    if array.ndim == 3:  # without alpha
+        shown = array[..., 0] if array.shape[-1] < 3 else array[..., :3]
+    return Source(shown.shape, "YX" if shown.ndim == 2 else "YXS", shown.dtype, lambda: np.array(shown))
 
 
 def _check_start(path: Path, kind: str, name: str) -> None:

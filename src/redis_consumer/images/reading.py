@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from redis_consumer import wanted
 from redis_consumer.errors import InvalidImage
-from redis_consumer.images.image import Array, Image, Source, check_source, to_batch
+from redis_consumer.images.image import Array, Image, Source, check_source, needs_offsets, offsets_of, to_batch
 from redis_consumer.images.kinds import kind_of, readable
 from redis_consumer.images.npz import array_header, open_npz
 from redis_consumer.images.picture import open_picture
@@ -149,6 +149,9 @@ class OpenedImage:
         if self.has_limits:
             _check_values(array, self.name)
             array = self._filled(array)
+            if needs_offsets(array.dtype):
+                axes = tuple(axis for axis, letter in enumerate(self.source.axes) if letter not in "CS")
+                note_offsets(self.notes, offsets_of(array.min(axis=axes), array.max(axis=axes)))
         return Image(array, self.source.axes, self.source.pixel_size_um, self.name)
 
     def _filled(self, array: Array) -> Array:
@@ -161,6 +164,13 @@ class OpenedImage:
         note_filled(self.notes, lowest, self.name)
         result: Array = np.where(is_empty, lowest, array)
         return result
+
+
+def note_offsets(notes: list[str], offsets: Array) -> None:
+    """Note that an offset of a channel is subtracted, see `redis_consumer.images.image.offsets_of`; once."""
+    note = "a channel has values beyond 2^24; its lowest value is subtracted, so that float32 keeps the differences"
+    if offsets.any() and note not in notes:
+        notes.append(note)
 
 
 def note_filled(notes: list[str], lowest: Array, name: str) -> None:

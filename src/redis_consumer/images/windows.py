@@ -34,7 +34,7 @@ from redis_consumer.images.image import (
 from redis_consumer.images.kinds import kind_of_head, readable
 from redis_consumer.images.ome_zarr import is_ome_zarr, open_ome_zarr
 from redis_consumer.images.planes import NotWindowedError, Planes, Window, array_planes, with_axes
-from redis_consumer.images.reading import VENDORS, note_filled, open_npy, open_source
+from redis_consumer.images.reading import VENDORS, note_filled, note_offsets, open_npy, open_source
 from redis_consumer.images.tiff_planes import open_tiff_planes
 from redis_consumer.options import ImageLimits
 
@@ -110,8 +110,9 @@ class WindowedImage:
         pixels = self._filled(self._stored(frame, window, used), used)
         with np.errstate(over="ignore"):
             if needs_offsets(pixels.dtype):
-                low, high = self._range_of(used)
-                pixels = without_offsets(pixels, offsets_of(low, high))
+                offsets = offsets_of(*self._range_of(used))
+                note_offsets(self.notes, offsets)
+                pixels = without_offsets(pixels, offsets)
             picks = tuple(tuple(used.index(index) for index in pick) for pick in self.picks)
             batch = combine(pixels[np.newaxis], picks)
         if not np.isfinite(batch).all():
@@ -179,8 +180,8 @@ def open_windowed(
         field: which of several images in the file; empty for the only one.
 
     Raises:
-        SeveralImages: it has several images and none is named.
-        InvalidImage: damaged, not an image, no format that can be read in windows, or more than allowed.
+        InvalidImage: damaged, not an image, no format that can be read in windows, more than allowed, or several images
+            of which none is named.
         OSError: the local file can't be opened.
     """
     with ExitStack() as stack:

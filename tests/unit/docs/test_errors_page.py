@@ -123,7 +123,7 @@ def test_too_many_channels(redis_client: RedisClient, onnx_server: OnnxServer, t
     tifffile.imwrite(tmp_path / "cells.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
     storage.upload_file(tmp_path / "cells.tif", "uploads/cells.tif")
     consumer = ImageFileConsumer(redis_client, storage, "predict", model_server=onnx_server, models=ModelStore(None))
-    reason = reason_of_a_job(consumer, "cells.tif", model_name="Scaling", model_version="1", scale="1")
+    reason = reason_of_a_job(consumer, "cells.tif", model_name="Scaling", model_version="1", channels="0,1")
     assert reason == ROWS["too many channels"]
 
 
