@@ -144,8 +144,8 @@ def _collect(source: Path, target: Path, stem: PurePath, role: str, first: int) 
     for entry in sorted(entries, key=lambda each: (features.get(each, -1), each.name)):
         number = first + features.get(entry, 0)
         if entry not in features:
-            rest = entry.name.removeprefix(f"{stem.name}_")
-            files.append(entry.rename(place / "_".join(filter(None, (stem.name, role, rest)))))
+            rest = entry.name.removeprefix(stem.name)
+            files.append(entry.rename(place / f"{stem.name}{'_' if role else ''}{role}{rest}"))
         elif entry.is_dir():
             moved = entry.rename(place / f"{stem.name}_feature_{number}.zarr")
             files += [file for file in sorted(moved.rglob("*")) if file.is_file()]
