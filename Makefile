@@ -19,6 +19,8 @@ COMMA := ,
 KIOSK_CLIENT := .tools/kiosk-client
 # Debian's ImageJ for `make test-all`, which needs a Java with its compiler.
 IMAGEJ := .tools/imagej
+# Real image files for `make test-all`, of a package's source distribution. Its licence is MIT-CMU.
+REAL_IMAGES := .tools/real-images
 # Other servers for `make test-all`: Redis 7 with TLS, of Debian's packages, and Valkey.
 REDIS_SERVERS := .tools/redis-servers
 REDIS_PACKAGES := redis-server redis-tools libatomic1 libjemalloc2 liblzf1 libssl3 libsystemd0
@@ -54,7 +56,7 @@ test: setup ## Run the tests, with the coverage that they reach
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) --cov --cov-report=term $(ARGS)
 
 .PHONY: test-all
-test-all: setup model-servers kiosk-client redis-servers imagej ## Run all tests, also those that need root or much time
+test-all: setup model-servers kiosk-client redis-servers imagej real-images ## Run all tests, also those that need root or much time
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term $(ARGS)
 	$(BIN)/python -m tools.check_mechanisms
 
@@ -67,6 +69,9 @@ model-servers: $(MODEL_SERVERS)/mlserver/.made $(MODEL_SERVERS)/triton/.made $(M
 
 .PHONY: kiosk-client
 kiosk-client: $(KIOSK_CLIENT)/.made ## Install the kiosk's client for its tests, in an environment of its own; not for commercial use
+
+.PHONY: real-images
+real-images: $(REAL_IMAGES)/.made ## Fetch the image files that Pillow's source distribution ships, for their test
 
 .PHONY: redis-servers
 redis-servers: $(REDIS_SERVERS)/.redis $(REDIS_SERVERS)/.valkey ## Fetch Redis 7 with TLS and Valkey for their tests
@@ -183,6 +188,14 @@ $(IMAGEJ)/.made:
 	@(cd $(IMAGEJ)/packages && apt-get download -qq libij-java 2>/dev/null && dpkg -x *.deb ../debian) \
 		&& cp -L $(IMAGEJ)/debian/usr/share/java/ij.jar $(IMAGEJ)/ij.jar \
 		|| echo "There is no package of ImageJ for this machine: its test is skipped" >&2
+	@touch $@
+
+$(REAL_IMAGES)/.made:
+	@echo "Making $(REAL_IMAGES)"
+	@mkdir -p $(REAL_IMAGES)
+	@{ $(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --no-binary pillow -d $(REAL_IMAGES) pillow==12.0.0 \
+		&& tar -xzf $(REAL_IMAGES)/pillow-12.0.0.tar.gz -C $(REAL_IMAGES); } \
+		|| echo "The source distribution of Pillow can't be fetched: its test is skipped" >&2
 	@touch $@
 
 $(REDIS_SERVERS)/.valkey: | $(UV)

@@ -15,6 +15,7 @@ from redis_consumer.images.planes import Planes, Window
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
+_PHOTOMETRIC = 262
 _MIN_IS_WHITE, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 2, 3, 5, 6
 _ALPHA = (1, 2)
 _COLOUR_SAMPLES = 3
@@ -121,7 +122,7 @@ def of_page(page: TiffPage, dtype: np.dtype[Any], *, has_lut: bool) -> ShownSamp
             samples, _COLOUR_SAMPLES, dtype, is_colour=True, change=lambda array: _colour_of_inks(array, kept)
         )
     is_colour = photometric in {_RGB, _YCBCR} and len(kept) == _COLOUR_SAMPLES
-    if photometric == _MIN_IS_WHITE:
+    if photometric == _MIN_IS_WHITE and _PHOTOMETRIC in page.tags:  # without the tag, it is the library's default
         bits = int(page.bitspersample)
         return ShownSamples(samples, len(kept), dtype, is_colour, lambda array: inverted(array[..., kept], bits))
     if len(kept) < samples:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from redis_consumer.errors import InvalidImage
+from redis_consumer.errors import InvalidImage, InvalidJob
 from redis_consumer.images import ImageLimits
 from redis_consumer.job import Job
 from redis_consumer.segmentation.frames import open_frames
@@ -64,3 +65,23 @@ def test_others_are_refused_by_their_name(kind: str, tmp_path: Path) -> None:
     case = REFUSED[kind]
     with pytest.raises(InvalidImage, match=rf"^a{case.suffix}: .*({case.reason})"):
         read(case, tmp_path)
+
+
+def orders() -> list[tuple[str, str, str]]:
+    """The rows of the table of axis orders."""
+    section = PAGE.split("\nAxis orders\n", 1)[1].split("\nCompressions of TIFF\n", 1)[0]
+    return re.findall(r"   \* - (.+)\n     - (.+)\n     - (.+)\n", section)[1:]
+
+
+@pytest.mark.parametrize(("order", "shape", "expected"), orders())
+def test_arrays_are_read_in_the_order_of_their_row(order: str, shape: str, expected: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(np.prod(sides(shape))).reshape(sides(shape)) % 7)
+    fields = {"input_file_name": "a.npy", "dimension_order": "" if order == "empty" else order.strip("`")}
+    refused = pytest.raises((InvalidImage, InvalidJob)) if expected == "Refused" else nullcontext()
+    with refused, open_frames(tmp_path / "a.npy", Job("j", fields), LIMITS, takes_parts=True) as frames:
+        assert frames is not None
+        assert frames.shape == sides(expected)
+
+
+def sides(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(" x ")))

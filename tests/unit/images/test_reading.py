@@ -382,6 +382,12 @@ def test_reads_fax_compressions(tmp_path: Path, compression: str) -> None:
     assert np.array_equal(read_image(tmp_path / "a.tif").array.astype(bool), PLANE > 125)
 
 
+def test_a_tiff_that_does_not_say_what_white_is_is_read_as_it_is_stored(tmp_path: Path) -> None:
+    tags = [each for each in plane() if each[0] != 262]
+    (tmp_path / "a.tif").write_bytes(tiff(tags, pixels=bytes(range(256))))
+    assert np.array_equal(read_image(tmp_path / "a.tif").array.ravel(), range(256))
+
+
 def subsampled(path: Path) -> None:
     """A whole TIFF of YCbCr with a colour for 2 x 2 px, whose pixels are only deflated."""
     height, width = 16, 24
