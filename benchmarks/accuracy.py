@@ -113,7 +113,7 @@ def _by_job(bench: Workbench, image: RealImage, fields: Mapping[str, str]) -> _R
 
 
 def _labels(run: JobRun, shape: tuple[int, ...]) -> Labels:
-    """The label image of a job; empty where the job failed, so that its objects count as missed."""
+    """The label image of a job; empty if the job failed, so that its objects count as missed."""
     planes = [array for name, array in run.outputs.items() if "feature_0" in name]
     if run.status != "done" or not planes:
         print(f"{run.job.get('original_name')}: {run.reason.strip() or 'no label image'}", file=sys.stderr)
