@@ -182,3 +182,17 @@ def test_an_ome_zarr_names_its_channels(tmp_path: Path) -> None:
     assert done.status == "done", done.reason
     assert done.fields["axes_read"] == "CYX (2, 128, 128), from the file"
     assert done.fields["channels_read"] == "1 DAPI, from channels"
+
+
+def test_images_of_an_archive_say_how_they_were_read(tmp_path: Path) -> None:
+    folder = tmp_path / "plate"
+    folder.mkdir()
+    np.save(folder / "a.npy", BOTH)
+    write(folder / "b.tif", 255 - MANY, photometric="miniswhite")
+    done = testing.run("zip", folder, scale="1")
+    assert done.status == "done", done.reason
+    assert [child.fields["axes_read"] for child in done.children] == [
+        "CYX (2, 128, 128), from the shape",
+        "YX (128, 128), from the file",
+    ]
+    assert [child.fields["objects"] for child in done.children] == ["5", "9"]
