@@ -146,3 +146,15 @@ def test_a_role_without_a_served_model_says_what_the_page_can_do(
 def test_wrong_channels_fail_readably(run: Callable[..., Result], channels: str, reason: str) -> None:
     after, _ = run(np.stack([NUCLEI, CELLS]), channels=channels, dimension_order="CXY")
     assert after["reason"].startswith(reason)
+
+
+def test_other_outputs_of_several_roles_are_named_by_them(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tifffile, "imread", lambda file: file.read())
+    _, files = run(np.stack([NUCLEI, CELLS]), channels="0,1", dimension_order="CXY", outputs="table")
+    assert sorted(files) == [
+        *(f"plate/a_batch_0_feature_{role}.tif" for role in range(2)),
+        "plate/a_cytoplasm_cells.csv",
+        "plate/a_nuclear_cells.csv",
+    ]
