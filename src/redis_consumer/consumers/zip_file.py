@@ -110,14 +110,11 @@ class ZipFileConsumer(Consumer):
                 whole_folder=_zarr_folder,
             ):
                 self.check_wanted()
-                reason = member.reason or _why_no_image(member)
-                if reason or member.path is None:
+                image, reason = _image_of(member)
+                if image is None:
                     rows.writerow((member.name, reason))
-                    if member.path is not None:
-                        member.path.unlink()
                     continue
                 images += 1
-                image = pack_folder(member.path) if member.path.is_dir() else member.path
                 if scale is None:
                     scale = self._scale_of(job, image)
                     fields |= scale or {}
@@ -156,11 +153,18 @@ def _zarr_folder(name: str) -> str:
     return "/".join(parts[: next(ends, 0)])
 
 
-def _why_no_image(member: Member) -> str:
-    """Return why a file that isn't named as an image gets no child, by its content."""
-    if member.path is None or member.path.is_dir() or member.name.lower().endswith(IMAGES):
-        return ""
-    return why_no_image(member.path)
+def _image_of(member: Member) -> tuple[Path | None, str]:
+    """Return the file of an image, or why a file of an archive is none. A file with the name of an image is one."""
+    path = member.path
+    if path is None:
+        return None, member.reason
+    if path.is_dir():
+        return pack_folder(path), ""
+    reason = "" if member.name.lower().endswith(IMAGES) else why_no_image(path)
+    if reason:
+        path.unlink()
+        return None, reason
+    return path, ""
 
 
 def _told_to_children(scale: Mapping[str, str]) -> dict[str, str]:

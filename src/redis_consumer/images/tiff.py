@@ -193,6 +193,10 @@ def _check_supported(page: TiffPage, name: str) -> None:
     packed_inside = page.compression == _LERC and (page.tags.valueof(_LERC_PARAMETERS) or (0, 0))[1]
     if packed_inside:
         raise _not_read(name, f"TIFF compression LERC that is packed once more (method {packed_inside})")
+    _check_samples(page, name)
+
+
+def _check_samples(page: TiffPage, name: str) -> None:
     if page.predictor not in _PREDICTORS and page.compression not in OWN_SIDES:
         raise _not_read(name, f"TIFF predictor {page.predictor}")
     formats = page.tags.valueof(_SAMPLE_FORMAT)

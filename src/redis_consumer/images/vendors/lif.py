@@ -75,14 +75,7 @@ def _planes(path: Path, block: tuple[int, int], description: ElementTree.Element
             f"{name}: a Leica image with axes {''.join(letters)} is no stack of planes of x and y; "
             "export those as OME-TIFF"
         )
-    if len(channels) > 1:
-        steps = [int(each.get("BytesInc", 0)) for each in channels]
-        if len(set(np.diff(steps))) > 1:
-            raise InvalidImage(
-                f"{name}: a Leica image whose channels lie unevenly can't be read; export it as OME-TIFF"
-            )
-        is_colour = [each.get("ChannelTag") for each in channels] == _COLOUR
-        axes.append(_Axis("S" if is_colour else "C", len(channels), steps[1] - steps[0]))
+    axes += _channel_axis(channels, name)
     by_letter = {axis.letter: axis for axis in axes}
     others = sorted((axis for axis in axes if axis.letter not in "YXS"), key=lambda axis: -axis.step)
     ordered = [*others, by_letter["Y"], by_letter["X"], *([by_letter["S"]] if "S" in by_letter else [])]
@@ -100,6 +93,17 @@ def _planes(path: Path, block: tuple[int, int], description: ElementTree.Element
 
     sides = {axis.letter: axis.side for axis in ordered}
     return stacked(sides, dtype.newbyteorder("="), read, pixel_size_um=_pixel_size_um(dimensions), stored_bytes=size)
+
+
+def _channel_axis(channels: list[ElementTree.Element], name: str) -> list[_Axis]:
+    """The axis of channels or colours, none for one channel."""
+    if len(channels) < 2:
+        return []
+    steps = [int(each.get("BytesInc", 0)) for each in channels]
+    if len(set(np.diff(steps))) > 1:
+        raise InvalidImage(f"{name}: a Leica image of uneven channels can't be read; export it as OME-TIFF")
+    is_colour = [each.get("ChannelTag") for each in channels] == _COLOUR
+    return [_Axis("S" if is_colour else "C", len(channels), steps[1] - steps[0])]
 
 
 def _numbers(dimension: ElementTree.Element) -> tuple[int, int]:
