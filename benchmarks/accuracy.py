@@ -187,7 +187,10 @@ def _scale_figures(results: Mapping[str, Sequence[_Result]]) -> dict[str, float 
 def _warning_figures(results: Iterable[_Result]) -> dict[str, Any]:
     """How many poor and good images have a warning of their quality."""
     rows = [
-        (average_precision([(each.image.labels, each.labels)], 0.5), each.fields.get("quality", "").startswith("poor"))
+        (
+            average_precision([(each.image.labels, each.labels)], 0.5),
+            "quality of this result is poor" in each.fields.get("warning", ""),
+        )
         for each in results
     ]
     poor, good = [flag for ap, flag in rows if ap < POOR], [flag for ap, flag in rows if ap >= GOOD]

@@ -127,7 +127,7 @@ class LargeImage:
             for (frame, block), outputs in zip(places, predicted, strict=True):
                 results.add(frame, block, self._postprocess(outputs, block))
                 self._report(_STATISTICS, _SEGMENTATION, frame, block)
-        self._segmentation.tell_sizes(self._sizes)
+        self._segmentation.tell_sizes(self._job, self._sizes)
         return results
 
     def write(self, planes: list[TiledPlane], stem: Path, *, is_zarr: bool) -> list[Path]:
@@ -166,7 +166,7 @@ class LargeImage:
 
     def _postprocess(self, outputs: list[Array], block: Block) -> list[Array]:
         results = self._segmentation.steps.run_functions("post", self._plan.postprocess, outputs, self._plan.options)
-        self._sizes.add(results)
+        self._sizes.add(results, outputs)
         arrays = [results] if isinstance(results, np.ndarray) else list(results)
         return [restore(array, block.shape_yx, self._plan.postprocess) for array in arrays]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from redis_consumer.job import Job
 from redis_consumer.models.card import Card
 from redis_consumer.options import ScaleOptions
 from redis_consumer.processing.measure import object_areas
+from redis_consumer.processing.quality import odd_objects
 from redis_consumer.segmentation.frames import Frames
 from redis_consumer.serving.base import Array
 
@@ -23,6 +24,8 @@ FROM_DETECTION, FROM_ESTIMATE, FROM_DEFAULT = "detection", "estimate", "default"
 FAR = 2.0
 #: Fewer objects say nothing about their usual size.
 LEAST_OBJECTS = 3
+#: A smaller share of objects that aren't odd is a poor result.
+LEAST_QUALITY = 0.9
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def found_scale(
 
 @dataclass
 class SizeCheck:
-    """Compares the objects of a result with the size that the model is made for.
+    """Compares the objects of a result with those that the model is made for.
 
     Attributes:
         wanted_px: diameter that the model's card names; None for no check.
@@ -171,13 +174,48 @@ class SizeCheck:
     wanted_px: float | None
     scale: float
     _areas: list[Array] = field(default_factory=list)
+    _odd: list[Array] = field(default_factory=list)
 
-    def add(self, results: Array | list[Array]) -> None:
-        """Measure the objects of results (B, y, x, C) at the model's scale. Only the first plane of labels counts."""
+    def add(self, results: Array | list[Array], outputs: Sequence[Array] = ()) -> None:
+        """Measure the objects of results (B, y, x, C) at the model's scale. Only the first plane of labels counts.
+
+        Args:
+            results: the results.
+            outputs: the model's outputs, from which the confidence of objects follows.
+        """
         first = results if isinstance(results, np.ndarray) else results[0] if results else None
         if self.wanted_px is None or first is None or first.dtype.kind not in "iu" or first.ndim != 4:
             return
         self._areas += [object_areas(frame[..., 0]) for frame in first]
+        if (
+            first.min(initial=0) >= 0
+            and len(outputs)
+            and outputs[0].ndim == 4
+            and outputs[0].shape[:3] == first.shape[:3]
+        ):
+            pairs = zip(first[..., 0], outputs[0], strict=True)
+            self._odd += [odd_objects(labels, output, self.wanted_px) for labels, output in pairs]
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The field ``quality`` of the job: the share of objects that aren't odd; none if no object was judged."""
+        quality = self._quality()
+        return {} if quality is None else {"quality": f"{quality:.2f}"}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with the objects."""
+        quality = self._quality()
+        is_poor = quality is not None and quality < LEAST_QUALITY
+        poor = (
+            f"the quality of this result is poor: {1 - (quality or 0):.0%} of the objects are odd in size or shape, or "
+            "of low confidence; look at the outlines, and check channel, scale and model"
+        )
+        return [each for each in (self.warning, poor if is_poor else "") if each]
+
+    def _quality(self) -> float | None:
+        odd = np.concatenate([np.zeros(0, np.bool_), *self._odd])
+        return 1 - float(odd.mean()) if odd.size else None
 
     @property
     def warning(self) -> str:

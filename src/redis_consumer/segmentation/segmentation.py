@@ -166,10 +166,12 @@ class Segmentation:
         card = self.predictor.models.card(plan.model)
         return SizeCheck(None if card is None else card.object_diameter_px, plan.scale)
 
-    def tell_sizes(self, sizes: SizeCheck) -> None:
-        """Warn if the objects of a result are far from the size that the model is made for."""
-        if sizes.warning:
-            self.steps.warn(sizes.warning)
+    def tell_sizes(self, job: Job, sizes: SizeCheck) -> None:
+        """Write the quality of a result, and warn if it is poor or its objects are far from the model's size."""
+        if sizes.fields:
+            self.steps.write(job.id, sizes.fields)
+        for warning in sizes.warnings:
+            self.steps.warn(warning)
 
     def results(self, frames: Frames, job: Job, plan: Plan) -> Iterator[list[Array]]:
         """Run model and functions over an image, group by group.
@@ -206,10 +208,10 @@ class Segmentation:
         if is_large:
             steps.rest()
         results = steps.run_functions("post", plan.postprocess, outputs, options)
+        sizes.add(results, outputs)
         del outputs
-        sizes.add(results)
         if group == plan.groups[-1]:
-            self.tell_sizes(sizes)
+            self.tell_sizes(job, sizes)
         arrays: Sequence[Array] = [results] if isinstance(results, np.ndarray) else results
         return [restore(array, frames.shape[1:3], plan.postprocess) for array in arrays]
 

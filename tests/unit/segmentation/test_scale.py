@@ -135,3 +135,16 @@ def test_what_an_attempt_found_is_not_what_the_producer_gave() -> None:
     child = Job("", {**fields, "parent": "a"})
     assert given_by_producer(child) == {"scale": "0.25", "scale_from": "estimate", "label": ""}
     assert given_by_producer(Job("", {"scale": "2", "scale_from": "job"})) == {"scale": "2"}
+
+
+def test_a_result_of_odd_objects_is_poor() -> None:
+    y, x = np.mgrid[:60, :90]
+    labels = sum(n * (np.hypot(y - 30, x - 20 - 25 * n) < 11) for n in (0, 1, 2)).astype(np.int32)[None, ..., None]
+    good, poor = SizeCheck(25, 1.0), SizeCheck(25, 1.0)
+    good.add([labels], [0.9 * (labels > 0)])
+    poor.add(labels, [0.4 * (labels > 0)])
+    assert good.fields == {"quality": "1.00"}
+    assert good.warnings == []
+    assert poor.fields == {"quality": "0.00"}
+    assert poor.warnings[-1].startswith("the quality of this result is poor: 100% of the objects")
+    assert SizeCheck(25, 1.0).fields == {}
