@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 #: An object is odd if its confidence or roundness is lower, or if it is wider or narrower by this factor than the
-#: objects that the model is made for. Chosen on held-out images by how well the share of odd objects tells poor results.
+#: objects that the model is made for. Chosen on held-out images, so that the share of odd objects shows poor results.
 LEAST_CONFIDENCE, LEAST_ROUNDNESS, MOST_FACTOR = 0.6, 0.5, 3.0
 
 
