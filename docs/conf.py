@@ -36,6 +36,9 @@ napoleon_attr_annotations = False
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
+# Sphinx's name for an annotated union.
+nitpick_ignore = [("py:class", "types.Annotated")]
+
 html_theme = "furo"
 html_title = f"redis_consumer {release}"
 html_copy_source = False
