@@ -54,7 +54,7 @@ def test_its_first_bytes_are_enough(name: str) -> None:
     assert "which can't be read; pack it again as zip, tar or tar.gz" in run.reason
 
 
-@pytest.mark.parametrize(("content", "kind"), [(tar(), "tar"), (gzip.compress(tar()), "gzip")])
+@pytest.mark.parametrize(("content", "kind"), [(tar(), "tar"), (gzip.compress(tar()), "gzip")], ids=["tar", "gzip"])
 def test_an_archive_in_the_queue_of_images_is_named(content: bytes, kind: str) -> None:
     run = testing.run("image", content, original_name="plate.tif")
     assert f"plate.tif: is a {kind} file, not an image" in run.reason
