@@ -104,7 +104,7 @@ def test_what_may_fit_the_model_is_read(fields: dict[str, str], monkeypatch: pyt
 def test_frames_that_a_field_makes_too_high_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((8, 16, 2100), np.uint8))
     job = Job("j", {"input_file_name": "uploads/a.npy", "dimension_order": "CXY"})
-    refused = pytest.raises(InvalidImage, match=r"a\.npy: field dimension_order makes frames of 16 x 2100 px")
+    refused = pytest.raises(InvalidImage, match=r"a\.npy: 2100 px wide, allowed are 2048 px \(MAX_IMAGE_WIDTH\)")
     with refused, open_frames(tmp_path / "a.npy", job, ImageLimits(max_frames=60), takes_parts=False):
         pass
 
@@ -119,6 +119,7 @@ def test_channels_named_over_and_over_are_refused_by_what_they_take(tmp_path: Pa
 
 def test_a_scale_that_makes_too_much_of_many_frames_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "GROUP_BYTES", 1 << 40)  # a job whose functions see all frames at once
+    monkeypatch.setattr(settings, "MAX_JOB_MB", 2000)
     done = run(ImageFileConsumer, np.zeros((60, 1000, 1000, 2), np.uint8), model=lambda tiles: tiles, scale=2)
     assert done.status == "failed"
-    assert done.reason.startswith("InvalidJob: field scale: 2 makes ")
+    assert "of memory, allowed are 2000 MB (MAX_JOB_MB)" in done.reason

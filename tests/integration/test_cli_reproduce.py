@@ -23,7 +23,7 @@ from redis_consumer.cli.app import app
 from redis_consumer.models.store import PACKAGED
 from redis_consumer.redis import RedisClient
 from support import movies, onnx_models
-from support.provenance import IMAGE, MODEL, Site, second_version, write_crop
+from support.provenance import IMAGE, MODEL, Site, new_version, write_crop
 from support.redis_server import RedisServer
 from support.worker import ROOT
 
@@ -100,15 +100,15 @@ def test_a_bucket_in_a_cloud_serves_as_well(site: Site, reproduce: Reproduce) ->
 def test_another_version_of_the_model_is_named_with_what_it_changes(
     site: Site, reproduce: Reproduce, tmp_path: Path
 ) -> None:
-    second_version(Path(site.storage.bucket) / "models" / MODEL)
+    new_version(Path(site.storage.bucket) / "models" / MODEL)
     site.consumer()
     before = site.run()
-    data = found(reproduce(JOB, "--model", f"{MODEL}:2", "--json", "--keep", tmp_path / "kept"), 1)
+    data = found(reproduce(JOB, "--model", f"{MODEL}:3", "--json", "--keep", tmp_path / "kept"), 1)
     [file] = data["files"]
     assert file["pixels"] > 0
     assert file["objects"][0] == int(before["objects"]) != file["objects"][1]
     names = changed(data)
-    assert names["models[0].model"] == (f"{MODEL}:1", f"{MODEL}:2")
+    assert names["models[0].model"] == (f"{MODEL}:1", f"{MODEL}:3")
     assert names["models[0].sha256"][0] != names["models[0].sha256"][1]
     assert not [name for name in names if not name.startswith(("models[0].", "job.fields.model_version"))]
     kept = tmp_path / "kept"
@@ -119,13 +119,13 @@ def test_another_version_of_the_model_is_named_with_what_it_changes(
         for name in ("recorded", "reproduced")
     )
     np.testing.assert_array_equal(red, old != new)
-    assert json.loads((kept / "reproduced.json").read_text())["models"][0]["version_served"] == 2
+    assert json.loads((kept / "reproduced.json").read_text())["models"][0]["version_served"] == 3
 
 
 def test_the_latest_version_is_the_one_of_then(site: Site, reproduce: Reproduce) -> None:
     site.consumer()
     site.run(model_version="0")
-    second_version(Path(site.storage.bucket) / "models" / MODEL)
+    new_version(Path(site.storage.bucket) / "models" / MODEL)
     data = found(reproduce(JOB, "--json"), 0)
     assert (data["identical"], data["differences"]) == (True, [])
 
@@ -223,29 +223,29 @@ def test_an_archive_is_run_with_all_its_images(site: Site, reproduce: Reproduce,
     site.consumer()
     job = "predict-zip:plate.zip:1"
     site.run(job, "uploads/plate.zip", original_name="plate.zip", model_version="0")
-    second_version(Path(site.storage.bucket) / "models" / MODEL)
+    new_version(Path(site.storage.bucket) / "models" / MODEL)
     keys = sorted(site.db.keys())
     data = found(reproduce(job, "--json"), 0)
     assert [each["name"] for each in data["files"]] == ["well/a_feature_0.tif"]
     assert sorted(site.db.keys()) == keys
-    assert not found(reproduce(job, "--json", "--model", f"{MODEL}:2"), 1)["identical"]
+    assert not found(reproduce(job, "--json", "--model", f"{MODEL}:3"), 1)["identical"]
 
 
 def test_of_an_archive_it_is_said_that_its_images_met_another_model(
     site: Site, reproduce: Reproduce, tmp_path: Path
 ) -> None:
     folder = Path(site.storage.bucket) / "models" / MODEL
-    second_version(folder)
+    new_version(folder)
     with zipfile.ZipFile(tmp_path / "plate.zip", "w") as archive:
         archive.write(tmp_path / "a.tif", "a.tif")
     site.storage.upload_file(tmp_path / "plate.zip", "uploads/plate.zip")
     site.consumer("zip", "predict-zip")
     site.consumer()
     job = "predict-zip:plate.zip:1"
-    site.run(job, "uploads/plate.zip", original_name="plate.zip", model_version="2")
+    site.run(job, "uploads/plate.zip", original_name="plate.zip", model_version="3")
     assert found(reproduce(job, "--json"), 0)["differences"] == []
-    shutil.rmtree(folder / "2")
-    second_version(folder, factor=0.6)
+    shutil.rmtree(folder / "3")
+    new_version(folder, factor=0.6)
     assert list(changed(json.loads(reproduce(job, "--json").stdout))) == ["children.models[0].sha256"]
 
 

@@ -194,7 +194,7 @@ def test_a_file_that_is_missing_is_one_row(cli: CommandLine, redis_db: Any, opti
     assert sorted(redis_db.lrange("predict", 0, -1)) == sorted([rows[0]["job"], rows[3]["job"]])
     assert [rows[index]["status"] for index in (1, 2)] == ["not submitted"] * 2
     assert "No such file" in rows[1]["reason"]
-    assert "Is a directory" in rows[2]["reason"]
+    assert "is a folder; submit the images in it with --recursive" in rows[2]["reason"]
     assert result.returncode in (1, 3)
 
 

@@ -152,7 +152,7 @@ def test_the_dimension_order_says_which_axes_are_frames(
 
 def test_an_unknown_label_is_refused(run: Callable[..., Result]) -> None:
     after, _ = run(scale="1", label="7")
-    assert after["reason"] == "InvalidJob: field label: 7 is no kind of image; give one of 0, 1, 2"
+    assert after["reason"] == "InvalidJob: field label: 7 is no kind of image; give one of 0, 1, 2, 3"
 
 
 def test_a_detected_label_chooses_model_and_function(

@@ -86,8 +86,8 @@ def test_a_record_says_what_made_a_result(
     assert record["software"]["libraries"]["numpy"] == np.__version__
     assert (record["settings"]["MAX_IMAGE_HEIGHT"], record["settings"]["given"]) == (4000, ["MAX_IMAGE_HEIGHT"])
     [model] = record["models"]
-    file = PACKAGED / MODEL / "1" / "model.onnx"
-    assert (model["model"], model["version_served"]) == (f"{MODEL}:0", 1)
+    file = PACKAGED / MODEL / "2" / "model.onnx"
+    assert (model["model"], model["version_served"]) == (f"{MODEL}:0", 2)
     assert (model["sha256"], model["digest_of"]) == (sha256(file.read_bytes()), "model file")
     assert [each["name"] for each in record["functions"]] == [
         "percentile_normalize",
@@ -107,7 +107,9 @@ def test_what_a_run_found_out_is_noted(make_site: MakeSite, tmp_path: Path) -> N
     site = make_site()
     put_crop(site.storage, tmp_path)
     site.consumer()
-    assert site.record(site.run(scale=""))["detected"] == {"scale": "1", "scale_from": "default"}
+    found = site.record(site.run(scale=""))["detected"]
+    assert found["scale_from"] == "estimate"
+    assert float(found["scale"]) == pytest.approx(30 / float(found["estimated_diameter_px"]), rel=0.01)
 
 
 def test_a_record_holds_no_secrets(make_site: MakeSite, tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_a_remote_server_tells_its_version_and_metadata_only(make_site: MakeSite
         record = site.record(site.run(model_version=""))
     [model] = record["models"]
     assert record["model_server"] == "tfs"
-    assert (model["model"], model["version_served"], model["digest_of"]) == (f"{MODEL}:0", 1, "metadata")
+    assert (model["model"], model["version_served"], model["digest_of"]) == (f"{MODEL}:0", 2, "metadata")
     assert re.fullmatch(r"[0-9a-f]{64}", model["sha256"])
     assert address not in json.dumps(record)
 
@@ -158,6 +160,7 @@ def test_an_image_in_windows_has_one_too(make_site: MakeSite, tmp_path: Path) ->
     assert [(each["kind"], each["name"]) for each in record["functions"]] == [
         ("pre", "percentile_normalize"),
         ("post", "deep_watershed"),
+        ("post", "fill_holes"),
     ]
 
 

@@ -95,6 +95,8 @@ def bucket(tmp_path: Path) -> Path:
 
 
 Make = Callable[..., Consumer]
+#: A model that the model server has.
+SCALING = {"model_name": "Scaling", "model_version": "1"}
 
 
 @pytest.fixture
@@ -114,7 +116,7 @@ def save(path: Path, mebibytes: int) -> None:
 @pytest.mark.usefixtures("disk")
 def test_an_input_larger_than_the_disk_fails_at_once(make: Make, bucket: Path, redis_db: Any) -> None:
     save(bucket / "a.npy", 9)
-    after = run_to_its_end(make(), redis_db, "a.npy")
+    after = run_to_its_end(make(), redis_db, "a.npy", **SCALING)
     assert (after["status"], after["runs"]) == ("failed", 1)
     assert after["reason"].startswith("InvalidJob: object uploads/a.npy in the local folder: "), after["reason"]
     assert (
@@ -128,7 +130,7 @@ def test_an_input_larger_than_what_is_free_fails_after_its_attempts(
 ) -> None:
     (disk / "other").write_bytes(bytes(4 << 20))
     save(bucket / "a.npy", 5)
-    assert_exhausted(run_to_its_end(make(), redis_db, "a.npy"), "object uploads/a.npy in the local folder: ")
+    assert_exhausted(run_to_its_end(make(), redis_db, "a.npy", **SCALING), "object uploads/a.npy in the local folder: ")
 
 
 @pytest.mark.usefixtures("disk")

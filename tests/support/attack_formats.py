@@ -190,7 +190,7 @@ ATTACKS: dict[str, Attack] = {
     "tables of ND2": Attack(_nd2_table(_deep()), "damaged"),
     "values of ND2": Attack(_nd2_table(bytes([11, 1]) + b"\0\0" + struct.pack("<IQ", _HUGE, 16)), "damaged"),
     "packed table of ND2": Attack(_nd2_table(bytes([76]) + bytes(11) + zlib.compress(bytes(50 << 20), 9)), "damaged"),
-    "array of NPZ": Attack(_npz(shape=(2000, 2000, 80), size=310 << 20), "MiB|damaged|wide"),
+    "array of NPZ": Attack(_npz(shape=(2000, 2000, 80), size=310 << 20), "MiB|damaged|wide|frames"),
     "array of NPZ that is shorter": Attack(_npz(shape=(2000, 2000), size=1 << 20), "damaged"),
     "header of NPZ": Attack(
         _npz(shape=(8, 8), size=0, header=b"\x93NUMPY\2\0" + struct.pack("<I", 1 << 30) + bytes(1 << 20)),

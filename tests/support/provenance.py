@@ -31,9 +31,9 @@ def write_crop(path: Path, corner: tuple[int, int] = (0, 200), sides: tuple[int,
     tifffile.imwrite(path, tifffile.imread(ROOT / "data" / "nuclei.tif")[top : top + height, left : left + width])
 
 
-def second_version(folder: Path, factor: float = 0.7) -> Path:
-    """Write version 2 of the shipped model: another threshold, in effect."""
-    source, target = PACKAGED / MODEL / "1", folder / "2"
+def new_version(folder: Path, factor: float = 0.7) -> Path:
+    """Write version 3 of the shipped model: another threshold, in effect."""
+    source, target = PACKAGED / MODEL / "1", folder / "3"
     target.mkdir(parents=True)
     model = onnx.load(str(source / "model.onnx"))
     for tensor in model.graph.initializer:

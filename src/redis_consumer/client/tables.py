@@ -78,12 +78,14 @@ def _is_many(result: Path) -> bool:
 
 
 def _tables_in(result: Path) -> Iterator[str]:
-    """Yield the names of the tables in a result."""
+    """Yield the names of the tables in a result; none if it is damaged."""
     if result.is_dir():
         names = sorted(path.relative_to(result).as_posix() for path in result.rglob(f"*{_ENDING}"))
-    else:
+    elif zipfile.is_zipfile(result):
         with zipfile.ZipFile(result) as archive:
             names = archive.namelist()
+    else:
+        names = []
     yield from (name for name in names if name.endswith(_ENDING))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,7 +119,7 @@ def submit(
     client, storage = open_redis(), open_bucket()
     is_waiting, folder = wait or unzip or output is not None, output or Path("results")
     found = find_inputs(files, is_recursive=recursive)
-    rows = _rows_of(found)
+    rows = _rows_of(found, files)
     sending = submit_files(
         client, storage, found.paths, settings.queue, fields, warn=say, replicas=settings.redis_wait_replicas
     )
@@ -140,16 +140,17 @@ def submit(
     raise typer.Exit(_exit_code(rows.values()))
 
 
-def _rows_of(found: Found) -> dict[Path, Result]:
-    """Return a row for each input, as it is before it is submitted, and report what won't be."""
+def _rows_of(found: Found, named: Sequence[Path]) -> dict[Path, Result]:
+    """Return a row for each input, in the order of the command line, and report what won't be submitted."""
     if found.others:
         say(f"Not submitted: {len(found.others)} other files, e.g. {in_utf8(str(found.others[0]))}")
     for folder in found.folders:
         say(f"{in_utf8(str(folder))}: not submitted: {_FOLDER}")
-    return {
+    rows = {
         **{path: not_submitted(path) for path in found.paths},
         **{folder: not_submitted(folder, InvalidJob(_FOLDER)) for folder in found.folders},
     }
+    return {**{path: rows[path] for path in named if path in rows}, **rows}
 
 
 def write_table(rows: Iterable[Result], folder: Path) -> None:
