@@ -23,7 +23,7 @@ from redis_consumer.images.scratch import FrameScratch
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.movies.linking import link_by_model
 from redis_consumer.movies.movie import SUFFIXES, Movie, natural, open_movies
-from redis_consumer.movies.track_results import FrameProgress, TrackResult, movie_outputs, write_tracks
+from redis_consumer.movies.track_results import FrameProgress, TrackResult, count_passes, movie_outputs, write_tracks
 from redis_consumer.processing.drift import measure_shift
 from redis_consumer.queue.child_jobs import NEXT_PHASE
 from redis_consumer.segmentation.frames import Frames
@@ -152,7 +152,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
 
     def _finish(self, job: Job, stages: Stages, movies: Sequence[Movie], folder: Path) -> str:
         """Link each movie, and upload the tracks of all."""
-        passes = _PASSES + len(movie_outputs(job))
+        passes = _PASSES + count_passes(job)
         first = CHILDREN_SHARE if job.get(NEXT_PHASE) else 0
         progress = FrameProgress(self.report_progress, passes * sum(map(len, movies)), first=first)
         results = folder / "results"

@@ -106,6 +106,12 @@ def movie_outputs(job: Job) -> list[str]:
     return wanted_outputs(job, (*OUTPUTS, *CELL_OUTPUTS))
 
 
+def count_passes(job: Job) -> int:
+    """Return how often a frame is processed for the additional files of a job. One pass writes all files of cells."""
+    wanted = movie_outputs(job)
+    return sum(name in OUTPUTS for name in wanted) + any(name in CELL_OUTPUTS for name in wanted)
+
+
 def write_tracks(result: TrackResult, folder: Path, job: Job) -> list[Path]:
     """Write the files of a result.
 
@@ -145,9 +151,7 @@ def _write_cells(result: TrackResult, names: list[str], stem: Path) -> list[Path
     images = LabelImages(
         result.labels.shape, labels, grey, picture, calibration=calibration, first_channel=result.movie.channel
     )
-    files = write_outputs(names, images, stem, tick=lambda _: result.progress.take())
-    result.progress.take(max(len(names) - 1, 0) * len(result.movie))
-    return files
+    return write_outputs(names, images, stem, tick=lambda _: result.progress.take())
 
 
 def _trk(result: TrackResult, stem: Path) -> list[Path]:
