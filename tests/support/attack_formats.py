@@ -128,8 +128,8 @@ def _webp_of(side: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(chunk) + 4) + b"WEBP" + chunk
 
 
-def _plate(path: Path) -> None:
-    wells = json.dumps({"plate": {"wells": [{"path": f"A/{number}"} for number in range(20_000)]}})
+def _plate(path: Path, count: int = 3_456) -> None:
+    wells = json.dumps({"plate": {"wells": [{"path": f"A/{number}"} for number in range(count)]}})
     well = json.dumps({"well": {"images": [{"path": str(number)} for number in range(1000)]}})
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(".zgroup", '{"zarr_format": 2}')
@@ -199,5 +199,6 @@ ATTACKS: dict[str, Attack] = {
     "sides of JPEG XL": Attack(lambda path: path.write_bytes(_jxl_of(1 << 20)), "has [0-9]+ pixels, allowed are"),
     "sides of JPEG XR": Attack(lambda path: path.write_bytes(_jxr_of(1 << 20)), "has [0-9]+ pixels, allowed are"),
     "sides of WebP": Attack(lambda path: path.write_bytes(_webp_of(16_000)), "claims more|px high|damaged"),
-    "images of a plate": Attack(_plate, "holds more than 10000 images|holds 20000 images", suffix=".ozx"),
+    "images of a plate": Attack(_plate, "holds more than 10000 images", suffix=".ozx"),
+    "wells of a plate": Attack(lambda path: _plate(path, 20_000), "names 20000 wells, allowed are 3456", suffix=".ozx"),
 }

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, prod
@@ -25,6 +25,8 @@ from redis_consumer.images.planes import MAX_SEGMENT_BYTES, Planes, array_planes
 MAX_METADATA_BYTES = 4 << 20
 #: Images of a plate; a job is made of each.
 MAX_FIELDS = 10_000
+#: Wells of a plate, each with a file of its own; the largest plates that are sold have 3,456.
+MAX_WELLS = 3_456
 #: Returns the table in a JSON file, empty if there is none.
 ReadTable = Callable[[str], Mapping[str, Any]]
 #: Files of metadata of a group, by the Zarr format that writes them.
@@ -221,7 +223,9 @@ def image_fields(read: ReadTable) -> list[str]:
     attributes = _attributes(read, "")
     if "plate" in attributes:
         wells = [_checked_place(well["path"]) for well in attributes["plate"].get("wells", ())]
-        return _limited([f"{well}/{each}" for well in wells for each in _images_of_well(read, f"{well}/")])
+        if len(wells) > MAX_WELLS:
+            raise InvalidImage(f"the OME-Zarr names {len(wells)} wells, allowed are {MAX_WELLS}; upload parts of it")
+        return _limited(f"{well}/{each}" for well in wells for each in _images_of_well(read, f"{well}/"))
     if "well" in attributes:
         return _limited(_images_of_well(read, ""))
     if "multiscales" in attributes:
@@ -229,9 +233,9 @@ def image_fields(read: ReadTable) -> list[str]:
     # The layout of bioformats2raw: images in numbered folders, or in those that a separate group lists.
     listed = _attributes(read, "OME/").get("series", ())
     if listed:
-        return _limited([_checked_place(each) for each in listed])
+        return _limited(map(_checked_place, listed))
     numbers = itertools.takewhile(lambda number: _attributes(read, f"{number}/"), itertools.count())
-    return _limited([str(number) for number in itertools.islice(numbers, MAX_FIELDS + 1)])
+    return _limited(map(str, numbers))
 
 
 def _images_of_well(read: ReadTable, folder: str) -> list[str]:
@@ -245,12 +249,13 @@ def _checked_place(place: object) -> str:
     return str(path)
 
 
-def _limited(fields: list[str]) -> list[str]:
-    if len(fields) > MAX_FIELDS:
+def _limited(fields: Iterable[str]) -> list[str]:
+    found = list(itertools.islice(fields, MAX_FIELDS + 1))
+    if len(found) > MAX_FIELDS:
         raise InvalidImage(
             f"the OME-Zarr holds more than {MAX_FIELDS} images; upload parts of it, or name one in field field_of_view"
         )
-    return fields
+    return found
 
 
 def _attributes(read: ReadTable, folder: str) -> Mapping[str, Any]:

@@ -148,7 +148,7 @@ def deep_watershed(
     >>> peaks[0, 2, [2, 8], 0] = 1
     >>> interior[0, 1:4, 1:10] = 1
     >>> deep_watershed([peaks, interior], radius=2, interior_smooth=0)[0, 2, :, 0].tolist()
-    [0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 0]
+    [0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 0]
     """
     _check_outputs(outputs, maxima_index, interior_index)
     if maxima_algorithm not in MAXIMA_ALGORITHMS:
