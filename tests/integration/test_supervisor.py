@@ -248,7 +248,8 @@ def test_an_idle_worker_hardly_asks_redis_anything(redis_server: RedisServer, re
         calls = {name[8:]: stats["calls"] for name, stats in redis_db.info("commandstats").items()}
         elapsed_s = time.monotonic() - started
     asked = sum(calls.get(name, 0) for name in ("evalsha", "eval", "blmove", "llen", "ping", "hget"))
-    assert asked <= elapsed_s
+    # A sweep asks several times in one burst, and one or two sweeps fall into this time.
+    assert asked <= 2 * elapsed_s
 
 
 def test_two_signals_end_a_worker_with_its_slots(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
