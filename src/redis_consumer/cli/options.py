@@ -38,6 +38,15 @@ ModelServer = Annotated[
     str | None,
     typer.Option("--model-server", help="Model server, e.g. tfs://host:8500; overrides MODEL_SERVER.", metavar="URL"),
 ]
+DimensionOrder = Annotated[
+    str | None, typer.Option("--dimension-order", help="Axes of the image, e.g. XYB or CXY.", metavar="AXES")
+]
+Postprocess = Annotated[
+    str | None, typer.Option("--postprocess", help="Post-processing, e.g. deep_watershed.", metavar="NAMES")
+]
+Outputs = Annotated[
+    str | None, typer.Option("--outputs", help="More files in the result, e.g. rois,table or all.", metavar="NAMES")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print data for scripts: one JSON document on standard output.")]
 
 

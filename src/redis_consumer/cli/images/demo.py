@@ -13,6 +13,7 @@ import typer
 
 from redis_consumer import settings
 from redis_consumer.app import open_bucket, open_redis
+from redis_consumer.cli import options
 from redis_consumer.cli.embedded import RedisServer, run_redis, run_worker, stop_on_signals, tail
 from redis_consumer.cli.images import report
 from redis_consumer.cli.images.progress import progress_of
@@ -64,16 +65,9 @@ def demo(
     channels: Annotated[
         str | None, typer.Option("--channels", help="Channels to use, as for submit.", metavar="0,")
     ] = None,
-    dimension_order: Annotated[
-        str | None, typer.Option("--dimension-order", help="Axes of the image, e.g. XYB or CXY.", metavar="AXES")
-    ] = None,
-    postprocess: Annotated[
-        str | None, typer.Option("--postprocess", help="Post-processing, e.g. deep_watershed.", metavar="NAMES")
-    ] = None,
-    outputs: Annotated[
-        str | None,
-        typer.Option("--outputs", help="More files in the result, e.g. rois,table or all.", metavar="NAMES"),
-    ] = None,
+    dimension_order: options.DimensionOrder = None,
+    postprocess: options.Postprocess = None,
+    outputs: options.Outputs = None,
 ) -> None:
     """Segment an example image or your own, without any service, and write a report.
 

@@ -62,16 +62,9 @@ def submit(
             metavar="0,",
         ),
     ] = None,
-    dimension_order: Annotated[
-        str | None, typer.Option("--dimension-order", help="Axes of the image, e.g. XYB or CXY.", metavar="AXES")
-    ] = None,
-    postprocess: Annotated[
-        str | None, typer.Option("--postprocess", help="Post-processing, e.g. deep_watershed.", metavar="NAMES")
-    ] = None,
-    outputs: Annotated[
-        str | None,
-        typer.Option("--outputs", help="More files in the result, e.g. rois,table or all.", metavar="NAMES"),
-    ] = None,
+    dimension_order: options.DimensionOrder = None,
+    postprocess: options.Postprocess = None,
+    outputs: options.Outputs = None,
     field: Annotated[
         list[str] | None,
         typer.Option("--field", "-f", help="Any other field of the job; repeatable.", metavar="KEY=VALUE"),
