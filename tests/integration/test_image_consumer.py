@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 
 from redis_consumer import settings
 from redis_consumer.consumers import ImageFileConsumer
@@ -19,10 +16,10 @@ from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
+from support.running import Labels, as_labels, run_job
 
 JOB = "predict:a.npy:1"
 PIXELS = np.random.default_rng(5).random((24, 30), dtype=np.float32)
-Result = tuple[dict[str, str], dict[str, Any]]
 
 
 @pytest.fixture
@@ -34,20 +31,12 @@ def consumer(redis_client: RedisClient, onnx_server: OnnxServer, tmp_path: Path)
 
 
 @pytest.fixture
-def run(consumer: ImageFileConsumer, redis_db: Any) -> Callable[..., Result]:
+def run(consumer: ImageFileConsumer, redis_db: Any) -> Callable[..., Labels]:
     """Runs one job with these fields; gives its hash and the arrays of its result."""
 
-    def run(**fields: str) -> Result:
-        redis_db.hset(JOB, mapping={"status": "new", "input_file_name": "uploads/a.npy", **fields})
-        redis_db.lpush("predict", JOB)
-        job = consumer.job_queue.claim()
-        assert job is not None
-        consumer.run(job)
-        after = consumer.redis.hgetall(JOB)
-        if after["status"] != "done":
-            return after, {}
-        archive = zipfile.ZipFile(io.BytesIO(consumer.storage.read_bytes(after["output_file_name"])))
-        return after, {name: tifffile.imread(io.BytesIO(archive.read(name))) for name in archive.namelist()}
+    def run(**fields: str) -> Labels:
+        given = {"status": "new", "input_file_name": "uploads/a.npy"}
+        return as_labels(run_job(consumer, redis_db, JOB, {**given, **fields}))
 
     return run
 
@@ -74,14 +63,14 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return configure
 
 
-def test_a_model_without_card_gets_the_image_as_it_is(run: Callable[..., Result]) -> None:
+def test_a_model_without_card_gets_the_image_as_it_is(run: Callable[..., Labels]) -> None:
     after, images = run(model_name="Scaling", model_version="1", scale="1")
     assert after["status"] == "done", after
     np.testing.assert_array_equal(images["a_feature_0.tif"], 2 * PIXELS)
 
 
 def test_the_reason_of_an_image_in_parts_begins_with_its_name(
-    run: Callable[..., Result], consumer: ImageFileConsumer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Labels], consumer: ImageFileConsumer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(settings.PROCESSING_FUNCTIONS["post"], "sum", lambda outputs: outputs[0].sum(axis=(1, 2)))
     np.save(tmp_path / "large.npy", np.arange(2100 * 30, dtype=np.float32).reshape(2100, 30))
@@ -91,14 +80,14 @@ def test_the_reason_of_an_image_in_parts_begins_with_its_name(
     assert after["reason"].splitlines()[-1].startswith("ModelMismatch: large.npy: result: has the shape (1, 1)")
 
 
-def test_no_model_means_the_one_for_nuclei(run: Callable[..., Result], configure: Callable[..., None]) -> None:
+def test_no_model_means_the_one_for_nuclei(run: Callable[..., Labels], configure: Callable[..., None]) -> None:
     configure(NUCLEAR_MODEL="Scaling:3")
     _, images = run(**SAME)
     np.testing.assert_array_equal(images["a_feature_0.tif"], -1.5 * PIXELS)
 
 
 def test_a_label_chooses_the_model_where_none_is_named(
-    run: Callable[..., Result], configure: Callable[..., None]
+    run: Callable[..., Labels], configure: Callable[..., None]
 ) -> None:
     configure(PHASE_MODEL="Scaling:3")
     _, images = run(**SAME, label="2")
@@ -106,7 +95,7 @@ def test_a_label_chooses_the_model_where_none_is_named(
 
 
 def test_a_role_chooses_the_model_where_none_is_named(
-    run: Callable[..., Result], configure: Callable[..., None]
+    run: Callable[..., Labels], configure: Callable[..., None]
 ) -> None:
     configure(CYTOPLASM_MODEL="Scaling:3")
     _, images = run(**SAME, channels=",0")
@@ -114,7 +103,7 @@ def test_a_role_chooses_the_model_where_none_is_named(
 
 
 def test_a_model_of_the_settings_without_card_gets_the_contracts_functions(
-    run: Callable[..., Result], configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Labels], configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(NUCLEAR_MODEL="Scaling:1", NUCLEAR_POSTPROCESS="largest")
     monkeypatch.setitem(settings.PROCESSING_FUNCTIONS["post"], "largest", lambda outputs: outputs[0].clip(min=2))
@@ -123,7 +112,7 @@ def test_a_model_of_the_settings_without_card_gets_the_contracts_functions(
     assert set(np.unique(images["a_feature_0.tif"])) == {2.0}
 
 
-def test_raw_outputs_are_warned_of(run: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
+def test_raw_outputs_are_warned_of(run: Callable[..., Labels], caplog: pytest.LogCaptureFixture) -> None:
     run(model_name="Scaling", model_version="1", scale="1")
     assert "Model Scaling:1 has no card.toml" in caplog.text
 
@@ -137,7 +126,7 @@ def test_odd_names_of_files_end_done(run: Callable[..., Any], name: str) -> None
 
 
 def test_the_dimension_order_says_which_axes_are_frames(
-    consumer: ImageFileConsumer, run: Callable[..., Result], configure: Callable[..., None], tmp_path: Path
+    consumer: ImageFileConsumer, run: Callable[..., Labels], configure: Callable[..., None], tmp_path: Path
 ) -> None:
     configure(MAX_IMAGE_FRAMES="2")
     np.save(tmp_path / "stack.npy", np.eye(24, dtype=np.float32).reshape(3, 8, 24)[..., :8].copy())
@@ -150,13 +139,13 @@ def test_the_dimension_order_says_which_axes_are_frames(
     assert after["axes_read"] == "CYX (3, 8, 8), from dimension_order"
 
 
-def test_an_unknown_label_is_refused(run: Callable[..., Result]) -> None:
+def test_an_unknown_label_is_refused(run: Callable[..., Labels]) -> None:
     after, _ = run(scale="1", label="7")
     assert after["reason"] == "InvalidJob: field label: 7 is no kind of image; give one of 0, 1, 2, 3"
 
 
 def test_a_detected_label_chooses_model_and_function(
-    run: Callable[..., Result], configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Labels], configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(
         LABEL_DETECT_ENABLED="yes",
@@ -170,7 +159,7 @@ def test_a_detected_label_chooses_model_and_function(
     np.testing.assert_array_equal(images["a_feature_0.tif"], PIXELS)
 
 
-def test_a_detected_scale_is_written_to_the_job(run: Callable[..., Result], configure: Callable[..., None]) -> None:
+def test_a_detected_scale_is_written_to_the_job(run: Callable[..., Labels], configure: Callable[..., None]) -> None:
     configure(SCALE_DETECT_ENABLED="true", SCALE_DETECT_MODEL="Scaling:1")
     after, images = run(model_name="Scaling", model_version="1")
     assert float(after["scale"]) == pytest.approx(2 * PIXELS.mean(), rel=1e-4)
@@ -178,12 +167,12 @@ def test_a_detected_scale_is_written_to_the_job(run: Callable[..., Result], conf
 
 
 @pytest.mark.parametrize("scale", ["0.3", "0.77", "2.9"])
-def test_results_have_the_size_of_the_image_at_any_scale(run: Callable[..., Result], scale: str) -> None:
+def test_results_have_the_size_of_the_image_at_any_scale(run: Callable[..., Labels], scale: str) -> None:
     _, images = run(model_name="Scaling", model_version="1", scale=scale)
     assert images["a_feature_0.tif"].shape == PIXELS.shape
 
 
-def test_functions_run_in_the_order_of_the_field(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_run_in_the_order_of_the_field(run: Callable[..., Labels], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(settings.PROCESSING_FUNCTIONS["pre"], "double", lambda image: 2 * image)
     monkeypatch.setitem(settings.PROCESSING_FUNCTIONS["pre"], "less one", lambda image: image - 1)
     _, images = run(model_name="Scaling", model_version="1", scale="1", preprocess_function="double,less one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from redis_consumer.redis import RedisClient
 from redis_consumer.serving.tfs.server import TFServingServer
 from redis_consumer.storage import Storage
 from support import ome_zarr
+from support.running import Result, run_job
 
 Array = npt.NDArray[Any]
-Run = Callable[..., tuple[dict[str, str], dict[str, bytes]]]
+Run = Callable[..., Result]
 
 JOB = "predict:cells.tif:1"
 CARDS = {"Scaling": "[tile]\nsize_px = 256\noverlap_px = 32\n", "Convolving": "[tile]\nsize_px = 32\noverlap_px = 8\n"}
@@ -73,19 +73,11 @@ def run(
     storage, server = Storage(bucket.as_uri()), TFServingServer(tf_serving)
     consumer = ImageFileConsumer(redis_client, storage, "predict", model_server=server, models=ModelStore(storage))
 
-    def run(file: str, **fields: str) -> tuple[dict[str, str], dict[str, bytes]]:
+    def run(file: str, **fields: str) -> Result:
         job = {"input_file_name": f"uploads/{file}", "original_name": file, "model_name": "Scaling", "scale": "1"}
         functions = {"preprocess_function": "percentile_normalize", "postprocess_function": "connected"}
-        redis_db.hset(JOB, mapping={"status": "new", "model_version": "1", **job, **functions, **fields})
-        redis_db.lpush("predict", JOB)
-        claimed = consumer.job_queue.claim()
-        assert claimed is not None
-        consumer.run(claimed)
-        after = redis_db.hgetall(JOB)
-        if after["status"] != "done":
-            return after, {}
-        archive = zipfile.ZipFile(io.BytesIO(storage.read_bytes(after["output_file_name"])))
-        return after, {name: archive.read(name) for name in archive.namelist()}
+        given = {"status": "new", "model_version": "1", **job, **functions}
+        return run_job(consumer, redis_db, JOB, {**given, **fields})
 
     yield run
     server.close()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 
 from redis_consumer import settings
 from redis_consumer.consumers import MesmerConsumer, MultiplexConsumer
@@ -18,6 +15,7 @@ from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
+from support.running import Labels, as_labels, put_image, run_job
 
 JOB = "mesmer:a.tif:1"
 #: Three cells, of which two have a nucleus.
@@ -26,7 +24,6 @@ CELLS[10:40, 10:40] = CELLS[50:80, 50:80] = CELLS[10:40, 55:85] = 1
 NUCLEI = np.zeros((96, 96), np.float32)
 NUCLEI[18:32, 18:32] = NUCLEI[58:72, 58:72] = 1
 TISSUE = np.stack([NUCLEI, CELLS])
-Result = tuple[dict[str, str], dict[str, Any]]
 
 
 @pytest.fixture
@@ -40,23 +37,12 @@ def consumer(
 
 
 @pytest.fixture
-def run(consumer: MesmerConsumer, redis_db: Any, tmp_path: Path) -> Callable[..., Result]:
+def run(consumer: MesmerConsumer, redis_db: Any, tmp_path: Path) -> Callable[..., Labels]:
     """Runs one job with an image; gives its hash and the arrays of its result."""
 
-    def run(image: Any, axes: str, **fields: str) -> Result:
-        (tmp_path / "uploads").mkdir(exist_ok=True)
-        tifffile.imwrite(tmp_path / "uploads" / "a.tif", image, photometric="minisblack", metadata={"axes": axes})
-        given = {"status": "new", "input_file_name": "uploads/a.tif", "original_name": "a.tif", "scale": "1"}
-        redis_db.hset(JOB, mapping={**given, **fields})
-        redis_db.lpush("mesmer", JOB)
-        job = consumer.job_queue.claim()
-        assert job is not None
-        consumer.run(job)
-        after = redis_db.hgetall(JOB)
-        if after["status"] != "done":
-            return after, {}
-        archive = zipfile.ZipFile(io.BytesIO(consumer.storage.read_bytes(after["output_file_name"])))
-        return after, {name: tifffile.imread(io.BytesIO(archive.read(name))) for name in archive.namelist()}
+    def run(image: Any, axes: str, **fields: str) -> Labels:
+        given = {**put_image(tmp_path, image, axes=axes), "scale": "1"}
+        return as_labels(run_job(consumer, redis_db, JOB, {**given, **fields}))
 
     return run
 
@@ -75,7 +61,7 @@ def counts(images: dict[str, Any]) -> dict[str, list[int]]:
         ("both", {"a_feature_0.tif": [1, 2, 3], "a_feature_1.tif": [1, 2]}),
     ],
 )
-def test_compartments(run: Callable[..., Result], compartment: str, found: dict[str, list[int]]) -> None:
+def test_compartments(run: Callable[..., Labels], compartment: str, found: dict[str, list[int]]) -> None:
     after, images = run(TISSUE, "CYX", channels="0,1", compartment=compartment, label="1")
     assert after["status"] == "done", after.get("reason")
     assert counts(images) == found
@@ -85,7 +71,7 @@ def test_compartments(run: Callable[..., Result], compartment: str, found: dict[
 
 
 def test_the_variable_decides_where_the_job_does_not(
-    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MESMER_COMPARTMENT", "both")
     settings.use(None)
@@ -93,20 +79,20 @@ def test_the_variable_decides_where_the_job_does_not(
     assert list(counts(images)) == ["a_feature_0.tif", "a_feature_1.tif"]
 
 
-def test_channels_are_named_nucleus_first(run: Callable[..., Result]) -> None:
+def test_channels_are_named_nucleus_first(run: Callable[..., Labels]) -> None:
     _, images = run(TISSUE[::-1], "CYX", channels="1,0", compartment="both")
     assert counts(images) == {"a_feature_0.tif": [1, 2, 3], "a_feature_1.tif": [1, 2]}
 
 
 @pytest.mark.parametrize(("channels", "found"), [("0,", [[], [1, 2]]), (",1", [[1, 2, 3], []])])
-def test_an_empty_place_is_a_blank_channel(run: Callable[..., Result], channels: str, found: list[list[int]]) -> None:
+def test_an_empty_place_is_a_blank_channel(run: Callable[..., Labels], channels: str, found: list[list[int]]) -> None:
     after, images = run(TISSUE, "CYX", channels=channels, compartment="both")
     assert after["status"] == "done", after.get("reason")
     assert list(counts(images).values()) == found
 
 
 @pytest.mark.parametrize(("axes", "order"), [("CYX", "CYX"), ("YXC", "YXC")])
-def test_the_order_of_the_file_is_told(run: Callable[..., Result], axes: str, order: str) -> None:
+def test_the_order_of_the_file_is_told(run: Callable[..., Labels], axes: str, order: str) -> None:
     image = TISSUE if axes == "CYX" else np.moveaxis(TISSUE, 0, -1)
     after, images = run(image, axes, compartment="both", dim_order="")
     assert (after["status"], after["dim_order"]) == ("done", order)
@@ -114,14 +100,14 @@ def test_the_order_of_the_file_is_told(run: Callable[..., Result], axes: str, or
 
 
 @pytest.mark.parametrize("order", ["BXY", "XYB", ""])
-def test_an_order_of_one_channel_is_not_for_it(run: Callable[..., Result], order: str) -> None:
+def test_an_order_of_one_channel_is_not_for_it(run: Callable[..., Labels], order: str) -> None:
     """Polaris gives all of its child jobs the same order."""
     after, images = run(TISSUE, "CYX", dimension_order=order, compartment="both")
     assert after["status"] == "done", after.get("reason")
     assert counts(images) == {"a_feature_0.tif": [1, 2, 3], "a_feature_1.tif": [1, 2]}
 
 
-def test_a_file_holds_all_frames(run: Callable[..., Result]) -> None:
+def test_a_file_holds_all_frames(run: Callable[..., Labels]) -> None:
     _, images = run(np.stack([TISSUE, TISSUE]), "TCYX", compartment="both")
     assert {name: image.shape for name, image in images.items()} == {
         "a_feature_0.tif": (2, 96, 96),
@@ -130,7 +116,7 @@ def test_a_file_holds_all_frames(run: Callable[..., Result]) -> None:
 
 
 def test_an_image_beyond_the_limits_has_both_compartments(
-    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAX_IMAGE_HEIGHT", "64")
     settings.use(None)
@@ -139,7 +125,7 @@ def test_an_image_beyond_the_limits_has_both_compartments(
     assert counts(images) == {"a_feature_0.tif": [1, 2, 3], "a_feature_1.tif": [1, 2]}
 
 
-def test_a_wrong_compartment_fails_readably(run: Callable[..., Result]) -> None:
+def test_a_wrong_compartment_fails_readably(run: Callable[..., Labels]) -> None:
     after, _ = run(TISSUE, "CYX", compartment="membrane")
     assert after["reason"] == (
         "InvalidJob: field compartment: 'membrane' can't be read; give one of whole-cell, nuclear, both, or leave it "
@@ -155,13 +141,13 @@ def test_a_wrong_compartment_fails_readably(run: Callable[..., Result]) -> None:
     ],
 )
 def test_fewer_channels_than_asked_fail_readably(
-    run: Callable[..., Result], image: Any, axes: str, channels: str, reason: str
+    run: Callable[..., Labels], image: Any, axes: str, channels: str, reason: str
 ) -> None:
     after, _ = run(image, axes, channels=channels)
     assert after["reason"].startswith(reason)
 
 
-def test_a_model_with_other_outputs_fails_readably(run: Callable[..., Result]) -> None:
+def test_a_model_with_other_outputs_fails_readably(run: Callable[..., Labels]) -> None:
     after, _ = run(NUCLEI[:64, :64], "YX", model_name="Distances", model_version="1")
     assert after["reason"].startswith("ModelMismatch: function mesmer: outputs has the shapes ")
 

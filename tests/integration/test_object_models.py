@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 
 from redis_consumer import settings
 from redis_consumer.consumers import ImageFileConsumer
@@ -17,6 +14,7 @@ from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
+from support.running import as_labels, put_image, run_job
 
 JOB = "predict:a.tif:1"
 IMAGE = np.random.default_rng(2).random((110, 120), dtype=np.float32)
@@ -26,19 +24,10 @@ def run(client: RedisClient, db: Any, server: OnnxServer, folder: Path, **fields
     consumer = ImageFileConsumer(
         client, Storage(folder.as_uri()), "predict", model_server=server, models=ModelStore(None)
     )
-    (folder / "uploads").mkdir()
-    tifffile.imwrite(folder / "uploads" / "a.tif", np.stack([IMAGE, IMAGE]), photometric="minisblack")
     model = {"model_name": "Detecting", "model_version": "1", "dimension_order": "BXY", "scale": "1"}
-    db.hset(JOB, mapping={"status": "new", "input_file_name": "uploads/a.tif", **model, **fields})
-    db.lpush("predict", JOB)
-    job = consumer.job_queue.claim()
-    assert job is not None
-    consumer.run(job)
-    after = db.hgetall(JOB)
-    if after["status"] != "done":
-        return after, None
-    archive = zipfile.ZipFile(io.BytesIO(consumer.storage.read_bytes(after["output_file_name"])))
-    return after, tifffile.imread(io.BytesIO(archive.read("a_feature_0.tif")))
+    given = {**put_image(folder, np.stack([IMAGE, IMAGE])), **model}
+    after, labels = as_labels(run_job(consumer, db, JOB, {**given, **fields}))
+    return after, labels.get("a_feature_0.tif")
 
 
 @pytest.mark.parametrize("scale", ["1", "2"])

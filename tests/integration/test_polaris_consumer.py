@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from redis_consumer.serving.base import ModelServer
 from redis_consumer.storage import Storage
 from support import polaris
 from support.polaris import CELLS, IMAGE, NUCLEI, SPOTS, known_rows, table
+from support.running import Result, put_image, run_with_children
 
 JOB = "polaris:a.tif:1"
 KINDS: dict[str, type[Any]] = {
@@ -31,7 +31,6 @@ KINDS: dict[str, type[Any]] = {
     "segmentation": SegmentationConsumer,
     "mesmer": MesmerConsumer,
 }
-Result = tuple[dict[str, str], dict[str, bytes]]
 
 
 @pytest.fixture(params=["onnx", "tfs"])
@@ -65,23 +64,8 @@ def run(consumers: dict[str, Consumer], redis_db: Any, tmp_path: Path) -> Callab
     """Runs one job and all of its children; gives its hash and the files of its result."""
 
     def run(image: Any, axes: str = "CYX", **fields: str) -> Result:
-        (tmp_path / "uploads").mkdir(exist_ok=True)
-        tifffile.imwrite(tmp_path / "uploads" / "a.tif", image, photometric="minisblack", metadata={"axes": axes})
-        given = {"status": "new", "input_file_name": "uploads/a.tif", "original_name": "plate/a.tif", "scale": ""}
-        redis_db.hset(JOB, mapping={**given, **fields})
-        redis_db.lpush("polaris", JOB)
-        is_busy = True
-        while is_busy:
-            claimed = [(consumer, consumer.job_queue.claim()) for consumer in consumers.values()]
-            for consumer, job in claimed:
-                if job is not None:
-                    consumer.run(job)
-            is_busy = any(job is not None for _, job in claimed)
-        after = redis_db.hgetall(JOB)
-        if after["status"] != "done":
-            return after, {}
-        archive = zipfile.ZipFile(io.BytesIO(consumers["spot"].storage.read_bytes(after["output_file_name"])))
-        return after, {name: archive.read(name) for name in archive.namelist()}
+        given = {**put_image(tmp_path, image, axes=axes), "original_name": "plate/a.tif", "scale": ""}
+        return run_with_children(consumers, redis_db, JOB, {**given, **fields})
 
     return run
 

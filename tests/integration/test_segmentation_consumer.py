@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
 from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
+from support.running import Labels, as_labels, put_image, run_job
 
 JOB = "segmentation:a.tif:1"
 #: Two squares in the first plane, three in the second one.
@@ -25,7 +24,6 @@ NUCLEI = np.zeros((60, 64), np.float32)
 NUCLEI[5:20, 5:20] = NUCLEI[35:50, 30:45] = 1
 CELLS = NUCLEI.copy()
 CELLS[5:20, 40:55] = 1
-Result = tuple[dict[str, str], dict[str, Any]]
 
 
 @pytest.fixture
@@ -42,23 +40,12 @@ def consumer(
 
 
 @pytest.fixture
-def run(consumer: SegmentationConsumer, redis_db: Any, tmp_path: Path) -> Callable[..., Result]:
+def run(consumer: SegmentationConsumer, redis_db: Any, tmp_path: Path) -> Callable[..., Labels]:
     """Runs one job with an image; gives its hash and the arrays of its result."""
 
-    def run(image: Any, **fields: str) -> Result:
-        (tmp_path / "uploads").mkdir()
-        tifffile.imwrite(tmp_path / "uploads" / "a.tif", image, photometric="minisblack")
-        given = {"status": "new", "input_file_name": "uploads/a.tif", "original_name": "plate/a.tif", "scale": ""}
-        redis_db.hset(JOB, mapping={**given, **fields})
-        redis_db.lpush("segmentation", JOB)
-        job = consumer.job_queue.claim()
-        assert job is not None
-        consumer.run(job)
-        after = redis_db.hgetall(JOB)
-        if after["status"] != "done":
-            return after, {}
-        archive = zipfile.ZipFile(io.BytesIO(consumer.storage.read_bytes(after["output_file_name"])))
-        return after, {name: tifffile.imread(io.BytesIO(archive.read(name))) for name in archive.namelist()}
+    def run(image: Any, **fields: str) -> Labels:
+        given = {**put_image(tmp_path, image), "original_name": "plate/a.tif", "scale": ""}
+        return as_labels(run_job(consumer, redis_db, JOB, {**given, **fields}))
 
     return run
 
@@ -76,7 +63,7 @@ def counts(images: dict[str, Any]) -> dict[str, int]:
         ("1,0,", {"plate/a_batch_0_feature_0.tif": 3, "plate/a_batch_0_feature_1.tif": 2}),
     ],
 )
-def test_each_role_has_a_label_image(run: Callable[..., Result], channels: str, found: dict[str, int]) -> None:
+def test_each_role_has_a_label_image(run: Callable[..., Labels], channels: str, found: dict[str, int]) -> None:
     after, images = run(np.stack([NUCLEI, CELLS]), channels=channels, dimension_order="CXY")
     assert after["status"] == "done", after.get("reason")
     assert counts(images) == found
@@ -87,13 +74,13 @@ def test_each_role_has_a_label_image(run: Callable[..., Result], channels: str, 
     assert times <= set(after)
 
 
-def test_frames_become_files(run: Callable[..., Result]) -> None:
+def test_frames_become_files(run: Callable[..., Labels]) -> None:
     after, images = run(np.stack([NUCLEI, CELLS, NUCLEI]), channels="0,", dimension_order="BXY")
     assert after["status"] == "done", after.get("reason")
     assert counts(images) == {f"plate/a_batch_{frame}_feature_0.tif": count for frame, count in enumerate((2, 3, 2))}
 
 
-def test_frames_with_roles_become_files_of_each(run: Callable[..., Result]) -> None:
+def test_frames_with_roles_become_files_of_each(run: Callable[..., Labels]) -> None:
     stack = np.stack([np.stack([NUCLEI, CELLS], -1), np.stack([CELLS, NUCLEI], -1)])
     after, images = run(stack, channels="0,1", dimension_order="BXYC")
     assert after["status"] == "done", after.get("reason")
@@ -103,14 +90,14 @@ def test_frames_with_roles_become_files_of_each(run: Callable[..., Result]) -> N
     }
 
 
-def test_a_job_of_a_client_names_nothing(run: Callable[..., Result]) -> None:
+def test_a_job_of_a_client_names_nothing(run: Callable[..., Labels]) -> None:
     after, images = run(NUCLEI, model_name="", model_version="", label="")
     assert after["status"] == "done", after.get("reason")
     assert counts(images) == {"plate/a_batch_0_feature_0.tif": 2}
 
 
 def test_statuses_rise_through_all_roles(
-    run: Callable[..., Result], consumer: SegmentationConsumer, redis_db: Any, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Labels], consumer: SegmentationConsumer, redis_db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, str]] = []
     monkeypatch.setattr(claimed_job, "PROGRESS_S", 0.0)
@@ -124,7 +111,7 @@ def test_statuses_rise_through_all_roles(
 
 
 def test_a_role_without_a_served_model_says_what_the_page_can_do(
-    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CYTOPLASM_MODEL", "Nowhere:5")
     settings.use(None)
@@ -143,13 +130,13 @@ def test_a_role_without_a_served_model_says_what_the_page_can_do(
         (",", "InvalidJob: field channels: ',' names none; give the index of a channel at the place of its role "),
     ],
 )
-def test_wrong_channels_fail_readably(run: Callable[..., Result], channels: str, reason: str) -> None:
+def test_wrong_channels_fail_readably(run: Callable[..., Labels], channels: str, reason: str) -> None:
     after, _ = run(np.stack([NUCLEI, CELLS]), channels=channels, dimension_order="CXY")
     assert after["reason"].startswith(reason)
 
 
 def test_other_outputs_of_several_roles_are_named_by_them(
-    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tifffile, "imread", lambda file: file.read())
     _, files = run(np.stack([NUCLEI, CELLS]), channels="0,1", dimension_order="CXY", outputs="table")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import zipfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from redis_consumer import settings
 from redis_consumer.consumers import SpotConsumer
 from redis_consumer.models import ModelStore
 from redis_consumer.redis import RedisClient
+from redis_consumer.segmentation import frames, segmentation
 from redis_consumer.serving.onnx.server import OnnxServer
 from redis_consumer.storage import Storage
+from support.running import Result, put_image, run_job
 
 JOB = "spot:a.tif:1"
 PLACES = [(10, 12), (20, 33), (41, 7)]
 #: What the model `Spots` adds to each pixel.
 OFFSET = (0.25, -0.25)
-Result = tuple[dict[str, str], dict[str, bytes]]
 
 
 def plane(places: list[tuple[int, int]], height: int = 50, width: int = 60) -> Any:
@@ -48,19 +49,8 @@ def run(consumer: SpotConsumer, redis_db: Any, tmp_path: Path) -> Callable[..., 
     """Runs one job with an image; gives its hash and the files of its result."""
 
     def run(image: Any, **fields: str) -> Result:
-        (tmp_path / "uploads").mkdir(exist_ok=True)
-        tifffile.imwrite(tmp_path / "uploads" / "a.tif", image, photometric="minisblack")
-        given = {"status": "new", "input_file_name": "uploads/a.tif", "original_name": "plate/a.tif", "scale": ""}
-        redis_db.hset(JOB, mapping={**given, **fields})
-        redis_db.lpush("spot", JOB)
-        job = consumer.job_queue.claim()
-        assert job is not None
-        consumer.run(job)
-        after = redis_db.hgetall(JOB)
-        if after["status"] != "done":
-            return after, {}
-        archive = zipfile.ZipFile(io.BytesIO(consumer.storage.read_bytes(after["output_file_name"])))
-        return after, {name: archive.read(name) for name in archive.namelist()}
+        given = {**put_image(tmp_path, image), "original_name": "plate/a.tif", "scale": ""}
+        return run_job(consumer, redis_db, JOB, {**given, **fields})
 
     return run
 
@@ -96,6 +86,26 @@ def test_each_frame_or_channel_is_a_plane(run: Callable[..., Result], order: str
     assert after["status"] == "done", after.get("reason")
     assert [points(files, number) for number in range(3)] == [known(PLACES), known(PLACES[:1]), []]
     assert len(files) == 6
+
+
+def test_no_group_of_outputs_is_held_while_the_next_one_is_made(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Any]] = []
+
+    def restored(result: Any, shape_yx: tuple[int, int], postprocess: Any) -> Any:
+        held = [ref() for ref in made if ref() is not None]
+        # Those of the same group are there: a model of spots has two outputs.
+        assert len(held) == len(made) % 2
+        output = np.array(restore(result, shape_yx, postprocess))
+        made.append(weakref.ref(output))
+        return output
+
+    restore = segmentation.restore
+    monkeypatch.setattr(segmentation, "restore", restored)
+    monkeypatch.setattr(frames, "GROUP_BYTES", 4 * 50 * 60)
+    after, _ = run(np.stack([plane(PLACES)] * 3), dimension_order="BXY")
+    assert (after["status"], after.get("reason"), len(made)) == ("done", None, 6)
 
 
 def test_channels_choose_planes(run: Callable[..., Result]) -> None:

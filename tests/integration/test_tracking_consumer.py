@@ -25,12 +25,13 @@ from redis_consumer.storage import Storage
 from redis_consumer.tracking import Linker, write_track_file
 from support import movies
 from support.movies import shuffled
+from support.queues import claimed
+from support.running import Result, run_with_children
 
 JOB = "track:cells.tif:1"
 MOVIE = movies.small_movie()
 TRUTH = movies.true_labels(MOVIE)
 SHAPE = (len(TRUTH), *TRUTH[0].shape)
-Result = tuple[dict[str, str], dict[str, bytes]]
 
 
 @pytest.fixture
@@ -51,20 +52,8 @@ def run(consumers: dict[str, Consumer], redis_db: Any) -> Callable[..., Result]:
     """Runs one tracking job and all of its children; gives its hash and the files of its result."""
 
     def run(name: str, **fields: str) -> Result:
-        redis_db.hset(JOB, mapping={"status": "new", "input_file_name": f"uploads/{name}", "scale": "1", **fields})
-        redis_db.lpush("track", JOB)
-        is_busy = True
-        while is_busy:
-            claimed = [(consumer, consumer.job_queue.claim()) for consumer in consumers.values()]
-            for consumer, job in claimed:
-                if job is not None:
-                    consumer.run(job)
-            is_busy = any(job is not None for _, job in claimed)
-        after = redis_db.hgetall(JOB)
-        if after["status"] != "done":
-            return after, {}
-        archive = zipfile.ZipFile(io.BytesIO(consumers["track"].storage.read_bytes(after["output_file_name"])))
-        return after, {member: archive.read(member) for member in archive.namelist()}
+        given = {"status": "new", "input_file_name": f"uploads/{name}", "scale": "1"}
+        return run_with_children(consumers, redis_db, JOB, {**given, **fields})
 
     return run
 
@@ -248,9 +237,7 @@ def test_older_workers_results_of_one_file_a_frame_are_taken(
 
 
 def run_next(consumer: Consumer) -> None:
-    job = consumer.job_queue.claim()
-    assert job is not None
-    consumer.run(job)
+    consumer.run(claimed(consumer.job_queue))
 
 
 def test_a_drifting_movie_is_tracked_where_that_is_asked_for(

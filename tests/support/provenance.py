@@ -18,6 +18,7 @@ from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.registry import get_consumer_class
 from redis_consumer.models.store import PACKAGED
 from redis_consumer.storage import Storage
+from support.running import run_all
 from support.worker import ROOT
 
 MODEL = "NuclearSegmentation"
@@ -70,13 +71,7 @@ class Site:
         """Submit a job, run everything that the consumers' queues hold, and give the job's hash."""
         self.db.hset(job_id, mapping={"status": "new", "input_file_name": key, **FIELDS, **fields})
         self.db.lpush(job_id.partition(":")[0], job_id)
-        is_busy = True
-        while is_busy:
-            claimed = [(each, each.job_queue.claim()) for each in self._consumers.values()]
-            for consumer, job in claimed:
-                if job is not None:
-                    consumer.run(job)
-            is_busy = any(job is not None for _, job in claimed)
+        run_all(self._consumers)
         after: dict[str, str] = self.db.hgetall(job_id)
         return after
 
