@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ def _units(calibration: Calibration) -> dict[str, float]:
     return {"area": y * x, "y": y, "x": x, "length": x if abs(y - x) <= _SQUARE * x else np.nan}
 
 
+@dataclass
 class CsvTable:
     """A table as CSV: UTF-8, commas, a line of names, and one line for each cell and frame.
 
@@ -67,16 +69,17 @@ class CsvTable:
         calibration: pixel size and axes.
     """
 
-    def __init__(self, path: Path, calibration: Calibration) -> None:
-        self._path = path
-        self._calibration = calibration
-        self._file = path.open("w", encoding="utf-8", newline="")
+    path: Path
+    calibration: Calibration
+    _has_names: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._file = self.path.open("w", encoding="utf-8", newline="")
         self._rows = csv.writer(self._file, lineterminator="\n")
-        self._has_names = False
 
     def add(self, cells: Cells) -> None:
         """Add the cells of a frame."""
-        columns = columns_of(cells, self._calibration)
+        columns = columns_of(cells, self.calibration)
         if not self._has_names:
             self._rows.writerow(columns)
             self._has_names = True
@@ -85,9 +88,10 @@ class CsvTable:
     def close(self) -> list[Path]:
         """Complete the file and return its path."""
         self._file.close()
-        return [self._path]
+        return [self.path]
 
 
+@dataclass
 class ParquetTable:
     """The same table as Parquet.
 
@@ -96,15 +100,14 @@ class ParquetTable:
         calibration: pixel size and axes.
     """
 
-    def __init__(self, path: Path, calibration: Calibration) -> None:
-        self._path = path
-        self._calibration = calibration
-        self._waiting: list[dict[str, Array]] = []
-        self._writer: ParquetWriter | None = None
+    path: Path
+    calibration: Calibration
+    _waiting: list[dict[str, Array]] = field(default_factory=list, init=False)
+    _writer: ParquetWriter | None = field(default=None, init=False)
 
     def add(self, cells: Cells) -> None:
         """Add the cells of a frame."""
-        self._waiting.append(columns_of(cells, self._calibration))
+        self._waiting.append(columns_of(cells, self.calibration))
         if sum(len(part["label"]) for part in self._waiting) >= _GROUP_ROWS:
             self._write()
 
@@ -114,7 +117,7 @@ class ParquetTable:
             self._write()
         if self._writer is not None:
             self._writer.close()
-        return [self._path]
+        return [self.path]
 
     def _write(self) -> None:
         import pyarrow
@@ -123,7 +126,7 @@ class ParquetTable:
         names = self._waiting[0]
         table = pyarrow.table({name: np.concatenate([part[name] for part in self._waiting]) for name in names})
         if self._writer is None:
-            self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema)
+            self._writer = pyarrow.parquet.ParquetWriter(self.path, table.schema)
         self._writer.write_table(table)
         self._waiting = []
 
