@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -96,10 +97,14 @@ class SpotConsumer(ImageFileConsumer):
         segmentation, view, model = self._segmentation(), _view(job), _model_of(job)
         places = self._output_places(model)
         threshold = defaults.spot_threshold()
-        for outputs in segmentation.results(planes, view, segmentation.plan(planes, view)):
+
+        def points_in(outputs: list[Array]) -> list[Points]:
             classes, offsets = (outputs[place] for place in places)
-            for each, offset in zip(classes, offsets, strict=True):
-                yield _points_of(each, offset, threshold, model)
+            return [_points_of(each, offset, threshold, model) for each, offset in zip(classes, offsets, strict=True)]
+
+        results = segmentation.results(planes, view, segmentation.plan(planes, view))
+        # No group of outputs is bound to a name here, since the next one would be computed beside it.
+        yield from itertools.chain.from_iterable(map(points_in, results))
 
     def _output_places(self, model: ModelId) -> tuple[int, int]:
         """Return the places of probabilities and offsets among the outputs of a model, whatever their order is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -162,14 +162,19 @@ def joined(groups: Iterator[list[Array]], count: int) -> list[Array]:
     if len(first[0]) == count:
         return first
     results = [np.empty((count, *array.shape[1:]), array.dtype) for array in first]
-    done, group = 0, first
-    while True:
-        for result, array in zip(results, group, strict=True):
-            result[done : done + len(array)] = array
-        done += len(group[0])
-        if done >= count:
-            return results
-        group = next(groups)
+    done = _put(first, results, 0)
+    del first
+    while done < count:
+        # Bound to no name, since the next group would be computed beside it.
+        done = _put(next(groups), results, done)
+    return results
+
+
+def _put(group: list[Array], results: list[Array], start: int) -> int:
+    """Copy the results of a group to their place; return where the next group starts."""
+    for result, array in zip(results, group, strict=True):
+        result[start : start + len(array)] = array
+    return start + len(group[0])
 
 
 @contextmanager
@@ -202,30 +207,21 @@ def open_frames(
             is False.
         InvalidJob: the job names channels or axes that don't exist.
     """
-    name, order = shown_name(job.original_name), job.dimension_order
     named = channels_of(job)
     frames = None
     with ExitStack() as stack:
         try:
             opened = stack.enter_context(
-                open_image(
-                    path,
-                    limits=limits_of_planes(job, limits),
-                    name=name,
-                    dimension_order=order,
-                    field=job.field_of_view,
-                    way_out=WAY_OUT if takes_parts else "",
-                )
+                _opened(path, job, limits, way_out=WAY_OUT if takes_parts else "", max_job_bytes=max_job_bytes)
             )
-            choice = choose(named, opened.source.all_channels, name, takes=takes, is_required=is_required)
-            frames = _projected(_Opened(opened, path, job, limits, max_job_bytes).frames(choice, stack), job, limits)
+            frames = opened.frames(opened.choice(named, takes=takes, is_required=is_required), stack)
         except IsADirectoryError as error:
             if not takes_parts:
                 raise InvalidImage(
-                    f"{name}: is an OME-Zarr, which this consumer can't take; save it as TIFF"
+                    f"{shown_name(job.original_name)}: is an OME-Zarr, which this consumer can't take; save it as TIFF"
                 ) from error
         except InvalidImage:
-            if not (takes_parts and is_large(path, limits, order, job.field_of_view)):
+            if not (takes_parts and is_large(path, limits, job.dimension_order, job.field_of_view)):
                 raise
         yield frames
 
@@ -233,19 +229,8 @@ def open_frames(
 @contextmanager
 def open_whole(path: Path, job: Job, limits: ImageLimits) -> Iterator[Frames]:
     """Open an image like `open_frames`, but never to be processed part by part; all channels if the job names none."""
-    name, order = shown_name(job.original_name), job.dimension_order
-    with ExitStack() as stack:
-        opened = stack.enter_context(
-            open_image(
-                path,
-                limits=limits_of_planes(job, limits),
-                name=name,
-                dimension_order=order,
-                field=job.field_of_view,
-            )
-        )
-        choice = choose(channels_of(job), opened.source.all_channels, name)
-        yield _projected(_Opened(opened, path, job, limits, sys.maxsize).frames(choice, stack), job, limits)
+    with _opened(path, job, limits) as opened, ExitStack() as stack:
+        yield opened.frames(opened.choice(channels_of(job)), stack)
 
 
 @contextmanager
@@ -294,6 +279,21 @@ def _projected(frames: Frames, job: Job, limits: ImageLimits) -> Frames:
     return replace(frames, shape=shape, read=read, calibration=projection.calibration)
 
 
+@contextmanager
+def _opened(
+    path: Path, job: Job, limits: ImageLimits, *, way_out: str = "", max_job_bytes: int = sys.maxsize
+) -> Iterator[_Opened]:
+    with open_image(
+        path,
+        limits=limits_of_planes(job, limits),
+        name=shown_name(job.original_name),
+        dimension_order=job.dimension_order,
+        field=job.field_of_view,
+        way_out=way_out,
+    ) as image:
+        yield _Opened(image, path, job, limits, max_job_bytes)
+
+
 @dataclass(frozen=True)
 class _Opened:
     """An opened image, its file, the job and limits."""
@@ -304,8 +304,18 @@ class _Opened:
     limits: ImageLimits
     max_job_bytes: int
 
+    def choice(
+        self, named: Sequence[int | str | None] | None, *, takes: int | None = None, is_required: bool = False
+    ) -> Choice:
+        """Choose the channels, see `redis_consumer.images.channels.choose`."""
+        channels = self.image.source.all_channels
+        return choose(named, channels, self.image.name, takes=takes, is_required=is_required)
+
     def frames(self, choice: Choice, stack: ExitStack) -> Frames:
-        """Return the frames, which are read in groups if there are many and the file allows it."""
+        """Return the frames that the job wants, which are read in groups if there are many and the file allows it."""
+        return _projected(self._planes(choice, stack), self.job, self.limits)
+
+    def _planes(self, choice: Choice, stack: ExitStack) -> Frames:
         source, name = self.image.source, self.image.name
         count, height, width, channels = batch_shape(source.shape, source.axes, "", name)
         _check_held((count, height, width, channels), len(choice.picks), self.limits, name)

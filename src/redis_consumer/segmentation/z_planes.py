@@ -111,8 +111,15 @@ class LinkedPlanes:
         """Link the results of groups of frames, (b, Y, X, C) each. What is no label image stays as it is."""
         first = 0
         for arrays in results:
-            yield [self._relabelled(place, array, first) for place, array in enumerate(arrays)]
-            first += len(arrays[0])
+            linked, count = (
+                [self._relabelled(place, array, first) for place, array in enumerate(arrays)],
+                len(arrays[0]),
+            )
+            del arrays
+            yield linked
+            # Otherwise the next group would be computed beside it.
+            del linked
+            first += count
 
     def _relabelled(self, place: int, array: Array, first: int) -> Array:
         if array.dtype.kind not in "iu" or array.ndim != 4:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from redis_consumer.errors import InvalidImage, InvalidJob
 from redis_consumer.images.calibration import Calibration
 from redis_consumer.job import Job
 from redis_consumer.options import ImageLimits
-from redis_consumer.segmentation.frames import open_frames
+from redis_consumer.segmentation.frames import joined, open_frames
 from redis_consumer.segmentation.large_image import open_large
 from redis_consumer.segmentation.z_planes import LinkedPlanes
 
@@ -105,3 +107,24 @@ def test_an_object_has_one_label_through_the_planes_of_its_stack() -> None:
     assert found == [[0, 1, 2], [0, 2, 3], [0, 3], [0, 1], [0, 1], [0]]
     assert stacks.objects == 4
     np.testing.assert_array_equal(linked > 0, planes[..., 0] > 0)
+
+
+def groups_that_are_not_held(dtype: Any) -> Iterator[list[Any]]:
+    """Three groups of a frame each. Each checks that the ones before it are gone."""
+    made: list[weakref.ref[Any]] = []
+    for number in range(3):
+        assert all(ref() is None for ref in made)
+        group = [np.full((1, 4, 4, 1), number + 1, dtype)]
+        made.append(weakref.ref(group[0]))
+        yield [group.pop()]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_linked_planes_hold_no_group_while_the_next_one_is_made(dtype: Any) -> None:
+    stacks = LinkedPlanes(Calibration(axes=(("Z", 3),)))
+    assert list(map(len, stacks.linked(groups_that_are_not_held(dtype)))) == [1, 1, 1]
+
+
+def test_joined_groups_are_not_held_while_the_next_one_is_made() -> None:
+    (whole,) = joined(groups_that_are_not_held(np.float32), 3)
+    assert whole[:, 0, 0, 0].tolist() == [1, 2, 3]
