@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import TypeVar
@@ -282,6 +282,14 @@ class Job:
     def get(self, name: str, default: str = "") -> str:
         """Return the text of a field, or `default` if the job doesn't have it."""
         return self.fields.get(name, default)
+
+    def with_fields(self, **fields: str) -> Job:
+        """Return the same job with other values of fields."""
+        return replace(self, fields={**self.fields, **fields})
+
+    def with_model(self, model: ModelId) -> Job:
+        """Return the same job with another model."""
+        return self.with_fields(model_name=model.name, model_version=model.label or str(model.version))
 
     @property
     def status(self) -> str:

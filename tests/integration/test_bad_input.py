@@ -1,4 +1,4 @@
-"""Each kind of bad input ends as ``failed`` in words, by a real worker process that then goes on with the next job."""
+"""Each kind of bad input ends as ``failed`` with a readable reason, and the real worker process runs the next job."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def is_same(found: Array, expected: Array) -> bool:
 
 
 def outcome(path: Path) -> str:
-    """What becomes of a file: done, refused, wrong, or unknown to the other library."""
+    """How a file ends: done, refused, wrong, or unknown to the other library."""
     try:
         with open_image(path, limits=ImageLimits(max_frames=60), name=path.name) as opened:
             image = opened.read()

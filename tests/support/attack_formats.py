@@ -168,7 +168,7 @@ ATTACKS: dict[str, Attack] = {
     },
     "tile of CZI": Attack(_changed(_czi, (_side(64), _side(_HUGE)), (_side(64), _side(_HUGE))), "damaged|px wide"),
     "tile of CZI that unpacks": Attack(_czi_bomb, "damaged"),
-    "tiles of CZI far away": Attack(_czi_far, "px wide|MiB"),
+    "tiles of CZI at distant places": Attack(_czi_far, "px wide|MiB"),
     "tiles of CZI": Attack(
         _changed(_czi, (struct.pack("<i124x", 1) + b"DV", struct.pack("<i124x", _HUGE) + b"DV")), f"has {_HUGE} tiles"
     ),

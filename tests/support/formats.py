@@ -1,4 +1,4 @@
-"""A small file of every kind that docs/formats names, and what becomes of it."""
+"""A small file of every kind that docs/formats names, and the result of its job."""
 
 from __future__ import annotations
 

@@ -43,6 +43,8 @@ from redis_consumer.text import shown_name
 
 #: Modules that jobs import when they first need them.
 _LIBRARIES = ("tifffile", "scipy.ndimage", "skimage.measure", "skimage.morphology", "skimage.segmentation")
+#: Why planes of such an image can't be linked.
+_IN_PARTS = "an image that is processed in parts has no whole planes"
 #: Methods by which consumers of 2020 run a job's functions. Their replacements in plug-ins get images in this form.
 _OLDER_METHODS = {"_get_processing_function", "preprocess", "postprocess", "process"}
 _DETECTION_METHODS = {"detect_label", "detect_scale", "get_image_scale"}
@@ -166,7 +168,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             max_job_bytes=options.max_job_bytes,
         ) as frames:
             if frames is None:
-                _refuse_links(job, "an image that is processed in parts has no whole planes")
+                _refuse_links(job, _IN_PARTS)
                 return segment_large(segmentation, job, stages.begin, path, outputs)
             self._note(job.id, frames.fields)
             if sees_whole or not segmentation.steps.takes_groups:
@@ -176,7 +178,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
             stages.begin(JobStatus.PRE_PROCESSING, ended="download_time")
             plan = segmentation.choose(frames, job)
             if segmentation.exceeds_limits(frames, plan):
-                _refuse_links(job, "an image that is processed in parts has no whole planes")
+                _refuse_links(job, _IN_PARTS)
                 return segment_enlarged(segmentation, job, stages.begin, frames, plan, outputs)
             plan = segmentation.divided(frames, job, plan)
             results, stacks = segmentation.results(frames, job, plan), LinkedPlanes(frames.calibration)

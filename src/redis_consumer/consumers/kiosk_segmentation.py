@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -50,12 +50,13 @@ class SegmentationConsumer(ImageFileConsumer):
                     job_id=job.id,
                     model=str(model),
                 ) from error
-        for view in _views(job):
+        for view in _views(job, roles):
             super()._check_job(view)
 
     def _segment_file(self, job: Job, path: Path, folder: Path, stages: Stages) -> tuple[list[Path], dict[str, Any]]:
         """Run the model of each role, and number the results onward."""
-        views = _views(job)
+        roles = roles_of(job)
+        views = _views(job, roles)
         files: list[Path] = []
         fields: dict[str, Any] = {}
         features = 0
@@ -67,8 +68,8 @@ class SegmentationConsumer(ImageFileConsumer):
                 own.mkdir()
                 # All roles are segmented at the scale of the first one.
                 scale = str(self.redis.hget(job.id, "scale") or "") if number else view.get("scale")
-                _, found = super()._segment_file(_with(view, scale=scale), path, own, stages)
-                role = ROLES[roles_of(job)[number][0]] if len(views) > 1 else ""
+                _, found = super()._segment_file(view.with_fields(scale=scale), path, own, stages)
+                role = ROLES[roles[number][0]] if len(views) > 1 else ""
                 moved, count = _collect(own, folder, result_stem(job.original_name), role, features)
                 files, fields, features = files + moved, {**found, **fields}, features + count
         finally:
@@ -111,16 +112,11 @@ def roles_of(job: Job) -> list[tuple[int, int | str]]:
     return roles
 
 
-def _views(job: Job) -> list[Job]:
+def _views(job: Job, roles: Sequence[tuple[int, int | str]]) -> list[Job]:
     """Return the job as that of one role, for each role; the job itself if one model gets all channels."""
-    roles = roles_of(job)
     if len(roles) == 1 and job.label is not None:
-        return [_with(job, channels=str(roles[0][1]))]
-    return [_with(job, channels=str(index), label=str(role)) for role, index in roles] or [job]
-
-
-def _with(job: Job, **fields: str) -> Job:
-    return replace(job, fields={**job.fields, **fields})
+        return [job.with_fields(channels=str(roles[0][1]))]
+    return [job.with_fields(channels=str(index), label=str(role)) for role, index in roles] or [job]
 
 
 def _collect(source: Path, target: Path, stem: PurePath, role: str, first: int) -> tuple[list[Path], int]:

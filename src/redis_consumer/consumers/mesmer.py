@@ -43,7 +43,5 @@ def _view(job: Job) -> Job:
 
     An order of axes without C is that of one channel, such as the order that Polaris gives to all of its child jobs.
     """
-    model = defaults.mesmer_choices(job).model_of(0)
-    fields = {"label": "", "model_name": model.name, "model_version": model.label or str(model.version)}
     order = {} if "C" in job.dimension_order else {"dimension_order": ""}
-    return replace(job, fields={**job.fields, **fields, **order})
+    return job.with_model(defaults.mesmer_choices(job).model_of(0)).with_fields(label="", **order)

@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class PolarisConsumer(Consumer):
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
             folder = Path(name)
             path = Path(self.storage.download(job.input_file_name, folder / "input"))
-            view = replace(job, fields={**job.fields, "channels": ",".join(_named(job))})
+            view = job.with_fields(channels=",".join(_named(job)))
             with open_whole_frames(path, view, defaults.image_limits(), defaults.max_job_bytes()) as frames:
                 stages.begin(JobStatus.PREDICTING, ended="download_time", **frames.fields)
                 return self.fan_out(_children(job, parts, frames, folder), then="assign", share=CHILDREN_SHARE)

@@ -138,9 +138,8 @@ def _model_of(job: Job) -> ModelId:
 def _view(job: Job) -> Job:
     """Return the job with its model and without a scale. Its channels have no roles; they are planes."""
     model = _model_of(job)
-    fields = {"model_name": model.name, "model_version": model.label or str(model.version)}
     none = dict.fromkeys(("label", "channels", "postprocess_function", "object_diameter_px"), "")
-    return replace(job, fields={**job.fields, **fields, **none, "cuts": "0", "scale": "1"})
+    return job.with_model(model).with_fields(**none, cuts="0", scale="1")
 
 
 def _planes(frames: Frames) -> Frames:

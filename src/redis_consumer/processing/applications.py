@@ -14,7 +14,7 @@ import numpy.typing as npt
 from redis_consumer.errors import ModelMismatch
 from redis_consumer.processing.labels import deep_watershed
 from redis_consumer.processing.normalization import histogram_normalization
-from redis_consumer.processing.resize import resize_image, resize_labels
+from redis_consumer.processing.resize import resize_image, resize_labels, scaled_sides
 from redis_consumer.processing.tiled import run_tiled
 
 Array = npt.NDArray[Any]
@@ -78,8 +78,7 @@ class Application:
         if image.ndim != 4 or (channels is not None and image.shape[-1] != channels):
             raise ModelMismatch(f"image: has the shape {image.shape}, the model takes (batch, y, x, {channels})")
         factor = 1.0 if image_mpp is None else image_mpp / self.model_mpp
-        height, width = (max(1, round(side * factor)) for side in image.shape[1:3])
-        prepared = resize_image(image, (height, width))
+        prepared = resize_image(image, scaled_sides(image.shape[1:3], factor))
         if self.preprocessing_fn is not None:
             prepared = np.asarray(self.preprocessing_fn(prepared, **(preprocess_kwargs or {})))
         outputs = self._run(prepared, batch_size)

@@ -40,8 +40,14 @@ def rescale(image: Array, scale: float, channel_axis: int | None = -1) -> Array:
     if scale == 1:
         return image
     y_axis, x_axis = _plane_axes(image.ndim, channel_axis)
-    shape = [max(round(image.shape[axis] * scale), 1) for axis in (y_axis, x_axis)]
+    shape = scaled_sides((image.shape[y_axis], image.shape[x_axis]), scale)
     return _nearest(image, (y_axis, x_axis), shape)
+
+
+def scaled_sides(shape_yx: Sequence[int], scale: float) -> tuple[int, int]:
+    """Return height and width in pixels after resizing by a factor: round-half-even(side * scale), at least 1."""
+    height, width = shape_yx
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def resize_image(batch: Array, shape_yx: tuple[int, int]) -> npt.NDArray[np.float32]:

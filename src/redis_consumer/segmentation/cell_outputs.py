@@ -154,7 +154,7 @@ class CellOutputs:
         if MEASURED.isdisjoint(self.names):
             yield None
             return
-        job = Job(self._job.id, {**self._job.fields, "channels": ""}, self._job.attempt)
+        job = self._job.with_fields(channels="")
         with open_whole(self._path, job, self._options.limits) as whole:
             _, height, width, channels = whole.shape
             why = f"{channels} channel(s) of {height} x {width} px, whose grey values are measured"

@@ -29,7 +29,7 @@ from redis_consumer.job import MOST_CHANNELS, Job, JobStatus
 from redis_consumer.options import ImageLimits
 from redis_consumer.processing.blocks import Block, BlockGrid, plan_blocks
 from redis_consumer.processing.registry import finds_objects
-from redis_consumer.processing.resize import resize_image
+from redis_consumer.processing.resize import resize_image, scaled_sides
 from redis_consumer.processing.whole_image import MAX_SAMPLE_PX, Change, Sampler, fit
 from redis_consumer.segmentation.block_results import BlockResults
 from redis_consumer.segmentation.cell_outputs import CellOutputs
@@ -143,7 +143,7 @@ class LargeImage:
         """Refuse an image if even one block needs more memory than a job is allowed, before its pixels are read."""
         _, height, width, channels = self.image.shape
         block_yx = max((block.shape_yx for block in self._grid), key=math.prod)
-        scaled_yx = tuple(max(1, round(side * self._plan.scale)) for side in block_yx)
+        scaled_yx = scaled_sides(block_yx, self._plan.scale)
         pixels = max(math.prod(block_yx), math.prod(scaled_yx))
         held = 4 * channels * max(pixels, min(self._sample_px, height * width))
         call = self._segmentation.predictor.call_bytes_of(
@@ -160,8 +160,7 @@ class LargeImage:
     def _prepare(self, frame: int, block: Block, change: Change) -> Array:
         part: Array = self.image.read(frame, block.window)
         if self._plan.scale != 1:
-            height, width = (max(1, round(side * self._plan.scale)) for side in block.shape_yx)
-            part = resize_image(part, (height, width))
+            part = resize_image(part, scaled_sides(block.shape_yx, self._plan.scale))
         return change(part, block.window)
 
     def _postprocess(self, outputs: list[Array], block: Block) -> list[Array]:

@@ -18,7 +18,7 @@ from redis_consumer.processing import registry
 from redis_consumer.processing.holes import fill_holes
 from redis_consumer.processing.job_options import job_options
 from redis_consumer.processing.registry import Functions
-from redis_consumer.processing.resize import resize_image, resize_labels
+from redis_consumer.processing.resize import resize_image, resize_labels, scaled_sides
 from redis_consumer.processing.whole_image import can_fit
 from redis_consumer.segmentation.frames import GROUP_BYTES, Frames, frames_for, joined
 from redis_consumer.segmentation.options import SegmentationOptions
@@ -99,13 +99,13 @@ class Segmentation:
 
         If a function needs the whole image, it is processed at once, as far as the memory of a job allows it.
         """
-        limits, (height, width) = self.options.limits, _scaled_yx(frames.shape, plan.scale)
+        limits, (height, width) = self.options.limits, scaled_sides(frames.shape[1:3], plan.scale)
         is_large = height > (limits.max_height or height) or width > (limits.max_width or width)
         return is_large and can_fit(plan.preprocess) and self.functions.are_ours(plan.preprocess, ())
 
     def divided(self, frames: Frames, job: Job, plan: Plan) -> Plan:
         """Divide the frames for a plan of `choose`, see `plan`."""
-        scaled_yx = _scaled_yx(frames.shape, plan.scale)
+        scaled_yx = scaled_sides(frames.shape[1:3], plan.scale)
         groups: tuple[range, ...] = (range(frames.shape[0]),)
         if self.steps.takes_groups and self.functions.are_ours(plan.preprocess, plan.postprocess):
             tiling = None if self.predictor.ask_one and job.cuts else self.predictor.tiling(plan.model)
@@ -140,7 +140,7 @@ class Segmentation:
     def _scale(self, frames: Frames, job: Job, model: ModelId) -> float:
         """Choose the scale of a job for its own model, and say where it comes from."""
         steps, options, card = self.steps, self.options.scale, self.predictor.models.card(model)
-        known = replace(job, fields={**job.fields, **steps.noted()})
+        known = job.with_fields(**steps.noted())
         chosen = given_scale(known, card, options)
         if chosen is None and card is not None and options.is_automatic and steps.finds_scale:
             estimate = partial(self._estimate, model, card)
@@ -315,14 +315,9 @@ class Segmentation:
 
     def _prepare(self, image: Array, plan: Plan) -> Array:
         """Resize the image to the model's pixel size and run the functions that go before the model."""
-        scaled = image if plan.scale == 1 else resize_image(image, _scaled_yx(image.shape, plan.scale))
+        scaled = image if plan.scale == 1 else resize_image(image, scaled_sides(image.shape[1:3], plan.scale))
         prepared = self.steps.run_functions("pre", plan.preprocess, scaled, plan.options)
         return np.asarray(prepared, dtype=np.float32)
-
-
-def _scaled_yx(shape: Sequence[int], scale: float) -> tuple[int, int]:
-    """Sides of an image (B, Y, X, C) at the model's pixel size."""
-    return max(1, round(shape[1] * scale)), max(1, round(shape[2] * scale))
 
 
 def restore(result: Array, shape_yx: tuple[int, int], postprocess: Sequence[str] = ()) -> Array:

@@ -12,7 +12,7 @@ from redis_consumer.job import ModelId
 from redis_consumer.models.card import Card
 from redis_consumer.processing.measure import object_areas
 from redis_consumer.processing.registry import Functions
-from redis_consumer.processing.resize import resize_image
+from redis_consumer.processing.resize import resize_image, scaled_sides
 from redis_consumer.segmentation.frames import Frames
 from redis_consumer.segmentation.predictor import Predictor
 from redis_consumer.serving.base import Array
@@ -59,8 +59,7 @@ def estimate_diameter(
     for pass_px in PASSES_PX:
         scale = wanted_px / pass_px
         piece = _centre(prepared, math.ceil(side_px / scale))
-        height, width = (max(1, round(side * scale)) for side in piece.shape[1:3])
-        areas = _areas(label(resize_image(piece, (height, width)))[0, ..., 0])
+        areas = _areas(label(resize_image(piece, scaled_sides(piece.shape[1:3], scale)))[0, ..., 0])
         if len(areas):
             seen_px = 2 * math.sqrt(float(np.median(areas)) / math.pi)
             many = COUNT_WEIGHT * math.log(min(len(areas), ENOUGH_OBJECTS))

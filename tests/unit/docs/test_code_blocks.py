@@ -66,7 +66,7 @@ def check_diff(block: Block) -> None:
 
 
 def check_drawing(block: Block) -> None:
-    assert not re.search(r"^\s*\$ ", block.text, re.MULTILINE), "commands belong into a block of the language console"
+    assert not re.search(r"^\s*\$ ", block.text, re.MULTILINE), "write commands in a block of the language console"
 
 
 CHECKS: dict[str, Callable[[Block], object]] = {
