@@ -114,13 +114,22 @@ def test_table(queues: Any, redis_db: Any) -> None:
         "Jobs/min",
     ]
     assert [line.split()[:2] for line in lines[1:3]] == [["track", "1"], ["track-zip", "0"]]
-    assert lines[3:] == ["Jobs wait in queues that no worker serves: track (1)"]
+    assert " ".join(lines[3:]).startswith("No worker takes jobs from track. Start one with `redis-consumer run --serve")
 
 
-def test_one_look_is_one_command(queues: Any, redis_db: Any) -> None:
+def test_each_queue_says_why_its_jobs_wait(queues: Any, redis_db: Any) -> None:
+    submit(redis_db)
+    redis_db.zadd("redis-consumer:workers:predict", {"pod-1": 1})
+    found = shown(queues("--json"))
+    assert (found["predict"]["cause"], found["predict"]["level"]) == ("no_worker", "bad")
+    assert "since 1970-01-01 00:00 UTC; the last one, pod-1, was lost" in found["predict"]["sentence"]
+    assert found["predict-zip"]["cause"] == "idle"
+
+
+def test_one_look_is_one_command_and_one_for_the_reasons(queues: Any, redis_db: Any) -> None:
     before = redis_db.info("commandstats").get("cmdstat_eval", {"calls": 0})["calls"]
     shown(queues("--json", "--queue", "a", "--queue", "b"))
-    assert redis_db.info("commandstats")["cmdstat_eval"]["calls"] - before == 1
+    assert redis_db.info("commandstats")["cmdstat_eval"]["calls"] - before == 2
 
 
 def test_key_that_is_no_queue(queues: Any, redis_db: Any) -> None:

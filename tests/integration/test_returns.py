@@ -74,7 +74,7 @@ class Silent(JobQueue):
             self.ended.append(script)
             raise
 
-    def renew(self, jobs: Iterable[Job] = ()) -> list[str]:
+    def renew(self, jobs: Iterable[Job] = (), activity: str = "") -> list[str]:
         raise AssertionError("the worker was never registered")
 
 

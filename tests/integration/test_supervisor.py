@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from redis_consumer.client.workers import WorkerView, read_facts
 from support.queues import counted_runs
 from support.redis_server import RedisServer, free_port
 from support.scraping import ask
@@ -108,10 +109,22 @@ threading.Event().wait(60)
 
 
 def test_slots_run_jobs_side_by_side(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:
-    with running_worker(tmp_path, variables(redis_server, tmp_path, CONCURRENCY="2", GRACE_PERIOD="0.2")):
+    with running_worker(
+        tmp_path, variables(redis_server, tmp_path, CONCURRENCY="2", GRACE_PERIOD="0.2", RENEW_INTERVAL="0.2")
+    ):
         ids = [submit(redis_db, f"predict:{name}.tif:1", seconds="60") for name in "ab"]
         wait_for(lambda: all(redis_db.hget(job_id, "status") == "started" for job_id in ids), "both starts", tmp_path)
         assert sorted(redis_db.lrange("processing-predict:pod-1", 0, -1)) == sorted(ids)
+
+        def published() -> list[WorkerView]:
+            [facts] = read_facts(redis_db, ["predict"])
+            return [worker for worker in facts.workers if len(worker.tasks) == 2]
+
+        [worker] = wait_for(published, "what the worker publishes", tmp_path)
+        assert {task.job for task in worker.tasks} == set(ids)
+        assert (worker.name, worker.waits_for, worker.idle, worker.is_stopping) == ("pod-1", "", 0, False)
+        assert worker.memory_mb > 0
+    assert not redis_db.exists("redis-consumer:activities:predict")
 
 
 def test_leases_are_renewed_while_a_job_runs(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> None:

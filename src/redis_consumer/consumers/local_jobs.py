@@ -248,7 +248,7 @@ class LocalQueue(JobQueue):
         self.jobs.check(job, may_be_cancelled=True)
         self.jobs.give_back(job, is_next=is_next or is_crash, error=error)
 
-    def renew(self, jobs: Iterable[Job] = ()) -> list[str]:  # noqa: ARG002 - no lease ends
+    def renew(self, jobs: Iterable[Job] = (), activity: str = "") -> list[str]:  # noqa: ARG002 - no lease ends
         """Do nothing, because no job can be lost."""
         return []
 

@@ -220,10 +220,16 @@ class JobQueue:
         """Note that a service that was unavailable responds to this worker again."""
         self.redis.incr(self.key("recovered"))
 
-    def renew(self, jobs: Iterable[Job] = ()) -> list[str]:
-        """Extend the leases of running jobs and this worker's registration. Return the jobs that were lost."""
+    def renew(self, jobs: Iterable[Job] = (), activity: str = "") -> list[str]:
+        """Extend the leases of running jobs and this worker's registration. Return the jobs that were lost.
+
+        Args:
+            jobs: the running jobs.
+            activity: what the worker does, as JSON; empty to leave what it published before.
+        """
         runs = [text for job in jobs for text in (job.id, job.attempt)]
-        return list(self.run("renew", self.worker, milliseconds(self.options.lease_s), timestamp(), self.token, *runs))
+        lease_ms = milliseconds(self.options.lease_s)
+        return list(self.run("renew", self.worker, lease_ms, timestamp(), self.token, activity, *runs))
 
     def has_work(self, names: Sequence[str]) -> bool:
         """Return whether jobs wait in one of these queues. For several queues, running jobs that can create jobs count

@@ -20,6 +20,7 @@ recovered         string  how often a worker found that an unavailable service r
 rates             hash    jobs completed or failed in each minute (``2026-11-24T09:30``) of the last hour
 leftovers         zset    orphaned results (``<attempt> <job>``) by the time from which they can be removed
 registrations     hash    token of the process that is registered under a worker's name, and its lease in ms
+activities        hash    what each worker does or waits for, as JSON, see `redis_consumer.worker.activity`
 waiting           zset    parent jobs that wait for their children, by the time of their last check
 ================  ======  ===============================================================================
 

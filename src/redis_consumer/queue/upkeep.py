@@ -37,6 +37,7 @@ def unregister(queue: JobQueue) -> None:
     if (queue.redis.hget(queue.key("registrations"), queue.worker) or "").partition(" ")[0] == queue.token:
         queue.redis.zrem(queue.key("workers"), queue.worker)
         queue.redis.hdel(queue.key("registrations"), queue.worker)
+        queue.redis.hdel(queue.key("activities"), queue.worker)
 
 
 def sweep(queue: JobQueue, *, every_s: float = WorkerLimits.sweep_s) -> list[str]:

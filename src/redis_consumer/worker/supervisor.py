@@ -13,17 +13,19 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from redis_consumer import metrics
 from redis_consumer.errors import SettingsError
 from redis_consumer.options import WorkerLimits
-from redis_consumer.queue import JobQueue
+from redis_consumer.queue import JobQueue, timestamp
+from redis_consumer.worker.activity import activity_of
 from redis_consumer.worker.http_endpoint import HttpEndpoint, health_pages
 from redis_consumer.worker.shared_status import SharedStatus, SupervisorPipe, state_of
 from redis_consumer.worker.slot_pool import PASSED_ON, SlotPool
-from redis_consumer.worker.slot_process import die_with_parent, return_freed_early
+from redis_consumer.worker.slot_process import die_with_parent, return_freed_early, rss_mb
 from redis_consumer.worker.temp_folders import TempFolders
 from redis_consumer.worker.worker_lease import BreakOff, WorkerLease
 
@@ -72,6 +74,7 @@ class Supervisor:
         self._signals: list[int] = []
         self._is_woken = False
         self._alive_at = time.monotonic()
+        self._since = timestamp()
         self._start_write = -1
         self._break_off = BreakOff()
 
@@ -173,8 +176,22 @@ class Supervisor:
     def _tend(self, queue_index: int) -> float:
         """Register, renew and sweep for a queue if it is time; return when to look at the slots again."""
         with self._break_off.allowed(by=self.pool.start_at):
-            return self._leases[queue_index].tend(self.pool.jobs(queue_index), is_stopping=self.pool.is_stopping)
+            return self._leases[queue_index].tend(
+                self.pool.jobs(queue_index), partial(self._activity, queue_index), is_stopping=self.pool.is_stopping
+            )
         return 0.0  # it was broken off
+
+    def _activity(self, queue_index: int) -> str:
+        """Return what the slots of a queue do, as it is published with the registration."""
+        slots = [slot for slot in self.pool.slots.values() if slot.queue_index == queue_index]
+        memory_mb = sum(rss_mb(pid) for pid in (os.getpid(), *(slot.pid for slot in slots)))
+        return activity_of(
+            [slot.status for slot in slots],
+            since=self._since,
+            memory_mb=memory_mb,
+            fault=self._folders.fault,
+            is_stopping=self.pool.is_stopping,
+        )
 
     def _state(self) -> dict[str, Any]:
         """Return the state that probes read."""

@@ -52,13 +52,19 @@ class WorkerLease:
         is_late = time.monotonic() - self._heard_at >= 2 * self._renew_s + LOOK_S
         return self.is_registered and not is_late and getattr(self.queue.redis, "has_outage", False) is not True
 
-    def tend(self, jobs: Sequence[Job], *, is_stopping: bool) -> float:
-        """Register, renew and sweep if it is time; return when to check the slots again."""
+    def tend(self, jobs: Sequence[Job], activity: Callable[[], str], *, is_stopping: bool) -> float:
+        """Register, renew and sweep if it is time; return when to check the slots again.
+
+        Args:
+            jobs: the running jobs.
+            activity: returns what the worker does, as JSON; called if that is published now.
+            is_stopping: whether the worker stops.
+        """
         now = time.monotonic()
         if not self.is_registered:
             return now + FIRST_LOOK_S if is_stopping else self._register()
         if now >= self._renew_at:
-            self._renew(jobs)
+            self._renew(jobs, activity())
             self._renew_at = time.monotonic() + self._renew_s
         if now >= self._sweep_at:
             quietly(self._sweep)
@@ -108,10 +114,10 @@ class WorkerLease:
         swept = upkeep.sweep(self.queue, every_s=self._sweep_s / 2)
         metrics.SWEPT.add(self.queue.name, amount=len(swept))
 
-    def _renew(self, jobs: Sequence[Job]) -> None:
+    def _renew(self, jobs: Sequence[Job], activity: str) -> None:
         attempts = {job.id: job.attempt for job in jobs}
         with contextlib.suppress(RedisUnavailable):
-            for job_id in self.queue.renew(jobs):
+            for job_id in self.queue.renew(jobs, activity):
                 # Results of a lost job are fenced. The job can also have been settled a moment ago.
                 with job_context(job_id=job_id, attempt=attempts.get(job_id), queue=self.queue.name):
                     logger.debug("Job %s isn't ours any more", job_id)

@@ -13,9 +13,12 @@ from rich.text import Text
 from redis_consumer.app import open_redis, read_settings
 from redis_consumer.cli import options
 from redis_consumer.cli.output import console, duration, fail, in_words, notes, say, write_json
+from redis_consumer.cli.queues.queues import explained
 from redis_consumer.client.queue_state import Outlook, look_ahead, processing_lists, read_queues
+from redis_consumer.client.standstill import explain
 from redis_consumer.client.unserved import unserved_in_words, unserved_queues
 from redis_consumer.client.watch import JobState, age_s, read_hash, read_states
+from redis_consumer.client.workers import read_facts
 from redis_consumer.errors import EXIT_FAILED
 from redis_consumer.job import FINAL_STATUSES
 from redis_consumer.text import printable
@@ -70,11 +73,13 @@ def status(
     if job is not None:
         show_job(client, job, queue=queue[0] if queue else None, is_json=json)
         return
-    _show_queues(client, options.chosen_queues(settings, queue), is_json=json)
+    _show_queues(client, options.chosen_queues(settings, queue), settings.job_timeout, is_json=json)
 
 
-def _show_queues(client: Any, names: list[str], *, is_json: bool) -> None:
-    alive = {view.queue: view.workers for view in read_queues(client, names)}
+def _show_queues(client: Any, names: list[str], job_timeout_s: float, *, is_json: bool) -> None:
+    facts = read_facts(client, names, read_queues(client, names))
+    alive = {each.view.queue: each.view.workers for each in facts}
+    found = {each.view.queue: explain(each, job_timeout_s=job_timeout_s) for each in facts}
     queues: list[QueueState] = []
     seen: list[str] = []
     for name in names:
@@ -89,8 +94,9 @@ def _show_queues(client: Any, names: list[str], *, is_json: bool) -> None:
         write_json({"queues": [asdict(queue) for queue in queues], "jobs": jobs, "unserved": unserved})
         return
     _write_queues(queues, states)
-    if unserved:
-        console().print(f"\n{unserved_in_words(unserved)}", style="yellow", markup=False)
+    others = {name: waiting for name, waiting in unserved.items() if name not in found}
+    for line in [*explained(found), *([unserved_in_words(others)] if others else [])]:
+        console().print(f"\n{line}", style="yellow", markup=False)
 
 
 def _processing(client: Any, queue: str) -> dict[str, list[str]]:

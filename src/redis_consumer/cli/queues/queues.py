@@ -5,8 +5,9 @@ from __future__ import annotations
 import json as json_module
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Annotated, Any
 
@@ -21,7 +22,10 @@ from redis_consumer.cli import options
 from redis_consumer.cli.embedded import stop_on_signals
 from redis_consumer.cli.output import console, duration, notes, say, write_json
 from redis_consumer.client.queue_state import QueueView, read_queues
+from redis_consumer.client.standstill import Explanation, explain
 from redis_consumer.client.unserved import unserved_in_words, unserved_queues
+from redis_consumer.client.workers import read_facts
+from redis_consumer.text import printable
 
 Look = Callable[[], list[QueueView]]
 Show = Callable[[list[QueueView]], None]
@@ -54,10 +58,11 @@ def queues(
     """Show waiting and running jobs, dead letters and workers of each queue.
 
     It also shows the longest wait, and the rate of completed jobs in the last ten
-    minutes. Without --watch it also names all queues in which jobs wait but that no
-    worker serves. With --watch and --json, each update is one line.
+    minutes. Without --watch it also says why jobs wait and what to do, and names all
+    other queues in which jobs wait but that no worker serves. With --watch and --json, each update is one line.
     """
-    names = options.chosen_queues(read_settings(redis=redis), queue)
+    settings = read_settings(redis=redis)
+    names = options.chosen_queues(settings, queue)
     client = open_redis()
 
     def look() -> list[QueueView]:
@@ -67,12 +72,23 @@ def queues(
         watch_queues(look, console(), interval_s=interval, is_json=json)
         return
     views, unserved = look(), unserved_queues(client, say)
+    facts = read_facts(client, names, views)
+    found = {each.view.queue: explain(each, job_timeout_s=settings.job_timeout) for each in facts}
     if json:
-        write_json({**as_data(views), "unserved": unserved})
+        data = as_data(views)
+        data["queues"] = [{**each, **asdict(found[each["queue"]])} for each in data["queues"]]
+        write_json({**data, "unserved": unserved})
         return
     console().print(table_of(views))
-    if unserved:
-        console().print(unserved_in_words(unserved), style="yellow", markup=False)
+    for line in explained(found):
+        console().print(line, style="yellow", markup=False)
+    if others := {name: waiting for name, waiting in unserved.items() if name not in found}:
+        console().print(unserved_in_words(others), style="yellow", markup=False)
+
+
+def explained(found: Mapping[str, Explanation]) -> list[str]:
+    """Return a line for each queue whose jobs are late, or may be: why, and what to do."""
+    return [f"{printable(each.sentence)} {each.what_to_do}".strip() for each in found.values() if each.level != "ok"]
 
 
 def watch_queues(

@@ -25,7 +25,7 @@ local prefix = processing_of("")
 expect_queue()
 expect("list", dead)
 expect("zset", workers, waiting)
-expect("hash", marks, registrations, rates)
+expect("hash", marks, registrations, rates, own("activities"))
 expect("set", lists)
 expect("string", lock, swept_at)
 -- A lock that lasts longer than its full length was set before the clock was set back.
@@ -105,6 +105,7 @@ for _, list in ipairs(redis.call("SMEMBERS", lists)) do
     redis.call("SREM", lists, list)
     redis.call("ZREM", workers, worker)
     redis.call("HDEL", registrations, worker)
+    redis.call("HDEL", own("activities"), worker)
   end
 end
 for _, worker in ipairs(redis.call("ZRANGEBYSCORE", workers, "(" .. now + lease_ms, "+inf")) do
@@ -115,6 +116,7 @@ for _, worker in ipairs(redis.call("ZRANGEBYSCORE", workers, "(" .. now + lease_
     if is_void then
       redis.call("ZREM", workers, worker)
       redis.call("HDEL", registrations, worker)
+      redis.call("HDEL", own("activities"), worker)
     else
       note(worker, mark)
     end
