@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from redis_consumer.client.workers import QueueFacts, Task, WorkerView
+from redis_consumer.text import printable
 
 #: Times that a job was given back or run, from which it counts as one that comes back.
 MANY_RETURNS = 3
@@ -55,6 +56,11 @@ def explain(facts: QueueFacts, *, job_timeout_s: float = 3600.0) -> Explanation:
     """
     found = (rule(facts, job_timeout_s) for rule in _RULES)
     return next(explanation for explanation in found if explanation is not None)
+
+
+def explained(found: Mapping[str, Explanation]) -> list[str]:
+    """Return a line for each queue whose jobs are late, or may be: why, and what to do."""
+    return [f"{printable(each.sentence)} {each.what_to_do}".strip() for each in found.values() if each.level != "ok"]
 
 
 def _refused_writes(facts: QueueFacts, _: float) -> Explanation | None:
@@ -108,7 +114,7 @@ def _no_worker(facts: QueueFacts, _: float) -> Explanation | None:
             "warn",
             "other_workers",
             f"Only workers of other software take jobs from {view.queue}: {_count(facts.others, 'job')} with them.",
-            "Look at these workers; this software can't tell what they do.",
+            "Look at the logs of these workers; they do not publish what they do.",
         )
     if facts.lost is None:
         sentence = f"No worker takes jobs from {view.queue}."

@@ -13,9 +13,8 @@ from rich.text import Text
 from redis_consumer.app import open_redis, read_settings
 from redis_consumer.cli import options
 from redis_consumer.cli.output import console, duration, fail, in_words, notes, say, write_json
-from redis_consumer.cli.queues.queues import explained
 from redis_consumer.client.queue_state import Outlook, look_ahead, processing_lists, read_queues
-from redis_consumer.client.standstill import explain
+from redis_consumer.client.standstill import explain, explained
 from redis_consumer.client.unserved import unserved_in_words, unserved_queues
 from redis_consumer.client.watch import JobState, age_s, read_hash, read_states
 from redis_consumer.client.workers import read_facts

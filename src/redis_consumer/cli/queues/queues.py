@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -22,10 +22,9 @@ from redis_consumer.cli import options
 from redis_consumer.cli.embedded import stop_on_signals
 from redis_consumer.cli.output import console, duration, notes, say, write_json
 from redis_consumer.client.queue_state import QueueView, read_queues
-from redis_consumer.client.standstill import Explanation, explain
+from redis_consumer.client.standstill import explain, explained
 from redis_consumer.client.unserved import unserved_in_words, unserved_queues
 from redis_consumer.client.workers import read_facts
-from redis_consumer.text import printable
 
 Look = Callable[[], list[QueueView]]
 Show = Callable[[list[QueueView]], None]
@@ -84,11 +83,6 @@ def queues(
         console().print(line, style="yellow", markup=False)
     if others := {name: waiting for name, waiting in unserved.items() if name not in found}:
         console().print(unserved_in_words(others), style="yellow", markup=False)
-
-
-def explained(found: Mapping[str, Explanation]) -> list[str]:
-    """Return a line for each queue whose jobs are late, or may be: why, and what to do."""
-    return [f"{printable(each.sentence)} {each.what_to_do}".strip() for each in found.values() if each.level != "ok"]
 
 
 def watch_queues(
