@@ -21,6 +21,7 @@ from benchmarks import (
     pickup,
     postprocess,
     queue,
+    real_tracks,
     scaling,
     serving,
     startup,
@@ -79,7 +80,9 @@ def main(
         float, typer.Option(min=0, help="scaling: time of a GPU for a call, beside its tiles.")
     ] = scaling.CALL_MS,
     archive: Annotated[bool, typer.Option("--archives", help=f"{CHAOS} with archives and movies.")] = False,
-    data: Annotated[Path | None, typer.Option(help=f"{ACCURACY}: folder with images/ and labels/.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help=f"{ACCURACY}: folder with images/ and labels/; tracking: .npz with points.")
+    ] = None,
     model: Annotated[
         str, typer.Option(help=f"{ACCURACY}: a packaged model, or an ONNX file beside its card.toml.")
     ] = accuracy.MODEL,
@@ -110,6 +113,8 @@ def main(
                 side_px=side,
             )
         }
+        if data is not None:
+            runs |= {"tracking": partial(real_tracks.measure, data)}
         if huge:
             runs |= {"big": partial(big.measure, is_huge=True), "zip": partial(archives.measure, is_huge=True)}
         figures = _measure(runs if name == "all" else {name: runs[name]})
