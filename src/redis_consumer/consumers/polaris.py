@@ -147,14 +147,7 @@ def _parts(job: Job) -> list[_Part]:
     parts = [_Part("spot", (spots,))]
     kind = job.segmentation_type or "cell culture"
     if kind == "tissue":
-        if nucleus is None and cytoplasm is None:
-            raise InvalidJob(
-                f"field channels: {quoted(job.get('channels'))} names no channel of cells, which segmentation_type "
-                "tissue needs; give the channels of spots, nucleus and cytoplasm, e.g. 0,1,2, or give "
-                "segmentation_type none",
-                job_id=job.id,
-            )
-        parts.append(_Part("mesmer", (nucleus, cytoplasm)))
+        parts.append(_tissue(job, nucleus, cytoplasm))
     elif kind == "cell culture":
         # The place of the index is the role of the channel.
         parts += [
@@ -163,6 +156,16 @@ def _parts(job: Job) -> list[_Part]:
             if place is not None
         ]
     return parts
+
+
+def _tissue(job: Job, nucleus: int | None, cytoplasm: int | None) -> _Part:
+    if nucleus is None and cytoplasm is None:
+        raise InvalidJob(
+            f"field channels: {quoted(job.get('channels'))} names no channel of cells, which segmentation_type tissue "
+            "needs; give the channels of spots, nucleus and cytoplasm, e.g. 0,1,2, or give segmentation_type none",
+            job_id=job.id,
+        )
+    return _Part("mesmer", (nucleus, cytoplasm))
 
 
 def _children(job: Job, parts: Sequence[_Part], frames: Frames, folder: Path) -> Iterator[Child]:

@@ -122,15 +122,9 @@ def _of_shape(shape: Sequence[int], axes: str) -> str:
     """The letters by the rule of `resolve`. Where the file knows other letters, its Y and X are right too."""
     letters = [letter if letter not in UNKNOWN | set("YX") else "B" for letter in axes]
     if set("YX") < set(axes) - UNKNOWN:
-        letters[axes.index("Y")], letters[axes.index("X")] = "YX"
-        rest = [axis for axis, letter in enumerate(axes) if letter in UNKNOWN and shape[axis] > 1]
-        plane = (shape[axes.index("Y")], shape[axes.index("X")])
-        return "".join(letters if set("CS") & set(axes) else _with_channels(letters, shape, rest, plane))
-    long = [axis for axis, side in enumerate(shape) if side != 1]
-    if len(long) < 2:
-        last = len(shape) - (1 if len(shape) > 2 and shape[-1] == 1 else 0)
-        long = [last - 2, last - 1]
-    if len(shape) > 2 and shape[-1] == 1 and len(shape) - 1 not in long:
+        return "".join(_around_plane(letters, shape, axes))
+    long = _long_axes(shape)
+    if _has_last_of_one(shape) and len(shape) - 1 not in long:
         letters[-1] = "C"
     if len(long) == len(_FIVE):
         for axis, letter in zip(long, _FIVE, strict=True):
@@ -141,6 +135,27 @@ def _of_shape(shape: Sequence[int], axes: str) -> str:
     *rest, y, x = long
     letters[y], letters[x] = "YX"
     return "".join(letters if "C" in letters else _with_channels(letters, shape, rest, (shape[y], shape[x])))
+
+
+def _around_plane(letters: list[str], shape: Sequence[int], axes: str) -> list[str]:
+    """Choose the letters of the other axes, if the file knows Y and X."""
+    y, x = axes.index("Y"), axes.index("X")
+    letters[y], letters[x] = "YX"
+    if set("CS") & set(axes):
+        return letters
+    rest = [axis for axis, letter in enumerate(axes) if letter in UNKNOWN and shape[axis] > 1]
+    return _with_channels(letters, shape, rest, (shape[y], shape[x]))
+
+
+def _has_last_of_one(shape: Sequence[int]) -> bool:
+    return len(shape) > 2 and shape[-1] == 1
+
+
+def _long_axes(shape: Sequence[int]) -> list[int]:
+    """Return the axes of several values; the last two if there are fewer, or those before a last axis of one value."""
+    long = [axis for axis, side in enumerate(shape) if side != 1]
+    last = len(shape) - _has_last_of_one(shape)
+    return long if len(long) > 1 else [last - 2, last - 1]
 
 
 def _with_channels(letters: list[str], shape: Sequence[int], rest: Sequence[int], plane: tuple[int, int]) -> list[str]:

@@ -197,13 +197,16 @@ def choose(
     """
     needs_signal = takes == 1 and len(channels) > 1
     if named is not None:
-        places = _places(named, takes)
-        picks = tuple(() if each is None else (channels.index_of(each, name),) for each in places)
-        texts = [channels.listed(pick) if pick else "zeros" for pick in picks]
-        return Choice(channels, picks, f"{', '.join(texts)}, from channels", needs_signal=needs_signal)
+        picks = tuple(() if each is None else (channels.index_of(each, name),) for each in _places(named, takes))
+        return Choice(channels, picks, f"{_texts(channels, picks)}, from channels", needs_signal=needs_signal)
     if not needs_signal:
         text = "the only one" if len(channels) == 1 else "all"
         return Choice(channels, tuple((index,) for index in range(len(channels))), f"{channels.listed()}, {text}")
+    return _chosen(channels, name, is_required=is_required)
+
+
+def _chosen(channels: Channels, name: str, *, is_required: bool) -> Choice:
+    """Choose one of several channels, see `choose`."""
     units = channels.colours or tuple((index,) for index in range(len(channels)))
     if is_required and len(units) > 1:
         raise _required(channels, name)
@@ -212,6 +215,11 @@ def choose(
         return Choice(channels, (first,), f"grey of {channels.listed(first)}", is_open=True, is_required=is_required)
     why = "the first that does not show transmitted light" if _tells_light(channels) else "the first"
     return Choice(channels, (first,), f"{channels.listed(first)}, {why} of {channels.listed()}", needs_signal=True)
+
+
+def _texts(channels: Channels, picks: Picks) -> str:
+    """List the channels that are picked; an empty place holds zeros."""
+    return ", ".join(channels.listed(pick) if pick else "zeros" for pick in picks)
 
 
 def _places(named: Sequence[int | str | None], takes: int | None) -> list[int | str | None]:

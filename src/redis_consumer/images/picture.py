@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,11 +98,11 @@ def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
             raise InvalidImage(f"{name}: holds several pictures; save them as one multi-page TIFF")
         greys = _grey_palette(picture)
         mode = "L" if greys is not None else MODES.get(picture.mode, "RGB")
-        samples = 3 if mode == "RGB" else None
+        samples = (3,) if mode == "RGB" else ()
         orientation = _orientation(picture)
         plane = (picture.height, picture.width) if orientation < _ROTATED else (picture.width, picture.height)
         deep = _is_deep_colour(picture)
-        pixels = picture.height * picture.width * (samples or 1) * (2 if deep else 4)
+        pixels = prod((*plane, *samples)) * (2 if deep else 4)
         _check_length(path.stat().st_size, pixels, name)
 
         def decode() -> Array:
@@ -110,8 +111,8 @@ def open_picture(path: Path, name: str, kind: str) -> Iterator[Source]:
             return _decode_deep(path, mode) if deep else _decode(picture, mode)
 
         yield Source(
-            shape=plane if samples is None else (*plane, samples),
-            axes="YX" if samples is None else "YXS",
+            shape=(*plane, *samples),
+            axes="YXS" if samples else "YX",
             dtype=np.dtype("uint16" if deep else DTYPES.get(mode, "uint8")),
             decode=lambda: _oriented(decode(), orientation),
             notes=(f"orientation {orientation} of the file is applied",) if orientation > 1 else (),

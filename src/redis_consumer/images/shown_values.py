@@ -100,6 +100,11 @@ class _Others:
         return int(np.ravel_multi_index(tuple(index), self._shape)) if self._shape else 0
 
 
+def _without_alpha(samples: int, extra: tuple[int, ...]) -> list[int]:
+    """Return the indices of the samples but alpha. `extra` says what the last ones are."""
+    return [index for index in range(samples) if index < samples - len(extra) or extra[index - samples] not in _ALPHA]
+
+
 def of_page(page: TiffPage, dtype: np.dtype[Any], *, has_lut: bool) -> ShownSamples:
     """Return what the tags of a TIFF page say of its samples.
 
@@ -113,8 +118,7 @@ def of_page(page: TiffPage, dtype: np.dtype[Any], *, has_lut: bool) -> ShownSamp
         has_lut: whether ImageJ wrote the file, so that its palette is a look-up table.
     """
     samples, photometric = int(page.samplesperpixel), int(page.photometric)
-    extra = tuple(map(int, page.extrasamples))
-    kept = [index for index in range(samples) if index < samples - len(extra) or extra[index - samples] not in _ALPHA]
+    kept = _without_alpha(samples, tuple(map(int, page.extrasamples)))
     if photometric == _PALETTE and samples == 1 and page.colormap is not None:
         return of_palette(np.asarray(page.colormap).T, dtype, has_lut=has_lut)
     if photometric == _SEPARATED and len(kept) == 4 and dtype.kind == "u":

@@ -62,14 +62,18 @@ def job_options(
         if name not in running:
             raise InvalidJob(f"field {field}: {name} doesn't run for this job; leave the field out, or name {name}")
         settable = _settable(functions.find(*running[name]), name, listed)
-        if option not in settable:
-            choices = ", ".join(f"{name}.{each}" for each in settable) or "none"
-            raise InvalidJob(
-                f"field {field}: a job can't set this option; it can set of {name}: {choices}. Leave the field out, or "
-                "list the option in per_job of the model's card"
-            )
+        _check_settable(field, name, option, settable)
         options.setdefault(name, {})[option] = _value(field, text.strip(), settable[option])
     return options
+
+
+def _check_settable(field: str, name: str, option: str, settable: Collection[str]) -> None:
+    if option not in settable:
+        choices = ", ".join(f"{name}.{each}" for each in settable) or "none"
+        raise InvalidJob(
+            f"field {field}: a job can't set this option; it can set of {name}: {choices}. Leave the field out, or "
+            "list the option in per_job of the model's card"
+        )
 
 
 def _value(field: str, text: str, kinds: Sequence[type]) -> Any:

@@ -187,12 +187,7 @@ class SizeCheck:
         if self.wanted_px is None or first is None or first.dtype.kind not in "iu" or first.ndim != 4:
             return
         self._areas += [object_areas(frame[..., 0]) for frame in first]
-        if (
-            first.min(initial=0) >= 0
-            and len(outputs)
-            and outputs[0].ndim == 4
-            and outputs[0].shape[:3] == first.shape[:3]
-        ):
+        if first.min(initial=0) >= 0 and len(outputs) and _is_of_pixels(outputs[0], first):
             pairs = zip(first[..., 0], outputs[0], strict=True)
             self._odd += [odd_objects(labels, output, self.wanted_px) for labels, output in pairs]
 
@@ -231,3 +226,8 @@ class SizeCheck:
             f"{self.scale:.3g}, but the model is made for about {self.wanted_px:g} px; check the result, and give the "
             "true diameter in pixels as object_diameter_px"
         )
+
+
+def _is_of_pixels(output: Array, labels: Array) -> bool:
+    """Return whether an output of a model has a value for each pixel of label images (B, y, x, C)."""
+    return output.ndim == 4 and output.shape[:3] == labels.shape[:3]

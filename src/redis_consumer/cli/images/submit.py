@@ -97,8 +97,6 @@ def submit(
     up to a minute. With --json, the document is always written, even after an error,
     and has a row for each file.
     """
-    if scale is not None and nucleus_px is not None:
-        raise typer.BadParameter("is another way to give the scale; give only one of them", param_hint="--nucleus-px")
     named = {
         "scale": scale,
         "object_diameter_px": nucleus_px,
@@ -178,7 +176,8 @@ def job_fields(model: str | None, named: Mapping[str, object], others: list[str]
     """Build the fields of a job from the options.
 
     Raises:
-        typer.BadParameter: a model is not NAME:VERSION, a field is not KEY=VALUE, or the axes are unknown.
+        typer.BadParameter: a model is not NAME:VERSION, a field is not KEY=VALUE, the axes are unknown, or the scale is
+            given twice.
     """
     fields = {name: str(value) for name, value in named.items() if value is not None}
     if model is not None:
@@ -189,6 +188,8 @@ def job_fields(model: str | None, named: Mapping[str, object], others: list[str]
                 param_hint="--model",
             )
         fields |= {"model_name": name, "model_version": version}
+    if {"scale", "object_diameter_px"} <= set(fields):
+        raise typer.BadParameter("is another way to give the scale; give only one of them", param_hint="--nucleus-px")
     for text in others:
         key, equals, value = text.partition("=")
         if not (key and equals):

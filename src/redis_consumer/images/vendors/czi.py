@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -87,19 +87,31 @@ def open_czi(path: Path, name: str, field: str = "") -> Iterator[Planes]:
         yield _Mosaic(file, chosen, name).planes(_pixel_size_um(file), path.stat().st_size)
 
 
+def _pixels_of(tiles: Sequence[_Tile], name: str) -> tuple[str, int]:
+    """Return the dtype and the number of samples that all tiles have."""
+    kinds = {tile.kind for tile in tiles}
+    if len(kinds) > 1 or not kinds <= set(_DTYPES):
+        raise InvalidImage(
+            f"{name}: a Zeiss CZI with pixels of kind {', '.join(map(str, sorted(kinds)))} can't be read; "
+            "export it as OME-TIFF"
+        )
+    return _DTYPES[kinds.pop()]
+
+
+def _values_of(places: Sequence[Mapping[str, int]]) -> dict[str, list[int]]:
+    """Return the axes along which the tiles have several places, T, C and Z first, and the places along each."""
+    letters = sorted({axis for each in places for axis in each}, key=lambda axis: ("TCZ".find(axis) % 9, axis))
+    values = {axis: sorted({each.get(axis, 0) for each in places}) for axis in letters}
+    return {axis: found for axis, found in values.items() if len(found) > 1}
+
+
 class _Mosaic:
     """The tiles of one scene."""
 
     def __init__(self, file: BinaryIO, tiles: list[_Tile], name: str) -> None:
         self._file = file
         self._name = name
-        kinds = {tile.kind for tile in tiles}
-        if len(kinds) > 1 or not kinds <= set(_DTYPES):
-            raise InvalidImage(
-                f"{name}: a Zeiss CZI with pixels of kind {', '.join(map(str, sorted(kinds)))} can't be read; "
-                "export it as OME-TIFF"
-            )
-        kind, self._samples = _DTYPES[kinds.pop()]
+        kind, self._samples = _pixels_of(tiles, name)
         self._dtype = np.dtype(f"<{kind}")
         self._top, self._left = (min(tile.corner_yx[axis] for tile in tiles) for axis in (0, 1))
         self._height, self._width = (
@@ -107,9 +119,7 @@ class _Mosaic:
             for axis, start in ((0, self._top), (1, self._left))
         )
         places = [dict(tile.others) for tile in tiles]
-        letters = sorted({axis for each in places for axis in each}, key=lambda axis: ("TCZ".find(axis) % 9, axis))
-        self._values = {axis: sorted({each.get(axis, 0) for each in places}) for axis in letters}
-        self._values = {axis: values for axis, values in self._values.items() if len(values) > 1}
+        self._values = _values_of(places)
         self._by_plane: dict[tuple[int, ...], list[_Tile]] = {}
         for tile, each in zip(tiles, places, strict=True):
             index = tuple(values.index(each.get(axis, 0)) for axis, values in self._values.items())

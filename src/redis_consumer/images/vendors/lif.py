@@ -62,6 +62,14 @@ def open_lif(path: Path, name: str, field: str = "") -> Iterator[Planes]:
     yield _planes(path, (place, size), description, name)
 
 
+def _check_letters(letters: list[str], name: str) -> None:
+    if letters.count("X") != 1 or letters.count("Y") != 1 or len(set(letters)) < len(letters):
+        raise InvalidImage(
+            f"{name}: a Leica image with axes {''.join(letters)} is no stack of planes of x and y; "
+            "export those as OME-TIFF"
+        )
+
+
 def _planes(path: Path, block: tuple[int, int], description: ElementTree.Element, name: str) -> Planes:
     channels = description.findall("Channels/ChannelDescription")
     dimensions = description.findall("Dimensions/DimensionDescription")
@@ -69,12 +77,7 @@ def _planes(path: Path, block: tuple[int, int], description: ElementTree.Element
         raise ValueError("an image has no axes")
     dtype = _dtype(channels, name)
     axes = [_Axis(_LETTERS.get(int(each.get("DimID", 0)), "Q"), *_numbers(each)) for each in dimensions]
-    letters = [axis.letter for axis in axes]
-    if letters.count("X") != 1 or letters.count("Y") != 1 or len(set(letters)) < len(letters):
-        raise InvalidImage(
-            f"{name}: a Leica image with axes {''.join(letters)} is no stack of planes of x and y; "
-            "export those as OME-TIFF"
-        )
+    _check_letters([axis.letter for axis in axes], name)
     axes += _channel_axis(channels, name)
     by_letter = {axis.letter: axis for axis in axes}
     others = sorted((axis for axis in axes if axis.letter not in "YXS"), key=lambda axis: -axis.step)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -127,14 +127,7 @@ class _File:
         attributes = self._table("ImageAttributes", "SLxImageAttributes")
         picture = self._table("ImageMetadataSeq", "SLxPictureMetadata", "|0")
         height, width, components = (int(attributes[key]) for key in ("uiHeight", "uiWidth", "uiComp"))
-        bits = int(attributes["uiBpcInMemory"])
-        compression = int(attributes.get("eCompression", 2))
-        if bits not in (8, 16, 32) or compression == _LOSSY:
-            raise InvalidImage(
-                f"{self._name}: a Nikon ND2 with {bits} bits and compression {compression} can't be read; "
-                "export it as OME-TIFF"
-            )
-        dtype = np.dtype({8: "u1", 16: "<u2", 32: "<f4"}[bits])
+        dtype, compression = self._pixels(attributes)
         row_bytes = int(attributes.get("uiWidthBytes") or width * components * dtype.itemsize)
         is_large = not 0 < height * max(row_bytes, 1) <= MAX_FRAME_BYTES
         if is_large or min(width, components) < 1 or row_bytes < width * components * dtype.itemsize:
@@ -144,13 +137,25 @@ class _File:
         frames = int(attributes["uiSequenceCount"])
         if frames > sum(each.startswith("ImageDataSeq|") for each in self._places):
             raise EOFError("frames are missing")
-        loops = self._loops(frames)
-        size = picture.get("dCalibration")
-        is_known = isinstance(size, float) and 0 < size < float("inf") and picture.get("bCalibrated", True)
         return _Layout(
-            (height, width, components), dtype, row_bytes, compression == _LOSSLESS, is_colour, loops,
-            size if is_known else None,
+            (height, width, components), dtype, row_bytes, compression == _LOSSLESS, is_colour, self._loops(frames),
+            _pixel_size_um(picture),
         )  # fmt: skip
+
+    def _experiment(self) -> Table:
+        has_experiment = any(f"ImageMetadata{end}" in self._places for end in ("LV!", "!"))
+        return self._table("ImageMetadata", "SLxExperiment") if has_experiment else {}
+
+    def _pixels(self, attributes: Mapping[str, Any]) -> tuple[np.dtype[Any], int]:
+        """Return the dtype of the pixels and the number of their compression."""
+        bits = int(attributes["uiBpcInMemory"])
+        compression = int(attributes.get("eCompression", 2))
+        if bits not in (8, 16, 32) or compression == _LOSSY:
+            raise InvalidImage(
+                f"{self._name}: a Nikon ND2 with {bits} bits and compression {compression} can't be read; "
+                "export it as OME-TIFF"
+            )
+        return np.dtype({8: "u1", 16: "<u2", 32: "<f4"}[bits]), compression
 
     def frame(self, number: int, layout: _Layout) -> Array:
         """The pixels of a frame, (y, x, components)."""
@@ -167,25 +172,16 @@ class _File:
 
     def _loops(self, frames: int) -> tuple[tuple[str, int], ...]:
         """The loops of the experiment; together they have as many steps as the file has frames."""
-        loops = []
-        has_experiment = any(f"ImageMetadata{end}" in self._places for end in ("LV!", "!"))
-        level = self._table("ImageMetadata", "SLxExperiment") if has_experiment else {}
-        for _ in range(MAX_LEVELS):
-            kind, count = level.get("eType"), _steps(level)
-            if kind in _LOOPS and count > 1:
-                loops.append((_LOOPS[kind], count))
-            inner = _first(level.get("ppNextLevelEx") or {})
-            if not inner:
-                break
-            level = inner
-        if loops and loops[0][0] == "T" and prod(side for _, side in loops) > frames:
+        loops = _nested_loops(self._experiment())
+        inside = prod(side for _, side in loops[1:])
+        if loops and loops[0][0] == "T" and loops[0][1] * inside > frames:
             # An acquisition that was stopped.
-            inside = prod(side for _, side in loops[1:])
             loops[0] = "T", frames // inside
             frames = loops[0][1] * inside
         if not loops and frames > 1:
             loops = [("T", frames)]
-        if prod(side for _, side in loops) != max(frames, 1) or len({axis for axis, _ in loops}) < len(loops):
+        has_twice = len({axis for axis, _ in loops}) < len(loops)
+        if has_twice or prod(side for _, side in loops) != max(frames, 1):
             listed = ", ".join(f"{axis}={side}" for axis, side in loops)
             raise InvalidImage(
                 f"{self._name}: a Nikon ND2 of {frames} frames whose loops are {listed} can't be read; "
@@ -230,6 +226,25 @@ def _map_entries(data: bytes) -> Iterator[tuple[str, int]]:
         (place,) = struct.unpack_from("<Q", data, end)
         yield name.decode("latin-1"), int(place)
         at = end + 16
+
+
+def _nested_loops(level: Table) -> list[tuple[str, int]]:
+    """Return axis and number of steps of each loop, the outermost first."""
+    loops = []
+    for _ in range(MAX_LEVELS):
+        kind, count = level.get("eType"), _steps(level)
+        if kind in _LOOPS and count > 1:
+            loops.append((_LOOPS[kind], count))
+        inner = _first(level.get("ppNextLevelEx") or {})
+        if not inner:
+            break
+        level = inner
+    return loops
+
+
+def _pixel_size_um(picture: Mapping[str, Any]) -> float | None:
+    size = picture.get("dCalibration")
+    return size if isinstance(size, float) and 0 < size < float("inf") and picture.get("bCalibrated", True) else None
 
 
 def _steps(level: Table) -> int:
