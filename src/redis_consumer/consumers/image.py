@@ -181,7 +181,8 @@ class ImageFileConsumer(TensorFlowServingConsumer):
                 _refuse_links(job, _IN_PARTS)
                 return segment_enlarged(segmentation, job, stages.begin, frames, plan, outputs)
             plan = segmentation.divided(frames, job, plan)
-            results, stacks = segmentation.results(frames, job, plan), LinkedPlanes(frames.calibration)
+            results = segmentation.results(frames, job, plan, outputs.confidences)
+            stacks = LinkedPlanes(frames.calibration, outputs.confidences)
             if job.z == "link":
                 results = stacks.linked(results)
             if len(plan.groups) == 1:

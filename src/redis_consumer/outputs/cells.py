@@ -33,6 +33,8 @@ class LabelImages:
         tile_px: side of a window that is read at once; 0 for whole frames.
         calibration: axes and sizes.
         first_channel: number of the first channel of `grey`, for the names of columns.
+        confidence: takes the number of a frame; returns the confidence of each object, with the label as its index.
+            Objects beyond its end have none; None if nothing is known.
     """
 
     shape: tuple[int, int, int]
@@ -42,6 +44,7 @@ class LabelImages:
     tile_px: int = 0
     calibration: Calibration = field(default_factory=Calibration)
     first_channel: int = 0
+    confidence: Callable[[int], Array] | None = None
 
     def rows(self) -> list[slice]:
         """The rows of windows."""
@@ -68,7 +71,7 @@ class Cells:
 
     Attributes:
         frame: number of the frame.
-        table: see `RegionTable.finish`; empty if it isn't wanted.
+        table: see `RegionTable.finish`, and the column ``confidence``; empty if it isn't wanted.
         outlines: empty if they aren't wanted.
     """
 
@@ -102,6 +105,8 @@ def find_cells(images: LabelImages, *, is_measured: bool, is_traced: bool) -> It
             is_last = number == len(rows) - 1
             complete = None if is_last else np.flatnonzero(last_rows == number)
             found = table.finish(complete) if is_measured else {}
+            if is_measured:
+                found["confidence"] = _confidence(images, frame, found["label"])
             yield Cells(frame, found, _outlines(waiting, complete))
 
 
@@ -125,6 +130,14 @@ def _channels(images: LabelImages, frame: int, window: Window) -> list[Array]:
         return []
     grey = images.grey(frame, window)
     return [grey[..., channel] for channel in range(grey.shape[-1])]
+
+
+def _confidence(images: LabelImages, frame: int, labels: Array) -> Array:
+    table: Array = np.zeros(0, np.float32) if images.confidence is None else images.confidence(frame)
+    result = np.full(len(labels), np.nan, np.float32)
+    is_known = labels < len(table)
+    result[is_known] = table[labels[is_known]]
+    return result
 
 
 def _corners(images: LabelImages, frame: int, window: Window) -> Corners:

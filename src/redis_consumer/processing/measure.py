@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,16 @@ def measure_labels(labels: Array, intensity: Array | None = None) -> dict[str, A
     if intensity is not None:
         table["mean_intensity"] = np.bincount(index, intensity[rows, columns], len(values)) / area
     return table
+
+
+def label_channels(results: Sequence[Array]) -> list[Array]:
+    """Return the label images among some results (B, Y, X, C), as (B, Y, X) each."""
+    return [
+        array[..., channel]
+        for array in results
+        if array.dtype.kind in "iu" and array.ndim == 4 and array.min(initial=0) >= 0
+        for channel in range(array.shape[-1])
+    ]
 
 
 def object_areas(labels: Array) -> Array:

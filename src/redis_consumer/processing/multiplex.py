@@ -19,6 +19,15 @@ MAPS = ("inner-distance", "outer-distance", "fgbg-fg", "pixelwise-interior")
 _MIN_SEED_PX = 50
 
 
+def peaks_of(compartment: str) -> list[int]:
+    """Return the indices of the outputs with the distances to the edge, in the order of the label images of `mesmer`.
+
+    >>> peaks_of("both"), peaks_of("nuclear")
+    ([0, 2], [2])
+    """
+    return [first for name, (first, _) in _HEADS.items() if compartment in (name, "both")]
+
+
 def mesmer(outputs: Sequence[Array], compartment: str = "whole-cell") -> Labels:
     """Label whole cells, nuclei or both from the outputs of a Mesmer model.
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from redis_consumer.job import COMPARTMENTS
+from redis_consumer.processing.multiplex import peaks_of
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -51,20 +55,57 @@ def object_confidence(labels: Array, output: Array) -> Floats:
     return np.asarray(np.clip(highest, 0, 1))
 
 
-def odd_objects(labels: Array, output: Array, wanted_px: float) -> Mask:
+def confidence_by_label(labels: Array, output: Array) -> Array:
+    """Return the same as `object_confidence`, as a table whose index is the label.
+
+    >>> confidence_by_label(np.array([[0, 3, 1]]), np.array([[0, 0.5, 0.75]])).tolist()
+    [nan, 0.75, nan, 0.5]
+
+    Returns:
+        (largest label + 1,) float32, NaN for numbers that aren't labels.
+    """
+    is_label = np.bincount(labels.ravel()) > 0
+    is_label[:1] = False
+    table = np.full(len(is_label), np.nan, np.float32)
+    table[is_label] = object_confidence(labels, output)
+    return table
+
+
+def peak_maps(names: Sequence[str], options: Mapping[str, Mapping[str, Any]], outputs: Sequence[Array]) -> list[Array]:
+    """Return the outputs of a model in which the objects of each label image have their peaks.
+
+    Args:
+        names: of the functions that make the label images.
+        options: keyword arguments by function name.
+        outputs: of the model, (B, Y, X, C) each.
+
+    Returns:
+        An output for each label image. None at all if the functions don't look for peaks.
+    """
+    name = next((each.strip().lower() for each in names if each.strip()), "")
+    given = options.get(name, {})
+    if name == "mesmer":
+        places = peaks_of(given.get("compartment", COMPARTMENTS[0]))
+    elif name in ("deep_watershed", "deep_watershed_mibi"):
+        places = [given.get("maxima_index", 0)]
+    else:
+        places = []
+    return [outputs[place] for place in places]
+
+
+def odd_objects(labels: Array, confidence: Floats, wanted_px: float) -> Mask:
     """Return which objects are odd: of low confidence, ragged, or far from the size that the model is made for.
 
     Objects at the edge of the image are cut, so they are not judged by their shape and not called too small.
 
     Args:
         labels: (Y, X) integers of 0 or more, 0 is background.
-        output: the model's first output, as for `object_confidence`.
+        confidence: of each object, see `object_confidence`.
         wanted_px: diameter of the objects that the model is made for, in pixels of `labels`.
 
     Returns:
         (n,) bool, in rising order of the labels.
     """
-    confidence = object_confidence(labels, output)
     values, numbers = np.unique(labels, return_inverse=True)
     numbers = numbers.reshape(labels.shape) + (0 if values[:1] == 0 else 1)
     areas = np.bincount(numbers.ravel(), minlength=len(confidence) + 1)[1:]

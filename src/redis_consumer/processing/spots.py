@@ -45,8 +45,6 @@ def points_of_maps(classes: Array, offsets: Array, threshold: float = 0.95, min_
     >>> points_of_maps(classes, offsets).tolist()
     [[2.25, 2.5]]
     """
-    from scipy import ndimage
-
     if classes.ndim != 3 or classes.shape[-1] != 2 or offsets.shape != classes.shape:
         raise ValueError(
             f"classes and offsets have the shapes {classes.shape} and {offsets.shape}; wanted two of (Y, X, 2)"
@@ -54,12 +52,7 @@ def points_of_maps(classes: Array, offsets: Array, threshold: float = 0.95, min_
     if not (np.isfinite(classes).all() and np.isfinite(offsets).all()):
         raise ValueError("classes or offsets hold NaN or infinity; wanted finite numbers")
     is_spot = local_maxima(classes[..., 1], min_distance, threshold, border_px=min_distance)
-    spots, count = ndimage.label(is_spot, np.ones((3, 3)))
-    where = np.nonzero(spots)
-    points = np.stack(where, axis=-1) + offsets[where].astype(np.float64)
-    members = spots[where] - 1
-    sums = [np.bincount(members, points[:, axis], count) for axis in range(2)]
-    return np.asarray(np.stack(sums, axis=-1) / np.bincount(members, minlength=count)[:, np.newaxis])
+    return _joined(is_spot, offsets[np.nonzero(is_spot)].astype(np.float64))
 
 
 def points_of_blobs(image: Array, sigma_px: float = 1.5, min_snr: float = 10.0) -> Points:
@@ -92,10 +85,23 @@ def points_of_blobs(image: Array, sigma_px: float = 1.5, min_snr: float = 10.0) 
     least = max(min_snr * noise, _LEAST_RESPONSE * float(response.max()))
     if least <= 0:
         return np.zeros((0, 2))
-    where = np.stack(np.nonzero(local_maxima(response, 1, least, border_px=1)), axis=-1)
+    is_spot = local_maxima(response, 1, least, border_px=1)
+    where = np.stack(np.nonzero(is_spot), axis=-1)
     steps = (np.array([1, 0]), np.array([0, 1]))
     offsets = [_vertex(*(response[tuple((where + count * step).T)] for count in (-1, 0, 1))) for step in steps]
-    return np.asarray(where + np.stack(offsets, axis=-1), np.float64)
+    return _joined(is_spot, np.stack(offsets, axis=-1))
+
+
+def _joined(is_spot: npt.NDArray[np.bool_], offsets: Points) -> Points:
+    """Return the points of pixels, of which neighbours are one spot at their mean; offsets are by row and column."""
+    from scipy import ndimage
+
+    spots, count = ndimage.label(is_spot, np.ones((3, 3)))
+    where = np.nonzero(spots)
+    points = np.stack(where, axis=-1) + offsets
+    members = spots[where] - 1
+    sums = [np.bincount(members, points[:, axis], count) for axis in range(2)]
+    return np.asarray(np.stack(sums, axis=-1) / np.bincount(members, minlength=count)[:, np.newaxis])
 
 
 def _vertex(before: Points, at: Points, after: Points) -> Points:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
@@ -19,6 +19,7 @@ from redis_consumer.images.window_writing import TiledPlane
 from redis_consumer.job import Job
 from redis_consumer.outputs.cells import LabelImages, Read, Window, whole_frames
 from redis_consumer.outputs.files import MEASURED, write_outputs
+from redis_consumer.processing.measure import label_channels
 from redis_consumer.segmentation.frames import Frames, check_needed, open_whole
 from redis_consumer.segmentation.options import SegmentationOptions
 from redis_consumer.serving.base import Array
@@ -49,6 +50,7 @@ class CellOutputs:
         names: what the job asks for.
         folder: folder of the job.
         results: folder of all files of the result.
+        confidences: for each frame and each of its label images, see `SizeCheck`; None if no output needs them.
     """
 
     def __init__(self, job: Job, path: Path, folder: Path, options: SegmentationOptions) -> None:
@@ -59,6 +61,7 @@ class CellOutputs:
         self.results = folder / "results"
         self._options = options
         self._kept: list[FrameScratch] = []
+        self.confidences: list[list[Array]] | None = None if MEASURED.isdisjoint(self.names) else []
 
     @property
     def stem(self) -> Path:
@@ -67,7 +70,7 @@ class CellOutputs:
 
     def keep(self, arrays: Sequence[Array]) -> None:
         """Keep the label images of some frames on disk, (b, Y, X, C) each."""
-        channels = _label_channels(arrays) if self.names else []
+        channels = label_channels(arrays) if self.names else []
         if not self._kept:
             self._kept = [
                 FrameScratch(self.folder / f"labels_{number}", (0, *channel.shape[1:3]))
@@ -93,7 +96,7 @@ class CellOutputs:
             reads = [whole_frames(scratch.read) for scratch in self._kept]
             shape_yx = self._kept[0].shape[1:] if self._kept else frames.shape[1:3]
         else:
-            channels = _label_channels(arrays)
+            channels = label_channels(arrays)
             reads = [whole_frames(channel.__getitem__) for channel in channels]
             shape_yx = channels[0].shape[1:3] if channels else frames.shape[1:3]
         if shape_yx != frames.shape[1:3]:
@@ -102,7 +105,12 @@ class CellOutputs:
         with self.all_channels(frames) as whole:
             grey = None if whole is None else whole_frames(lambda frame: whole.read(frame, frame + 1)[0])
             calibration = frames.calibration.fitting(frames.shape[0])
-            images = [LabelImages(frames.shape[:3], read, grey, picture, calibration=calibration) for read in reads]
+            images = [
+                LabelImages(
+                    frames.shape[:3], read, grey, picture, calibration=calibration, confidence=self._confidence(plane)
+                )
+                for plane, read in enumerate(reads)
+            ]
             return self._write(images)
 
     def write_planes(self, planes: Sequence[TiledPlane], image: _Windows, whole: _Windows) -> list[Path]:
@@ -125,14 +133,14 @@ class CellOutputs:
         def picture(frame: int, window: Window) -> Array:
             return np.asarray(image.read(frame, window)[0, ..., 0])
 
-        is_measured = not MEASURED.isdisjoint(self.names)
+        measured = None if self.confidences is None else grey
         images = [
             LabelImages(
-                plane.shape, _tile_reader(plane), grey if is_measured else None, picture, side, image.calibration
+                plane.shape, _tile_reader(plane), measured, picture, side, image.calibration,
+                confidence=self._confidence(number),
             )
-            for plane in planes
-            if plane.dtype.kind in "iu"
-        ]
+            for number, plane in enumerate(plane for plane in planes if plane.dtype.kind in "iu")
+        ]  # fmt: skip
         return self._write(images) if self.names else []
 
     def _write(self, images: Sequence[LabelImages]) -> list[Path]:
@@ -144,6 +152,16 @@ class CellOutputs:
             for path in write_outputs(self.names, each, self.stem, number=number, tick=lambda _: wanted.check())
         ]
 
+    def _confidence(self, plane: int) -> Callable[[int], Array]:
+        """Return what gives the confidences of the objects in a frame of one of the label images, by label."""
+        known = self.confidences or []
+
+        def of_frame(frame: int) -> Array:
+            planes = known[frame] if frame < len(known) else []
+            return planes[plane] if plane < len(planes) else np.zeros(0, np.float32)
+
+        return of_frame
+
     @contextmanager
     def all_channels(self, frames: Frames) -> Iterator[Frames | None]:
         """Open the image of the job again, with all channels; None if the outputs measure none.
@@ -151,7 +169,7 @@ class CellOutputs:
         Raises:
             InvalidImage: it needs more memory than a job is allowed.
         """
-        if MEASURED.isdisjoint(self.names):
+        if self.confidences is None:
             yield None
             return
         job = self._job.with_fields(channels="")
@@ -178,16 +196,6 @@ class _Windows(Protocol):
     @property
     def calibration(self) -> Calibration: ...
     def read(self, frame: int, window: Window, /) -> Array: ...
-
-
-def _label_channels(arrays: Sequence[Array]) -> list[Array]:
-    """Return the label images among some results, (B, Y, X) each."""
-    return [
-        array[..., channel]
-        for array in arrays
-        if array.dtype.kind in "iu" and array.ndim == 4 and array.min(initial=0) >= 0
-        for channel in range(array.shape[-1])
-    ]
 
 
 def _tile_reader(plane: TiledPlane) -> Read:

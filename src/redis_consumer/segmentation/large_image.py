@@ -66,6 +66,7 @@ class LargeImage:
         job: the running job.
         image: the opened image.
         plan: what `Segmentation.choose` chose for it; None to choose.
+        is_measured: whether the confidence of objects is asked for.
 
     Attributes:
         image: the opened image.
@@ -78,6 +79,8 @@ class LargeImage:
         job: Job,
         image: WindowedImage | ProjectedImage | _HeldImage,
         plan: Plan | None = None,
+        *,
+        is_measured: bool = False,
     ) -> None:
         self._job = job
         self._segmentation = segmentation
@@ -90,7 +93,7 @@ class LargeImage:
                 f"{image.name}: is too large for function {self._plan.postprocess[0]}, whose model needs the whole "
                 "image; crop the image, or give a smaller scale"
             )
-        self._sizes = segmentation.size_check(self._plan)
+        self._sizes = segmentation.size_check(self._plan, [] if is_measured else None)
         self._grid, self.tile_px = _layout(image.shape[1:], min(BLOCK_PX, *limits_yx), self._plan.scale)
         self._sample_px = min(MAX_SAMPLE_PX, _SAMPLE_BYTES // (4 * image.shape[3]))
         self._check_memory()
@@ -125,7 +128,8 @@ class LargeImage:
             contextlib.closing(self._segmentation.predictor.predict_each(prepared, self._plan.model)) as predicted,
         ):
             for (frame, block), outputs in zip(places, predicted, strict=True):
-                results.add(frame, block, self._postprocess(outputs, block))
+                arrays = self._postprocess(outputs, block)
+                results.add(frame, block, arrays, self._sizes.confidences.pop() if self._sizes.confidences else ())
                 self._report(_STATISTICS, _SEGMENTATION, frame, block)
         self._segmentation.tell_sizes(self._job, self._sizes)
         return results
@@ -165,7 +169,8 @@ class LargeImage:
 
     def _postprocess(self, outputs: list[Array], block: Block) -> list[Array]:
         results = self._segmentation.steps.run_functions("post", self._plan.postprocess, outputs, self._plan.options)
-        self._sizes.add(results, outputs)
+        is_measured = self._sizes.confidences is not None
+        self._sizes.add(results, outputs, self._segmentation.peaks_of(self._plan, outputs) if is_measured else ())
         arrays = [results] if isinstance(results, np.ndarray) else list(results)
         return [restore(array, block.shape_yx, self._plan.postprocess) for array in arrays]
 
@@ -249,7 +254,7 @@ def segment_large(
     with open_large(path, job, options.limits, takes=takes, is_required=is_required) as image:
         segmentation.steps.write(job.id, {"axes_read": image.reading, "channels_read": image.channels_read})
         begin(JobStatus.PRE_PROCESSING, ended="download_time")
-        large = LargeImage(segmentation, job, image)
+        large = LargeImage(segmentation, job, image, is_measured=outputs.confidences is not None)
         return _segment(large, segmentation, begin, outputs, image.unpicked(), is_zarr=is_ome_zarr(path))
 
 
@@ -262,7 +267,8 @@ def segment_enlarged(
     outputs: CellOutputs,
 ) -> tuple[list[Path], dict[str, int]]:
     """Run a job like `segment_large` for an image that is too large for memory only at the scale of its plan."""
-    large = LargeImage(segmentation, job, _HeldImage(frames), plan)
+    is_measured = outputs.confidences is not None
+    large = LargeImage(segmentation, job, _HeldImage(frames), plan, is_measured=is_measured)
     with outputs.all_channels(frames) as whole:
         return _segment(large, segmentation, begin, outputs, _HeldImage(whole or frames), is_zarr=False)
 
@@ -286,6 +292,8 @@ def _segment(
                 segmentation.steps.warn(note)
             planes = results.planes(large.image.calibration)
             begin(JobStatus.SAVING_RESULTS, ended="postprocess_time")
+            if outputs.confidences is not None:
+                outputs.confidences += results.confidences
             files = large.write(planes, outputs.stem, is_zarr=is_zarr)
             files += outputs.write_planes(planes, large.image, whole)
             return files, {} if results.objects is None else {"objects": results.objects}

@@ -12,8 +12,8 @@ from redis_consumer.errors import InvalidJob, ModelNotFound
 from redis_consumer.job import Job
 from redis_consumer.models.card import Card
 from redis_consumer.options import ScaleOptions
-from redis_consumer.processing.measure import object_areas
-from redis_consumer.processing.quality import odd_objects
+from redis_consumer.processing.measure import label_channels, object_areas
+from redis_consumer.processing.quality import confidence_by_label, object_confidence, odd_objects
 from redis_consumer.segmentation.frames import Frames
 from redis_consumer.serving.base import Array
 
@@ -169,27 +169,47 @@ class SizeCheck:
     Attributes:
         wanted_px: diameter that the model's card names; None for no check.
         scale: factor by which the image was resized.
+        confidences: gets a list for each frame: for each of its label images the confidence of the objects, see
+            `redis_consumer.processing.quality.confidence_by_label`. None if they are not wanted.
     """
 
     wanted_px: float | None
     scale: float
+    confidences: list[list[Array]] | None = None
     _areas: list[Array] = field(default_factory=list)
     _odd: list[Array] = field(default_factory=list)
 
-    def add(self, results: Array | list[Array], outputs: Sequence[Array] = ()) -> None:
-        """Measure the objects of results (B, y, x, C) at the model's scale. Only the first plane of labels counts.
+    def add(self, results: Array | Sequence[Array], outputs: Sequence[Array] = (), peaks: Sequence[Array] = ()) -> None:
+        """Measure the objects of results (B, y, x, C) at the model's scale. Only the first plane of labels is judged.
 
         Args:
             results: the results.
             outputs: the model's outputs, from which the confidence of objects follows.
+            peaks: one of them for each label image, see `redis_consumer.processing.quality.peak_maps`.
         """
-        first = results if isinstance(results, np.ndarray) else results[0] if results else None
+        arrays = [results] if isinstance(results, np.ndarray) else results
+        self._judge(arrays, outputs)
+        if self.confidences is not None:
+            pairs = [
+                (plane, peak[..., 0])
+                for plane, peak in zip(label_channels(arrays), peaks, strict=False)
+                if peak.ndim == 4 and peak.shape[:3] == plane.shape
+            ]
+            frames = len(arrays[0]) if arrays else 0
+            self.confidences += [
+                [confidence_by_label(plane[frame], peak[frame]) for plane, peak in pairs] for frame in range(frames)
+            ]
+
+    def _judge(self, results: Sequence[Array], outputs: Sequence[Array]) -> None:
+        first = results[0] if results else None
         if self.wanted_px is None or first is None or first.dtype.kind not in "iu" or first.ndim != 4:
             return
         self._areas += [object_areas(frame[..., 0]) for frame in first]
         if first.min(initial=0) >= 0 and len(outputs) and _is_of_pixels(outputs[0], first):
             pairs = zip(first[..., 0], outputs[0], strict=True)
-            self._odd += [odd_objects(labels, output, self.wanted_px) for labels, output in pairs]
+            self._odd += [
+                odd_objects(labels, object_confidence(labels, output), self.wanted_px) for labels, output in pairs
+            ]
 
     @property
     def fields(self) -> dict[str, str]:

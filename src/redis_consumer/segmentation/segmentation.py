@@ -17,6 +17,7 @@ from redis_consumer.models.card import Card
 from redis_consumer.processing import registry
 from redis_consumer.processing.holes import fill_holes
 from redis_consumer.processing.job_options import job_options
+from redis_consumer.processing.quality import peak_maps
 from redis_consumer.processing.registry import Functions
 from redis_consumer.processing.resize import resize_image, resize_labels, scaled_sides
 from redis_consumer.processing.whole_image import can_fit
@@ -161,10 +162,20 @@ class Segmentation:
         # Its functions are not noted for the record of the result.
         return estimated_diameter(frames, card, model, self.predictor, Functions(self.functions.own))
 
-    def size_check(self, plan: Plan) -> SizeCheck:
-        """Return what compares the objects of a result with the size that the model is made for."""
+    def size_check(self, plan: Plan, confidences: list[list[Array]] | None = None) -> SizeCheck:
+        """Return what compares the objects of a result with the size that the model is made for.
+
+        Args:
+            plan: how the result is made.
+            confidences: gets the confidence of each object, see `SizeCheck`; None if it is not wanted.
+        """
         card = self.predictor.models.card(plan.model)
-        return SizeCheck(None if card is None else card.object_diameter_px, plan.scale)
+        return SizeCheck(None if card is None else card.object_diameter_px, plan.scale, confidences)
+
+    def peaks_of(self, plan: Plan, outputs: Sequence[Array]) -> Sequence[Array]:
+        """Return the outputs with the peaks of objects, see `redis_consumer.processing.quality.peak_maps`."""
+        is_known = self.functions.are_ours((), plan.postprocess)
+        return peak_maps(plan.postprocess, plan.options, outputs) if is_known else ()
 
     def tell_sizes(self, job: Job, sizes: SizeCheck) -> None:
         """Write the quality of a result, and warn if it is poor or its objects are far from the model's size."""
@@ -173,13 +184,21 @@ class Segmentation:
         for warning in sizes.warnings:
             self.steps.warn(warning)
 
-    def results(self, frames: Frames, job: Job, plan: Plan) -> Iterator[list[Array]]:
+    def results(
+        self, frames: Frames, job: Job, plan: Plan, confidences: list[list[Array]] | None = None
+    ) -> Iterator[list[Array]]:
         """Run model and functions over an image, group by group.
+
+        Args:
+            frames: the image.
+            job: the running job.
+            plan: how it is segmented.
+            confidences: as for `size_check`. The frames of a group are added before its results are yielded.
 
         Yields:
             The results of each group at the size of the image, (b, Y, X, C) each.
         """
-        state, sizes = self.predictor.state, self.size_check(plan)
+        state, sizes = self.predictor.state, self.size_check(plan, confidences)
         try:
             for number, group in enumerate(plan.groups):
                 state.part = (number, len(plan.groups))
@@ -208,7 +227,7 @@ class Segmentation:
         if is_large:
             steps.rest()
         results = steps.run_functions("post", plan.postprocess, outputs, options)
-        sizes.add(results, outputs)
+        sizes.add(results, outputs, self.peaks_of(plan, outputs) if sizes.confidences is not None else ())
         del outputs
         if group == plan.groups[-1]:
             self.tell_sizes(job, sizes)

@@ -14,6 +14,7 @@ from redis_consumer.images.planes import Window
 from redis_consumer.images.windows import WindowedImage
 from redis_consumer.job import Job
 from redis_consumer.options import ImageLimits
+from redis_consumer.processing.measure import label_channels
 from redis_consumer.processing.through_z import PlaneLinker
 from redis_consumer.serving.base import Array
 
@@ -96,10 +97,13 @@ class LinkedPlanes:
 
     Args:
         calibration: axes of the frames, one of them Z if there are several.
+        confidences: of the objects in each frame and label image, by label; None if they are not wanted. Those of
+            frames that were linked get the new labels.
     """
 
-    def __init__(self, calibration: Calibration) -> None:
+    def __init__(self, calibration: Calibration, confidences: list[list[Array]] | None = None) -> None:
         self._calibration = calibration
+        self._confidences = [] if confidences is None else confidences
         self._linkers: dict[tuple[object, ...], PlaneLinker] = {}
 
     @property
@@ -111,10 +115,9 @@ class LinkedPlanes:
         """Link the results of groups of frames, (b, Y, X, C) each. What is no label image stays as it is."""
         first = 0
         for arrays in results:
-            linked, count = (
-                [self._relabelled(place, array, first) for place, array in enumerate(arrays)],
-                len(arrays[0]),
-            )
+            linked = [self._relabelled(place, array, first) for place, array in enumerate(arrays)]
+            self._move_confidences(label_channels(arrays), label_channels(linked), first)
+            count = len(arrays[0])
             del arrays
             yield linked
             # Otherwise the next group would be computed beside it.
@@ -131,6 +134,14 @@ class LinkedPlanes:
             linker = self._linkers.setdefault((place, channel, *stack), PlaneLinker())
             result[number, ..., channel] = linker.add(array[number, ..., channel])
         return result
+
+    def _move_confidences(self, old: list[Array], new: list[Array], first: int) -> None:
+        """Give the confidences of the objects in some frames to their new labels."""
+        for frame, tables in enumerate(self._confidences[first : first + len(old[0])] if old else ()):
+            for plane, table in enumerate(tables):
+                moved = np.full(int(new[plane][frame].max(initial=0)) + 1, np.nan, np.float32)
+                moved[new[plane][frame]] = table[old[plane][frame]]
+                tables[plane] = moved
 
 
 class ProjectedImage:

@@ -207,3 +207,57 @@ def test_nuclei_with_dark_nucleoli_have_no_holes(tmp_path: Path, scale: str) -> 
     assert labels.any()
     for label in np.unique(labels)[1:]:
         assert np.array_equal(ndimage.binary_fill_holes(labels == label), labels == label)
+
+
+def peaks(tiles: Array) -> dict[str, Array]:
+    """A model whose distances are 0.2, 0.4, … in the middle of the bright objects, by their brightness."""
+    inside = tiles[..., :1] > 20
+    away = np.stack([ndimage.distance_transform_edt(np.pad(each[..., 0], 1))[1:-1, 1:-1] for each in inside])
+    share = np.minimum(away / 10, 1)[..., np.newaxis] * tiles[..., :1] / 250
+    return {"distance": share.astype(np.float32), "inside": inside.astype(np.float32)}
+
+
+DEEP: Any = {"postprocess_function": "deep_watershed", "scale": "1", "channels": "0"}
+
+
+def three(*shape: int) -> Array:
+    image = np.zeros(shape, np.uint8)
+    for grey, (top, left) in zip((50, 150, 250), ((5, 5), (5, 40), (40, 20)), strict=True):
+        image[..., top : top + 20, left : left + 20] = grey
+    return image
+
+
+def confidences(path: Path, **fields: Any) -> list[dict[str, str]]:
+    run = testing.run("image", path, model=peaks, **{**DEEP, "outputs": "table", **fields})
+    assert run.status == "done", run.reason
+    [name] = [name for name in run.files if name.endswith("_cells.csv")]
+    return rows_of(run, name)
+
+
+@pytest.mark.parametrize("scale", ["1", "1.5"])
+def test_each_object_has_its_confidence(tmp_path: Path, scale: str) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, three(70, 80))
+    rows = confidences(path, scale=scale)
+    found = {(row["c0_max"]): float(row["confidence"]) for row in rows}
+    assert found == pytest.approx({"50": 0.2, "150": 0.6, "250": 1.0}, abs=0.02)
+
+
+def test_confidence_follows_an_object_into_parts_and_through_z(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    stack = np.stack([three(70, 80), three(70, 80)[::-1], three(70, 80)])
+    tifffile.imwrite(path, stack, metadata={"axes": "ZYX"}, photometric="minisblack")
+    linked = confidences(path, z="link")
+    assert {(row["c0_max"], row["confidence"]) for row in linked} == {("50", "0.2"), ("150", "0.6"), ("250", "1")}
+    tifffile.imwrite(path, np.tile(three(70, 80), (5, 5)), tile=(64, 64), metadata={"axes": "YX"})
+    for side in ("HEIGHT", "WIDTH"):
+        monkeypatch.setenv(f"MAX_IMAGE_{side}", "128")
+    parts = confidences(path)
+    assert len(parts) == 75
+    assert {(row["c0_max"], row["confidence"]) for row in parts} == {("50", "0.2"), ("150", "0.6"), ("250", "1")}
+
+
+def test_confidence_is_empty_where_no_peaks_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, squares(70, 80))
+    assert {row["confidence"] for row in rows_of(ran(path, outputs="table"), "a_cells.csv")} == {""}

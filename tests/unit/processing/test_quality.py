@@ -26,7 +26,7 @@ def test_odd_objects_are_unsure_ragged_small_or_large() -> None:
     labels[20:180:4, 200:260], labels[20:180, 230] = 5, 5
     labels[0:3, 280:285] = 6
     output = np.where(labels == 2, 0.4, 0.9)
-    assert odd_objects(labels, output, 30).tolist() == [False, True, True, True, True, False]
+    assert odd_objects(labels, object_confidence(labels, output), 30).tolist() == [False, True, True, True, True, False]
 
 
 def test_images_of_another_rank_are_refused() -> None:

@@ -65,6 +65,10 @@ def test_a_blob_is_found_between_the_pixels(point: tuple[float, float], sigma: f
     np.testing.assert_allclose(found, point, atol=0.1)
 
 
+def test_a_blob_between_two_pixels_is_one_spot() -> None:
+    np.testing.assert_allclose(points_of_blobs(blobs([(8.0, 8.5), (20.5, 20.5)], 1.0), 1.0), [(8, 8.5), (20.5, 20.5)])
+
+
 def test_noise_has_no_blobs() -> None:
     assert len(points_of_blobs(np.random.default_rng(1).normal(size=(128, 128)))) == 0
 

@@ -181,6 +181,7 @@ def _numbers(report: Report) -> str:
     shown = (
         (f"{len(report.areas_px)}", "objects"),
         (median, "median area"),
+        (report.fields.get("quality") or "-", "quality, the share of usual objects"),
         (f"{_seconds(report.fields, 'total_time'):.2f} s", "in the worker"),
         (f"{report.elapsed_s:.2f} s", "from submission to result"),
     )
