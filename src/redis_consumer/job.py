@@ -67,7 +67,7 @@ OWN_FIELDS = frozenset(
         "children_upload_time", "total_jobs", "created_at", "updated_at", "finished_at", "updated_by",
         "identity_upload", "identity_started", "output_file_name", "output_url", "provenance_file_name",
         "input_digest", "predict_retries", "objects", "dim_order", "estimated_diameter_px", "quality", "axes_read",
-        "channels_read",
+        "channels_read", "owner", "batch", "again_of", "upload", "input_region", "labels_version",
     }
 )  # fmt: skip
 

@@ -94,6 +94,7 @@ class WorkerView:
     Attributes:
         name: of the worker.
         queue: that it serves.
+        consumer: name of the class that runs its jobs; empty if not known.
         is_told: whether it published anything; workers of older versions don't.
         since: its start, ISO 8601; empty if not known.
         memory_mb: resident memory of its processes.
@@ -106,6 +107,7 @@ class WorkerView:
 
     name: str
     queue: str
+    consumer: str = ""
     is_told: bool = False
     since: str = ""
     memory_mb: int = 0
@@ -199,6 +201,7 @@ def worker_of(name: str, queue: str, text: str) -> WorkerView:
     return WorkerView(
         name,
         queue,
+        consumer=str(told.get("consumer", "")),
         is_told=True,
         since=str(told.get("since", "")),
         memory_mb=_whole(told.get("memory_mb")),

@@ -24,6 +24,8 @@ activities        hash    what each worker does or waits for, as JSON, see `redi
 waiting           zset    parent jobs that wait for their children, by the time of their last check
 ================  ======  ===============================================================================
 
+The set ``redis-consumer:queues`` holds the names of all queues that a worker has served.
+
 ``totals`` counts the jobs in ``completed`` that weren't ``done`` under ``failed`` and ``dead``. It also has
 ``exhausted`` (dead letters without an attempt left) and ``cancelled`` (while they waited). Claims that ended in
 another way are ``returned`` (given back), ``divided`` (into children), ``lapsed`` (swept after their lease ran out)

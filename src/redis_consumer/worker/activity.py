@@ -26,10 +26,10 @@ def activity_of(
         is_stopping: whether the worker takes no more jobs.
 
     Returns:
-        An object with ``since``, ``memory_mb``, ``starting`` (number of slots that can't claim yet), ``stopping``,
-        ``waits_for`` (why no slot claims jobs; else empty) and ``slots``: an object for each thread that runs a job,
-        with ``job``, ``attempt`` and ``for_s``, the seconds since its start. ``idle`` is the number of slots without a
-        job.
+        An object with ``since``, ``consumer`` (name of the class that runs the jobs; empty before a slot has started),
+        ``memory_mb``, ``starting`` (number of slots that can't claim yet), ``stopping``, ``waits_for`` (why no slot
+        claims jobs; else empty), ``idle`` (number of slots without a job) and ``slots``: an object for each thread that
+        runs a job, with ``job``, ``attempt`` and ``for_s``, the seconds since its start.
     """
     ready = [status for status in statuses if status.is_ready]
     now = time.monotonic()
@@ -43,6 +43,7 @@ def activity_of(
     return json.dumps(
         {
             "since": since,
+            "consumer": next((status.consumer for status in ready), ""),
             "memory_mb": round(memory_mb),
             "starting": len(statuses) - len(ready),
             "stopping": is_stopping,

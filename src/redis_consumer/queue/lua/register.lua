@@ -29,6 +29,7 @@ if until_ms > now and string.match(registration or "", "^%S*") ~= token then
   end
 end
 redis.call("ZADD", workers, now + lease_ms, worker)
+redis.call("SADD", "redis-consumer:queues", queue)
 redis.call("HSET", registrations, worker, token .. " " .. lease_ms)
 redis.call("HDEL", doubts, worker)
 redis.call("SADD", own("processing"), processing_of(worker))

@@ -15,6 +15,7 @@ expect("set", own("processing"))
 local deadline = now_ms() + lease_ms
 begin_though_full()
 redis.call("ZADD", workers, deadline, worker)
+redis.call("SADD", "redis-consumer:queues", queue)
 redis.call("SADD", own("processing"), processing_of(worker))
 -- Missing if Redis restarted without its data. The registration of a successor with this name is kept.
 redis.call("HSETNX", registrations, worker, token .. " " .. lease_ms)

@@ -1,0 +1,1 @@
+"""The web server: the kiosk's API, API v1 and the page."""

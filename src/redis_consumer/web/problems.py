@@ -1,0 +1,129 @@
+"""Answers errors with ``application/problem+json`` (RFC 9457): what is wrong, in which field, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from redis_consumer.errors import ConsumerError, ObjectNotFound, PermanentError, RetryableError
+from redis_consumer.text import mask_secrets
+
+#: Seconds after which a request that met an outage is worth another try.
+RETRY_AFTER_S = 5
+_TITLES = {
+    400: "The request is not valid", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
+    409: "Conflict", 413: "Too large", 422: "A value is not valid", 429: "Too many requests",
+    500: "The server has failed", 503: "Not available now",
+}  # fmt: skip
+_FIELD = re.compile(r"field ([\w.]+): (.*)", re.DOTALL)
+
+
+class ProblemReply(BaseModel):
+    """The body of an error."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    field: str = ""
+    hint: str = ""
+
+
+class Problem(Exception):
+    """An error that is answered to the client.
+
+    Args:
+        status: HTTP status.
+        detail: what is wrong.
+        field: name of the wrong field; empty for none.
+        hint: what to do; empty if `detail` says that.
+        title: short name of the kind of error; by default that of the status.
+    """
+
+    def __init__(self, status: int, detail: str, *, field: str = "", hint: str = "", title: str = "") -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title or _TITLES.get(status, "Error")
+        self.detail = detail
+        self.field = field
+        self.hint = hint
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the body of the reply."""
+        return {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "field": self.field,
+            "hint": self.hint,
+        }
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the errors of a route for the argument ``responses``. Each route can also answer 403, 422 and 503."""
+    return {
+        status: {
+            "description": _TITLES[status],
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemReply"}}},
+        }
+        for status in sorted({403, 422, 503, *statuses})
+    }
+
+
+def problem_of(error: ConsumerError) -> Problem:
+    """Return the problem for an error of the package. Its message names the field and what to do."""
+    text = mask_secrets(str(error))
+    if isinstance(error, RetryableError):
+        return Problem(503, text, hint="The server tries again by itself; repeat the request in some seconds.")
+    if isinstance(error, ObjectNotFound):
+        return Problem(404, text)
+    match = _FIELD.fullmatch(text)
+    field, text = (match[1], match[2]) if match else ("", text)
+    detail, _, hint = text.partition("; ")
+    return Problem(422 if isinstance(error, PermanentError | ValueError) else 500, detail, field=field, hint=hint)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let an application answer all errors in this form."""
+
+    def reply(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        retry = {"Retry-After": str(RETRY_AFTER_S)} if problem.status in (429, 503) else {}
+        return JSONResponse(
+            problem.as_data(), problem.status, {**retry, **(headers or {})}, media_type="application/problem+json"
+        )
+
+    async def on_problem(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Problem)  # noqa: S101
+        return reply(error)
+
+    async def on_ours(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ConsumerError)  # noqa: S101
+        return reply(problem_of(error))
+
+    async def on_invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"][1:]]
+        return reply(Problem(422, str(first["msg"]), field=".".join(place), hint="See /api/v1/openapi.json."))
+
+    async def on_http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        return reply(Problem(error.status_code, str(error.detail)), error.headers)
+
+    async def on_bug(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - the server logs it
+        return reply(Problem(500, "The server has failed; the details are in its log."))
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(ConsumerError, on_ours)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_bug)
