@@ -88,6 +88,26 @@ class WindowedImage:
         """The same image with all channels."""
         return self.picked(tuple((index,) for index in range(len(self.channels))))
 
+    @property
+    def source(self) -> Source:
+        """What the header says, with a letter for each axis."""
+        return self._planes.source
+
+    def read_stored(self, frame: int, window: Window) -> Array:
+        """Read a part of one frame as the file holds it.
+
+        Args:
+            frame: from 0, below ``shape[0]``.
+            window: rows and columns, within the image, with a start and a stop.
+
+        Returns:
+            (y, x, C) of all channels of the file, in the dtype of `source`. NaN and infinity are kept.
+
+        Raises:
+            InvalidImage: the file is damaged there.
+        """
+        return self._stored(frame, window, range(len(self.channels)))
+
     def seen(self, indices: Sequence[int]) -> SeenChannels:
         """Look at the pixels of channels, see `redis_consumer.images.channels.look`."""
         image = self.picked(tuple((index,) for index in indices))

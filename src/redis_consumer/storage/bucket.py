@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -182,6 +183,45 @@ class Storage:
         key = self._links.key_of(key)
         limit = self._options.max_download_bytes
         transfer.start(self._stores.reader(), self._address, key, limit).save(os.path.abspath(path))
+
+    def local_object(self, key: str) -> Path | None:
+        """Return the path of an object, or of a folder of objects, of a bucket that is a folder; None for any other.
+
+        Raises:
+            InvalidJob: it is a symbolic link that leads out of the folder.
+        """
+        key = self._links.key_of(key)
+        if self._address.scheme != "file":
+            return None
+        transfer.check_inside(self._address, key)
+        return Path(self._address.bucket, key)
+
+    def take_file(self, path: Path, key: str) -> None:
+        """Move a local file into the bucket under exactly this key. On one disk it is not copied.
+
+        Raises:
+            FileNotFoundError: there is no such local file.
+        """
+        key = check_key(key)
+        target = self.local_object(key)
+        if target is not None:
+            with contextlib.suppress(OSError):  # another disk, for example; the bucket says what else is wrong
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+                return
+        self._write(key, os.fspath(path))
+        path.unlink()
+
+    def signed_put(self, key: str, expire_s: float) -> str | None:
+        """Return a link to which an object can be uploaded by one HTTP PUT; None for a bucket without such links."""
+        import obstore
+
+        key = check_key(key)
+        if self._address.scheme in {"file", "memory"}:
+            return None
+        store: Any = self._stores.reader()
+        with as_ours(self._address, "sign", key):
+            return str(obstore.sign(store, "PUT", key, timedelta(seconds=expire_s)))
 
     def upload(
         self, filepath: str | os.PathLike[str], subdir: str | None = None, *, key: str | None = None

@@ -333,7 +333,7 @@ def start(store: ObjectStore, address: BucketAddress, key: str, max_bytes: int |
     import obstore
 
     if address.scheme == "file":
-        _check_inside(address, key)
+        check_inside(address, key)
     with as_ours(address, "download", key):
         incoming = Incoming(store, address, key, wanted.wait_for(lambda: obstore.get(store, key)))
     if max_bytes is not None and incoming.size > max_bytes:
@@ -345,7 +345,7 @@ def start(store: ObjectStore, address: BucketAddress, key: str, max_bytes: int |
     return incoming
 
 
-def _check_inside(address: BucketAddress, key: str) -> None:
+def check_inside(address: BucketAddress, key: str) -> None:
     """Refuse a symbolic link that leads out of the folder. Otherwise, users could read every file of the worker."""
     root = os.path.realpath(address.bucket)
     if not Path(os.path.realpath(os.path.join(root, key))).is_relative_to(root):
