@@ -209,22 +209,22 @@ def _write_points(
 
 def _read_points(files: Sequence[Path]) -> dict[str, list[float]]:
     """Read the points of a frame: a table if there is one, since it can name the cells; else an array of y and x."""
-    tables = [path for path in files if path.suffix == ".csv"]
+    table = next((path for path in files if path.suffix == ".csv"), None)
     try:
-        if not tables:
-            y, x = np.load(files[0], allow_pickle=False).astype(np.float64).reshape(-1, 2).T.round(3).tolist()
-            return {"y": y, "x": x, "cell": []}
-        with tables[0].open(newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            names = [name.lower() for name in next(rows)]
-            if tuple(names[:2]) != _COLUMNS:
-                raise ValueError(f"columns {names}")
-            values = [[float(value) for value in row] for row in rows]
-    except (ValueError, StopIteration, OSError) as error:
+        if table is not None:
+            return _table_of_points(table)
+        y, x = np.load(files[0], allow_pickle=False).astype(np.float64).reshape(-1, 2).T.round(3).tolist()
+    except (ValueError, IndexError, StopIteration, OSError) as error:
         raise InvalidImage(f"{files[0].name}: has no points that can be read; download the result") from error
-    has_cells = len(names) > 2 and names[2].startswith(_CELL)
-    return {
-        "y": [row[1] for row in values],
-        "x": [row[0] for row in values],
-        "cell": [row[2] for row in values] if has_cells else [],
-    }
+    return {"y": y, "x": x, "cell": []}
+
+
+def _table_of_points(path: Path) -> dict[str, list[float]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        names = [name.lower() for name in next(rows)]
+        if tuple(names[:2]) != _COLUMNS:
+            raise ValueError(f"its columns are {names}")
+        columns = list(zip(*([float(value) for value in row] for row in rows), strict=True)) or [()] * len(names)
+    cells = columns[2] if len(names) > 2 and names[2].startswith(_CELL) else ()
+    return {"y": list(columns[1]), "x": list(columns[0]), "cell": list(cells)}
