@@ -113,7 +113,7 @@ class ViewCache:
         self._fetched = asyncio.Semaphore(_FETCHED_AT_ONCE)
 
     async def look(self, source: ViewSource, *, wait_s: float = 0.0) -> ViewState:
-        """Return what there is of a view. Start to make it if nobody has.
+        """Return what there is of a view. If it is not being made yet, start that.
 
         Args:
             source: which one.

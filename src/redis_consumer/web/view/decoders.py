@@ -35,7 +35,7 @@ _TICK_S = 0.2
 #: Seconds after its last message in which a child ends.
 _END_S = 5.0
 _NICE = 5
-#: Errors that a child tells by name; others become `ConsumerError`.
+#: Errors that a child reports by name. Others become `ConsumerError`.
 _KINDS: dict[str, type[ConsumerError]] = {"InvalidImage": InvalidImage, "OutOfResources": OutOfResources}
 
 

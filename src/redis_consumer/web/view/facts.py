@@ -83,7 +83,7 @@ def facts_of(image: ShownImage, images: int = 1, name: str = "") -> dict[str, An
 
 
 def _parts(image: ShownImage) -> tuple[list[tuple[int, Window]], bool]:
-    """Choose the parts of the image whose values are counted, and say whether those are not all."""
+    """Choose the parts of the image whose values are counted, and return whether there are others."""
     frames, height, width, channels = image.shape
     value_bytes = np.dtype(image.dtype).itemsize
     most = min(max(_SAMPLE_BYTES // (TILE_PX * TILE_PX * channels * value_bytes), _LEAST_PARTS), _MOST_PARTS)

@@ -1,4 +1,4 @@
-"""Makes the files of a view. It runs in a child process, since it decodes files that nobody has checked.
+"""Makes the files of a view. It runs in a child process, since it decodes untrusted files.
 
 An image gets ``facts.json``, ``image.tif``, ``thumbnail.png`` and ``view.json``. A result gets a file for each layer
 and ``view.json``, which is written last.
