@@ -12,8 +12,7 @@ from redis_consumer.errors import ModelMismatch
 from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.scratch import TileScratch
 from redis_consumer.images.window_writing import TiledPlane
-from redis_consumer.processing.blocks import Block, BlockGrid
-from redis_consumer.processing.joining import LabelJoiner, Numbering
+from redis_consumer.processing.blocks import Block, BlockGrid, LabelJoiner, Numbering
 from redis_consumer.serving.base import Array
 
 

@@ -15,10 +15,9 @@ from redis_consumer.images.axes import as_read
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models.card import Card
 from redis_consumer.processing import registry
-from redis_consumer.processing.holes import fill_holes
-from redis_consumer.processing.job_options import job_options
+from redis_consumer.processing.outlines import fill_holes
 from redis_consumer.processing.quality import peak_maps
-from redis_consumer.processing.registry import Functions
+from redis_consumer.processing.registry import Functions, job_options
 from redis_consumer.processing.resize import resize_image, resize_labels, scaled_sides
 from redis_consumer.processing.whole_image import can_fit
 from redis_consumer.segmentation.frames import GROUP_BYTES, Frames, frames_for, joined

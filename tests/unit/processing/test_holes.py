@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from redis_consumer.processing.holes import fill_holes
-from redis_consumer.processing.outlines import euler_numbers
+from redis_consumer.processing.outlines import euler_numbers, fill_holes
 from redis_consumer.processing.registry import apply
 
 Labels = npt.NDArray[Any]

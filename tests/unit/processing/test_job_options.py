@@ -10,8 +10,7 @@ import pytest
 
 from redis_consumer import testing
 from redis_consumer.errors import InvalidJob
-from redis_consumer.processing.job_options import job_options
-from redis_consumer.processing.registry import Functions
+from redis_consumer.processing.registry import Functions, job_options
 
 FUNCTIONS = Functions({})
 NAMED = {"pre": ["normalize"], "post": ["Deep_Watershed", "fill_holes"]}

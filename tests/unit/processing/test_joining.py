@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from redis_consumer.processing.blocks import BlockGrid, plan_blocks
-from redis_consumer.processing.joining import LabelJoiner
+from redis_consumer.processing.blocks import BlockGrid, LabelJoiner, plan_blocks
 
 Labels = npt.NDArray[np.int64]
 Circle = tuple[float, float, float]
