@@ -21,7 +21,7 @@ def create(api: Api, names: str = "abc", **body: Any) -> dict[str, Any]:
 
 
 def run(api: Api, outcomes: str) -> None:
-    """Run the next jobs: d(one), f(ailed), r(unning)."""
+    """Run the next jobs: d is done, f fails, r still runs."""
     queue = JobQueue(api.context.client, "predict", "pod-1")
     for number, outcome in enumerate(outcomes):
         job = claimed(queue)
