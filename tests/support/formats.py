@@ -18,6 +18,7 @@ import tifffile
 from PIL import Image as Pillow
 
 from support import ome_zarr, vendors
+from support.ome_files import write_ome_files
 
 Array = npt.NDArray[Any]
 
@@ -106,10 +107,16 @@ def _zip_of(name: str) -> bytes:
     return buffer.getvalue()
 
 
+def _two_files(path: Path) -> None:
+    image = np.stack([GREY, GREY // 2])[np.newaxis, np.newaxis]
+    write_ome_files(path.parent, image, lambda t, z, c: path.name if c == 0 else "other.ome.tif")
+
+
 FILES: dict[str, Case] = {
     "TIFF, BigTIFF": Case(_tiff(bigtiff=True), GREY, suffix=".tif"),
     "ImageJ TIFF": Case(_tiff(imagej=True), GREY, suffix=".tif"),
     "OME-TIFF": Case(_tiff(ome=True), GREY, suffix=".ome.tif"),
+    "OME-TIFF of several files": Case(_two_files, GREY, suffix=".ome.tif"),
     "OME-Zarr 0.1": Case(_zarr("0.1"), GREY, suffix=".zarr"),
     "OME-Zarr 0.2": Case(_zarr("0.2"), GREY, suffix=".zarr"),
     "OME-Zarr 0.3": Case(_zarr("0.3"), GREY, suffix=".zarr"),
@@ -158,17 +165,9 @@ def _other(mark: bytes, at: int = 0) -> Callable[[Path], object]:
 
 
 def _part_of_ome(path: Path) -> None:
-    parts = "".join(
-        f'<TiffData IFD="0" FirstC="{number}" PlaneCount="1"><UUID FileName="c{number}.tif">urn:uuid:{number}</UUID>'
-        "</TiffData>"
-        for number in range(2)
-    )
-    xml = (
-        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
-        'DimensionOrder="XYCZT" Type="uint8" SizeX="64" SizeY="48" SizeZ="1" SizeC="2" SizeT="1">'
-        f'<Channel ID="Channel:0:0"/><Channel ID="Channel:0:1"/>{parts}</Pixels></Image></OME>'
-    )
-    tifffile.imwrite(path, GREY, description=xml, metadata=None, photometric="minisblack")
+    image = np.stack([GREY, GREY])[np.newaxis, np.newaxis]
+    _, other = write_ome_files(path.parent, image, lambda t, z, c: path.name if c == 0 else "c1.tif")
+    other.unlink()
 
 
 REFUSED: dict[str, Case] = {
@@ -202,7 +201,9 @@ REFUSED: dict[str, Case] = {
     "TIFF of YCbCr colours with subsampling and without JPEG": Case(
         lambda path: _subsampled(path), reason="YCbCr colours with 2 x 2 subsampling.*RGB"
     ),
-    "OME-TIFF of several files": Case(_part_of_ome, reason="one of the 2 files of an OME-TIFF.*one OME-TIFF file"),
+    "OME-TIFF of several files, of which some are missing": Case(
+        _part_of_ome, reason=r"one of the 2 files of an OME-TIFF, of which 1 are missing \(c1.tif\).*one OME-TIFF file"
+    ),
     "TIFF with another compression": Case(
         lambda path: _recompressed(path, 34661), reason=r"compression 34661 \(JBIG\).*Deflate"
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from redis_consumer.errors import InvalidImage
@@ -19,6 +19,7 @@ ONE_IMAGE = (".zarr", ".zarr.zip", ".ozx")
 #: Files that make a folder a Zarr group, in formats 2 and 3.
 _GROUP_FILES = (".zgroup", "zarr.json")
 _ZIP = b"PK\3\4"
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class Found:
         paths: images and archives in order; a folder is an OME-Zarr.
         others: other files in folders, which are not submitted.
         folders: folders that are no OME-Zarr, whose images were not asked for.
+        parts: other files of an OME-TIFF that is in `paths`, which are uploaded with it.
     """
 
     paths: list[Path]
     others: list[Path]
     folders: list[Path]
+    parts: list[Path]
 
 
 def find_inputs(paths: list[Path], *, is_recursive: bool) -> Found:
@@ -46,7 +49,7 @@ def find_inputs(paths: list[Path], *, is_recursive: bool) -> Found:
     Raises:
         OSError: a file or folder can't be read.
     """
-    found = Found([], [], [])
+    found = Found([], [], [], [])
     for path in paths:
         if not path.is_dir() or is_ome_zarr_input(path):
             found.paths.append(path)
@@ -54,7 +57,32 @@ def find_inputs(paths: list[Path], *, is_recursive: bool) -> Found:
             _look_into(path, found)
         else:
             found.folders.append(path)
-    return found
+    return _without_parts(found)
+
+
+def _without_parts(found: Found) -> Found:
+    """Let one file of an OME-TIFF stand for all of its files: the first one that has the metadata."""
+    from redis_consumer.images.vendors.ome_files import has_only_pixels
+
+    parts: set[Path] = set()
+    for path in sorted(found.paths, key=lambda each: each.is_file() and has_only_pixels(each)):
+        if path not in parts:
+            parts |= set(others_of(path)) & set(found.paths) - {path}
+    paths = [path for path in found.paths if path not in parts]
+    return replace(found, paths=paths, parts=[path for path in found.paths if path in parts])
+
+
+def others_of(path: Path) -> list[Path]:
+    """Return the other files of an OME-TIFF of several files, or the one with its metadata; none for other inputs.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    from redis_consumer.images.vendors.ome_files import other_files
+
+    if not path.is_file():
+        return []
+    return [path.with_name(other) for other in other_files(path, path.name)]
 
 
 def _look_into(folder: Path, found: Found) -> None:
@@ -109,7 +137,12 @@ def upload_key(path: Path) -> str:
     """Return the object key of a file or an OME-Zarr folder.
 
     It is made from a digest of the content, so that equal files are stored once. It has the same ending as the file's
-    name, by which workers recognise archives. An OME-Zarr has the ending ``.zarr``, ``.zarr.zip`` or ``.ozx``.
+    name, by which workers recognise archives. An OME-Zarr has the ending ``.zarr``, ``.zarr.zip`` or ``.ozx``. The
+    files of an OME-TIFF have a folder of their own.
+
+    Raises:
+        InvalidImage: it is an OME-TIFF of which files are missing.
+        OSError: it can't be read.
     """
     name = path.name.lower()
     if path.is_dir():
@@ -117,6 +150,18 @@ def upload_key(path: Path) -> str:
         for file in files_of(path):
             digest.update(f"{file.relative_to(path).as_posix()}\0{file_digest(file, 'md5')}\n".encode(errors="replace"))
         return f"uploads/{digest.hexdigest()}.zarr"
+    others = others_of(path)
+    if others:
+        missing = [other.name for other in others if not other.is_file()]
+        if missing:
+            raise InvalidImage(
+                f"{path.name}: is one of the {len(others) + 1} files of an OME-TIFF, of which {len(missing)} are not "
+                f"beside it ({', '.join(missing[:_SHOWN])}); put them there, or export it as one OME-TIFF file"
+            )
+        # Its metadata name the others, so they keep their names.
+        digests = "".join(file_digest(each, "md5") for each in (path, *others))
+        digest = hashlib.md5(digests.encode(), usedforsecurity=False)
+        return f"uploads/{digest.hexdigest()}/{in_utf8(path.name)}"
     suffix = next((each for each in _DOUBLE_SUFFIXES if name.endswith(each)), path.suffix.lower())
     if suffix == ".zip" and is_ome_zarr_input(path):
         suffix = ".ozx"

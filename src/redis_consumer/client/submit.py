@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from redis_consumer.client.inputs import ARCHIVES, ONE_IMAGE, files_of, upload_key
+from redis_consumer.client.inputs import ARCHIVES, ONE_IMAGE, files_of, others_of, upload_key
 from redis_consumer.client.watch import NOT_SUBMITTED, JobState
 from redis_consumer.errors import ConsumerError, RedisUnavailable, RetryableError, SettingsError, describe
 from redis_consumer.job import EMPTY_FIELDS, unreadable_archive
@@ -101,7 +101,7 @@ def not_submitted(path: Path, error: Exception | None = None) -> Result:
 def submit_file(
     client: RedisClient, storage: Storage, path: Path, queue: str, fields: Mapping[str, str], *, replicas: int = 0
 ) -> Submission:
-    """Upload a file or an OME-Zarr folder and push a job for it.
+    """Upload a file, with the other files of its OME-TIFF, or an OME-Zarr folder, and push a job for it.
 
     Args:
         client: a `RedisClient`.
@@ -112,9 +112,12 @@ def submit_file(
         replicas: number of replicas to wait for (``WAIT``), for at most a second; 0 for none.
 
     Raises:
+        InvalidImage: files of its OME-TIFF are missing.
         StorageUnavailable, RedisUnavailable: no reply.
     """
     key = upload_key(path)
+    for other in others_of(path):
+        storage.upload_file(other, f"{key.rpartition('/')[0]}/{in_utf8(other.name)}")
     url = _upload_folder(storage, path, key) if path.is_dir() else storage.upload_file(path, key)
     return push_job(client, path, queue, {"input_file_name": key, "url": url, **fields}, replicas=replicas)
 

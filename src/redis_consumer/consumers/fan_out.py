@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,14 @@ class Child:
         path: local file of its input, which is uploaded and then removed from disk. None if the field
             ``input_file_name`` names an object.
         fields: other fields of its hash.
+        beside: other local files of its input, which are uploaded into the same folder and removed, too.
     """
 
     queue: str
     name: str
     path: Path | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    beside: Sequence[Path] = ()
 
 
 def second_phase(method: Callable[..., str]) -> Callable[..., str]:
@@ -131,7 +133,10 @@ def write_children(
         if child.path is None:
             return index, child, {}
         key, url = storage.upload(str(child.path), f"{folder}/{index}")
-        child.path.unlink()
+        for other in child.beside:
+            storage.upload_file(other, f"{key.rpartition('/')[0]}/{other.name}")
+        for path in (child.path, *child.beside):
+            path.unlink()
         return index, child, {"input_file_name": key, "url": url}
 
     given = {"identity_upload": child_jobs.queue.worker, **carried(job.fields)}

@@ -20,6 +20,7 @@ from redis_consumer.errors import InvalidImage, PermanentError
 from redis_consumer.images import ImageLimits, read_image
 from redis_consumer.images.image import square_um
 from redis_consumer.images.scratch import FrameScratch
+from redis_consumer.images.vendors.ome_files import other_files
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.movies.linking import link_by_model
 from redis_consumer.movies.movie import SUFFIXES, Movie, natural, open_movies
@@ -88,8 +89,12 @@ class TrackingConsumer(TensorFlowServingConsumer):
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
             folder = Path(name)
             key = job.input_file_name.rstrip("/")
-            download = self.storage.download_folder if key.lower().endswith(".zarr") else self.storage.download
-            path = Path(download(key, folder / "input"))
+            if key.lower().endswith(".zarr"):
+                path = Path(self.storage.download_folder(key, folder / "input"))
+            else:
+                path = Path(self.storage.download(key, folder / "input"))
+                if others := other_files(path, shown_name(job.original_name), job.field_of_view):
+                    self.storage.download_beside(key, others, path.parent)
             with open_movies(job, path, folder, defaults.movie_limits()) as movies:
                 yield movies, folder
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from redis_consumer.archives import Member, iter_members, pack_folder
@@ -16,6 +16,7 @@ from redis_consumer.consumers.gathering import SKIPPED_FIELD, gather_children
 from redis_consumer.errors import InvalidJob, PermanentError
 from redis_consumer.images.kinds import why_no_image
 from redis_consumer.images.ome_zarr import is_ome_zarr
+from redis_consumer.images.vendors.ome_files import has_only_pixels, other_files
 from redis_consumer.job import Job, JobStatus, OrphanedResult, unreadable_archive
 from redis_consumer.queue.child_jobs import NEXT_PHASE
 from redis_consumer.storage.keys import discard_zips, zip_name
@@ -95,34 +96,43 @@ class ZipFileConsumer(Consumer):
         if is_ome_zarr(path):
             yield Child(self.child_queue, job.original_name, path.rename(path.with_suffix(".ozx")), common)
             return
-        limits = defaults.archive_limits()
         scale: dict[str, str] | None = None if job.shares_scale and job.scale is None else {}
-        images, skipped, label = 0, folder / _SKIPPED, shown_name(job.original_name)
-        (folder / "images").mkdir()
+        skipped = folder / _SKIPPED
         with skipped.open("w", newline="", encoding="utf-8", errors="replace") as file:
-            rows = csv.writer(file)
-            for member in iter_members(
-                path,
-                folder / "images",
-                label=label,
-                why_skipped=self.why_skipped,
-                limits=limits,
-                whole_folder=_zarr_folder,
-            ):
-                self.check_wanted()
-                image, reason = _image_of(member)
-                if image is None:
-                    rows.writerow((member.name, reason))
-                    continue
-                images += 1
+            for name, image, beside in self._images(job, path, folder, csv.writer(file)):
                 if scale is None:
                     scale = self._scale_of(job, image)
                     fields |= scale or {}
-                yield Child(self.child_queue, member.name, image, {**common, **_told_to_children(scale or {})})
-        if not images:
-            raise InvalidJob(f"{label}: holds no images; pack files such as {', '.join(IMAGES[:3])}", job_id=job.id)
+                yield Child(self.child_queue, name, image, {**common, **_told_to_children(scale or {})}, beside)
         if skipped.stat().st_size:
             fields[SKIPPED_FIELD], _ = self.storage.upload(str(skipped), zip_name(job).removesuffix(".zip"))
+
+    def _images(self, job: Job, path: Path, folder: Path, skipped: Any) -> Iterator[tuple[str, Path, list[Path]]]:
+        """Yield name and path of each image, and its other files. Write a row of `skipped` for every other member."""
+        label, has_images = shown_name(job.original_name), False
+        held: list[tuple[str, Path]] = []
+        (folder / "images").mkdir()
+        for member in iter_members(
+            path,
+            folder / "images",
+            label=label,
+            why_skipped=self.why_skipped,
+            limits=defaults.archive_limits(),
+            whole_folder=_zarr_folder,
+        ):
+            self.check_wanted()
+            image, reason = _image_of(member)
+            if image is None:
+                skipped.writerow((member.name, reason))
+                continue
+            has_images = True
+            if other_files(image, member.name):
+                held.append((member.name, image))
+            else:
+                yield member.name, image, []
+        yield from _file_sets(held, folder / "sets")
+        if not has_images:
+            raise InvalidJob(f"{label}: holds no images; pack files such as {', '.join(IMAGES[:3])}", job_id=job.id)
 
     def _scale_of(self, job: Job, image: Path) -> dict[str, str] | None:
         """Return fields with the scale of an image, for all images of its archive; None if it can't be read."""
@@ -165,6 +175,33 @@ def _image_of(member: Member) -> tuple[Path | None, str]:
         path.unlink()
         return None, reason
     return path, ""
+
+
+def _file_sets(held: Sequence[tuple[str, Path]], folder: Path) -> Iterator[tuple[str, Path, list[Path]]]:
+    """Put files of an archive that are one OME-TIFF into one folder.
+
+    Args:
+        held: name in the archive and path of each file of which others are a part.
+        folder: for a folder of each image.
+
+    Yields:
+        Name and path of the first file of each image that has the metadata, and the others that are there.
+    """
+    left = dict(held)
+    # Files that have only pixels come last: those that no other file names.
+    for name in sorted(left, key=lambda each: has_only_pixels(left[each])):
+        if name not in left:
+            continue
+        image, place = left.pop(name), PurePosixPath(name).parent
+        target = folder / str(len(left))
+        target.mkdir(parents=True)
+        names = [str(place / other) for other in other_files(image, name)]
+        main = image.rename(target / image.name)
+        yield (
+            name,
+            main,
+            [left.pop(other).rename(target / PurePosixPath(other).name) for other in names if other in left],
+        )
 
 
 def _told_to_children(scale: Mapping[str, str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from redis_consumer.images.tiff import open_tiff
 from redis_consumer.images.vendors.czi import open_czi
 from redis_consumer.images.vendors.lif import open_lif
 from redis_consumer.images.vendors.nd2 import open_nd2
+from redis_consumer.images.vendors.ome_files import open_ome_files, read_ome_files
 from redis_consumer.options import ImageLimits
 
 if TYPE_CHECKING:
@@ -288,8 +289,13 @@ def open_source(kind: str, path: Path, name: str, field: str) -> Iterator[Source
         with VENDORS[kind](path, name, field) as planes:
             yield planes.source
     elif kind == "TIFF":
-        with open_tiff(path, name, field) as source:
-            yield source
+        files = read_ome_files(path, name)
+        if files is None:
+            with open_tiff(path, name, field) as source:
+                yield source
+        else:
+            with open_ome_files(files, path, name, field) as planes:
+                yield planes.source
     else:
         if field:
             raise InvalidImage(f"{name}: field field_of_view: a {kind} has one image; leave the field empty")

@@ -75,9 +75,6 @@ _OTHER_COMPRESSIONS = {
     65001: "EER",
     65002: "EER",
 }
-#: Name of the file that holds a plane, in OME-XML.
-_FILE_NAME = re.compile(r'<(?:\w+:)?UUID\s[^>]*?FileName="([^"]{1,500})"')
-_SHOWN_FILES = 5
 _SAMPLE_FORMAT, _LERC_PARAMETERS = 339, 50674
 _LERC = 34887
 _JPEG = frozenset({6, 7, 33007, 34892})
@@ -105,6 +102,8 @@ _ORIENTATION = 274
 #: Formats of vendors whose own metadata tifffile would read before anything of it could be checked. Their pages are
 #: read as those of a plain TIFF.
 _PLAIN = ("mmstack", "ndtiff", "lsm", "sis", "svs", "scn", "ndpi", "bif", "avs", "eer", "philips", "scanimage")
+#: Those whose metadata are checked.
+_CHECKED = ("ome", "imagej", "shaped", "stk", "fluoview", "nih", "mdgel")
 
 
 @contextmanager
@@ -122,13 +121,22 @@ def open_tiff(path: Path, name: str, field: str = "") -> Iterator[Source]:
 
 
 @contextmanager
-def open_stored(path: Path, name: str, field: str = "") -> Iterator[tuple[Source, ShownSamples]]:
-    """Read the header of a TIFF file as `open_tiff`, with the samples as they are stored, and how they are shown."""
+def open_stored(
+    path: Path, name: str, field: str = "", *, is_plain: bool = False
+) -> Iterator[tuple[Source, ShownSamples]]:
+    """Read the header of a TIFF file as `open_tiff`, with the samples as they are stored, and how they are shown.
+
+    Args:
+        path: the local file.
+        name: the user's name for the file, for messages.
+        field: which of several images in the file; empty for the only one.
+        is_plain: whether its metadata are not read, only its pages.
+    """
     chain = read_chain(path, name)
-    check_metadata(chain, name)
-    with open_library(path) as tif:
+    if not is_plain:
+        check_metadata(chain, name)
+    with open_library(path, is_plain=is_plain) as tif:
         _check_imagej(tif, chain, name)
-        _check_one_file(tif, name)
         series = choose_series(tif, name, field)
         page = series.keyframe
         _check_supported(page, name)
@@ -151,12 +159,12 @@ def open_stored(path: Path, name: str, field: str = "") -> Iterator[tuple[Source
         yield source, of_page(page, source.dtype, has_lut=tif.is_imagej)
 
 
-def open_library(path: Path) -> TiffFile:
+def open_library(path: Path, *, is_plain: bool = False) -> TiffFile:
     """Open a TIFF file with tifffile, so that it reads no other files and no metadata that weren't checked."""
     from tifffile import TiffFile
 
     # An OME file can name other files as its parts. Only this file is read.
-    flags: dict[str, Any] = {f"is_{kind}": False for kind in _PLAIN}
+    flags: dict[str, Any] = {f"is_{kind}": False for kind in (*_PLAIN, *(_CHECKED if is_plain else ()))}
     return TiffFile(path, _multifile=False, **flags)
 
 
@@ -239,17 +247,6 @@ def _decode(tif: TiffFile, series: TiffPageSeries) -> Array:
                 tif.filehandle.seek(offset)
                 check_segment(tif.filehandle.read(count), most, index)
     return np.ascontiguousarray(series.asarray())
-
-
-def _check_one_file(tif: TiffFile, name: str) -> None:
-    """Refuse an OME-TIFF whose planes are in several files: those of the others would be black."""
-    files = list(dict.fromkeys(_FILE_NAME.findall(tif.ome_metadata or ""))) if tif.is_ome else []
-    if len(files) > 1:
-        listed = ", ".join(files[:_SHOWN_FILES]) + (" …" if len(files) > _SHOWN_FILES else "")
-        raise InvalidImage(
-            f"{name}: is one of the {len(files)} files of an OME-TIFF ({listed}), which are not read together; "
-            "export it as one OME-TIFF file"
-        )
 
 
 def choose_series(tif: TiffFile, name: str, field: str) -> TiffPageSeries:
@@ -339,20 +336,20 @@ def _notes(page: TiffPage) -> tuple[str, ...]:
 
 def _pixel_yx_um(tif: TiffFile, page: TiffPage) -> tuple[float, float] | None:
     if tif.is_ome and tif.ome_metadata:
-        return _known(*(_ome_size_um(tif.ome_metadata, axis) for axis in "YX"))
+        return known_sides(*(ome_size_um(tif.ome_metadata, axis) for axis in "YX"))
     unit = {2: "inch", 3: "cm"}.get(int(page.resolutionunit), "")
     if tif.is_imagej:
         unit = str((tif.imagej_metadata or {}).get("unit", "")).lower()
     if unit not in MICROMETRES:
         return None
-    sides = _known(*(_resolution_size(page, tag, MICROMETRES[unit]) for tag in ("YResolution", "XResolution")))
+    sides = known_sides(*(_resolution_size(page, tag, MICROMETRES[unit]) for tag in ("YResolution", "XResolution")))
     return sides if sides is not None and (tif.is_imagej or max(sides) <= MAX_PLAUSIBLE_UM) else None
 
 
 def _steps(tif: TiffFile) -> dict[str, Any]:
     """Return the distance of two planes, and the time between two frames, as far as the file says them."""
     if tif.is_ome and tif.ome_metadata:
-        spacing, interval = _ome_size_um(tif.ome_metadata, "Z"), _ome_interval_s(tif.ome_metadata)
+        spacing, interval = ome_size_um(tif.ome_metadata, "Z"), ome_interval_s(tif.ome_metadata)
     else:
         named = (tif.imagej_metadata or {}) if tif.is_imagej else {}
         unit, times = str(named.get("unit", "")).lower(), str(named.get("tunit", "s")).lower()
@@ -366,13 +363,15 @@ def _product(value: object, factor: float | None) -> float | None:
     return float(value) * factor if isinstance(value, int | float) and factor is not None else None
 
 
-def _ome_interval_s(xml: str) -> float | None:
+def ome_interval_s(xml: str) -> float | None:
+    """Return the seconds between two frames that OME-XML says; None if it doesn't."""
     interval = re.search(r'\bTimeIncrement="([0-9.eE+-]+)"', xml)
     unit = re.search(r'\bTimeIncrementUnit="([^"]+)"', xml)
     return _product(float(interval[1]), SECONDS.get(unit[1] if unit else "s")) if interval else None
 
 
-def _ome_size_um(xml: str, axis: str) -> float | None:
+def ome_size_um(xml: str, axis: str) -> float | None:
+    """Return the size of a pixel along X or Y, or the distance of planes (Z), in micrometres; None if it isn't said."""
     size = re.search(rf'\bPhysicalSize{axis}="([0-9.eE+-]+)"', xml)
     unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', xml)
     factor = MICROMETRES.get(unit[1] if unit else "um")
@@ -386,7 +385,7 @@ def _resolution_size(page: TiffPage, tag: str, unit_um: float) -> float | None:
     return float(unit_um * value[1] / value[0])
 
 
-def _known(y_um: float | None, x_um: float | None) -> tuple[float, float] | None:
+def known_sides(y_um: float | None, x_um: float | None) -> tuple[float, float] | None:
     """Return height and width of a pixel; None if one of them is unknown or impossible."""
     if y_um is None or x_um is None or not (0 < y_um < float("inf") and 0 < x_um < float("inf")):
         return None

@@ -24,19 +24,23 @@ CACHE_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
-def open_tiff_planes(path: Path, name: str, field: str = "") -> Iterator[Planes]:
+def open_tiff_planes(path: Path, name: str, field: str = "", *, is_plain: bool = False) -> Iterator[Planes]:
     """Open a TIFF file to read it in windows: tiles, strips, and uncompressed pixels in one piece.
 
     Args:
         path: the local file.
         name: the user's name for the file, for messages.
         field: which of several images, as for `open_tiff`.
+        is_plain: whether its metadata are not read, only its pages.
 
     Raises:
         InvalidImage: as `redis_consumer.images.tiff.open_tiff`, or it is laid out so that a window can't be read alone.
         Exception: whatever tifffile raises for a damaged file.
     """
-    with open_stored(path, name, field) as (source, shown), open_library(path) as tif:
+    with (
+        open_stored(path, name, field, is_plain=is_plain) as (source, shown),
+        open_library(path, is_plain=is_plain) as tif,
+    ):
         series = choose_series(tif, name, field)
         keyframe = series.keyframe
         if series.dataoffset is not None:

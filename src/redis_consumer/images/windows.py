@@ -36,6 +36,7 @@ from redis_consumer.images.ome_zarr import is_ome_zarr, open_ome_zarr
 from redis_consumer.images.planes import NotWindowedError, Planes, Window, array_planes, with_axes
 from redis_consumer.images.reading import VENDORS, note_filled, note_offsets, open_npy, open_source
 from redis_consumer.images.tiff_planes import open_tiff_planes
+from redis_consumer.images.vendors.ome_files import open_ome_files, read_ome_files
 from redis_consumer.options import ImageLimits
 
 #: Planes, over all frames and channels: a table of them is held, and their numbers must be exact as float32.
@@ -252,6 +253,8 @@ def _kind(path: Path) -> str | None:
 def _open(path: Path, name: str, field: str) -> AbstractContextManager[Planes]:
     kind = _kind(path)
     openers = {"TIFF": open_tiff_planes, "OME-Zarr": open_ome_zarr, **VENDORS}
+    if kind == "TIFF" and (files := read_ome_files(path, name)) is not None:
+        return open_ome_files(files, path, name, field)
     if kind in openers:
         return openers[kind](path, name, field)
     if kind == "NPY":

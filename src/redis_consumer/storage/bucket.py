@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -173,6 +173,25 @@ class Storage:
         if (noted := transfer.recorded.get()) is not None:
             noted.add(transfer.folder_of(folder, parts))
         return os.path.dirname(self._download_path(f"{folder}/x", download_dir))
+
+    def download_beside(self, filepath: str, names: Sequence[str], folder: str | os.PathLike[str]) -> None:
+        """Download other objects of the folder that an object is in. Those that aren't there are left out.
+
+        Args:
+            filepath: key of the object, or one of its URLs.
+            names: of the other objects in its folder.
+            folder: local folder for them, which exists.
+
+        Raises:
+            InvalidJob: as `download`, with one limit for all of them together.
+        """
+        key, left = self._links.key_of(filepath, _INPUT_FIELD), self._options.max_download_bytes
+        for name in names:
+            with contextlib.suppress(ObjectNotFound):
+                other = f"{key.rpartition('/')[0]}/{name}".lstrip("/")
+                incoming = transfer.start(self._stores.reader(), self._address, other, left)
+                left = None if left is None else left - incoming.size
+                self._save(incoming, os.path.join(folder, name))
 
     def download_file(self, key: str, path: str | os.PathLike[str]) -> None:
         """Download an object to exactly this path, whose folder exists.

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 import tifffile
 
 from redis_consumer.client.inputs import find_inputs, upload_key
-from redis_consumer.client.submit import Result, Submission
+from redis_consumer.client.submit import Result, Submission, submit_file
 from redis_consumer.client.watch import JobState
 from redis_consumer.consumers.zip_file import ARCHIVES
+from redis_consumer.errors import InvalidImage
+from redis_consumer.redis import RedisClient
+from redis_consumer.storage import Storage
 from support import ome_zarr
 from support.formats import GREY
+from support.ome_files import write_ome_files
 
 
 def test_key_is_the_digest_with_the_extension(tmp_path: Path) -> None:
@@ -74,3 +80,26 @@ def test_data_for_scripts() -> None:
     state = JobState("predict:a:1", "failed", 100, reason="Traceback\nInvalidImage: a.tif: empty")
     data = Result(Submission("predict:a:1", Path("a.tif")), state).as_data()
     assert (data["status"], data["reason"], data["result"]) == ("failed", "InvalidImage: a.tif: empty", None)
+
+
+def test_the_files_of_an_ome_tiff_are_uploaded_together(tmp_path: Path) -> None:
+    image = np.zeros((1, 1, 3, 8, 8), np.uint8)
+    files = write_ome_files(tmp_path, image, lambda t, z, c: f"c{c}.ome.tif")
+    found = find_inputs([files[1], files[0], files[2]], is_recursive=False)
+    assert (found.paths, set(found.parts)) == ([files[1]], {files[0], files[2]})
+    client, storage = FakeRedis(), Storage("memory://")
+    sent = submit_file(cast("RedisClient", client), storage, files[1], "predict", {})
+    folder, _, name = sent.fields["input_file_name"].rpartition("/")
+    assert name == "c1.ome.tif"
+    for file in files:
+        assert storage.read_bytes(f"{folder}/{file.name}") == file.read_bytes()
+    files[2].unlink()
+    with pytest.raises(InvalidImage, match=r"c0.ome.tif: is one of the 3 files .* not beside it \(c2.ome.tif\)"):
+        submit_file(cast("RedisClient", client), storage, files[0], "predict", {})
+
+
+class FakeRedis:
+    """Answers commands as a server would."""
+
+    def batch(self, *commands: object) -> list[int]:
+        return [1] * len(commands)

@@ -127,30 +127,6 @@ def test_preview_behind_the_image_is_left_out(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.tif").array.shape == PLANE.shape
 
 
-def test_a_part_of_an_ome_tiff_of_several_files_is_refused_with_their_names(tmp_path: Path) -> None:
-    whole = write_tiff(tmp_path / "a.ome.tif", STACK[:2], ome=True, metadata={"axes": "CYX"})
-    xml = tifffile.tiffcomment(whole)
-    text = xml.decode() if isinstance(xml, bytes) else str(xml)
-    start, end = text.index("<TiffData"), text.index("/>", text.index("<TiffData")) + 2
-    parts = "".join(
-        f'<TiffData IFD="0" FirstC="{channel}" PlaneCount="1">'
-        f'<UUID FileName="c{channel}.ome.tif">urn:uuid:00000000-0000-0000-0000-00000000000{channel}</UUID></TiffData>'
-        for channel in range(2)
-    )
-    path = write_tiff(tmp_path / "c0.ome.tif", STACK[0], description=text[:start] + parts + text[end:], metadata=None)
-    assert "one of the 2 files of an OME-TIFF (c0.ome.tif, c1.ome.tif)" in refusal(path)
-
-
-def test_other_files_named_by_ome_are_not_opened(tmp_path: Path) -> None:
-    stranger = write_tiff(tmp_path / "b.ome.tif", STACK, ome=True, metadata={"axes": "TYX"})
-    xml = tifffile.tiffcomment(stranger)
-    text = xml.decode() if isinstance(xml, bytes) else str(xml)
-    uuid = '<UUID FileName="b.ome.tif">urn:uuid:00000000-0000-0000-0000-000000000001</UUID>'
-    text = text.replace("<TiffData", "<TiffData").replace("/></Pixels>", f">{uuid}</TiffData></Pixels>")
-    path = write_tiff(tmp_path / "a.ome.tif", PLANE, description=text, metadata=None)
-    assert read_image(path).array.shape == PLANE.shape
-
-
 @pytest.mark.parametrize(
     ("mode", "suffix", "axes", "dtype"),
     [

@@ -87,7 +87,8 @@ def submit(
 ) -> None:
     """Submit a job for each file, and download the results with --wait.
 
-    An OME-Zarr is one image, as a folder or in one file. Other folders need --recursive.
+    An OME-Zarr is one image, as a folder or in one file. The files of an OME-TIFF of several
+    files are one image, too; name one of them. Other folders need --recursive.
 
     Files are uploaded to the bucket. The key of each job is printed as soon as the job
     is in its queue. With --wait, the command shows the progress and downloads the
@@ -135,6 +136,9 @@ def _rows_of(found: Found, named: Sequence[Path]) -> dict[Path, Result]:
     """Return a row for each input, in the order of the command line, and report what won't be submitted."""
     if found.others:
         say(f"Not submitted: {len(found.others)} other files, e.g. {in_utf8(str(found.others[0]))}")
+    if found.parts:
+        parts = f"{len(found.parts)} files that are parts of an OME-TIFF, e.g. {in_utf8(str(found.parts[0]))}"
+        say(f"Submitted with the file that names them: {parts}")
     for folder in found.folders:
         say(f"{in_utf8(str(folder))}: not submitted: {_FOLDER}")
     rows = {
