@@ -15,7 +15,7 @@ ACCEPTED = re.compile(
     r"\b(MIT|BSD|0BSD|Apache|ISC|PSF|Python Software|MPL|Mozilla|Zlib|Unlicense|Public Domain)", re.IGNORECASE
 )
 #: Read by hand: the metadata names no licence, the package's own text does.
-READ_BY_HAND = {"promql-parser": "MIT"}
+READ_BY_HAND = {"axe-playwright-python": "MIT, with axe-core, MPL-2.0", "promql-parser": "MIT"}
 
 
 def licences(distribution: Distribution) -> list[str]:
