@@ -26,6 +26,9 @@ PANELS = {
         "settings": "Show the value, source and meaning of the settings that a consumer reads.",
         "health": "Check the worker at HEALTH_ADDRESS. For container health checks.",
     },
+    "Server": {
+        "serve": "Run the web server: the page, API v1 and the kiosk's API.",
+    },
     "Queues": {
         "queues": "Show waiting and running jobs, dead letters and workers of each queue.",
         "dead": "List, retry or drop dead letters: jobs that failed for a reason other than their input.",

@@ -135,5 +135,7 @@ Compression = Annotated[Literal["none", "gzip", "deflate"], BeforeValidator(_low
 ResultUrls = Annotated[Literal["public", "signed"], BeforeValidator(_lower)]
 CropMode = Annotated[Literal["resize", "fixed"], BeforeValidator(_lower)]
 Compartment = Annotated[Literal["whole-cell", "nuclear", "both"], BeforeValidator(_lower)]
+Login = Annotated[Literal["none", "token", "proxy"], BeforeValidator(_lower)]
+KioskApi = Annotated[Literal["auto", "on", "off"], BeforeValidator(_lower)]
 LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from redis_consumer.settings.images import ImageSettings, LimitSettings, ServerSettings, SpotSettings, TrackingSettings
 from redis_consumer.settings.kinds import Allowed
 from redis_consumer.settings.redis_url import redis_values
+from redis_consumer.settings.web import WebSettings
 from redis_consumer.settings.worker import BucketSettings, LogSettings, QueueSettings, RedisSettings
 from redis_consumer.text import check_numbers
 
@@ -39,6 +40,7 @@ class Setting:
 
 class Settings(
     # They are listed in the reverse of this order.
+    WebSettings,
     LogSettings,
     SpotSettings,
     TrackingSettings,

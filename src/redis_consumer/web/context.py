@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from redis_consumer.machine import local_disk
 from redis_consumer.redis import RedisClient
 from redis_consumer.settings import Settings
 from redis_consumer.storage import Storage
@@ -19,17 +21,65 @@ REDIS_WAITS_S = 2.0
 
 @dataclass(frozen=True)
 class WebOptions:
-    """Limits and addresses of the server.
+    """Addresses, login and limits of the server.
 
     Attributes:
+        public_url: address for links; empty for the host of each request.
+        job_types: queues for which the kiosk's API takes jobs.
+        model_prefix: folder of the models in the bucket, without slashes around it.
+        upload_prefix: folder of uploads in the bucket, the same.
+        login: ``none``, ``token`` or ``proxy``.
+        kiosk_api: whether the kiosk's API is served.
+        hosts: host names that requests may have; none for any.
+        origins: origins of other pages that may call API v1.
         waiting_jobs: waiting jobs that a user may have; 0 for any number.
+        user_bytes: bytes that a user may upload within a day; 0 for any number.
         upload_bytes: largest size of an upload; 0 for any size.
         history_s: seconds for which the history of a user is kept after the last job.
+        link_s: seconds for which a link to a result works.
     """
 
+    public_url: str = ""
+    job_types: tuple[str, ...] = ("predict", "track")
+    model_prefix: str = "models"
+    upload_prefix: str = "uploads"
+    login: str = "none"
+    kiosk_api: bool = True
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
     waiting_jobs: int = 0
+    user_bytes: int = 0
     upload_bytes: int = 0
     history_s: int = 30 * 24 * 3600
+    link_s: float = 7 * 24 * 3600.0
+
+    @classmethod
+    def of(cls, settings: Settings, *, is_loopback: bool = True) -> WebOptions:
+        """Take the options from the settings.
+
+        Args:
+            settings: of this process.
+            is_loopback: whether only this machine can reach the server.
+        """
+        hosts = names(settings.web_hosts.lower())
+        if not hosts and (is_loopback or settings.web_auth == "none"):
+            own = urlsplit(settings.public_url).hostname
+            hosts = ["localhost", "127.0.0.1", "[::1]", *([own] if own else [])]
+        return cls(
+            public_url=settings.public_url.rstrip("/"),
+            job_types=tuple(names(settings.job_types)),
+            model_prefix=settings.model_prefix.strip("/"),
+            upload_prefix=settings.upload_prefix.strip("/"),
+            login=settings.web_auth,
+            kiosk_api=settings.web_kiosk_api == "on"
+            or (settings.web_kiosk_api == "auto" and settings.web_auth == "none"),
+            hosts=frozenset(hosts),
+            origins=frozenset(names(settings.web_origins)),
+            waiting_jobs=settings.web_max_waiting,
+            user_bytes=settings.web_max_user_bytes,
+            upload_bytes=settings.web_max_upload_bytes,
+            link_s=settings.web_link_expire_s,
+        )
 
 
 class WebRedis(RedisClient):
@@ -43,11 +93,6 @@ class WebRedis(RedisClient):
             self.end_thread()
 
 
-def open_client(settings: Settings) -> WebRedis:
-    """Connect to the Redis of the settings. A request waits for it for at most `REDIS_WAITS_S`."""
-    return WebRedis(settings.redis_host, settings.redis_port, settings.redis_timeout, deadline_s=REDIS_WAITS_S)
-
-
 @dataclass
 class WebContext:
     """What all routes share.
@@ -58,6 +103,7 @@ class WebContext:
         client: a client of Redis. It blocks, so it is used in threads only.
         storage: the bucket; the same.
         folder: for caches and half-sent uploads.
+        cache: values that modules keep between requests, by name.
     """
 
     settings: Settings
@@ -67,8 +113,31 @@ class WebContext:
     folder: Path
     cache: dict[str, object] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, settings: Settings, *, is_loopback: bool = True) -> WebContext:
+        """Open Redis and the bucket of the settings, without connecting yet, and make the folder.
+
+        Raises:
+            SettingsError: a setting is wrong, or the folder can't be made.
+        """
+        folder = Path(settings.web_folder or Path.home() / ".cache" / "redis-consumer-web").absolute()
+        with local_disk(str(folder), is_ours=True):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        client = WebRedis(settings.redis_host, settings.redis_port, settings.redis_timeout, deadline_s=REDIS_WAITS_S)
+        options = WebOptions.of(settings, is_loopback=is_loopback)
+        return cls(settings, options, client, Storage(settings.storage_bucket), folder)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
 
 def context_of(connection: HTTPConnection) -> WebContext:
     """Return the context of the application that got a request."""
     context: WebContext = connection.app.state.context
     return context
+
+
+def names(text: str) -> list[str]:
+    """Split a setting that is a list joined by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]

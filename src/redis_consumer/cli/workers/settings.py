@@ -16,6 +16,7 @@ from redis_consumer.consumers.base import Consumer
 from redis_consumer.consumers.registry import BUILT_IN, get_consumer_class
 from redis_consumer.errors import SettingsError
 from redis_consumer.settings import Setting, Settings, load_settings
+from redis_consumer.settings.web import WebSettings
 
 _WORKER = """
     QUEUE CONSUMER_TYPE HOSTNAME CONCURRENCY THREADS GRACE_PERIOD HEALTH_ADDRESS JOB_TIMEOUT STALL_TIMEOUT
@@ -71,6 +72,7 @@ READ_BY = {
 NOT_BY_WORKERS = {
     **dict.fromkeys(("EMPTY_QUEUE_TIMEOUT", "DO_NOTHING_TIMEOUT"), "scripts that call Consumer.consume()"),
     "TF_TENSOR_DTYPE": "consumers that call the older functions of the model server's client",
+    **dict.fromkeys((name.upper() for name in WebSettings.model_fields), "redis-consumer serve"),
     **dict.fromkeys(
         (
             "INTERVAL", "DP_HOST", "DP_PORT",

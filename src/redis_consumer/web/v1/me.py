@@ -22,7 +22,7 @@ def read_me(request: Request) -> dict[str, Any]:
     return {
         "name": user.name,
         "role": user.role,
-        "login": getattr(context.options, "login", "none"),
+        "login": context.options.login,
         "limits": {"waiting_jobs": context.options.waiting_jobs, "upload_bytes": context.options.upload_bytes},
-        "kiosk_api": getattr(context.options, "kiosk_api", True),
+        "kiosk_api": context.options.kiosk_api,
     }
