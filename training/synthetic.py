@@ -167,7 +167,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Fl
     # A zoom by splines is smooth at any scale and costs the same, unlike a wide Gaussian.
     wide = ndimage.zoom(grid, [(n + 2) / (c - 3) for n, c in zip(shape, coarse, strict=True)], order=2)
     field = wide[: shape[0], : shape[1]]
-    return (field - field.mean()) / (field.std() + 1e-6)
+    return np.asarray((field - field.mean()) / (field.std() + 1e-6))
 
 
 def _shade(rng: np.random.Generator, nuclei: list[_Nucleus], labels: Labels, diameter: float) -> Floats:
@@ -225,7 +225,7 @@ def _photograph(rng: np.random.Generator, light: Floats, diameter: float) -> Flo
     if rng.random() < 0.3:
         seen = np.minimum(seen, np.percentile(seen, rng.uniform(90, 100)))
     # Eight bits and no more is what many files hold.
-    return np.round(255 * seen / seen.max()) if rng.random() < 0.5 else seen
+    return np.asarray(np.round(255 * seen / seen.max()) if rng.random() < 0.5 else seen)
 
 
 def _debris(rng: np.random.Generator, labels: Labels, diameter: float) -> Floats:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from skimage.segmentation import expand_labels
+from training.scores import average_precision
+from training.two_channels import Cells, draw_cells
 
 from redis_consumer import settings
 from redis_consumer.consumers import MesmerConsumer, MultiplexConsumer
@@ -150,6 +153,66 @@ def test_fewer_channels_than_asked_fail_readably(
 def test_a_model_with_other_outputs_fails_readably(run: Callable[..., Labels]) -> None:
     after, _ = run(NUCLEI[:64, :64], "YX", model_name="Distances", model_version="1")
     assert after["reason"].startswith("ModelMismatch: function mesmer: outputs has the shapes ")
+
+
+@pytest.fixture
+def own(
+    redis_client: RedisClient, redis_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Labels]]:
+    """Runs one job where no model of Mesmer is served, and the built-in method is allowed."""
+    monkeypatch.setenv("BUILT_IN_WHOLE_CELL", "1")
+    settings.use(None)
+    models = ModelStore(None)
+    server = OnnxServer(models.find, threads=1)
+    storage = Storage(tmp_path.as_uri())
+    consumer = MesmerConsumer(redis_client, storage, "mesmer", model_server=server, models=models)
+
+    def run(image: Any, axes: str, **fields: str) -> Labels:
+        return as_labels(run_job(consumer, redis_db, JOB, {**put_image(tmp_path, image, axes=axes), **fields}))
+
+    yield run
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def cells() -> Cells:
+    """Cells of a known size."""
+    return draw_cells(np.random.default_rng(11), 192)
+
+
+def test_without_a_model_cells_are_grown_from_nuclei(own: Callable[..., Labels], cells: Cells) -> None:
+    after, images = own(np.stack([cells.light, cells.stain]), "CYX", channels="0,1", compartment="both", scale="1")
+    assert after["status"] == "done", after.get("reason")
+    whole, nuclei = (images[f"a_feature_{number}.tif"].astype(int) for number in range(2))
+    assert (whole[nuclei > 0] == nuclei[nuclei > 0]).all()
+    grown = max(average_precision([(cells.cells, expand_labels(nuclei, radius))], 0.5) for radius in (4, 7, 10, 14))
+    assert average_precision([(cells.cells, whole)], 0.5) >= max(0.7, grown)
+    assert after["warning"].startswith(
+        "cells are grown by a classical watershed from nuclei of NuclearSegmentation:2, because model "
+        "MultiplexSegmentation:9 is not served (BUILT_IN_WHOLE_CELL)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"model_name": "MultiplexSegmentation", "model_version": "9"}, "ModelNotFound: "),
+        ({"channels": "0"}, "InvalidImage: a.tif: "),
+    ],
+)
+def test_a_model_of_the_job_and_two_channels_are_needed(
+    own: Callable[..., Labels], cells: Cells, fields: dict[str, str], reason: str
+) -> None:
+    after, _ = own(np.stack([cells.light, cells.stain]), "CYX", **{"channels": "0,1", "scale": "1", **fields})
+    assert after["status"] == "failed"
+    assert after["reason"].startswith(reason)
+
+
+def test_nuclei_alone_and_several_frames(own: Callable[..., Labels], cells: Cells) -> None:
+    both = np.stack([cells.light, cells.stain])
+    after, images = own(np.stack([both, both]), "TCYX", compartment="nuclear", scale="1")
+    assert after["status"] == "done", after.get("reason")
+    assert {name: image.shape for name, image in images.items()} == {"a_feature_0.tif": (2, 192, 192)}
 
 
 def test_it_has_an_older_name() -> None:

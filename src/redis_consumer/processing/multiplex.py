@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from redis_consumer.job import COMPARTMENTS
 from redis_consumer.processing.labels import Array, Labels, Mask, connected, deep_watershed, drop_small
+from redis_consumer.processing.measure import object_areas, usual_area
 
 #: Index of the outputs of a compartment, and the least height of its peaks (contract, section 5.4).
 _HEADS = {"whole-cell": (0, 0.075), "nuclear": (2, 0.1)}
@@ -17,6 +19,14 @@ _HEADS = {"whole-cell": (0, 0.075), "nuclear": (2, 0.1)}
 MAPS = ("inner-distance", "outer-distance", "fgbg-fg", "pixelwise-interior")
 #: Smallest seed of `mibi`, in pixels.
 _MIN_SEED_PX = 50
+#: For `whole_cells`: sigma of the stain's smoothing in pixels, and the percentiles that become 0 and 1.
+STAIN_SMOOTH, STAIN_PERCENTILES = 1.0, (1.0, 99.5)
+#: Cost of a step of one pixel beside that of a change of the stain from 0 to 1.
+STEP_COST = 0.03
+#: Largest distance of a cell's border from its nucleus, and half the width of gaps that are closed, in diameters.
+REACH, GAP = 1.5, 0.2
+#: The stain is bright where its root is above this share of Otsu's threshold.
+OTSU_SHARE = 0.7
 
 
 def peaks_of(compartment: str) -> list[int]:
@@ -70,6 +80,72 @@ def mesmer(outputs: Sequence[Array], compartment: str = "whole-cell") -> Labels:
         if compartment in (name, "both")
     ]
     return np.concatenate(labels, axis=-1)
+
+
+def whole_cells(nuclei: Array, stain: Array) -> Labels:
+    """Grow nuclei to whole cells in a channel of membranes or cytoplasm, without a model.
+
+    Each pixel of a cell belongs to the nucleus that is nearest by a distance in which a change of the stain counts as a
+    way, so that borders run along membranes or edges: T. R. Jones et al., "Voronoi-based segmentation of cells on image
+    manifolds", LNCS 3765, 535-543 (2005). Cells reach as far as the root of the stain is above a share of Otsu's
+    threshold, with closed gaps and filled holes around nuclei, and not farther than `REACH` diameters of the median
+    nucleus.
+
+    Args:
+        nuclei: (Y, X) labels; 0 is background.
+        stain: (Y, X) finite real numbers of any range.
+
+    Returns:
+        (Y, X) int32, whole cells with the labels of their nuclei.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    from scipy import ndimage
+    from skimage.graph import MCP_Geometric
+    from skimage.segmentation import watershed
+
+    if nuclei.ndim != 2 or nuclei.shape != stain.shape:
+        raise ValueError(f"nuclei and stain have the shapes {nuclei.shape} and {stain.shape}; wanted two of (Y, X)")
+    seeds = np.asarray(nuclei, np.int32)
+    if not seeds.any():
+        return seeds
+    diameter_px = 2 * math.sqrt(usual_area(object_areas(seeds)) / math.pi)
+    grey = ndimage.gaussian_filter(np.asarray(stain, np.float32), STAIN_SMOOTH)
+    low, high = np.percentile(grey, STAIN_PERCENTILES)
+    grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
+    edges = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)) / 8
+    distance = np.asarray(ndimage.distance_transform_edt(seeds == 0))
+    mask = _stained(grey, seeds, diameter_px) & (distance <= REACH * diameter_px)
+    way, _ = MCP_Geometric(np.where(mask, edges + STEP_COST, np.inf)).find_costs(np.argwhere(seeds > 0))
+    return np.asarray(watershed(way, seeds, mask=mask & np.isfinite(way)), np.int32)
+
+
+def _stained(grey: Array, seeds: Labels, diameter_px: float) -> Mask:
+    """Where a stain in 0..1 is bright, without gaps between membranes."""
+    from scipy import ndimage
+    from skimage.filters import threshold_otsu
+
+    root = np.sqrt(grey)
+    bright = (root > OTSU_SHARE * threshold_otsu(root)) | (seeds > 0) if np.ptp(grey) else seeds > 0
+    steps = max(round(GAP * diameter_px), 1)
+    padded = np.pad(bright, steps + 1, mode="edge")
+    closed = ndimage.binary_closing(padded, iterations=steps)[steps + 1 : -steps - 1, steps + 1 : -steps - 1]
+    bright |= closed
+    # The border of the image closes the cells that it cuts.
+    filled = ndimage.binary_fill_holes(np.pad(bright, 1, constant_values=True))[1:-1, 1:-1]
+    holes = connected(filled & ~bright, connectivity=1)
+    return np.asarray(bright | _are_cells(holes, seeds, math.pi * (REACH * diameter_px) ** 2)[holes])
+
+
+def _are_cells(holes: Labels, seeds: Labels, most_px: float) -> Mask:
+    """Return for each hole, and for 0, whether it is around nuclei, with at most `most_px` pixels for each."""
+    from scipy import ndimage
+
+    grown = ndimage.grey_dilation(seeds, size=3)
+    pairs = np.unique(np.stack([holes.ravel(), grown.ravel()])[:, (holes > 0).ravel() & (grown > 0).ravel()], axis=1)
+    nuclei = np.bincount(pairs[0], minlength=int(holes.max()) + 1)
+    return np.asarray((nuclei > 0) & (np.bincount(holes.ravel()) <= most_px * nuclei))
 
 
 def mibi(prediction: Array, edge_threshold: float = 0.25, interior_threshold: float = 0.25) -> npt.NDArray[Any]:

@@ -234,6 +234,11 @@ class SpotSettings(BaseModel):
     mesmer_compartment: Compartment = Field(
         default="whole-cell", description="Compartment to segment: whole-cell, nuclear or both"
     )
+    built_in_whole_cell: Switch = Field(
+        default=False,
+        description="Whether whole cells are found by nuclei and a classical method if MESMER_MODEL is neither served "
+        "nor in the bucket",
+    )
     polaris_model: ModelName = Field(default="SpotDetection:3", description="Model that detects spots")
     polaris_threshold: Fraction = Field(default=0.95, description="Probability above which a pixel is a spot")
     polaris_clip: Switch = Field(

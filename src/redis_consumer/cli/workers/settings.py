@@ -62,7 +62,7 @@ READ_BY = {
         "SegmentationConsumer": f"{_IMAGE} {_KINDS}",
         "SpotConsumer": f"{_IMAGE} POLARIS_MODEL POLARIS_THRESHOLD POLARIS_CLIP",
         "PolarisConsumer": f"{_LIMITS} POLARIS_SCALE",
-        "MesmerConsumer": f"{_IMAGE} MESMER_MODEL MESMER_COMPARTMENT MULTIPLEX_MODEL",
+        "MesmerConsumer": f"{_IMAGE} MESMER_MODEL MESMER_COMPARTMENT MULTIPLEX_MODEL BUILT_IN_WHOLE_CELL NUCLEAR_MODEL",
         "ZipFileConsumer": _ARCHIVES,
         "TrackingConsumer": _TRACKING,
     }.items()
