@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from redis_consumer.outputs import ENDINGS
 from redis_consumer.outputs.cells import Cells, LabelImages, find_cells
 from redis_consumer.outputs.geojson import GeoJsonFile
 from redis_consumer.outputs.label_files import write_labels, write_ome
@@ -18,16 +19,6 @@ from redis_consumer.outputs.tables import CsvTable, ParquetTable
 
 #: Outputs for which grey values are measured, and those for which outlines are traced.
 MEASURED, TRACED = frozenset({"table", "parquet"}), frozenset({"rois", "geojson"})
-#: Ends of the names.
-ENDINGS = {
-    "labels": "_labels.tif",
-    "ome": "_labels.ome.tif",
-    "rois": "_rois.zip",
-    "geojson": ".geojson",
-    "table": "_cells.csv",
-    "parquet": "_cells.parquet",
-    "overlay": "_overlay.png",
-}
 
 
 class CellFile(Protocol):

@@ -18,9 +18,9 @@ from roifile import ROI_TYPE, ImagejRoi
 from scipy import ndimage
 
 from redis_consumer.images.calibration import Calibration
-from redis_consumer.outputs import overlay, rois
+from redis_consumer.outputs import ENDINGS, overlay, rois
 from redis_consumer.outputs.cells import LabelImages, Window
-from redis_consumer.outputs.files import ENDINGS, write_outputs
+from redis_consumer.outputs.files import write_outputs
 from support.geojson_schema import FEATURE_COLLECTION
 from support.polygons import fill
 

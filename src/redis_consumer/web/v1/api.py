@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from redis_consumer import __version__
 from redis_consumer.web.context import WebContext
 from redis_consumer.web.problems import ProblemReply, add_handlers
-from redis_consumer.web.v1 import batches, events, jobs, kinds, me, queues
+from redis_consumer.web.v1 import batches, events, jobs, kinds, labels, me, objects, queues
 
 
 def build_api(context: WebContext) -> FastAPI:
@@ -24,7 +24,17 @@ def build_api(context: WebContext) -> FastAPI:
         root_path_in_servers=False,
     )
     app.state.context = context
-    for router in (jobs.router, batches.router, events.router, kinds.router, queues.router, me.router, jobs.bare):
+    for router in (
+        jobs.router,
+        objects.router,
+        labels.router,
+        batches.router,
+        events.router,
+        kinds.router,
+        queues.router,
+        me.router,
+        jobs.bare,
+    ):
         app.include_router(router)
     add_handlers(app)
     own = app.openapi

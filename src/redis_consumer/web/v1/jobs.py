@@ -308,7 +308,7 @@ def push_all(
             sent = prepare_job(Path(name), queue, texts)
             ids.append(sent.job_id)
             moment = time.time() + 1e-6 * len(ids)
-            # The note first: a job that nobody finds would be lost to its owner.
+            # The note first: a job without a note would not be found.
             commands += [("ZADD", key, moment, sent.job_id) for key in keys]
             commands += push_commands(sent)
         commands += [("EXPIRE", key, context.options.history_s) for key in keys]

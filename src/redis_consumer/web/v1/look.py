@@ -1,4 +1,4 @@
-"""Reads what watchers watch, for all of them together, while somebody watches."""
+"""Reads what watchers watch, once for all of them, and only while there are watchers."""
 
 from __future__ import annotations
 

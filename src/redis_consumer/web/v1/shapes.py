@@ -284,3 +284,67 @@ class UserReply(BaseModel):
     login: Literal["none", "token", "proxy"]
     limits: Limits
     kiosk_api: bool
+
+
+class Column(BaseModel):
+    """A column of a table; `unit` is empty for none."""
+
+    name: str
+    unit: str
+
+
+class ObjectsReply(BaseModel):
+    """The table of objects. `rows` has at most 200,000 of the `total` rows."""
+
+    columns: list[Column]
+    rows: list[list[float | int | None]]
+    total: int
+
+
+Label = Annotated[int, Field(ge=1, le=1 << 24)]
+Frame = Annotated[int, Field(ge=0, le=1_000_000)]
+Point = Annotated[list[Pixel], Field(min_length=2, max_length=2)]
+Run = Annotated[list[Pixel], Field(min_length=3, max_length=3)]
+
+
+class Delete(Body):
+    """Deletes an object in all frames."""
+
+    op: Literal["delete"]
+    label: Label
+
+
+class Merge(Body):
+    """Gives the second object the label of the first one, in all frames."""
+
+    op: Literal["merge"]
+    labels: Annotated[list[Label], Field(min_length=2, max_length=2)]
+
+
+class Split(Body):
+    """Splits an object of a frame. Each point, row and column, is in one part; the second part gets a new label."""
+
+    op: Literal["split"]
+    label: Label
+    points: Annotated[list[Point], Field(min_length=2, max_length=2)]
+    t: Frame = 0
+    z: Frame = 0
+
+
+class Paint(Body):
+    """Writes a label, 0 for background, into runs of pixels of a frame: row, first column, last column plus one."""
+
+    op: Literal["paint"]
+    label: Annotated[int, Field(ge=0, le=1 << 24)]
+    t: Frame = 0
+    z: Frame = 0
+    runs: Annotated[list[Run], Field(min_length=1, max_length=100_000)]
+
+
+class Corrections(Body):
+    """Corrections of the labels of version `base`, in order."""
+
+    base: Annotated[int, Field(ge=0, le=1_000_000)]
+    ops: Annotated[
+        list[Annotated[Delete | Merge | Split | Paint, Field(discriminator="op")]], Field(min_length=1, max_length=1000)
+    ]

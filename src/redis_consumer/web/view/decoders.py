@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -65,7 +66,7 @@ def decode(
     """Make a call in a child process, and wait for its end.
 
     Args:
-        call: name of a function of `redis_consumer.web.view.making`.
+        call: name of a function of `redis_consumer.web.view.making`, or ``module:function``.
         request: its argument, plain data.
         limits: of the child.
         name: the user's name for the file, for messages.
@@ -137,7 +138,7 @@ def _carry_out(sender: Connection, call: str, request: Mapping[str, Any], limits
         die_with_parent(int(parent.sentinel))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the web process, which kills this one
     _limit(limits)
-    from redis_consumer.web.view import making
+    module, _, function = call.rpartition(":")
 
     told_at = 0.0
 
@@ -148,7 +149,7 @@ def _carry_out(sender: Connection, call: str, request: Mapping[str, Any], limits
             _send(sender, {"share": share})
 
     try:
-        answer = {"answer": getattr(making, call)(request, tick)}
+        answer = {"answer": getattr(import_module(module or _CALLS), function)(request, tick)}
     except Exception as error:  # noqa: BLE001 - readers of damaged files raise nearly anything
         answer = _problem_of(error, request["name"], limits)
     _send(sender, answer)
