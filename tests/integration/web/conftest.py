@@ -57,6 +57,7 @@ def done_job(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
     imwrite(path, nuclei(), imagej=True, resolution=(1 / 0.65, 1 / 0.65), metadata={"axes": "CYX", "unit": "um"})
     storage.upload_file(path, "uploads/nuclei.tif")
     job_id = "predict:nuclei.tif:done"
+    client.flushall()
     given = {"input_file_name": "uploads/nuclei.tif", "original_name": "nuclei.tif", "status": "new", "scale": "1"}
     client.hset(job_id, mapping={**given, "outputs": "table"})
     client.lpush("predict", job_id)
