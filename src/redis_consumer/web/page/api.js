@@ -10,14 +10,22 @@ export class Problem extends Error {
   }
 }
 
-const AWAY = { title: "The server cannot be reached", detail: "The page retries by itself.", hint: "Check that the server runs." };
+const AWAY = {
+  title: "The server cannot be reached",
+  detail: "The page retries by itself.",
+  hint: "Check that the server runs.",
+};
 
 async function problemOf(reply) {
   try {
     const found = await reply.json();
     return new Problem({ ...found, status: reply.status });
   } catch {
-    return new Problem({ status: reply.status, title: `The server answered ${reply.status}`, detail: reply.statusText });
+    return new Problem({
+      status: reply.status,
+      title: `The server answered ${reply.status}`,
+      detail: reply.statusText,
+    });
   }
 }
 
@@ -27,7 +35,9 @@ export async function call(method, path, body, headers = {}) {
   try {
     const content = body === undefined ? {} : { "Content-Type": "application/json" };
     reply = await fetch(path.startsWith("/") ? path : `${BASE}/${path}`, {
-      method, headers: { ...content, ...headers }, body: body === undefined ? undefined : JSON.stringify(body),
+      method,
+      headers: { ...content, ...headers },
+      body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch {
     throw new Problem(AWAY);
@@ -37,7 +47,8 @@ export async function call(method, path, body, headers = {}) {
 }
 
 export const get = (path) => call("GET", path);
-export const post = (path, body) => call("POST", path, body, { "Idempotency-Key": crypto.randomUUID?.() || `${Date.now()}-${Math.random()}` });
+export const post = (path, body) =>
+  call("POST", path, body, { "Idempotency-Key": crypto.randomUUID?.() || `${Date.now()}-${Math.random()}` });
 export const jobPath = (id) => `jobs/${encodeURIComponent(id)}`;
 export const uploadPath = (id) => `uploads/${encodeURIComponent(id)}`;
 export const viewBase = (path) => `${BASE}/${path}/view`;
@@ -57,10 +68,13 @@ const once = new Map();
 /** Answers that don't change while the page is open, such as kinds and models; asked once. */
 export function getOnce(path) {
   if (!once.has(path)) {
-    once.set(path, get(path).catch((problem) => {
-      once.delete(path);
-      throw problem;
-    }));
+    once.set(
+      path,
+      get(path).catch((problem) => {
+        once.delete(path);
+        throw problem;
+      }),
+    );
   }
   return once.get(path);
 }

@@ -96,7 +96,10 @@ function App() {
   const isAt = (...names) => (names.includes(shown?.place.name) ? "page" : undefined);
   const needsLogin = problem?.status === 401;
   return html`
-    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to content</a>
+    <a class="skip" href="#main" onClick=${(event) => {
+      event.preventDefault();
+      document.getElementById("main").focus();
+    }}>Skip to content</a>
     <header class="top">
       <nav aria-label="Main">
         <a class="brand" href="#/" aria-current=${isAt("", "image", "upload", "job")}><span class="logo" aria-hidden="true"></span>Segment</a>
@@ -109,10 +112,19 @@ function App() {
       </div>
     </header>
     <main id="main" tabindex="-1">
-      ${needsLogin
-        ? html`<${Login} onDone=${() => { setProblem(null); setVisit(visit + 1); }} />`
-        : problem ? html`<${ProblemBox} problem=${problem}><button type="button" onClick=${() => { setProblem(null); setVisit(visit + 1); }}>Try again</button><//>`
-        : shown && html`<${shown.Screen} key=${shown.place.number} place=${shown.place} me=${me} />`}
+      ${
+        needsLogin
+          ? html`<${Login} onDone=${() => {
+              setProblem(null);
+              setVisit(visit + 1);
+            }} />`
+          : problem
+            ? html`<${ProblemBox} problem=${problem}><button type="button" onClick=${() => {
+                setProblem(null);
+                setVisit(visit + 1);
+              }}>Try again</button><//>`
+            : shown && html`<${shown.Screen} key=${shown.place.number} place=${shown.place} me=${me} />`
+      }
     </main>
     ${hasHelp && html`<${Help} onClose=${() => setHelp(false)} />`}`;
 }

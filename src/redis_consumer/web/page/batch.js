@@ -7,16 +7,23 @@ import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
 import { count, duration, number, plural, problemTitle, sentences, stageText } from "./words.js";
 
 const jobHref = (job) => `#/job/${encodeURIComponent(job.id)}`;
-const stateText = (job) => ({
-  done: plural(job.objects ?? 0, "object"), failed: "failed", cancelled: "cancelled", expired: "expired", cancelling: "cancelling",
-  running: `${stageText(job.stage)}, ${Math.round(job.progress || 0)} %`,
-})[job.status] || "waiting";
+const stateText = (job) =>
+  ({
+    done: plural(job.objects ?? 0, "object"),
+    failed: "failed",
+    cancelled: "cancelled",
+    expired: "expired",
+    cancelling: "cancelling",
+    running: `${stageText(job.stage)}, ${Math.round(job.progress || 0)} %`,
+  })[job.status] || "waiting";
 
 /** All jobs of a batch, page by page. */
 async function jobsOf(id) {
   const found = [];
   for (let cursor = ""; ;) {
-    const { items, next } = await get(`jobs?batch=${encodeURIComponent(id)}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+    const { items, next } = await get(
+      `jobs?batch=${encodeURIComponent(id)}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`,
+    );
     found.push(...items);
     if (!next || found.length > 5000) return found;
     cursor = next;
@@ -25,7 +32,10 @@ async function jobsOf(id) {
 
 function Tile({ job }) {
   const [hasImage, setImage] = useState(true);
-  const source = job.status === "done" ? `/api/v1/jobs/${encodeURIComponent(job.id)}/files/overlay.png` : job.input?.upload && `/api/v1/${uploadPath(job.input.upload)}/thumbnail`;
+  const source =
+    job.status === "done"
+      ? `/api/v1/jobs/${encodeURIComponent(job.id)}/files/overlay.png`
+      : job.input?.upload && `/api/v1/${uploadPath(job.input.upload)}/thumbnail`;
   return html`
     <li><a class="tile" href=${jobHref(job)}>
       ${source && hasImage ? html`<img src=${source} loading="lazy" alt="" onError=${() => setImage(false)} />` : html`<span class="no-image" aria-hidden="true">${stateText(job)}</span>`}
@@ -35,8 +45,12 @@ function Tile({ job }) {
 
 const List = ({ jobs }) => html`
   <div class="scroll"><table class="list"><thead><tr><th scope="col">Image</th><th scope="col">State</th><th scope="col">Objects</th><th scope="col">Quality</th><th scope="col">Reason</th></tr></thead>
-    <tbody>${jobs.map((job) => html`<tr key=${job.id}><td><a href=${jobHref(job)}>${job.input?.name}</a></td><td>${job.status === "done" ? "done" : stateText(job)}</td><td>${job.status === "done" ? count(job.objects ?? 0) : ""}</td>
-      <td>${qualityOf(job) === null ? "" : number(qualityOf(job))}</td><td>${job.problem ? sentences(problemTitle(job.problem.title, ""), job.problem.detail, job.problem.hint) : job.warning || ""}</td></tr>`)}</tbody></table></div>`;
+    <tbody>${jobs.map(
+      (
+        job,
+      ) => html`<tr key=${job.id}><td><a href=${jobHref(job)}>${job.input?.name}</a></td><td>${job.status === "done" ? "done" : stateText(job)}</td><td>${job.status === "done" ? count(job.objects ?? 0) : ""}</td>
+      <td>${qualityOf(job) === null ? "" : number(qualityOf(job))}</td><td>${job.problem ? sentences(problemTitle(job.problem.title, ""), job.problem.detail, job.problem.hint) : job.warning || ""}</td></tr>`,
+    )}</tbody></table></div>`;
 
 export function Batch({ place }) {
   const id = place.id;
@@ -48,10 +62,13 @@ export function Batch({ place }) {
   const [shape, setShape] = useStored("batch_shape", "grid");
   const [many, setMany] = useState(60);
   const keep = (found) => setJobs((before) => new Map([...before, ...found.map((job) => [job.id, job])]));
-  const load = () => get(`batches/${encodeURIComponent(id)}`).then((found) => {
-    setBatch(found);
-    return jobsOf(id).then(keep);
-  }).catch(setProblem);
+  const load = () =>
+    get(`batches/${encodeURIComponent(id)}`)
+      .then((found) => {
+        setBatch(found);
+        return jobsOf(id).then(keep);
+      })
+      .catch(setProblem);
   useEffect(() => {
     load();
     return follow(`batch=${encodeURIComponent(id)}`, { batch: setBatch, job: (job) => keep([job]), away: setAway });
@@ -67,7 +84,13 @@ export function Batch({ place }) {
     return () => clearTimeout(timer);
   }, [counts]);
 
-  const all = useMemo(() => [...jobs.values()].sort((a, b) => String(a.input?.name).localeCompare(String(b.input?.name), "en", { numeric: true })), [jobs]);
+  const all = useMemo(
+    () =>
+      [...jobs.values()].sort((a, b) =>
+        String(a.input?.name).localeCompare(String(b.input?.name), "en", { numeric: true }),
+      ),
+    [jobs],
+  );
   const act = (action) => async () => {
     setProblem(null);
     try {
@@ -78,7 +101,8 @@ export function Batch({ place }) {
       setProblem(each);
     }
   };
-  if (problem && !batch) return html`<${ProblemBox} problem=${problem}><a class="button" href="#/batches">All batches</a><//>`;
+  if (problem && !batch)
+    return html`<${ProblemBox} problem=${problem}><a class="button" href="#/batches">All batches</a><//>`;
   if (!batch) return html`<p class="hint">Loading…</p>`;
   const { failed = 0, waiting = 0, running = 0, done = 0 } = batch.counts;
   const isOpen = waiting + running > 0;
@@ -97,9 +121,15 @@ export function Batch({ place }) {
         ${isAway && html`<p class="hint">The server cannot be reached. Trying again in a few seconds.</p>`}
       </div>
       ${problem && html`<${ProblemBox} problem=${problem} />`}
-      ${failed > 0 && html`<${ProblemBox} tone="warn" problem=${{ title: `${plural(failed, "image")} failed`, detail: "The others are not affected. The reason of each one is in the list." }}>
+      ${
+        failed > 0 &&
+        html`<${ProblemBox} tone="warn" problem=${{ title: `${plural(failed, "image")} failed`, detail: "The others are not affected. The reason of each one is in the list." }}>
         <button type="button" onClick=${act(() => post(`batches/${encodeURIComponent(id)}/again?failed=1`, {}))}>Run the ${count(failed)} again</button>
-        <button type="button" onClick=${() => { setShow("failed"); setShape("list"); }}>Show the reasons</button><//>`}
+        <button type="button" onClick=${() => {
+          setShow("failed");
+          setShape("list");
+        }}>Show the reasons</button><//>`
+      }
       <div class="row wrap between">
         <label class="slider">Show <select value=${show} onChange=${(event) => setShow(event.target.value)}><option value="all">all images</option><option value="done">done</option><option value="failed">failed</option><option value="open">not done yet</option></select></label>
         <div class="row" role="group" aria-label="Shape"><button type="button" aria-pressed=${shape === "grid"} onClick=${() => setShape("grid")}>Grid</button><button type="button" aria-pressed=${shape === "list"} onClick=${() => setShape("list")}>List</button></div>

@@ -11,7 +11,11 @@ export function BatchBar({ counts }) {
   return html`<div class="bar" role="img" aria-label=${countsText(counts)}>${parts.map((name) => html`<span class=${name} style=${{ width: `${(100 * counts[name]) / all}%` }}></span>`)}</div>`;
 }
 
-export const countsText = (counts) => ["done", "failed", "running", "waiting", "cancelled"].filter((name) => counts[name]).map((name) => `${count(counts[name])} ${name}`).join(" · ") || "empty";
+export const countsText = (counts) =>
+  ["done", "failed", "running", "waiting", "cancelled"]
+    .filter((name) => counts[name])
+    .map((name) => `${count(counts[name])} ${name}`)
+    .join(" · ") || "empty";
 
 const listBatches = async () => (await get("batches")).items;
 
@@ -20,11 +24,18 @@ export function Batches() {
   const [batches] = useLoaded(listBatches, [], setProblem);
   return html`
     <div class="title row between"><h1>Batches</h1><a class="button primary" href="#/">New batch</a></div>
-    ${problem ? html`<${ProblemBox} problem=${problem} />`
-      : !batches ? html`<p class="hint">Loading…</p>`
-      : !batches.length ? html`<div class="card"><p>There is no batch yet. Drop a folder, or choose several files, on the first page.</p></div>`
-      : html`<ul class="stack plain">${batches.map((batch) => html`
+    ${
+      problem
+        ? html`<${ProblemBox} problem=${problem} />`
+        : !batches
+          ? html`<p class="hint">Loading…</p>`
+          : !batches.length
+            ? html`<div class="card"><p>There is no batch yet. Drop a folder, or choose several files, on the first page.</p></div>`
+            : html`<ul class="stack plain">${batches.map(
+                (batch) => html`
         <li class="card"><div class="row between wrap"><a href=${`#/batch/${encodeURIComponent(batch.id)}`}><strong>${batch.name}</strong></a><span class="hint">${ago(batch.times?.created)}</span></div>
           <${BatchBar} counts=${batch.counts} />
-          <p class="hint">${countsText(batch.counts)}${batch.objects ? ` · ${plural(batch.objects, "object")}` : ""}</p></li>`)}</ul>`}`;
+          <p class="hint">${countsText(batch.counts)}${batch.objects ? ` · ${plural(batch.objects, "object")}` : ""}</p></li>`,
+              )}</ul>`
+    }`;
 }

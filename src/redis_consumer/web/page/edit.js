@@ -22,12 +22,13 @@ function redirect(remap, from, to) {
   remap[from] = to;
 }
 
-const describe = (op) => ({
-  delete: () => `Delete object ${op.label}`,
-  merge: () => `Merge objects ${op.labels.join(" and ")}`,
-  split: () => `Split object ${op.label}`,
-  paint: () => (op.label ? `Paint object ${op.label}` : "Erase"),
-})[op.op]();
+const describe = (op) =>
+  ({
+    delete: () => `Delete object ${op.label}`,
+    merge: () => `Merge objects ${op.labels.join(" and ")}`,
+    split: () => `Split object ${op.label}`,
+    paint: () => (op.label ? `Paint object ${op.label}` : "Erase"),
+  })[op.op]();
 
 /** Runs of a whole stroke, rows joined where they touch. */
 export function joinRuns(runs) {
@@ -59,16 +60,22 @@ export function Edit({ job, work, viewer, view, place, selected, onSelect, onEdi
   const now = useRef({});
   now.current = { ops, selected, radius, place };
   const add = (op) => setOps((before) => [...before, op]);
-  const most = Math.max(view?.layers.find((layer) => layer.name === "labels")?.max_label || 0, ...ops.map((op) => op.label || 0));
+  const most = Math.max(
+    view?.layers.find((layer) => layer.name === "labels")?.max_label || 0,
+    ...ops.map((op) => op.label || 0),
+  );
 
   useEffect(() => {
     onEdits(ops.length ? preview(ops) : null);
   }, [ops]);
-  useEffect(() => () => {
-    onEdits(null);
-    viewer.tool = null;
-    viewer.redraw();
-  }, []);
+  useEffect(
+    () => () => {
+      onEdits(null);
+      viewer.tool = null;
+      viewer.redraw();
+    },
+    [],
+  );
   useEffect(() => {
     if (selected?.shift && first.current && first.current !== selected.label) merge(first.current, selected.label);
     first.current = selected?.label || null;
@@ -87,7 +94,11 @@ export function Edit({ job, work, viewer, view, place, selected, onSelect, onEdi
 
   useEffect(() => {
     viewer.tool = null;
-    if (mode === "split" && selected) viewer.tool = cutTool(viewer, (points) => { add({ op: "split", label: selected.label, points }); setMode("select"); });
+    if (mode === "split" && selected)
+      viewer.tool = cutTool(viewer, (points) => {
+        add({ op: "split", label: selected.label, points });
+        setMode("select");
+      });
     if (mode === "merge") onSelectOnce();
     if (["paint", "new", "erase"].includes(mode)) {
       const label = mode === "erase" ? 0 : mode === "new" ? most + 1 : selected?.label;
@@ -100,25 +111,34 @@ export function Edit({ job, work, viewer, view, place, selected, onSelect, onEdi
   const onSelectOnce = () => {
     const from = now.current.selected?.label;
     if (!from) return;
-    viewer.addEventListener("click", ({ detail }) => {
-      setMode("select");
-      if (detail.label && detail.label !== from) merge(from, detail.label);
-    }, { once: true });
+    viewer.addEventListener(
+      "click",
+      ({ detail }) => {
+        setMode("select");
+        if (detail.label && detail.label !== from) merge(from, detail.label);
+      },
+      { once: true },
+    );
   };
   const brush = (label) => {
     let runs = [];
     const stroke = () => ({ op: "paint", label, t: place.t, z: place.z, runs });
-    return brushTool(viewer, () => now.current.radius, (more) => {
-      runs = joinRuns([...runs, ...more]);
-      onEdits(preview([...now.current.ops, stroke()]));
-    }, () => {
-      if (runs.length) add(stroke());
-      if (mode === "new") {
-        onSelect({ label, t: place.t });
-        setMode("paint");
-      }
-      runs = [];
-    });
+    return brushTool(
+      viewer,
+      () => now.current.radius,
+      (more) => {
+        runs = joinRuns([...runs, ...more]);
+        onEdits(preview([...now.current.ops, stroke()]));
+      },
+      () => {
+        if (runs.length) add(stroke());
+        if (mode === "new") {
+          onSelect({ label, t: place.t });
+          setMode("paint");
+        }
+        runs = [];
+      },
+    );
   };
 
   const keys = useRef({});
@@ -156,11 +176,17 @@ export function Edit({ job, work, viewer, view, place, selected, onSelect, onEdi
       setSaving(false);
     }
   };
-  const Tool = ({ name, needs, children }) => html`<button type="button" aria-pressed=${mode === name} disabled=${needs && !selected} onClick=${() => setMode(mode === name ? "select" : name)}>${children}</button>`;
+  const Tool = ({ name, needs, children }) =>
+    html`<button type="button" aria-pressed=${mode === name} disabled=${needs && !selected} onClick=${() => setMode(mode === name ? "select" : name)}>${children}</button>`;
   const advice = {
-    select: selected ? `Object ${selected.label} is selected.` : "Click an object in the image, or choose one in the table.",
-    merge: "Click the object to merge with.", split: "Drag a line across the object, where it should be cut.",
-    paint: "Drag in the image to add to the object.", new: "Drag in the image to paint a new object.", erase: "Drag in the image to erase.",
+    select: selected
+      ? `Object ${selected.label} is selected.`
+      : "Click an object in the image, or choose one in the table.",
+    merge: "Click the object to merge with.",
+    split: "Drag a line across the object, where it should be cut.",
+    paint: "Drag in the image to add to the object.",
+    new: "Drag in the image to paint a new object.",
+    erase: "Drag in the image to erase.",
   };
   return html`
     <div class="row wrap" role="group" aria-label="Tools">
@@ -169,12 +195,15 @@ export function Edit({ job, work, viewer, view, place, selected, onSelect, onEdi
       <label class="slider">Brush <input type="range" min="1" max="60" value=${radius} onInput=${(event) => setRadius(Number(event.target.value))} /> ${radius} px</label>
     </div>
     <p class="hint" role="status">${advice[mode]}</p>
-    ${ops.length > 0 && html`
+    ${
+      ops.length > 0 &&
+      html`
       <ol class="edits">${ops.map((op) => html`<li>${describe(op)}</li>`)}</ol>
       <div class="actions">
         <button type="button" class="primary" disabled=${isSaving} onClick=${save}>Save ${plural(ops.length, "edit")} as a new version</button>
         <button type="button" onClick=${undo}>Undo</button><button type="button" class="quiet" onClick=${() => setOps([])}>Discard all</button>
-      </div>`}
+      </div>`
+    }
     ${problem && html`<${ProblemBox} problem=${problem} />`}
     ${job.version > 0 && !ops.length && html`<p class="hint">This is version ${job.version} of the labels. The first one is kept.</p>`}`;
 }

@@ -21,11 +21,21 @@ const STANDARD = ["labels.tif", "labels.ome.tif", "rois.zip", "objects.geojson",
 /** Files of a job as {url, title, hint}. */
 export function filesOfJob(job) {
   const known = job.files?.length ? job.files : STANDARD.map((name) => ({ name, url: fileUrl(job.id, name) }));
-  const files = known.map(({ name, url }) => ({ name, url, title: TITLES[name]?.[0] || name, hint: TITLES[name]?.[1] || "" }));
+  const files = known.map(({ name, url }) => ({
+    name,
+    url,
+    title: TITLES[name]?.[0] || name,
+    hint: TITLES[name]?.[1] || "",
+  }));
   const order = Object.keys(TITLES);
   files.sort((a, b) => (order.indexOf(a.name) + 1 || 99) - (order.indexOf(b.name) + 1 || 99));
   if (job.result?.url && !files.some((file) => file.name === "result.zip")) {
-    files.push({ name: job.result.name || "result.zip", url: job.result.url, title: "Result as the job wrote it", hint: job.result.size ? `zip, ${bytes(job.result.size)}` : "zip" });
+    files.push({
+      name: job.result.name || "result.zip",
+      url: job.result.url,
+      title: "Result as the job wrote it",
+      hint: job.result.size ? `zip, ${bytes(job.result.size)}` : "zip",
+    });
   }
   return files;
 }
@@ -38,7 +48,12 @@ export const FilesMenu = ({ job }) => html`
 /** Links that most people want, beside the count. */
 export function QuickFiles({ job }) {
   const files = filesOfJob(job);
-  const quick = [["objects.csv", "CSV"], ["rois.zip", "Fiji ROIs"], ["objects.geojson", "QuPath"], ["labels.tif", "Labels"]];
+  const quick = [
+    ["objects.csv", "CSV"],
+    ["rois.zip", "Fiji ROIs"],
+    ["objects.geojson", "QuPath"],
+    ["labels.tif", "Labels"],
+  ];
   return html`<span class="row wrap">${quick.map(([name, title]) => {
     const url = files.find((file) => file.name === name)?.url || (name === "objects.csv" ? objectsUrl(job.id) : null);
     return url && html`<a class="button small" href=${url} download>${title}</a>`;

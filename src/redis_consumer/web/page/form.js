@@ -7,12 +7,19 @@ function given(schema) {
   return schema.anyOf?.find((each) => each.type !== "null") || schema;
 }
 
-const titleOf = (name, schema) => schema.title && schema.title !== name ? schema.title : name.replaceAll(".", ": ").replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase());
+const titleOf = (name, schema) =>
+  schema.title && schema.title !== name
+    ? schema.title
+    : name
+        .replaceAll(".", ": ")
+        .replaceAll("_", " ")
+        .replace(/^./, (first) => first.toUpperCase());
 
 function Input({ id, schema, value, onChange }) {
   const kind = given(schema);
   const described = schema.description ? `${id}-hint` : undefined;
-  const choices = kind.enum || kind.oneOf?.map((each) => each.const) || (kind.const !== undefined ? [kind.const] : null);
+  const choices =
+    kind.enum || kind.oneOf?.map((each) => each.const) || (kind.const !== undefined ? [kind.const] : null);
   if (choices) {
     return html`<select id=${id} aria-describedby=${described} value=${value ?? ""} onChange=${(event) => onChange(event.target.value)}>
       <option value="">Default${schema.default !== undefined && schema.default !== null && schema.default !== "" ? ` (${schema.default})` : ""}</option>
@@ -35,8 +42,10 @@ function Input({ id, schema, value, onChange }) {
 export function OptionsForm({ schema, without = [], values, onChange }) {
   const properties = Object.entries(schema?.properties || {}).filter(([name]) => !without.includes(name));
   if (!properties.length) return html`<p class="hint">This kind of job has no more settings.</p>`;
-  return properties.map(([name, each]) => html`
+  return properties.map(
+    ([name, each]) => html`
     <${Field} key=${name} id=${`option-${name}`} label=${titleOf(name, each)} hint=${each.description}>
       <${Input} id=${`option-${name}`} schema=${each} value=${values[name]} onChange=${(value) => onChange({ ...values, [name]: value })} />
-    <//>`);
+    <//>`,
+  );
 }

@@ -16,7 +16,8 @@ export function tracksOf(table, lineage) {
   const tracks = new Map();
   for (const row of table.rows) {
     const label = table.value(row, table.key);
-    if (!tracks.has(label)) tracks.set(label, { label, color: colorOf(label), t: [], x: [], y: [], rows: [], parent: null, daughters: [] });
+    if (!tracks.has(label))
+      tracks.set(label, { label, color: colorOf(label), t: [], x: [], y: [], rows: [], parent: null, daughters: [] });
     const track = tracks.get(label);
     const { x, y, t } = table.placeOf(row);
     track.t.push(t);
@@ -66,8 +67,12 @@ function Lineage({ tracks, frames, now, selected, onSelect }) {
               <rect x="0" y=${y(track.label) - ROW / 2} width=${x(end) + 8} height=${ROW} fill=${track.label === selected ? "var(--accent-back)" : "transparent"} />
               <text x="8" y=${y(track.label) + 4}>${track.label}</text>
               <line x1=${x(track.t[0])} x2=${x(end)} y1=${y(track.label)} y2=${y(track.label)} stroke=${track.color} stroke-width=${track.label === selected ? 5 : 3} />
-              ${track.daughters.filter((label) => tracks.has(label)).map((label) => html`
-                <path d=${`M${x(end)} ${y(track.label)} L${x(tracks.get(label).t[0])} ${y(label)}`} stroke="var(--soft)" fill="none" />`)}
+              ${track.daughters
+                .filter((label) => tracks.has(label))
+                .map(
+                  (label) => html`
+                <path d=${`M${x(end)} ${y(track.label)} L${x(tracks.get(label).t[0])} ${y(label)}`} stroke="var(--soft)" fill="none" />`,
+                )}
             </g>`;
         })}
       </svg>
@@ -81,18 +86,26 @@ function Divisions({ tracks, onSelect }) {
   return html`
     <h2>${count(divided.length)} ${divided.length === 1 ? "division" : "divisions"}</h2>
     <div class="scroll"><table class="list"><thead><tr><th scope="col">Frame</th><th scope="col">Parent</th><th scope="col">Daughters</th></tr></thead>
-      <tbody>${divided.slice(0, 200).map((track) => html`<tr>
+      <tbody>${divided.slice(0, 200).map(
+        (track) => html`<tr>
         <td>${track.t[track.t.length - 1] + 1}</td>
         <td><button type="button" class="link" onClick=${() => onSelect(track, track.t[track.t.length - 1])}>Track ${track.label}</button></td>
-        <td>${track.daughters.join(", ")}</td></tr>`)}</tbody></table></div>`;
+        <td>${track.daughters.join(", ")}</td></tr>`,
+      )}</tbody></table></div>`;
 }
 
 function Along({ track, table, channels }) {
-  const [name, setName] = useState(["area_um2", "area_px"].find((each) => table.measures.includes(each)) || table.measures[0]);
+  const [name, setName] = useState(
+    ["area_um2", "area_px"].find((each) => table.measures.includes(each)) || table.measures[0],
+  );
   const title = columnTitle(name, channels);
   const make = () => ({
     data: [track.t.map((t) => t + 1), track.rows.map((row) => table.value(row, name))],
-    options: { scales: { x: { time: false } }, axes: [axisStyle("Frame"), axisStyle(title)], series: [{}, { stroke: track.color, width: 2, points: { size: 4 } }] },
+    options: {
+      scales: { x: { time: false } },
+      axes: [axisStyle("Frame"), axisStyle(title)],
+      series: [{}, { stroke: track.color, width: 2, points: { size: 4 } }],
+    },
   });
   return html`
     <h2>Track ${track.label}: frames ${track.t[0] + 1} to ${track.t[track.t.length - 1] + 1}</h2>

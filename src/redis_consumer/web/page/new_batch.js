@@ -17,13 +17,24 @@ async function uploadAll(files, { onChange, onFirst, signal }) {
   const tell = (force) => {
     if (!force && performance.now() < told + 200) return;
     told = performance.now();
-    onChange({ done: rows.filter((row) => row.id || row.problem).length, sent: rows.reduce((sum, row) => sum + row.sent, 0), isLost: rows.some((row) => row.isLost), failed: rows.filter((row) => row.problem) });
+    onChange({
+      done: rows.filter((row) => row.id || row.problem).length,
+      sent: rows.reduce((sum, row) => sum + row.sent, 0),
+      isLost: rows.some((row) => row.isLost),
+      failed: rows.filter((row) => row.problem),
+    });
   };
   const worker = async () => {
     while (next < rows.length && !signal.aborted) {
       const row = rows[next++];
       try {
-        row.id = await uploadFile(row.file, { signal, onProgress: ({ sent, isLost }) => { Object.assign(row, { sent, isLost }); tell(); } });
+        row.id = await uploadFile(row.file, {
+          signal,
+          onProgress: ({ sent, isLost }) => {
+            Object.assign(row, { sent, isLost });
+            tell();
+          },
+        });
         row.sent = row.file.size;
         if (row === rows[0]) onFirst(row.id);
       } catch (problem) {
@@ -59,15 +70,21 @@ export function NewBatch() {
     if (!files.length) return undefined;
     const stop = new AbortController();
     const onFirst = async (id) => {
-      const found = await until(async () => {
-        const each = await get(uploadPath(id));
-        return ["ready", "unreadable"].includes(each.state) ? each : undefined;
-      }, { signal: stop.signal });
+      const found = await until(
+        async () => {
+          const each = await get(uploadPath(id));
+          return ["ready", "unreadable"].includes(each.state) ? each : undefined;
+        },
+        { signal: stop.signal },
+      );
       if (!found) return;
       setUpload(found);
       setChoices(choicesOf(found.facts, await getOnce("kinds").catch(() => [])));
     };
-    uploadAll(files, { onChange: setState, onFirst, signal: stop.signal }).then((all) => !stop.signal.aborted && setRows(all), setProblem);
+    uploadAll(files, { onChange: setState, onFirst, signal: stop.signal }).then(
+      (all) => !stop.signal.aborted && setRows(all),
+      setProblem,
+    );
     return () => stop.abort();
   }, []);
 
@@ -75,7 +92,13 @@ export function NewBatch() {
     const { kind, model, options } = choices;
     const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== "" && value !== null));
     try {
-      const batch = await post("batches", { name, uploads: rows.filter((row) => row.id).map((row) => row.id), kind, model: model || undefined, options: given });
+      const batch = await post("batches", {
+        name,
+        uploads: rows.filter((row) => row.id).map((row) => row.id),
+        kind,
+        model: model || undefined,
+        options: given,
+      });
       location.hash = `#/batch/${encodeURIComponent(batch.id)}`;
     } catch (found) {
       setProblem(found);
@@ -86,7 +109,8 @@ export function NewBatch() {
     if (isWanted && rows) run();
   }, [isWanted, rows]);
 
-  if (!files.length) return html`<div class="start"><h1>No files are chosen</h1><p>The page was loaded again before the upload ended.</p><a class="button primary" href="#/">Choose files</a></div>`;
+  if (!files.length)
+    return html`<div class="start"><h1>No files are chosen</h1><p>The page was loaded again before the upload ended.</p><a class="button primary" href="#/">Choose files</a></div>`;
   const share = size ? (100 * state.sent) / size : 0;
   const seconds = (performance.now() - begun.current) / 1000;
   const left = share > 2 && share < 100 ? `, about ${duration((seconds / share) * (100 - share))} left` : "";
@@ -102,8 +126,11 @@ export function NewBatch() {
           ${!rows && html`<${Progress} value=${share} label="Upload" />`}
           ${upload?.facts?.thumbnail && html`<figure><img src=${upload.facts.thumbnail} alt=${`First image: ${upload.name}`} /><figcaption class="hint">${upload.name}: ${upload.facts.width} × ${upload.facts.height} pixels</figcaption></figure>`}
           ${upload?.state === "unreadable" && html`<${ProblemBox} problem=${upload.problem || { title: `${upload.name} cannot be read` }} tone="warn" />`}
-          ${state.failed.length > 0 && html`<${ProblemBox} tone="warn" problem=${{ title: `${plural(state.failed.length, "file")} could not be uploaded`, hint: "The batch runs without them." }}>
-            <ul class="files-chosen">${state.failed.slice(0, 100).map((row) => html`<li><span>${row.file.name}</span><span>${row.problem.message}</span></li>`)}</ul><//>`}
+          ${
+            state.failed.length > 0 &&
+            html`<${ProblemBox} tone="warn" problem=${{ title: `${plural(state.failed.length, "file")} could not be uploaded`, hint: "The batch runs without them." }}>
+            <ul class="files-chosen">${state.failed.slice(0, 100).map((row) => html`<li><span>${row.file.name}</span><span>${row.problem.message}</span></li>`)}</ul><//>`
+          }
           ${problem && html`<${ProblemBox} problem=${problem} />`}
           ${isWanted && !rows && html`<p role="status">The batch starts when all files are uploaded.</p>`}
         </div>

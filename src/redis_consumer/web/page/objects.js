@@ -28,7 +28,9 @@ export class ObjectTable {
   /** Names of columns with numbers that say something about an object. */
   get measures() {
     const places = ["label", "track", "cell", "frame", "t", "z", "top_px", "left_px", "bottom_px", "right_px"];
-    return this.names.filter((name) => !places.includes(name) && this.rows.some((row) => typeof row[this.index[name]] === "number"));
+    return this.names.filter(
+      (name) => !places.includes(name) && this.rows.some((row) => typeof row[this.index[name]] === "number"),
+    );
   }
 
   /** First row of a label, in frame `t` if it is there. */
@@ -50,7 +52,10 @@ export class ObjectTable {
 
   /** Largest side of an object's box, in pixels. */
   sizeOf(row) {
-    const side = Math.max(this.value(row, "bottom_px") - this.value(row, "top_px"), this.value(row, "right_px") - this.value(row, "left_px"));
+    const side = Math.max(
+      this.value(row, "bottom_px") - this.value(row, "top_px"),
+      this.value(row, "right_px") - this.value(row, "left_px"),
+    );
     return Number.isFinite(side) ? side : 40;
   }
 }
@@ -65,23 +70,40 @@ export function median(values) {
 
 export function summary(table) {
   const column = ["area_um2", "area_px"].find((name) => name in table.index && median(table.column(name)) !== null);
-  const typical = column ? ` · median area ${number(median(table.column(column)))} ${column === "area_um2" ? "µm²" : "px"}` : "";
+  const typical = column
+    ? ` · median area ${number(median(table.column(column)))} ${column === "area_um2" ? "µm²" : "px"}`
+    : "";
   return `${plural(new Set(table.labels).size, "object")}${typical}`;
 }
 
 export function Objects({ table, channels, selected, onSelect, problem }) {
   const [sort, setSort] = useState({ name: table?.key || "label", isDown: false });
-  const columns = useMemo(() => (table?.names || []).map((name) => ({
-    name, title: columnTitle(name, channels), show: (row) => number(table.value(row, name)),
-  })), [table, channels]);
+  const columns = useMemo(
+    () =>
+      (table?.names || []).map((name) => ({
+        name,
+        title: columnTitle(name, channels),
+        show: (row) => number(table.value(row, name)),
+      })),
+    [table, channels],
+  );
   const rows = useMemo(() => {
     if (!table) return [];
     const index = table.index[sort.name] ?? 0;
-    const order = (a, b) => (typeof a[index] === "number" && typeof b[index] === "number" ? a[index] - b[index] : String(a[index] ?? "").localeCompare(String(b[index] ?? "")));
+    const order = (a, b) =>
+      typeof a[index] === "number" && typeof b[index] === "number"
+        ? a[index] - b[index]
+        : String(a[index] ?? "").localeCompare(String(b[index] ?? ""));
     return [...table.rows].sort(sort.isDown ? (a, b) => order(b, a) : order);
   }, [table, sort]);
   const keyOf = (row) => `${table.value(row, table.key)}:${table.frameOf(row)}:${table.value(row, "z") ?? 0}`;
-  const chosen = selected && rows.find((row) => table.value(row, table.key) === selected.label && (selected.t === undefined || table.frameOf(row) === selected.t));
+  const chosen =
+    selected &&
+    rows.find(
+      (row) =>
+        table.value(row, table.key) === selected.label &&
+        (selected.t === undefined || table.frameOf(row) === selected.t),
+    );
   if (problem) return html`<${ProblemBox} problem=${problem} tone="warn" />`;
   if (!table) return html`<p class="hint">Loading the table…</p>`;
   if (!rows.length) return html`<p class="hint">There are no objects.</p>`;
@@ -89,5 +111,8 @@ export function Objects({ table, channels, selected, onSelect, problem }) {
     <p class="hint">${rows.length > 1 ? `${count(rows.length)} rows. Select one to see it in the image; j and k move.` : ""}</p>
     <${LongTable} label="Objects" columns=${columns} rows=${rows} rowKey=${keyOf} selected=${chosen && keyOf(chosen)} sort=${sort}
       onSort=${(name) => setSort({ name, isDown: sort.name === name && !sort.isDown })}
-      onSelect=${(key) => { const row = rows.find((each) => keyOf(each) === key); onSelect({ label: table.value(row, table.key), ...table.placeOf(row) }, true); }} />`;
+      onSelect=${(key) => {
+        const row = rows.find((each) => keyOf(each) === key);
+        onSelect({ label: table.value(row, table.key), ...table.placeOf(row) }, true);
+      }} />`;
 }

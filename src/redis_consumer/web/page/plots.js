@@ -6,13 +6,20 @@ let loading = null;
 
 /** uPlot, loaded when the first plot is shown. */
 function loadUplot() {
-  loading = loading || new Promise((resolve, reject) => {
-    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("vendor/uplot.css", import.meta.url) });
-    const script = Object.assign(document.createElement("script"), { src: new URL("vendor/uplot.js", import.meta.url) });
-    script.onload = () => resolve(window.uPlot);
-    script.onerror = reject;
-    document.head.append(style, script);
-  });
+  loading =
+    loading ||
+    new Promise((resolve, reject) => {
+      const style = Object.assign(document.createElement("link"), {
+        rel: "stylesheet",
+        href: new URL("vendor/uplot.css", import.meta.url),
+      });
+      const script = Object.assign(document.createElement("script"), {
+        src: new URL("vendor/uplot.js", import.meta.url),
+      });
+      script.onload = () => resolve(window.uPlot);
+      script.onerror = reject;
+      document.head.append(style, script);
+    });
   return loading;
 }
 
@@ -29,7 +36,16 @@ export function bins(values, most = 40) {
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export function axisStyle(label) {
-  return { label, stroke: css("--text"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line") }, labelSize: 22, font: "12px system-ui", labelFont: "13px system-ui", values: (_, ticks) => ticks.map((tick) => number(tick)) };
+  return {
+    label,
+    stroke: css("--text"),
+    grid: { stroke: css("--line"), width: 1 },
+    ticks: { stroke: css("--line") },
+    labelSize: 22,
+    font: "12px system-ui",
+    labelFont: "13px system-ui",
+    values: (_, ticks) => ticks.map((tick) => number(tick)),
+  };
 }
 
 /** Draw with uPlot in an element that follows the width of its place. `make(uPlot)`: {options, data}. */
@@ -42,7 +58,11 @@ export function Plot({ make, inputs, label, height = 300 }) {
     loadUplot().then((uPlot) => {
       if (!isWanted) return;
       const { options, data } = make(uPlot);
-      plot = new uPlot({ width: box.current.clientWidth, height, legend: { show: false }, ...options }, data, box.current);
+      plot = new uPlot(
+        { width: box.current.clientWidth, height, legend: { show: false }, ...options },
+        data,
+        box.current,
+      );
       observer.observe(box.current);
     });
     return () => {
@@ -59,10 +79,29 @@ function histogramOf(uPlot, values, title, onRange, counted = "Objects") {
   return {
     data: [x.map((each) => each + width / 2), counts],
     options: {
-      scales: { x: { time: false, range: () => [x[0], x[x.length - 1] + width] }, y: { range: (_, low, high) => [0, high * 1.05] } },
-      axes: [axisStyle(title), axisStyle(counted)], cursor: { drag: { x: true, y: false, setScale: false } },
-      series: [{}, { paths: uPlot.paths.bars({ size: [0.98, Infinity] }), fill: css("--accent"), stroke: css("--accent"), width: 0, points: { show: false } }],
-      hooks: { setSelect: [(plot) => plot.select.width > 2 && onRange(plot.posToVal(plot.select.left, "x"), plot.posToVal(plot.select.left + plot.select.width, "x"))] },
+      scales: {
+        x: { time: false, range: () => [x[0], x[x.length - 1] + width] },
+        y: { range: (_, low, high) => [0, high * 1.05] },
+      },
+      axes: [axisStyle(title), axisStyle(counted)],
+      cursor: { drag: { x: true, y: false, setScale: false } },
+      series: [
+        {},
+        {
+          paths: uPlot.paths.bars({ size: [0.98, Infinity] }),
+          fill: css("--accent"),
+          stroke: css("--accent"),
+          width: 0,
+          points: { show: false },
+        },
+      ],
+      hooks: {
+        setSelect: [
+          (plot) =>
+            plot.select.width > 2 &&
+            onRange(plot.posToVal(plot.select.left, "x"), plot.posToVal(plot.select.left + plot.select.width, "x")),
+        ],
+      },
     },
   };
 }
@@ -72,12 +111,30 @@ function scatterOf(rows, [titleX, titleY], onBox) {
   return {
     data: [sorted.map((row) => row.x), sorted.map((row) => row.y)],
     options: {
-      scales: { x: { time: false } }, axes: [axisStyle(titleX), axisStyle(titleY)], cursor: { drag: { x: true, y: true, setScale: false }, dataIdx: () => null },
-      series: [{}, { paths: () => null, points: { show: true, size: 6, width: 0, fill: css("--accent-soft"), stroke: css("--accent") } }],
-      hooks: { setSelect: [(plot) => {
-        const { left, top, width, height } = plot.select;
-        if (width > 2 && height > 2) onBox(plot.posToVal(left, "x"), plot.posToVal(left + width, "x"), plot.posToVal(top + height, "y"), plot.posToVal(top, "y"));
-      }] },
+      scales: { x: { time: false } },
+      axes: [axisStyle(titleX), axisStyle(titleY)],
+      cursor: { drag: { x: true, y: true, setScale: false }, dataIdx: () => null },
+      series: [
+        {},
+        {
+          paths: () => null,
+          points: { show: true, size: 6, width: 0, fill: css("--accent-soft"), stroke: css("--accent") },
+        },
+      ],
+      hooks: {
+        setSelect: [
+          (plot) => {
+            const { left, top, width, height } = plot.select;
+            if (width > 2 && height > 2)
+              onBox(
+                plot.posToVal(left, "x"),
+                plot.posToVal(left + width, "x"),
+                plot.posToVal(top + height, "y"),
+                plot.posToVal(top, "y"),
+              );
+          },
+        ],
+      },
     },
   };
 }
@@ -86,14 +143,26 @@ export function Plots({ table, channels, onOnly, only }) {
   const names = table.measures;
   const [x, setX] = useState(["area_um2", "area_px"].find((name) => names.includes(name)) || names[0]);
   const [y, setY] = useState("");
-  const rows = useMemo(() => table.rows
-    .map((row) => ({ label: table.value(row, table.key), x: table.value(row, x), y: y ? table.value(row, y) : 0 }))
-    .filter((row) => Number.isFinite(row.x) && Number.isFinite(row.y)), [table, x, y]);
+  const rows = useMemo(
+    () =>
+      table.rows
+        .map((row) => ({ label: table.value(row, table.key), x: table.value(row, x), y: y ? table.value(row, y) : 0 }))
+        .filter((row) => Number.isFinite(row.x) && Number.isFinite(row.y)),
+    [table, x, y],
+  );
   const pick = (isInside) => onOnly(new Set(rows.filter(isInside).map((row) => row.label)));
   const title = (name) => columnTitle(name, channels);
-  const make = (uPlot) => y
-    ? scatterOf(rows, [title(x), title(y)], (x0, x1, y0, y1) => pick((row) => row.x >= x0 && row.x <= x1 && row.y >= y0 && row.y <= y1))
-    : histogramOf(uPlot, rows.map((row) => row.x), title(x), (from, to) => pick((row) => row.x >= from && row.x <= to));
+  const make = (uPlot) =>
+    y
+      ? scatterOf(rows, [title(x), title(y)], (x0, x1, y0, y1) =>
+          pick((row) => row.x >= x0 && row.x <= x1 && row.y >= y0 && row.y <= y1),
+        )
+      : histogramOf(
+          uPlot,
+          rows.map((row) => row.x),
+          title(x),
+          (from, to) => pick((row) => row.x >= from && row.x <= to),
+        );
   const options = names.map((name) => html`<option value=${name}>${title(name)}</option>`);
   return html`
     <div class="row wrap">

@@ -23,25 +23,42 @@ function Queue({ queue }) {
 
 const Workers = ({ workers }) => html`
   <section aria-labelledby="workers-title"><h2 id="workers-title">Workers</h2>
-    ${!workers.length ? html`<p class="hint">No worker is registered.</p>` : html`<div class="scroll"><table class="list">
+    ${
+      !workers.length
+        ? html`<p class="hint">No worker is registered.</p>`
+        : html`<div class="scroll"><table class="list">
       <thead><tr><th scope="col">Name</th><th scope="col">Queue</th><th scope="col">Does</th><th scope="col">Memory</th><th scope="col">Since</th></tr></thead>
-      <tbody>${workers.map((worker) => html`<tr><td>${worker.name}</td><td>${worker.queue}</td>
+      <tbody>${workers.map(
+        (worker) => html`<tr><td>${worker.name}</td><td>${worker.queue}</td>
         <td>${worker.waits_for ? `waits for ${worker.waits_for}` : worker.slots?.some((slot) => slot.job) ? worker.slots.filter((slot) => slot.job).map((slot) => html`<div><a href=${`#/job/${encodeURIComponent(slot.job)}`}>${slot.job}</a>: ${stageText(slot.stage)}${slot.for_s ? `, for ${duration(slot.for_s)}` : ""}</div>`) : "idle"}</td>
-        <td>${worker.memory_mb ? bytes(worker.memory_mb * 1e6) : "–"}</td><td>${ago(worker.since)}</td></tr>`)}</tbody></table></div>`}
+        <td>${worker.memory_mb ? bytes(worker.memory_mb * 1e6) : "–"}</td><td>${ago(worker.since)}</td></tr>`,
+      )}</tbody></table></div>`
+    }
   </section>`;
 
 function Dead({ dead, onAct }) {
   const [dropped, setDropped] = useState(null);
   return html`
     <section aria-labelledby="dead-title"><h2 id="dead-title">Dead letters</h2>
-      ${!dead.length ? html`<p class="hint">There are none. A job that failed 5 times for a reason other than its input is listed here.</p>` : html`
+      ${
+        !dead.length
+          ? html`<p class="hint">There are none. A job that failed 5 times for a reason other than its input is listed here.</p>`
+          : html`
         <p>${plural(dead.length, "job")} failed for a reason other than ${dead.length === 1 ? "its" : "their"} input.</p>
         <div class="scroll"><table class="list"><thead><tr><th scope="col">Job</th><th scope="col">Reason</th><th scope="col">Since</th><th scope="col">Action</th></tr></thead>
-        <tbody>${dead.map((job) => html`<tr key=${job.id}><td><a href=${`#/job/${encodeURIComponent(job.id)}`}>${job.input?.name || job.id}</a></td>
+        <tbody>${dead.map(
+          (
+            job,
+          ) => html`<tr key=${job.id}><td><a href=${`#/job/${encodeURIComponent(job.id)}`}>${job.input?.name || job.id}</a></td>
           <td>${sentences(problemTitle(job.problem?.title, ""), job.problem?.detail) || "unknown"}</td><td>${ago(job.dead_since)}</td>
           <td><div class="row wrap"><button type="button" class="small" onClick=${() => onAct(() => post(`dead/${encodeURIComponent(job.id)}/again`, {}))}>Run again</button>
-            ${dropped === job.id ? html`<button type="button" class="small danger" onClick=${() => onAct(() => call("DELETE", `dead/${encodeURIComponent(job.id)}`))}>Drop for ever</button><button type="button" class="small quiet" onClick=${() => setDropped(null)}>Keep</button>`
-              : html`<button type="button" class="small" onClick=${() => setDropped(job.id)}>Drop</button>`}</div></td></tr>`)}</tbody></table></div>`}
+            ${
+              dropped === job.id
+                ? html`<button type="button" class="small danger" onClick=${() => onAct(() => call("DELETE", `dead/${encodeURIComponent(job.id)}`))}>Drop for ever</button><button type="button" class="small quiet" onClick=${() => setDropped(null)}>Keep</button>`
+                : html`<button type="button" class="small" onClick=${() => setDropped(job.id)}>Drop</button>`
+            }</div></td></tr>`,
+        )}</tbody></table></div>`
+      }
     </section>`;
 }
 
@@ -52,12 +69,23 @@ export function Queues({ me }) {
   const [problem, setProblem] = useState(null);
   const [isAway, setAway] = useState(false);
   const [beat, setBeat] = useState(0);
-  const [workers] = useLoaded(() => get("workers"), [beat], (each) => each.status !== 403 && each.status && setProblem(each));
-  const [dead] = useLoaded(() => get("dead"), [beat], (each) => each.status !== 403 && each.status && setProblem(each));
+  const [workers] = useLoaded(
+    () => get("workers"),
+    [beat],
+    (each) => each.status !== 403 && each.status && setProblem(each),
+  );
+  const [dead] = useLoaded(
+    () => get("dead"),
+    [beat],
+    (each) => each.status !== 403 && each.status && setProblem(each),
+  );
   useEffect(() => {
     get("queues").then(setQueues, setProblem);
     const timer = setInterval(() => !document.hidden && setBeat((before) => before + 1), 5000);
-    const end = follow("queues=1", { queues: (found) => setQueues(Array.isArray(found) ? found : found.queues), away: setAway });
+    const end = follow("queues=1", {
+      queues: (found) => setQueues(Array.isArray(found) ? found : found.queues),
+      away: setAway,
+    });
     return () => {
       clearInterval(timer);
       end();
@@ -72,7 +100,9 @@ export function Queues({ me }) {
     }
     setBeat(beat + 1);
   };
-  const sorted = [...(queues || [])].sort((a, b) => (RANK[a.level] ?? 2) - (RANK[b.level] ?? 2) || b.waiting - a.waiting);
+  const sorted = [...(queues || [])].sort(
+    (a, b) => (RANK[a.level] ?? 2) - (RANK[b.level] ?? 2) || b.waiting - a.waiting,
+  );
   return html`
     <div class="stack">
       <div class="title"><h1>Queues</h1></div>

@@ -18,22 +18,29 @@ export function choicesOf(facts, kinds) {
 }
 
 export const kindOf = (kinds, name) => kinds?.find((kind) => kind.name === name);
-const modelOf = (models, name) => models?.find((model) => `${model.name}:${model.version}` === name || model.name === name);
+const modelOf = (models, name) =>
+  models?.find((model) => `${model.name}:${model.version}` === name || model.name === name);
 
 function WhatToFind({ kinds, models, choices, onChange, why }) {
   const served = (kinds || []).filter((kind) => kind.served || kind.name === choices.kind);
   const takesModel = "model_name" in (kindOf(kinds, choices.kind)?.options_schema?.properties || { model_name: 1 });
   return html`
     <fieldset><legend>1 What to find</legend>
-      ${served.length > 1 && html`<${Field} id="kind" label="Kind of job">
+      ${
+        served.length > 1 &&
+        html`<${Field} id="kind" label="Kind of job">
         <select id="kind" value=${choices.kind} onChange=${(event) => onChange({ kind: event.target.value, options: {} })}>
           ${served.map((kind) => html`<option value=${kind.name}>${kind.title}</option>`)}
-        </select><//>`}
-      ${takesModel && html`<${Field} id="model" label="Model" hint=${why}>
+        </select><//>`
+      }
+      ${
+        takesModel &&
+        html`<${Field} id="model" label="Model" hint=${why}>
         <select id="model" value=${choices.model || ""} onChange=${(event) => onChange({ model: event.target.value })}>
           <option value="">Chosen by the server</option>
           ${(models || []).map((model) => html`<option value=${`${model.name}:${model.version}`}>${model.title || model.name}</option>`)}
-        </select><//>`}
+        </select><//>`
+      }
     </fieldset>`;
 }
 
@@ -45,12 +52,18 @@ function Channels({ roles, channels, choices, onChange }) {
   };
   return html`
     <fieldset><legend>2 Channels</legend>
-      ${channels.length < 2 ? html`<p class="hint">The image has one channel${channels[0]?.name && !/^Channel \d+$/.test(channels[0].name) ? `: ${channels[0].name}` : ""}.</p>` : roles.map((role, i) => html`
+      ${
+        channels.length < 2
+          ? html`<p class="hint">The image has one channel${channels[0]?.name && !/^Channel \d+$/.test(channels[0].name) ? `: ${channels[0].name}` : ""}.</p>`
+          : roles.map(
+              (role, i) => html`
         <${Field} key=${role.name} id=${`role-${i}`} label=${role.title}>
           <select id=${`role-${i}`} value=${parts[i] || ""} onChange=${(event) => set(i, event.target.value)}>
             <option value="">${role.required === false ? "None" : "Found automatically"}</option>
             ${channels.map((channel) => html`<option value=${String(channel.index)}>${channel.name || `Channel ${channel.index + 1}`}</option>`)}
-          </select><//>`)}
+          </select><//>`,
+            )
+      }
     </fieldset>`;
 }
 
@@ -64,12 +77,16 @@ function Size({ facts, model, choices, onChange, onDraw, isDrawing }) {
     const scale = size > 0 && model?.pixel_size_um ? size / model.pixel_size_um : "";
     onChange({ options: { ...options, scale: scale && Number(scale.toPrecision(4)), object_diameter_px: "" } });
   };
-  const diameter = (value) => onChange({ options: { ...options, object_diameter_px: value && Number(Number(value).toPrecision(3)), scale: "" } });
+  const diameter = (value) =>
+    onChange({ options: { ...options, object_diameter_px: value && Number(Number(value).toPrecision(3)), scale: "" } });
   return html`
     <fieldset><legend>3 Size</legend>
-      ${model?.pixel_size_um && html`<${Field} id="pixel" label="Pixel size (µm)" hint=${known ? "Read from the file." : "The file does not say it."}>
+      ${
+        model?.pixel_size_um &&
+        html`<${Field} id="pixel" label="Pixel size (µm)" hint=${known ? "Read from the file." : "The file does not say it."}>
         <input id="pixel" type="number" min="0" step="any" placeholder=${known ? number(known) : "unknown"} value=${pixel} aria-describedby="pixel-hint" onChange=${(event) => change(event.target.value)} />
-      <//>`}
+      <//>`
+      }
       <${Field} id="diameter" label="A nucleus is this large (px)">
         <span class="row">
           <input id="diameter" type="number" min="1" step="any" placeholder="automatic" value=${options.object_diameter_px || ""} onChange=${(event) => diameter(event.target.value)} />
@@ -81,8 +98,23 @@ function Size({ facts, model, choices, onChange, onDraw, isDrawing }) {
 }
 
 function Region({ region, view, onChange, onDraw, isDrawing }) {
-  const set = (name, value) => onChange({ region: { x: 0, y: 0, width: view?.width || 0, height: view?.height || 0, ...region, [name]: Math.max(0, Math.round(Number(value))) } });
-  const fields = [["x", "Left"], ["y", "Top"], ["width", "Width"], ["height", "Height"]];
+  const set = (name, value) =>
+    onChange({
+      region: {
+        x: 0,
+        y: 0,
+        width: view?.width || 0,
+        height: view?.height || 0,
+        ...region,
+        [name]: Math.max(0, Math.round(Number(value))),
+      },
+    });
+  const fields = [
+    ["x", "Left"],
+    ["y", "Top"],
+    ["width", "Width"],
+    ["height", "Height"],
+  ];
   return html`
     <div class="region">
       <div class="row">
@@ -90,9 +122,11 @@ function Region({ region, view, onChange, onDraw, isDrawing }) {
         ${region && html`<button type="button" class="quiet" onClick=${() => onChange({ region: null })}>Whole image</button>`}
       </div>
       ${isDrawing && html`<p class="hint" role="status">Drag a rectangle in the image.</p>`}
-      <div class="four">${fields.map(([name, title]) => html`
+      <div class="four">${fields.map(
+        ([name, title]) => html`
         <div><label for=${`region-${name}`}>${title}</label>
-          <input id=${`region-${name}`} type="number" min="0" placeholder="–" value=${region?.[name] ?? ""} onChange=${(event) => set(name, event.target.value)} /></div>`)}
+          <input id=${`region-${name}`} type="number" min="0" placeholder="–" value=${region?.[name] ?? ""} onChange=${(event) => set(name, event.target.value)} /></div>`,
+      )}
       </div>
     </div>`;
 }
@@ -101,8 +135,13 @@ function Region({ region, view, onChange, onDraw, isDrawing }) {
 function WasRead({ read }) {
   if (!read) return null;
   const rows = [
-    ["Axes", read.axes_read], ["Channels", read.channels_read],
-    ["Scale", read.scale && `${number(Number(read.scale))}${SCALE_FROM[read.scale_from] ? ` (${SCALE_FROM[read.scale_from]})` : ""}`],
+    ["Axes", read.axes_read],
+    ["Channels", read.channels_read],
+    [
+      "Scale",
+      read.scale &&
+        `${number(Number(read.scale))}${SCALE_FROM[read.scale_from] ? ` (${SCALE_FROM[read.scale_from]})` : ""}`,
+    ],
     ["Size of an object", read.object_diameter_px && `${number(Number(read.object_diameter_px))} px`],
   ].filter(([, value]) => value);
   if (!rows.length) return null;
@@ -110,8 +149,12 @@ function WasRead({ read }) {
 }
 
 const SCALE_FROM = {
-  job: "as you chose", object_diameter_px: "from the size of a nucleus", pixel_size: "from the pixel size", detection: "detected",
-  estimate: "estimated from the image", default: "not known: 1",
+  job: "as you chose",
+  object_diameter_px: "from the size of a nucleus",
+  pixel_size: "from the pixel size",
+  detection: "detected",
+  estimate: "estimated from the image",
+  default: "not known: 1",
 };
 
 export function Settings({ work, kinds, models, choices, onChange, view, tool, onTool, onRun, isBatch, runText }) {
@@ -119,7 +162,9 @@ export function Settings({ work, kinds, models, choices, onChange, view, tool, o
   const suggestion = facts?.suggestions;
   const kind = kindOf(kinds, choices.kind);
   const model = modelOf(models, choices.model || suggestion?.model || work.job?.model);
-  const roles = (model?.roles?.length ? model.roles : kind?.roles)?.map((role) => (typeof role === "string" ? { name: role, title: role } : role)) || [{ name: "image", title: "Channel with the objects" }];
+  const roles = (model?.roles?.length ? model.roles : kind?.roles)?.map((role) =>
+    typeof role === "string" ? { name: role, title: role } : role,
+  ) || [{ name: "image", title: "Channel with the objects" }];
   const isBusy = work.isStarting || (work.job && !["done", "failed", "cancelled", "expired"].includes(work.job.status));
   return html`
     <aside class="panel" aria-label="Settings">
@@ -127,8 +172,11 @@ export function Settings({ work, kinds, models, choices, onChange, view, tool, o
       <${WhatToFind} kinds=${kinds} models=${models} choices=${choices} onChange=${onChange} why=${suggestion && suggestion.model === choices.model ? suggestion.why : ""} />
       <${Channels} roles=${roles} channels=${facts?.channels || []} choices=${choices} onChange=${onChange} />
       <${Size} facts=${facts} model=${model} choices=${choices} onChange=${onChange} isDrawing=${tool === "nucleus"} onDraw=${isBatch ? null : () => onTool("nucleus")} />
-      ${!isBatch && html`<details><summary>Region</summary>
-        <${Region} region=${choices.region} view=${view} onChange=${onChange} isDrawing=${tool === "region"} onDraw=${() => onTool("region")} /></details>`}
+      ${
+        !isBatch &&
+        html`<details><summary>Region</summary>
+        <${Region} region=${choices.region} view=${view} onChange=${onChange} isDrawing=${tool === "region"} onDraw=${() => onTool("region")} /></details>`
+      }
       <details id="more-settings"><summary>More settings</summary>
         <${Field} id="axes" label="Axes of the file" hint=${facts ? `Read as ${facts.axes_read || facts.axes}, shape ${facts.shape?.join(" × ")}.` : ""}>
           <input id="axes" placeholder=${facts?.axes_read || "automatic"} aria-describedby="axes-hint" value=${choices.options.dimension_order || ""}

@@ -1,7 +1,8 @@
 // Keys of the image screen that the viewer itself doesn't have.
 import { useEffect, useRef } from "./vendor/preact.js";
 
-const isTyping = (element) => element.closest?.("input:not([type=checkbox]):not([type=range]), select, textarea, dialog, .long-table");
+const isTyping = (element) =>
+  element.closest?.("input:not([type=checkbox]):not([type=range]), select, textarea, dialog, .long-table");
 
 export function useShortcuts(parts) {
   const now = useRef(parts);
@@ -9,7 +10,8 @@ export function useShortcuts(parts) {
   useEffect(() => {
     let waitsForChannel = false;
     const keys = {
-      o: ({ mask, changeMask }) => changeMask(mask.fill ? { fill: false, outline: true } : { fill: true, outline: true }),
+      o: ({ mask, changeMask }) =>
+        changeMask(mask.fill ? { fill: false, outline: true } : { fill: true, outline: true }),
       "[": ({ mask, changeMask }) => changeMask({ opacity: Math.max(0, mask.opacity - 0.1) }),
       "]": ({ mask, changeMask }) => changeMask({ opacity: Math.min(1, mask.opacity + 0.1) }),
       a: ({ auto }) => auto(),
@@ -24,7 +26,9 @@ export function useShortcuts(parts) {
       const isFree = isOnCanvas || event.target === document.body || event.target.id === "main";
       if (waitsForChannel && /^[1-9]$/.test(event.key)) {
         const index = Number(event.key) - 1;
-        setChannels(channels.map((channel, i) => (i === index ? { ...channel, isVisible: !channel.isVisible } : channel)));
+        setChannels(
+          channels.map((channel, i) => (i === index ? { ...channel, isVisible: !channel.isVisible } : channel)),
+        );
         event.stopImmediatePropagation();
         event.preventDefault();
       } else if (event.key === " " && isFree) {
@@ -37,7 +41,11 @@ export function useShortcuts(parts) {
       }
       waitsForChannel = false;
     };
-    const onKeyUp = (event) => event.key === " " && now.current.viewer?.view && !isTyping(event.target) && now.current.changeMask({ isVisible: true });
+    const onKeyUp = (event) =>
+      event.key === " " &&
+      now.current.viewer?.view &&
+      !isTyping(event.target) &&
+      now.current.changeMask({ isVisible: true });
     // First of all listeners, so that "c 1" isn't also the viewer's "1".
     document.addEventListener("keydown", onKeyDown, true);
     document.addEventListener("keyup", onKeyUp);

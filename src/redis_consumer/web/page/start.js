@@ -29,10 +29,19 @@ async function openSample() {
 const SIGNS = { done: "●", failed: "✕", cancelled: "–", expired: "○" };
 
 function rowOfJob(job) {
-  const states = { done: plural(job.objects ?? 0, "object"), failed: problemTitle(job.problem?.title, "failed"), cancelled: "cancelled", expired: "result expired" };
+  const states = {
+    done: plural(job.objects ?? 0, "object"),
+    failed: problemTitle(job.problem?.title, "failed"),
+    cancelled: "cancelled",
+    expired: "result expired",
+  };
   return {
-    href: `#/job/${encodeURIComponent(job.id)}`, name: job.input?.name || job.id, time: job.times?.created,
-    sign: SIGNS[job.status] || "◔", tone: job.status, text: states[job.status] || `${job.status}${job.progress ? `, ${job.progress} %` : ""}`,
+    href: `#/job/${encodeURIComponent(job.id)}`,
+    name: job.input?.name || job.id,
+    time: job.times?.created,
+    sign: SIGNS[job.status] || "◔",
+    tone: job.status,
+    text: states[job.status] || `${job.status}${job.progress ? `, ${job.progress} %` : ""}`,
   };
 }
 
@@ -41,25 +50,37 @@ function rowOfBatch(batch) {
   const all = Object.values(counts).reduce((sum, value) => sum + value, 0);
   const failed = counts.failed ? `, ${counts.failed} failed` : "";
   return {
-    href: `#/batch/${encodeURIComponent(batch.id)}`, name: batch.name, time: batch.times?.created,
-    sign: counts.done === all ? "●" : "◔", tone: counts.failed ? "failed" : "done", text: `${count(counts.done)} of ${plural(all, "image")}${failed}`,
+    href: `#/batch/${encodeURIComponent(batch.id)}`,
+    name: batch.name,
+    time: batch.times?.created,
+    sign: counts.done === all ? "●" : "◔",
+    tone: counts.failed ? "failed" : "done",
+    text: `${count(counts.done)} of ${plural(all, "image")}${failed}`,
   };
 }
 
 function Recent() {
   const [problem, setProblem] = useState(null);
-  const [rows] = useLoaded(async () => {
-    const [jobs, batches] = await Promise.all([get("jobs"), get("batches").catch(() => ({ items: [] }))]);
-    const single = jobs.items.filter((job) => !job.batch).map(rowOfJob);
-    return [...single, ...batches.items.map(rowOfBatch)].sort((a, b) => String(b.time).localeCompare(String(a.time))).slice(0, 30);
-  }, [], setProblem);
+  const [rows] = useLoaded(
+    async () => {
+      const [jobs, batches] = await Promise.all([get("jobs"), get("batches").catch(() => ({ items: [] }))]);
+      const single = jobs.items.filter((job) => !job.batch).map(rowOfJob);
+      return [...single, ...batches.items.map(rowOfBatch)]
+        .sort((a, b) => String(b.time).localeCompare(String(a.time)))
+        .slice(0, 30);
+    },
+    [],
+    setProblem,
+  );
   if (problem) return html`<${ProblemBox} problem=${problem} />`;
   if (!rows?.length) return html`<p class="hint">Images that you segment are listed here.</p>`;
-  return html`<ul class="recent">${rows.map((row) => html`
+  return html`<ul class="recent">${rows.map(
+    (row) => html`
     <li><a href=${row.href}>
       <span class=${`sign ${row.tone}`} aria-hidden="true">${row.sign}</span>
       <span class="name">${row.name}</span><span class="what">${row.text}</span><time datetime=${row.time}>${ago(row.time)}</time>
-    </a></li>`)}</ul>`;
+    </a></li>`,
+  )}</ul>`;
 }
 
 export function Start({ me }) {
@@ -83,7 +104,10 @@ export function Start({ me }) {
   return html`
     <div class="start">
       <h1>Find the cells in your image</h1>
-      <div class=${`drop ${isOver ? "over" : ""}`} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${onDrop}>
+      <div class=${`drop ${isOver ? "over" : ""}`} onDragOver=${(event) => {
+        event.preventDefault();
+        setOver(true);
+      }} onDragLeave=${() => setOver(false)} onDrop=${onDrop}>
         <svg class="drop-icon" viewBox="0 0 48 48" aria-hidden="true"><path d="M24 32V12m0 0-8 8m8-8 8 8M8 32v6a2 2 0 0 0 2 2h28a2 2 0 0 0 2-2v-6" /></svg>
         <p class="large">${isReading ? "Reading the folder…" : "Drop an image or a folder here"}</p>
         <div class="actions center">

@@ -27,7 +27,10 @@ export function useLoaded(load, inputs, onProblem = () => {}) {
   const [value, set] = useState(null);
   useEffect(() => {
     let isWanted = true;
-    load().then((found) => isWanted && set(found), (problem) => isWanted && onProblem(problem));
+    load().then(
+      (found) => isWanted && set(found),
+      (problem) => isWanted && onProblem(problem),
+    );
     return () => (isWanted = false);
   }, inputs);
   return [value, set];
@@ -93,10 +96,13 @@ export function Status({ text }) {
   const [said, say] = useState(text);
   const last = useRef(0);
   useEffect(() => {
-    const timer = setTimeout(() => {
-      last.current = Date.now();
-      say(text);
-    }, Math.max(0, 5000 - (Date.now() - last.current)));
+    const timer = setTimeout(
+      () => {
+        last.current = Date.now();
+        say(text);
+      },
+      Math.max(0, 5000 - (Date.now() - last.current)),
+    );
     return () => clearTimeout(timer);
   }, [text]);
   return html`<p class="visually-hidden" role="status">${said}</p>`;
@@ -125,7 +131,8 @@ export function LongTable({ columns, rows, rowKey, selected, onSelect, sort, onS
     const element = box.current;
     if (index < 0 || !element) return;
     const y = index * ROW;
-    if (y < element.scrollTop || y > element.scrollTop + height - 3 * ROW) element.scrollTop = Math.max(0, y - height / 2);
+    if (y < element.scrollTop || y > element.scrollTop + height - 3 * ROW)
+      element.scrollTop = Math.max(0, y - height / 2);
   }, [selected, rows]);
   const onKeyDown = (event) => {
     const step = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 }[event.key];
@@ -137,16 +144,20 @@ export function LongTable({ columns, rows, rowKey, selected, onSelect, sort, onS
   return html`
     <div class="long-table" ref=${box} tabindex="0" role="region" aria-label=${label} onScroll=${(event) => setTop(event.currentTarget.scrollTop)} onKeyDown=${onKeyDown}>
       <table aria-rowcount=${rows.length + 1}>
-        <thead><tr>${columns.map((column) => html`
+        <thead><tr>${columns.map(
+          (column) => html`
           <th scope="col" aria-sort=${sort?.name === column.name ? (sort.isDown ? "descending" : "ascending") : "none"}>
             <button type="button" onClick=${() => onSort(column.name)}>${column.title} <span aria-hidden="true">${sort?.name === column.name ? (sort.isDown ? "▾" : "▴") : ""}</span></button>
-          </th>`)}</tr></thead>
+          </th>`,
+        )}</tr></thead>
         <tbody>
           ${first > 0 && html`<tr aria-hidden="true" style=${{ height: `${first * ROW}px` }}></tr>`}
-          ${rows.slice(first, last).map((row, i) => html`
+          ${rows.slice(first, last).map(
+            (row, i) => html`
             <tr key=${rowKey(row)} aria-rowindex=${first + i + 2} class=${rowKey(row) === selected ? "selected" : ""} onClick=${() => onSelect(rowKey(row))}>
               ${columns.map((column) => html`<td>${column.show(row)}</td>`)}
-            </tr>`)}
+            </tr>`,
+          )}
           ${last < rows.length && html`<tr aria-hidden="true" style=${{ height: `${(rows.length - last) * ROW}px` }}></tr>`}
         </tbody>
       </table>

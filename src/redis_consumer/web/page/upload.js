@@ -37,7 +37,11 @@ function sendPiece(url, file, offset, { onSent, signal }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("PATCH", url);
-    for (const [name, value] of Object.entries({ ...TUS, "Upload-Offset": offset, "Content-Type": "application/offset+octet-stream" })) {
+    for (const [name, value] of Object.entries({
+      ...TUS,
+      "Upload-Offset": offset,
+      "Content-Type": "application/offset+octet-stream",
+    })) {
       request.setRequestHeader(name, value);
     }
     request.upload.onprogress = (event) => onSent(offset + event.loaded);
@@ -70,7 +74,10 @@ async function begin(file, signal) {
   return { id, url: tus, offset: 0 };
 }
 
-const canRetry = (problem) => problem instanceof Problem && (problem.status === 0 || problem.status === 409 || problem.status >= 500) && problem.status !== 507;
+const canRetry = (problem) =>
+  problem instanceof Problem &&
+  (problem.status === 0 || problem.status === 409 || problem.status >= 500) &&
+  problem.status !== 507;
 
 /**
  * Upload a file; returns the id of the upload.
@@ -85,7 +92,10 @@ export async function uploadFile(file, { onProgress = () => {}, onId = () => {},
   let last = null;
   const onSent = (sent) => {
     const now = performance.now();
-    if (last && now > last.now + 300) rate = rate ? 0.7 * rate + (0.3 * 1000 * (sent - last.sent)) / (now - last.now) : (1000 * (sent - last.sent)) / (now - last.now);
+    if (last && now > last.now + 300)
+      rate = rate
+        ? 0.7 * rate + (0.3 * 1000 * (sent - last.sent)) / (now - last.now)
+        : (1000 * (sent - last.sent)) / (now - last.now);
     if (!last || now > last.now + 300) last = { now, sent };
     onProgress({ sent, size: file.size, rate, isLost: false });
   };
@@ -120,10 +130,14 @@ function pause(seconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, seconds * 1000);
     window.addEventListener("online", resolve, { once: true });
-    signal?.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(new DOMException("stopped", "AbortError"));
-    }, { once: true });
+    signal?.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        reject(new DOMException("stopped", "AbortError"));
+      },
+      { once: true },
+    );
   });
 }
 

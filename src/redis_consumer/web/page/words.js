@@ -36,12 +36,26 @@ export function ago(time) {
 }
 
 /** Texts joined to sentences: each ends in one full stop. */
-export const sentences = (...texts) => texts.filter(Boolean).map((text) => (/[.!?:]$/.test(text.trim()) ? text.trim() : `${text.trim()}.`)).join(" ");
+export const sentences = (...texts) =>
+  texts
+    .filter(Boolean)
+    .map((text) => (/[.!?:]$/.test(text.trim()) ? text.trim() : `${text.trim()}.`))
+    .join(" ");
 
 /** Names of columns of the objects table, for people. */
 const COLUMNS = {
-  label: "Object", frame: "Frame", area_um2: "Area (µm²)", area_px: "Area (px)", centroid_x_px: "x (px)", centroid_y_px: "y (px)",
-  touches_border: "At the border", track: "Track", parent: "Parent", cell: "Cell", eccentricity: "Eccentricity", solidity: "Solidity",
+  label: "Object",
+  frame: "Frame",
+  area_um2: "Area (µm²)",
+  area_px: "Area (px)",
+  centroid_x_px: "x (px)",
+  centroid_y_px: "y (px)",
+  touches_border: "At the border",
+  track: "Track",
+  parent: "Parent",
+  cell: "Cell",
+  eccentricity: "Eccentricity",
+  solidity: "Solidity",
 };
 
 export function columnTitle(name, channels = []) {
@@ -56,18 +70,28 @@ export function columnTitle(name, channels = []) {
 
 /** A stage of a job as a word of its own. */
 const STAGES = {
-  started: "reading the image", "pre-processing": "preparing", predicting: "finding objects", "post-processing": "separating objects",
-  "saving-results": "writing results", waiting: "its parts are being processed",
+  started: "reading the image",
+  "pre-processing": "preparing",
+  predicting: "finding objects",
+  "post-processing": "separating objects",
+  "saving-results": "writing results",
+  waiting: "its parts are being processed",
 };
 
 export const stageText = (stage) => STAGES[stage] || (stage || "working").replaceAll("_", " ").replaceAll("-", " ");
 
 // What the names of errors mean. A reason begins with one of them.
 const ERRORS = {
-  InvalidJob: "A setting does not fit", InvalidImage: "This image cannot be processed", UnsafeArchive: "This archive cannot be unpacked",
-  ObjectNotFound: "The file is not there any more", ModelNotFound: "This model is not available", ModelMismatch: "The model does not fit this image",
-  StorageUnavailable: "The storage could not be reached", ModelServerUnavailable: "The model server could not be reached",
-  RedisUnavailable: "The queue could not be reached", JobTimeout: "The job took too long",
+  InvalidJob: "A setting does not fit",
+  InvalidImage: "This image cannot be processed",
+  UnsafeArchive: "This archive cannot be unpacked",
+  ObjectNotFound: "The file is not there any more",
+  ModelNotFound: "This model is not available",
+  ModelMismatch: "The model does not fit this image",
+  StorageUnavailable: "The storage could not be reached",
+  ModelServerUnavailable: "The model server could not be reached",
+  RedisUnavailable: "The queue could not be reached",
+  JobTimeout: "The job took too long",
 };
 
 /** The title of a problem in words: names of errors are no words. */

@@ -7,7 +7,10 @@ import { useEffect, useRef, useState } from "./vendor/preact.js";
 const START = { phase: "start", progress: null, upload: null, job: null, problem: null, isAway: false };
 
 /** Options of a job without those that nobody chose. */
-const chosen = (options) => Object.fromEntries(Object.entries(options).filter(([, value]) => value !== "" && value !== null && value !== undefined));
+const chosen = (options) =>
+  Object.fromEntries(
+    Object.entries(options).filter(([, value]) => value !== "" && value !== null && value !== undefined),
+  );
 
 /** Options of a job before that this one doesn't have unless they are chosen again. */
 const cleared = (options) => Object.fromEntries(Object.keys(options || {}).map((name) => [name, null]));
@@ -28,10 +31,13 @@ export function useWork(source, { onAddress, onFacts }) {
     change({ phase: "reading" });
     onAddress("upload", id);
     const signal = stop.current.signal;
-    const upload = await until(async () => {
-      const found = await get(uploadPath(id));
-      return ["ready", "unreadable"].includes(found.state) ? found : undefined;
-    }, { onAway, signal });
+    const upload = await until(
+      async () => {
+        const found = await get(uploadPath(id));
+        return ["ready", "unreadable"].includes(found.state) ? found : undefined;
+      },
+      { onAway, signal },
+    );
     if (!upload) return null;
     change({ phase: upload.state, upload });
     return upload;
@@ -43,7 +49,11 @@ export function useWork(source, { onAddress, onFacts }) {
       const job = await until(() => get(jobPath(source.jobId)), { onAway, signal: stop.current.signal });
       if (!job) return;
       change({ job });
-      if (job.input?.upload) get(uploadPath(job.input.upload)).then((upload) => change({ upload }), () => {});
+      if (job.input?.upload)
+        get(uploadPath(job.input.upload)).then(
+          (upload) => change({ upload }),
+          () => {},
+        );
       return;
     }
     let id = source.uploadId;
@@ -51,7 +61,9 @@ export function useWork(source, { onAddress, onFacts }) {
     if (source.file) {
       change({ phase: "uploading", progress: { sent: 0, size: source.file.size } });
       id = await uploadFile(source.file, {
-        onProgress: (progress) => change({ progress }), onId: (each) => (source.id = each), signal: stop.current.signal,
+        onProgress: (progress) => change({ progress }),
+        onId: (each) => (source.id = each),
+        signal: stop.current.signal,
       });
     }
     const upload = await readUpload(id);
@@ -66,7 +78,11 @@ export function useWork(source, { onAddress, onFacts }) {
       const wish = { kind, outputs, region: region || undefined };
       const before = state.job && !state.job.region ? state.job : null;
       const job = before
-        ? await post(`${jobPath(before.id)}/again`, { ...wish, model: model || "", options: { ...cleared(before.options), ...chosen(options) } })
+        ? await post(`${jobPath(before.id)}/again`, {
+            ...wish,
+            model: model || "",
+            options: { ...cleared(before.options), ...chosen(options) },
+          })
         : await post("jobs", { upload: upload.id, ...wish, model: model || undefined, options: chosen(options) });
       change({ phase: "job", job });
       onAddress("job", job.id);
@@ -91,7 +107,11 @@ export function useWork(source, { onAddress, onFacts }) {
   }
 
   useEffect(() => {
-    begin().catch((problem) => problem.name !== "AbortError" && change({ problem: problem instanceof Problem ? problem : new Problem({ title: String(problem) }) }));
+    begin().catch(
+      (problem) =>
+        problem.name !== "AbortError" &&
+        change({ problem: problem instanceof Problem ? problem : new Problem({ title: String(problem) }) }),
+    );
     return () => stop.current.abort();
   }, []);
 

@@ -31,8 +31,10 @@ export const labelColors = Uint32Array.from({ length: LABEL_COLORS }, (_, label)
 
 // Every fourth of viridis and cividis (matplotlib, CC0), between which colours are interpolated.
 const SCALES = {
-  viridis: "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725",
-  cividis: "00224e 002e6c 1a386f 36436c 4a4d6c 5a576e 696272 776d77 868178 948e77 a59c74 b6ab6f c8bb68 dacb5e eedd50 fde737 fee838",
+  viridis:
+    "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725",
+  cividis:
+    "00224e 002e6c 1a386f 36436c 4a4d6c 5a576e 696272 776d77 868178 948e77 a59c74 b6ab6f c8bb68 dacb5e eedd50 fde737 fee838",
 };
 
 /** A function from 0..1 to a packed colour. */

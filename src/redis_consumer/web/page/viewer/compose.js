@@ -40,7 +40,9 @@ export function paintChannels(pixels, channels) {
   if (!planes.length) return pixels.fill(0xff000000);
   if (planes.length === 1) return paintOne(pixels, planes[0], colors[0]);
   for (let i = 0; i < pixels.length; i++) {
-    let r = 0, g = 0, b = 0;
+    let r = 0,
+      g = 0,
+      b = 0;
     for (let k = 0; k < planes.length; k++) {
       const value = planes[k][i];
       r += value * colors[k][0];
@@ -88,11 +90,14 @@ export function paintLabels(pixels, labels, style, size) {
       const chosen = label === style.selected;
       const edge =
         (style.outline || chosen) &&
-        ((x > 0 && labels[i - 1] !== label) || (x < last && labels[i + 1] !== label) ||
-          (y > 0 && labels[i - size] !== label) || (y < last && labels[i + size] !== label));
+        ((x > 0 && labels[i - 1] !== label) ||
+          (x < last && labels[i + 1] !== label) ||
+          (y > 0 && labels[i - size] !== label) ||
+          (y < last && labels[i + size] !== label));
       const color = wraps ? colors[label % colors.length] : colors[label] || 0xff808080;
       if (edge) pixels[i] = chosen ? WHITE : mix(pixels[i], color, Math.max(style.opacity, 0.9));
-      else if (style.fill) pixels[i] = mix(pixels[i], color, chosen ? Math.min(1, style.opacity + 0.25) : style.opacity);
+      else if (style.fill)
+        pixels[i] = mix(pixels[i], color, chosen ? Math.min(1, style.opacity + 0.25) : style.opacity);
     }
   }
 }

@@ -55,7 +55,8 @@ export function drawTails(context, viewer, tracks, length) {
     if (last < 1) continue;
     context.strokeStyle = track.color;
     context.beginPath();
-    for (let i = last; i >= 0 && track.t[i] >= now - length; i--) context.lineTo(...viewer.toScreen(track.x[i] + 0.5, track.y[i] + 0.5));
+    for (let i = last; i >= 0 && track.t[i] >= now - length; i--)
+      context.lineTo(...viewer.toScreen(track.x[i] + 0.5, track.y[i] + 0.5));
     context.stroke();
   }
 }

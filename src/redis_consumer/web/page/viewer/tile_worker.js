@@ -38,10 +38,21 @@ function tilesUnder(layer, place) {
   if (!shape) return [{ ...place, dx: 0, dy: 0 }];
   const step = source.levels[0].width / source.levels[place.level].width;
   const size = source.tile;
-  const [left, top] = [place.col * size - Math.round(shape.left / step), place.row * size - Math.round(shape.top / step)];
+  const [left, top] = [
+    place.col * size - Math.round(shape.left / step),
+    place.row * size - Math.round(shape.top / step),
+  ];
   const found = [];
-  for (let row = Math.max(0, Math.floor(top / size)); row * size < Math.min(top + size, Math.ceil(shape.height / step)); row++) {
-    for (let col = Math.max(0, Math.floor(left / size)); col * size < Math.min(left + size, Math.ceil(shape.width / step)); col++) {
+  for (
+    let row = Math.max(0, Math.floor(top / size));
+    row * size < Math.min(top + size, Math.ceil(shape.height / step));
+    row++
+  ) {
+    for (
+      let col = Math.max(0, Math.floor(left / size));
+      col * size < Math.min(left + size, Math.ceil(shape.width / step));
+      col++
+    ) {
       found.push({ ...place, row, col, dx: col * size - left, dy: row * size - top });
     }
   }
@@ -49,7 +60,10 @@ function tilesUnder(layer, place) {
 }
 
 function partsOf(place) {
-  const parts = style.channels.map((channel) => ({ layer: "image", address: addressOf("image", place, channel.index) }));
+  const parts = style.channels.map((channel) => ({
+    layer: "image",
+    address: addressOf("image", place, channel.index),
+  }));
   for (const { layer } of style.labels) {
     for (const tile of tilesUnder(layer, place)) parts.push({ layer, address: addressOf(layer, tile, 0) });
   }
@@ -108,7 +122,10 @@ async function compose(place) {
   const size = source.tile;
   const image = new ImageData(size, size);
   const pixels = new Uint32Array(image.data.buffer);
-  const channels = style.channels.map((channel) => ({ ...channel, values: recall(addressOf("image", place, channel.index)) }));
+  const channels = style.channels.map((channel) => ({
+    ...channel,
+    values: recall(addressOf("image", place, channel.index)),
+  }));
   paintChannels(pixels, channels);
   for (const labels of style.labels) paintLabels(pixels, labelsOf(place, labels), labels, size);
   const number = style.number;
@@ -176,7 +193,11 @@ async function windowsOf(channels, t, z, shares) {
     const address = addressOf("image", { t, z, level, row: 0, col: 0 }, channel);
     if (!raw.has(address)) await load("image", address);
     const values = raw.get(address);
-    if (values) found.push({ index: channel, ...autoWindow(values, Math.min(width, source.tile), Math.min(height, source.tile), source.tile, shares) });
+    if (values)
+      found.push({
+        index: channel,
+        ...autoWindow(values, Math.min(width, source.tile), Math.min(height, source.tile), source.tile, shares),
+      });
   }
   return found;
 }
@@ -194,7 +215,12 @@ const ACTIONS = {
     abortUnwanted(new Set(wanted.flatMap((place) => partsOf(place).map((part) => part.address))));
   },
   at: (message) => source && postMessage({ type: "at", id: message.id, ...valuesAt(message) }),
-  windows: async (message) => postMessage({ type: "windows", id: message.id, windows: await windowsOf(message.channels, message.t, message.z, message.shares) }),
+  windows: async (message) =>
+    postMessage({
+      type: "windows",
+      id: message.id,
+      windows: await windowsOf(message.channels, message.t, message.z, message.shares),
+    }),
 };
 
 onmessage = ({ data }) => {

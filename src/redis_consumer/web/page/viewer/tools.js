@@ -1,7 +1,10 @@
 // What a pointer draws on the image: a line (size of a nucleus), a rectangle (region), a brush, a cut.
 
 const stroke = (context, draw) => {
-  for (const [width, color] of [[4, "rgb(0 0 0 / 60%)"], [2, "#ffd24d"]]) {
+  for (const [width, color] of [
+    [4, "rgb(0 0 0 / 60%)"],
+    [2, "#ffd24d"],
+  ]) {
     context.lineWidth = width;
     context.strokeStyle = color;
     context.beginPath();
@@ -34,27 +37,44 @@ function drag(viewer, done, shape) {
 
 /** A nucleus is this large: a circle across it. */
 export const diameterTool = (viewer, done) =>
-  drag(viewer, ([x0, y0, x1, y1]) => done(Math.hypot(x1 - x0, y1 - y0)), (context, [ax, ay], [bx, by]) => {
-    context.arc((ax + bx) / 2, (ay + by) / 2, Math.hypot(bx - ax, by - ay) / 2, 0, 2 * Math.PI);
-    context.moveTo(ax, ay);
-    context.lineTo(bx, by);
-  });
+  drag(
+    viewer,
+    ([x0, y0, x1, y1]) => done(Math.hypot(x1 - x0, y1 - y0)),
+    (context, [ax, ay], [bx, by]) => {
+      context.arc((ax + bx) / 2, (ay + by) / 2, Math.hypot(bx - ax, by - ay) / 2, 0, 2 * Math.PI);
+      context.moveTo(ax, ay);
+      context.lineTo(bx, by);
+    },
+  );
 
 /** Part of the image: a rectangle {x, y, width, height}, within the image. */
 export const regionTool = (viewer, done) =>
-  drag(viewer, ([x0, y0, x1, y1]) => {
-    const limit = (value, most) => Math.round(Math.max(0, Math.min(most, value)));
-    const [left, right] = [x0, x1].map((x) => limit(x, viewer.view.width)).sort((a, b) => a - b);
-    const [top, bottom] = [y0, y1].map((y) => limit(y, viewer.view.height)).sort((a, b) => a - b);
-    if (right - left > 1 && bottom - top > 1) done({ x: left, y: top, width: right - left, height: bottom - top });
-  }, (context, [ax, ay], [bx, by]) => context.rect(Math.min(ax, bx), Math.min(ay, by), Math.abs(bx - ax), Math.abs(by - ay)));
+  drag(
+    viewer,
+    ([x0, y0, x1, y1]) => {
+      const limit = (value, most) => Math.round(Math.max(0, Math.min(most, value)));
+      const [left, right] = [x0, x1].map((x) => limit(x, viewer.view.width)).sort((a, b) => a - b);
+      const [top, bottom] = [y0, y1].map((y) => limit(y, viewer.view.height)).sort((a, b) => a - b);
+      if (right - left > 1 && bottom - top > 1) done({ x: left, y: top, width: right - left, height: bottom - top });
+    },
+    (context, [ax, ay], [bx, by]) =>
+      context.rect(Math.min(ax, bx), Math.min(ay, by), Math.abs(bx - ax), Math.abs(by - ay)),
+  );
 
 /** Where an object is cut in two: a line. `done` gets [[y, x], [y, x]]. */
 export const cutTool = (viewer, done) =>
-  drag(viewer, ([x0, y0, x1, y1]) => done([[y0, x0], [y1, x1]]), (context, a, b) => {
-    context.moveTo(...a);
-    context.lineTo(...b);
-  });
+  drag(
+    viewer,
+    ([x0, y0, x1, y1]) =>
+      done([
+        [y0, x0],
+        [y1, x1],
+      ]),
+    (context, a, b) => {
+      context.moveTo(...a);
+      context.lineTo(...b);
+    },
+  );
 
 /** A round brush. `paint` gets the runs [[y, x0, x1], …] of each piece of a stroke, x1 excluded; `done` comes at its end. */
 export function brushTool(viewer, radius, paint, done) {
@@ -85,15 +105,25 @@ export function brushTool(viewer, radius, paint, done) {
       viewer.redraw();
     },
     draw: (context) => {
-      if (at) stroke(context, () => context.arc(...viewer.toScreen(...at), Math.max(1, radius() * viewer.place.zoom), 0, 2 * Math.PI));
+      if (at)
+        stroke(context, () =>
+          context.arc(...viewer.toScreen(...at), Math.max(1, radius() * viewer.place.zoom), 0, 2 * Math.PI),
+        );
     },
   };
 }
 
 function disc(rows, x, y, radius, { width, height }) {
-  for (let row = Math.max(0, Math.ceil(y - radius - 0.5)); row <= Math.min(height - 1, Math.floor(y + radius - 0.5)); row++) {
+  for (
+    let row = Math.max(0, Math.ceil(y - radius - 0.5));
+    row <= Math.min(height - 1, Math.floor(y + radius - 0.5));
+    row++
+  ) {
     const half = Math.sqrt(Math.max(0, radius * radius - (row + 0.5 - y) ** 2));
-    const [x0, x1] = [Math.max(0, Math.round(x - half)), Math.min(width, Math.max(Math.round(x + half), Math.round(x - half) + 1))];
+    const [x0, x1] = [
+      Math.max(0, Math.round(x - half)),
+      Math.min(width, Math.max(Math.round(x + half), Math.round(x - half) + 1)),
+    ];
     const had = rows.get(row);
     if (x1 > x0) rows.set(row, had ? [Math.min(had[0], x0), Math.max(had[1], x1)] : [x0, x1]);
   }
