@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,13 +10,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
-from redis_consumer.client.queue_state import read_queues
 from redis_consumer.errors import ConsumerError
 from redis_consumer.web.context import WebContext, context_of
+from redis_consumer.web.page_files import page_app
 from redis_consumer.web.problems import Problem, problem_of
 from redis_consumer.web.request_check import RequestCheck, problem_reply
 from redis_consumer.web.v1.api import build_api
@@ -39,7 +38,7 @@ def build_app(context: WebContext) -> Starlette:
             Route("/live", read_live),
             Route("/ready", read_ready),
             Mount("/api/v1", _with_origins(build_api(context), context.options.origins)),
-            Route("/", show_jobs),
+            Mount("/", page_app()),
         ],
         middleware=[Middleware(RequestCheck, options=context.options)],
         exception_handlers={Problem: _on_problem, ConsumerError: _on_ours},
@@ -67,20 +66,6 @@ async def read_ready(request: Request) -> Response:
     """Reply whether Redis answers."""
     await run_in_threadpool(context_of(request).client.ping)
     return JSONResponse({"status": "ok"})
-
-
-async def show_jobs(request: Request) -> Response:
-    """Return a page that lists the queues."""
-    context = context_of(request)
-    names = [name for queue in context.options.job_types for name in (queue, f"{queue}-zip")]
-    views = await run_in_threadpool(read_queues, context.client, names)
-    rows = "".join(
-        f"<tr><td>{html.escape(view.queue)}<td>{view.waiting}<td>{view.running}<td>{view.workers}" for view in views
-    )
-    return HTMLResponse(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>redis-consumer</title><h1>Queues</h1>"
-        f"<table><tr><th>Queue<th>Waiting<th>Running<th>Workers{rows}</table>"
-    )
 
 
 async def _on_problem(_: Request, error: Exception) -> Response:

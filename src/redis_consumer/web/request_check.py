@@ -15,8 +15,8 @@ from redis_consumer.web.problems import Problem
 PROBES = ("/live", "/ready", "/metrics")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _CONTENT_POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; worker-src 'self'; connect-src 'self'; style-src 'self' "
-    "'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
+    "default-src 'self'; img-src 'self' blob: data:; worker-src 'self'; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
 )
 _HEADERS = {
     "Content-Security-Policy": _CONTENT_POLICY,
