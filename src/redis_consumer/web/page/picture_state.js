@@ -25,12 +25,12 @@ export function useView(path, version) {
     change({ problem: null });
     const look = async () => {
       const found = await get(`${path}/view`);
-      if (found.problem) throw new Problem(found.problem);
+      if (found.problem && !found.ready) throw new Problem(found.problem);
       change({ preparing: found.ready ? null : found.progress });
       return found.ready ? found : undefined;
     };
     until(look, { signal: stop.signal, pause: 250 }).then(
-      (found) => found && change({ view: { ...found, base: viewBase(path), version: version || 0 } }),
+      (found) => found && change({ view: { ...found, base: viewBase(path) } }),
       (problem) => change({ problem }),
     );
     return () => stop.abort();
@@ -131,7 +131,7 @@ export function usePlace(viewer, view, address, onMove) {
   useEffect(() => {
     if (!viewer || !view) return;
     const isFirst = !viewer.view;
-    viewer.show({ base: view.base, view, version: view.version });
+    viewer.show({ base: view.base, view });
     const entries = Object.entries(address.query || {}).map(([name, value]) => [name, Number(value)]);
     const { zoom, ...rest } = Object.fromEntries(entries.filter(([, value]) => Number.isFinite(value)));
     if (isFirst && zoom) viewer.goTo({ zoom, ...rest });

@@ -8,7 +8,7 @@ const ARRAYS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, fl
 const raw = new Map(); // address → typed array; the least recently used one is first
 const underway = new Map(); // address → AbortController
 const failed = new Map(); // address → {tries, until}
-let source = null; // {bases, tile, levels, dtypes, regions, version}
+let source = null; // {base, tile, levels, dtypes, regions, version}
 let style = { number: 0, channels: [], labels: [] };
 let wanted = []; // tiles, nearest first: {key, t, z, level, row, col}
 let done = new Map(); // key → number of the style that it was composed with
@@ -28,8 +28,8 @@ function recall(address) {
 
 function addressOf(layer, place, channel) {
   const { t, z, level, row, col } = place;
-  const query = layer === "image" ? `?c=${channel}` : `?v=${source.version}`;
-  return `${source.bases[layer] || source.bases.image}/${layer}/${t}/${z}/${level}/${row}/${col}${query}`;
+  const query = `${layer === "image" ? `?c=${channel}&` : "?"}v=${source.version}`;
+  return `${source.base}/${layer}/${t}/${z}/${level}/${row}/${col}${query}`;
 }
 
 /** Tiles of a layer under a tile of the image. Labels of a region have an offset, so that several can be under one. */

@@ -58,16 +58,16 @@ export class Viewer extends EventTarget {
   }
 
   /** Show a view. The place is kept where the size of the image stays the same. */
-  show({ base, view, version = 0, bases = {} }) {
+  show({ base, view }) {
     const isSame = this.view && this.view.width === view.width && this.view.height === view.height;
     const was = this.view;
     this.view = view;
     const layers = Object.fromEntries(view.layers.map((layer) => [layer.name, layer]));
     const source = {
-      bases: { image: base, ...bases },
+      base,
       tile: view.tile,
       levels: view.levels,
-      version,
+      version: encodeURIComponent(view.version ?? ""),
       dtypes: Object.fromEntries(view.layers.map((layer) => [layer.name, layer.dtype])),
       regions: regionsOf(view),
       labelLayers: ["labels", "labels_2"].filter((name) => name in layers),
