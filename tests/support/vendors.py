@@ -40,6 +40,7 @@ def write_czi(
     *,
     codec: str = "none",
     pixel_size_um: float | None = None,
+    names: Sequence[str] = (),
     pyramid: Sequence[tuple[Mapping[str, int], Array]] = (),
 ) -> Path:
     """Write a CZI of tiles.
@@ -49,6 +50,7 @@ def write_czi(
         tiles: place on the axes (X and Y in pixels, C, Z, T, S, M) and pixels, (y, x) or (y, x, 3) as red, green, blue.
         codec: one of `CZI_CODECS`.
         pixel_size_um: for the metadata.
+        names: of the channels.
         pyramid: tiles of half the resolution, as above.
     """
     code, encode = CZI_CODECS[codec]
@@ -72,9 +74,20 @@ def write_czi(
     directory = len(data)
     data += _czi_segment(b"ZISRAWDIRECTORY", struct.pack("<i124x", len(entries)) + b"".join(entries))
     metadata = 0
-    if pixel_size_um is not None:
-        distances = "".join(f'<Distance Id="{axis}"><Value>{pixel_size_um * 1e-6}</Value></Distance>' for axis in "XY")
-        xml = f"<ImageDocument><Metadata><Scaling><Items>{distances}</Items></Scaling></Metadata></ImageDocument>"
+    if pixel_size_um is not None or names:
+        size_m = (pixel_size_um or 0) * 1e-6
+        distances = "".join(f'<Distance Id="{axis}"><Value>{size_m}</Value></Distance>' for axis in "XY")
+        listed = "".join(
+            f'<Channel Id="Channel:{number}" Name="{name}"><ContrastMethod>Other</ContrastMethod></Channel>'
+            for number, name in enumerate(names)
+        )
+        information = (
+            f"<Information><Image><Dimensions><Channels>{listed}</Channels></Dimensions></Image></Information>"
+        )
+        xml = (
+            f"<ImageDocument><Metadata>{information}<Scaling><Items>{distances}</Items></Scaling></Metadata>"
+            "</ImageDocument>"
+        )
         metadata = len(data)
         data += _czi_segment(b"ZISRAWMETADATA", struct.pack("<ii248x", len(xml), 0) + xml.encode())
     header = struct.pack("<iiii16s16siqqiq", 1, 0, 0, 0, b"", b"", 0, directory, metadata, 0, 0)
@@ -87,8 +100,10 @@ def _czi_segment(mark: bytes, body: bytes) -> bytes:
     return struct.pack("<16sqq", mark, len(body), len(body)) + body
 
 
-def write_lif(path: Path, images: Mapping[str, tuple[str, Array]], *, pixel_size_um: float = 0.5) -> Path:
-    """Write a LIF: images by their names, each its axes (of T, Z, C, Y, X) and its pixels."""
+def write_lif(
+    path: Path, images: Mapping[str, tuple[str, Array]], *, pixel_size_um: float = 0.5, names: Sequence[str] = ()
+) -> Path:
+    """Write a LIF: images by their names, each its axes (of T, Z, C, Y, X) and its pixels; `names` of the channels."""
     numbers = {"X": 1, "Y": 2, "Z": 3, "T": 4}
     elements, blocks = [], []
     for number, (name, (axes, pixels)) in enumerate(images.items()):
@@ -97,7 +112,12 @@ def write_lif(path: Path, images: Mapping[str, tuple[str, Array]], *, pixel_size
         channels = "".join(
             f'<ChannelDescription DataType="{int(pixels.dtype.kind == "f")}" ChannelTag="0" '
             f'Resolution="{8 * pixels.itemsize}" NameOfMeasuredQuantity="" Min="0" Max="1" Unit="" LUTName="Gray" '
-            f'IsLUTInverted="0" BytesInc="{channel * steps.get("C", 0)}" BitInc="0"/>'
+            f'IsLUTInverted="0" BytesInc="{channel * steps.get("C", 0)}" BitInc="0">'
+            + "".join(
+                f"<ChannelProperty><Key>DyeName</Key><Value>{dye}</Value></ChannelProperty>"
+                for dye in names[channel : channel + 1]
+            )
+            + "</ChannelDescription>"
             for channel in range(sides.get("C", 1))
         )
         dimensions = "".join(
@@ -169,6 +189,7 @@ def write_nd2(
     planes: int | None = None,
     pixel_size_um: float = 0.25,
     changes: Mapping[str, Any] | None = None,
+    names: Sequence[str] = ("Cells",),
 ) -> Path:
     """Write an ND2 of version 3.
 
@@ -180,6 +201,7 @@ def write_nd2(
         planes: channels, if they are other than the components.
         pixel_size_um: for the metadata.
         changes: other values of the attributes.
+        names: of the channels; the last one is that of all further ones.
     """
     height, width, components = frames[0].shape
     planes = planes or components
@@ -189,14 +211,17 @@ def write_nd2(
         "uiComp": components, "uiBpcInMemory": bits, "uiBpcSignificant": bits, "uiSequenceCount": len(frames),
         "uiTileWidth": width, "uiTileHeight": height, "eCompression": 0 if is_packed else 2, **(changes or {}),
     }  # fmt: skip
-    plane = {"sDescription": "Cells", "uiCompCount": components // planes, "uiColor": 255}
+    each_plane = [
+        {"sDescription": [*names, *planes * [names[-1]]][number], "uiCompCount": components // planes, "uiColor": 255}
+        for number in range(planes)
+    ]
     picture = {
         "dCalibration": pixel_size_um,
         "bCalibrated": True,
         "sPicturePlanes": {
             "uiCount": planes,
             "uiCompCount": components,
-            "sPlaneNew": {f"a{number}": plane for number in range(planes)},
+            "sPlaneNew": {f"a{number}": plane for number, plane in enumerate(each_plane)},
             "sSampleSetting": {},
         },
     }

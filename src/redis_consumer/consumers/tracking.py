@@ -68,7 +68,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
         stages = Stages(job, self.update_key, self.final_status, self._claimed)
         stages.begin(JobStatus.STARTED, identity_started=self.name, progress=0)
         with self._movies(job) as (movies, folder):
-            stages.begin(JobStatus.PREDICTING, ended="download_time")
+            stages.begin(JobStatus.PREDICTING, ended="download_time", **movies[0].fields)
             if movies[0].labels is not None:
                 return self._finish(job, stages, movies, folder)
             scale = self._scale_of(job, movies[0])

@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 #: Classic TIFF ends at 4 GiB; compression may fail to make files smaller, and the directory needs room.
 CLASSIC_BYTES = (4 << 30) - (64 << 20)
+#: ImageJ labels each plane. So many get the name of the channel.
+_MOST_LABELS = 10_000
+_ORIENTATION = 274
 _IMAGEJ_TYPES = ("u1", "u2", "f4")
 
 
@@ -24,12 +27,16 @@ class Calibration:
         pixel_yx_um: height and width of a pixel in micrometres; None if unknown.
         spacing_um: distance of two planes in micrometres; None if unknown.
         interval_s: time between two frames in seconds; None if unknown.
+        channel: names of the channels of which a result is made, joined by commas; empty if unknown.
+        orientation: the tag of a TIFF that says how viewers turn its rows and columns; 1 as they are.
     """
 
     axes: tuple[tuple[str, int], ...] = ()
     pixel_yx_um: tuple[float, float] | None = None
     spacing_um: float | None = None
     interval_s: float | None = None
+    channel: str = ""
+    orientation: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,7 +84,7 @@ class Calibration:
             shape_yx: sides of a frame.
         """
         kind = np.dtype(dtype)
-        if not (self.axes or self.pixel_yx_um) or not self._has_ome_axes:
+        if not (self.axes or self.pixel_yx_um or self.channel) or not self._has_ome_axes:
             plain = self._plain(kind, (*self.shape, *shape_yx))
             return {**plain, **(self._resolution(per_cm=True) if self.pixel_yx_um else {})}
         is_large = kind.itemsize * self.frames * prod(shape_yx) > CLASSIC_BYTES
@@ -102,8 +109,8 @@ class Calibration:
             metadata |= {"PhysicalSizeZ": self.spacing_um, "PhysicalSizeZUnit": "µm"}
         if self.interval_s is not None:
             metadata |= {"TimeIncrement": self.interval_s, "TimeIncrementUnit": "s"}
-        if name:
-            metadata["Channel"] = {"Name": name}
+        if name or self.channel:
+            metadata["Channel"] = {"Name": name or self.channel}
         plain = self._plain(np.dtype(dtype), (*shape, *shape_yx))
         return {**plain, "ome": True, "metadata": metadata, **self._resolution(per_cm=True)}
 
@@ -113,7 +120,9 @@ class Calibration:
 
     def _plain(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> dict[str, Any]:
         is_large = dtype.itemsize * prod(shape) > CLASSIC_BYTES
-        return {"shape": shape, "dtype": dtype, "photometric": "minisblack", "bigtiff": is_large}
+        # With the same tag, every viewer turns the result as it turns the image, or none of them.
+        turned = {} if self.orientation == 1 else {"extratags": [(_ORIENTATION, "H", 1, self.orientation, False)]}
+        return {"shape": shape, "dtype": dtype, "photometric": "minisblack", "bigtiff": is_large, **turned}
 
     def _imagej_options(self) -> dict[str, Any]:
         metadata: dict[str, Any] = {"axes": f"{self.letters}YX"}
@@ -123,6 +132,8 @@ class Calibration:
             metadata["spacing"] = self.spacing_um
         if self.interval_s is not None:
             metadata["finterval"] = self.interval_s
+        if self.channel and self.frames <= _MOST_LABELS:
+            metadata["Labels"] = [self.channel] * self.frames
         return {"imagej": True, "metadata": metadata, **self._resolution(per_cm=False)}
 
     def _resolution(self, *, per_cm: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _TRANSMITTED = re.compile(
     re.IGNORECASE,
 )
 _COLOURS = ("red", "green", "blue")
-_MOST_LISTED, _SHOWN = 16, 40
+_MOST_LISTED, _SHOWN, _MOST_NAMES = 16, 40, 200
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,11 @@ class Channels:
         texts = [f"{index} {self.described[index].name[:_SHOWN]}".strip() for index in wanted[:_MOST_LISTED]]
         return ", ".join(texts) + (", …" if len(wanted) > _MOST_LISTED else "")
 
+    def names_of(self, picks: Picks) -> str:
+        """Join the names that the file gives to some channels by commas, each once. Samples of a colour have none."""
+        used = dict.fromkeys(self.described[index].name.strip() for pick in picks for index in pick)
+        return "" if self.colours else ", ".join(name[:_SHOWN] for name in used if name)[:_MOST_NAMES]
+
     def index_of(self, wanted: int | str, name: str) -> int:
         """Return the index of a channel that a job names by index or by name, in any case.
 
@@ -136,6 +141,11 @@ class Choice:
     is_open: bool = False
     needs_signal: bool = False
     is_required: bool = False
+
+    @property
+    def names(self) -> str:
+        """Names of the channels that the model gets, see `Channels.names_of`."""
+        return self.channels.names_of(self.picks)
 
     @property
     def seen(self) -> tuple[int, ...]:

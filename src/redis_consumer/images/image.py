@@ -67,6 +67,7 @@ class Source:
         axes_from: who says what the axes are, see `redis_consumer.images.axes.resolve`.
         channels: what the file says of each channel; empty if it says nothing.
         notes: what the user should know about the pixels, for the job's field ``warning``.
+        orientation: the tag of a TIFF that says how viewers turn its rows and columns; 1 as they are.
     """
 
     shape: tuple[int, ...]
@@ -82,6 +83,7 @@ class Source:
     axes_from: str = FROM_FILE
     channels: tuple[Channel, ...] = ()
     notes: tuple[str, ...] = ()
+    orientation: int = 1
 
     @property
     def reading(self) -> str:
@@ -268,6 +270,7 @@ def calibration_of(source: Source) -> Calibration:
         source.pixel_yx_um,
         source.spacing_um,
         source.interval_s,
+        orientation=source.orientation,
     )
 
 

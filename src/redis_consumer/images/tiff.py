@@ -98,7 +98,7 @@ SECONDS = {"ms": 1e-3, "msec": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "min"
 #: Resolutions coarser than this are a program's default for print (72 dpi are 353 um), not a measurement.
 MAX_PLAUSIBLE_UM = 20.0
 _PLACE = re.compile(r"^(\s*[czt]:\d+/\d+)+(\s*-\s*)?", re.ASCII)
-_ORIENTATION = 274
+_ORIENTATION, _MOST_ORIENTATIONS = 274, 8
 #: Formats of vendors whose own metadata tifffile would read before anything of it could be checked. Their pages are
 #: read as those of a plain TIFF.
 _PLAIN = ("mmstack", "ndtiff", "lsm", "sis", "svs", "scn", "ndpi", "bif", "avs", "eer", "philips", "scanimage")
@@ -154,6 +154,7 @@ def open_stored(
             stored_bytes=_stored_bytes(tif, series),
             channels=_channels(tif, series),
             notes=_notes(page),
+            orientation=_orientation(page),
             **_steps(tif),
         )
         yield source, of_page(page, source.dtype, has_lut=tif.is_imagej)
@@ -327,11 +328,19 @@ def ome_channels(xml: str) -> tuple[Channel, ...]:
     )
 
 
-def _notes(page: TiffPage) -> tuple[str, ...]:
+def _orientation(page: TiffPage) -> int:
     orientation = page.tags.valueof(_ORIENTATION, default=1)
-    if orientation in {0, 1} or not isinstance(orientation, int):
+    return int(orientation) if isinstance(orientation, int) and 1 <= orientation <= _MOST_ORIENTATIONS else 1
+
+
+def _notes(page: TiffPage) -> tuple[str, ...]:
+    orientation = _orientation(page)
+    if orientation == 1:
         return ()
-    return (f"orientation {int(orientation)} of the file is not applied; rows and columns of the result are as stored",)
+    return (
+        f"orientation {orientation} of the file is not applied; rows and columns of the result are as stored, and its "
+        "TIFFs have the same orientation",
+    )
 
 
 def _pixel_yx_um(tif: TiffFile, page: TiffPage) -> tuple[float, float] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import ceil
 from pathlib import Path
@@ -75,7 +75,8 @@ def write_tiled_tiff(plane: TiledPlane, path: Path) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     calibration = plane.calibration.fitting(plane.shape[0])
     is_large = 4 * int(np.prod(plane.shape, dtype=np.int64)) > _CLASSIC_BYTES
-    if plane.calibration.axes or plane.calibration.pixel_yx_um:
+    known = replace(plane.calibration, spacing_um=None, interval_s=None)
+    if known != Calibration():
         options = calibration.ome_options(np.float32, plane.shape[1:])
     else:
         options = {"shape": (*calibration.shape, *plane.shape[1:]), "dtype": np.float32, "photometric": "minisblack"}

@@ -83,7 +83,9 @@ class WindowedImage:
 
     def picked(self, picks: Picks, channels_read: str = "") -> WindowedImage:
         """The same image with other channels."""
-        return replace(self, shape=(*self.shape[:3], len(picks)), picks=picks, channels_read=channels_read)
+        calibration = replace(self.calibration, channel=self.channels.names_of(picks))
+        shape = (*self.shape[:3], len(picks))
+        return replace(self, shape=shape, picks=picks, channels_read=channels_read, calibration=calibration)
 
     def unpicked(self) -> WindowedImage:
         """The same image with all channels."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -18,7 +18,7 @@ from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits, batch_shape, check_frames, open_image, to_batch
 from redis_consumer.images.axes import FROM_SHAPE, as_read
 from redis_consumer.images.calibration import Calibration
-from redis_consumer.images.channels import Channel, Channels
+from redis_consumer.images.channels import Channel, Channels, Choice, choose, combine, look
 from redis_consumer.images.image import calibration_of
 from redis_consumer.images.ome_zarr import is_ome_zarr
 from redis_consumer.images.windows import open_windowed
@@ -48,6 +48,7 @@ class Movie:
         labels: the same for its segmentation, (Y, X) integers; None if there is none yet.
         calibration: sizes that the file says.
         channel: number of the channel in the file.
+        fields: the job's fields that say how axes and channels were read.
     """
 
     shape: tuple[int, int, int]
@@ -55,6 +56,7 @@ class Movie:
     labels: Callable[[int], Array] | None = None
     calibration: Calibration = field(default_factory=Calibration)
     channel: int = 0
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -99,9 +101,10 @@ class _MovieFile:
     limits: MovieLimits
 
     @property
-    def channel(self) -> int | str:
-        """The first channel that the job names."""
-        return next((index for index in self.job.channels or () if index is not None), 0)
+    def named(self) -> tuple[int | str, ...] | None:
+        """The first channel that the job names; None if it names none."""
+        named = [each for each in self.job.channels or () if each is not None]
+        return tuple(named[:1]) or None
 
     @contextmanager
     def open_file(self) -> Iterator[Movie]:
@@ -116,16 +119,21 @@ class _MovieFile:
             with open_windowed(self.path, **options) as image:
                 axes, by = image.reading.split(" ", 1)
                 order = "TYX" if axes == "CYX" and by.endswith(FROM_SHAPE) else ""
-        options |= {"dimension_order": order, "channels": [self.channel]}
-        with open_windowed(self.path, **options) as image:
+        with open_windowed(self.path, **options, dimension_order=order) as opened:
+            choice = choose(self.named, opened.channels, self.name, takes=1)
+            if choice.seen:
+                choice = choice.decided(opened.seen(choice.seen), self.name)
+            image = opened.picked(choice.picks, choice.text)
+            fields = {"axes_read": image.reading, "channels_read": choice.text}
             projection = self._over_time(image.calibration, image.shape[0], self.name, image.reading)
             planes = image if projection is None else ProjectedImage(image, projection)
             frames, height, width, _ = planes.shape
             check_frames(frames, self.limits.frames.max_frames, self.name, image.reading)
             self._check_memory((frames, height, width))
             everything = (slice(0, height), slice(0, width))
-            movie = Movie((frames, height, width), lambda number: planes.read(number, everything)[0, ..., 0])
-            yield self._checked(replace(movie, calibration=planes.calibration, channel=image.picks[0][0]))
+            shape, channel = (frames, height, width), image.picks[0][0]
+            movie = Movie(shape, lambda number: planes.read(number, everything)[0, ..., 0], None, planes.calibration)
+            yield self._checked(replace(movie, channel=channel, fields=fields))
 
     def _over_time(self, calibration: Calibration, frames: int, name: str, reading: str) -> Projection | None:
         """Return how planes become time points; None if each plane is one."""
@@ -151,10 +159,10 @@ class _MovieFile:
         numbers.
         """
         files = self._unpack(folder / "frames")
-        first = self._read_frame(files[0])
+        first, choice = self._read_frame(files[0])
 
         def read(number: int) -> Array:
-            frame = self._read_frame(files[number])
+            frame, _ = self._read_frame(files[number], choice)
             if frame.shape != first.shape:
                 raise InvalidImage(
                     f"{self.name}: frame {files[number].name} has {frame.shape[0]} x {frame.shape[1]} pixels, the "
@@ -162,7 +170,9 @@ class _MovieFile:
                 )
             return frame
 
-        return self._checked(Movie((len(files), *first.shape), read))
+        return self._checked(
+            Movie((len(files), *first.shape), read, channel=choice.picks[0][0], fields={"channels_read": choice.text})
+        )
 
     def _unpack(self, folder: Path) -> list[Path]:
         folder.mkdir()
@@ -177,20 +187,28 @@ class _MovieFile:
             raise InvalidImage(f"{self.name}: holds no images; pack the frames as image files, e.g. t001.tif")
         return [path for _, path in sorted(found, key=lambda each: natural(each[0]))]
 
-    def _read_frame(self, path: Path) -> Array:
+    def _read_frame(self, path: Path, choice: Choice | None = None) -> tuple[Array, Choice]:
+        """Return a frame, and the channel that is read: that of the first frame, or the one that the job names."""
         with open_image(path, limits=ImageLimits(), name=path.name) as opened:
             source = opened.source
             count, height, width, _ = batch_shape(source.shape, source.axes, "", path.name)
             # The file's pixels, and all channels as float32 twice.
             self._check_memory((count, height, width), 3 * 4 * prod(source.shape), path.name)
-            channel = source.all_channels.index_of(self.channel, path.name)
+            found = choose(self.named, source.all_channels, path.name, takes=1)
             projection = self._over_time(calibration_of(source), count, path.name, source.reading)
-            planes = to_batch(opened.read())[..., channel]
+            batch = to_batch(opened.read())
+        if choice is None:
+            choice = (
+                found.decided(look([batch[..., list(found.seen)]], len(found.seen)), path.name) if found.seen else found
+            )
+        if max(max(pick) for pick in choice.picks) >= batch.shape[-1]:
+            raise InvalidImage(f"{path.name}: has fewer channels than the first frame; pack frames of one kind")
+        planes = combine(batch, choice.picks)[..., 0]
         frames = len(planes) if projection is None else len(projection.planes)
         if frames != 1:
             raise InvalidImage(f"{path.name}: holds {frames} frames; pack one frame a file, or upload a TIFF by itself")
         frame: Array = planes[0] if projection is None else projection.frame(0, planes.__getitem__)
-        return frame
+        return frame, choice
 
     def open_track_file(self, suffix: str) -> list[Movie]:
         """Open the movies of a track file, with their label images."""
@@ -203,9 +221,10 @@ class _MovieFile:
         file = wanted.wait_for(lambda: read_track_file(self.path, name=f"{stem}{suffix}", check_memory=check_memory))
         movies = []
         for raw, labels in file.movies():
-            channel = Channels((Channel(),) * raw.shape[-1]).index_of(self.channel, self.name)
+            (wanted_channel,) = self.named or (0,)
+            channel = Channels((Channel(),) * raw.shape[-1]).index_of(wanted_channel, self.name)
             check_frames(len(raw), self.limits.frames.max_frames, self.name)
-            movies.append(self._checked(_array_movie(raw[..., channel], labels)))
+            movies.append(self._checked(_array_movie(raw[..., channel], labels, channel)))
         return movies
 
     def _check_memory(self, shape: tuple[int, int, int], kept: int = 0, name: str = "") -> None:
@@ -231,11 +250,13 @@ class _MovieFile:
                 f"{self.name}: frames of {height} x {width} px, allowed are {limits.max_height} x {limits.max_width} "
                 "(MAX_IMAGE_HEIGHT, MAX_IMAGE_WIDTH); crop them or ask for a higher limit"
             )
-        return movie if isinstance(self.channel, str) else replace(movie, channel=self.channel)
+        return movie
 
 
-def _array_movie(raw: Array, labels: Array) -> Movie:
-    return Movie(raw.shape, lambda number: raw[number].astype(np.float32), lambda number: labels[number])
+def _array_movie(raw: Array, labels: Array, channel: int) -> Movie:
+    return Movie(
+        raw.shape, lambda number: raw[number].astype(np.float32), lambda number: labels[number], channel=channel
+    )
 
 
 def _why_no_frame(name: str) -> str:

@@ -326,7 +326,7 @@ class _Opened:
             name,
             pixel_size_um=source.pixel_size_um,
             pixel_yx_um=source.pixel_yx_um,
-            calibration=calibration_of(source),
+            calibration=replace(calibration_of(source), channel=choice.names),
             axes_read=source.reading,
             channels_read=choice.text,
             notes=self.image.notes,
@@ -340,7 +340,8 @@ class _Opened:
         if choice.seen:
             choice = choice.decided(windowed.seen(choice.seen), name)
         read = partial(_read_frames, windowed.picked(choice.picks))
-        return replace(frames, read=read, channels_read=choice.text, notes=windowed.notes)
+        calibration = replace(frames.calibration, channel=choice.names)
+        return replace(frames, read=read, channels_read=choice.text, calibration=calibration, notes=windowed.notes)
 
     def _part(self, picks: Picks) -> Callable[[int, int], Array]:
         def read(start: int, stop: int) -> Array:
@@ -360,7 +361,8 @@ class _Opened:
         def read(start: int, stop: int) -> Array:
             return kept.pop()[start:stop] if kept else again(start, stop)
 
-        return replace(frames, read=read, channels_read=choice.text)
+        calibration = replace(frames.calibration, channel=choice.names)
+        return replace(frames, read=read, channels_read=choice.text, calibration=calibration)
 
     def _windowed(self, stack: ExitStack) -> WindowedImage | None:
         """Open the file to read frames one by one; None for a file that must be read at once."""

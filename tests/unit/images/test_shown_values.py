@@ -206,5 +206,6 @@ def test_the_orientation_of_a_tiff_is_named(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown(path)[0, ..., 0], GREY)
     with open_windowed(path, name="a.tif") as opened:
         assert opened.notes == [
-            "orientation 6 of the file is not applied; rows and columns of the result are as stored"
+            "orientation 6 of the file is not applied; rows and columns of the result are as stored, and its "
+            "TIFFs have the same orientation"
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
+from redis_consumer import testing
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits, open_image, read_image
 from redis_consumer.images.fields import SeveralImages
@@ -138,6 +141,28 @@ def test_a_lossy_nd2_is_refused(tmp_path: Path) -> None:
     path = write_nd2(tmp_path / "a.nd2", [np.zeros((40, 50, 1), np.uint16)], changes={"eCompression": 1})
     with pytest.raises(InvalidImage, match="Nikon ND2 with 16 bits and compression 1"):
         read_image(path)
+
+
+NAMES = ["TL Brightfield", "DAPI"]
+NAMED: dict[str, Callable[[Path], Path]] = {
+    "czi": lambda path: write_czi(path, [({"C": c}, IMAGE[0, c]) for c in (0, 1)], names=NAMES),
+    "lif": lambda path: write_lif(path, {"One": ("CYX", IMAGE[0])}, names=NAMES),
+    "nd2": lambda path: write_nd2(path, [np.ascontiguousarray(np.moveaxis(IMAGE[0], 0, -1))], names=NAMES),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+@pytest.mark.parametrize(
+    ("channels", "text"), [("dapi", "1 DAPI, from channels"), ("", "0 TL Brightfield, 1 DAPI, all")]
+)
+def test_names_of_channels_reach_the_job_and_the_result(tmp_path: Path, kind: str, channels: str, text: str) -> None:
+    path = NAMED[kind](tmp_path / f"a.{kind}")
+    run = testing.run("image", path, model=testing.fake_model, channels=channels, scale="1")
+    assert run.status == "done", run.reason
+    assert run.fields["channels_read"].startswith(text)
+    with tifffile.TiffFile(io.BytesIO(run.files["a_feature_0.tif"])) as tif:
+        assert tif.imagej_metadata is not None
+        assert tif.imagej_metadata["Labels"] == ("DAPI" if channels else "TL Brightfield, DAPI")
 
 
 WRITERS: dict[str, Callable[[Path], Path]] = {

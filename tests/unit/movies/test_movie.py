@@ -108,3 +108,22 @@ def test_an_ome_zarr_is_a_movie(tmp_path: Path, is_packed: bool) -> None:
     np.testing.assert_array_equal(frames_of(path, z="mean"), TZYX.astype(np.float32).mean(axis=1))
     with pytest.raises(InvalidImage, match="has planes along Z"):
         frames_of(path)
+
+
+def test_the_channel_of_a_movie_is_one_with_signal(tmp_path: Path) -> None:
+    """As in an image: not transmitted light, and of a colour the sample with signal; the job says which."""
+    path = tmp_path / "a.ome.tif"
+    names = {"Name": ["TL Brightfield", "GFP"]}
+    tifffile.imwrite(path, TZYX, ome=True, metadata={"axes": "TCYX", "Channel": names}, photometric="minisblack")
+    job = Job("j", {"input_file_name": f"uploads/{path.name}"})
+    with open_movies(job, path, tmp_path, LIMITS) as [movie]:
+        np.testing.assert_array_equal(np.stack(list(movie.images())), TZYX[:, 1])
+        assert movie.fields["axes_read"] == "TCYX (4, 2, 16, 24), from the file"
+        assert movie.fields["channels_read"].startswith("1 GFP, the first that does not show transmitted light")
+        assert movie.channel == 1
+    with zipfile.ZipFile(tmp_path / "f.zip", "w") as archive:
+        for number, plane in enumerate(TZYX[:, 0]):
+            colour = np.stack([np.zeros_like(plane), plane, np.zeros_like(plane)], axis=-1)
+            tifffile.imwrite(tmp_path / "frame.tif", colour, photometric="rgb")
+            archive.write(tmp_path / "frame.tif", f"{number}.tif")
+    np.testing.assert_array_equal(frames_of(tmp_path / "f.zip"), TZYX[:, 0])

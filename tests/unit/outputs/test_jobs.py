@@ -261,3 +261,22 @@ def test_confidence_is_empty_where_no_peaks_are_known(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, squares(70, 80))
     assert {row["confidence"] for row in rows_of(ran(path, outputs="table"), "a_cells.csv")} == {""}
+
+
+@pytest.mark.parametrize("axes", ["YX", "TYX"])
+@pytest.mark.parametrize("is_large", [False, True])
+def test_results_have_the_orientation_of_the_file(
+    tmp_path: Path, axes: str, is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A viewer turns the image and the label image, or none of them."""
+    path = tmp_path / "a.tif"
+    image = squares(*(2,) * (len(axes) - 2), 160, 160)
+    tifffile.imwrite(path, image, metadata={"axes": axes}, extratags=[(274, "H", 1, 6, False)], tile=(64, 64))
+    if is_large:
+        monkeypatch.setenv("MAX_IMAGE_HEIGHT", "128")
+    run = ran(path, outputs="labels,ome")
+    assert "its TIFFs have the same orientation" in run.fields["warning"]
+    for name in ("a_feature_0.tif", "a_labels.tif", "a_labels.ome.tif"):
+        with tifffile.TiffFile(io.BytesIO(run.files[name])) as tif:
+            assert {page.tags[274].value for page in tif.pages} == {6}
+        np.testing.assert_array_equal(run.outputs[name] > 0, image > 100)

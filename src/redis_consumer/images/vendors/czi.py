@@ -15,15 +15,18 @@ from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
+from xml.etree import ElementTree
 
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.channels import Channel, channel_named
 from redis_consumer.images.compressed_sides import check_segment
 from redis_consumer.images.fields import choose
 from redis_consumer.images.image import Array
 from redis_consumer.images.planes import Planes, Window
 from redis_consumer.images.vendors.stacks import check_planes, stacked
+from redis_consumer.images.vendors.xml_tree import parse_xml
 
 #: Tiles of a file.
 MAX_TILES = 200_000
@@ -84,7 +87,9 @@ def open_czi(path: Path, name: str, field: str = "") -> Iterator[Planes]:
         scenes = sorted({tile.scene for tile in tiles})
         scene = scenes[choose([str(each) for each in scenes], field, name)]
         chosen = sorted((tile for tile in tiles if tile.scene == scene), key=lambda tile: tile.number)
-        yield _Mosaic(file, chosen, name).planes(_pixel_size_um(file), path.stat().st_size)
+        metadata = _metadata(file)
+        mosaic = _Mosaic(file, chosen, name)
+        yield mosaic.planes(_pixel_size_um(metadata), path.stat().st_size, _channels(metadata, name))
 
 
 def _pixels_of(tiles: Sequence[_Tile], name: str) -> tuple[str, int]:
@@ -126,12 +131,21 @@ class _Mosaic:
             self._by_plane.setdefault(index, []).append(tile)
         self._decoded = lru_cache(_KEPT_TILES)(self._decode)
 
-    def planes(self, pixel_size_um: float | None, stored_bytes: int) -> Planes:
+    def planes(self, pixel_size_um: float | None, stored_bytes: int, named: Sequence[Channel]) -> Planes:
+        """Return the scene; `named` are all channels of the file."""
         axes = {axis: len(values) for axis, values in self._values.items()}
         axes |= {"Y": self._height, "X": self._width} | ({"S": self._samples} if self._samples > 1 else {})
         check_planes(axes, len(self._by_plane), self._name)
-        dtype = self._dtype.newbyteorder("=")
-        return stacked(axes, dtype, self._read, pixel_size_um=pixel_size_um, stored_bytes=stored_bytes)
+        numbers = self._values.get("C", [0])
+        channels = [named[number] for number in numbers if 0 <= number < len(named)]
+        return stacked(
+            axes,
+            self._dtype.newbyteorder("="),
+            self._read,
+            pixel_size_um=pixel_size_um,
+            stored_bytes=stored_bytes,
+            channels=channels,
+        )
 
     def _read(self, index: tuple[int, ...], window: Window) -> Array:
         rows, columns = window
@@ -252,18 +266,34 @@ def _entry(file: BinaryIO, name: str) -> _Tile | None:
     )
 
 
-def _pixel_size_um(file: BinaryIO) -> float | None:
-    """The side of a pixel that the metadata give in metres; None without them, or for pixels that aren't square."""
+def _metadata(file: BinaryIO) -> str:
+    """The XML of the file; empty without one."""
     file.seek(_SEGMENT.size)
     (place,) = struct.unpack_from("<q", file.read(80), 60)
     if place <= 0:
-        return None
+        return ""
     file.seek(place)
     mark, _, _ = _SEGMENT.unpack(file.read(_SEGMENT.size))
     (size,) = struct.unpack_from("<i", file.read(256))
     if mark.rstrip(b"\0") != b"ZISRAWMETADATA" or not 0 < size <= MAX_XML_BYTES:
-        return None
-    sizes = dict(_PIXEL_SIZE.findall(file.read(size).decode("utf-8", "replace")))
+        return ""
+    return file.read(size).decode("utf-8", "replace").strip("\0 \r\n\t")
+
+
+def _channels(metadata: str, name: str) -> list[Channel]:
+    """What the metadata say of each channel; nothing if they are malformed."""
+    try:
+        root = parse_xml(metadata, name)
+    except ElementTree.ParseError:
+        return []
+    found = root.findall(".//Information/Image/Dimensions/Channels/Channel")
+    modes = ("ContrastMethod", "IlluminationType", "AcquisitionMode")
+    return [channel_named(each.get("Name", ""), *(each.findtext(mode, "") for mode in modes)) for each in found]
+
+
+def _pixel_size_um(metadata: str) -> float | None:
+    """The side of a pixel that the metadata give in metres; None without them, or for pixels that aren't square."""
+    sizes = dict(_PIXEL_SIZE.findall(metadata))
     try:
         x, y = (float(sizes[axis]) * 1e6 for axis in "XY")
     except (KeyError, ValueError):

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.channels import channel_named
 from redis_consumer.images.fields import choose
 from redis_consumer.images.image import Array
 from redis_consumer.images.planes import Planes, Window
@@ -95,7 +96,22 @@ def _planes(path: Path, block: tuple[int, int], description: ElementTree.Element
         return np.ascontiguousarray(plane[window], dtype.newbyteorder("="))
 
     sides = {axis.letter: axis.side for axis in ordered}
-    return stacked(sides, dtype.newbyteorder("="), read, pixel_size_um=_pixel_size_um(dimensions), stored_bytes=size)
+    return stacked(
+        sides,
+        dtype.newbyteorder("="),
+        read,
+        pixel_size_um=_pixel_size_um(dimensions),
+        stored_bytes=size,
+        channels=[channel_named(_name_of(each)) for each in channels],
+    )
+
+
+def _name_of(channel: ElementTree.Element) -> str:
+    """The dye of a channel, or the name of its look-up table, such as Green."""
+    for item in channel.iterfind("ChannelProperty"):
+        if item.findtext("Key") == "DyeName" and (dye := item.findtext("Value", "").strip()):
+            return dye
+    return channel.get("NameTag", "").strip() or channel.get("LUTName", "")
 
 
 def _channel_axis(channels: list[ElementTree.Element], name: str) -> list[_Axis]:

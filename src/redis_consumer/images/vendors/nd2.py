@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.channels import Channel, channel_named
 from redis_consumer.images.fields import choose
 from redis_consumer.images.image import Array
 from redis_consumer.images.planes import Planes, Window
@@ -60,6 +61,7 @@ class _Layout:
         is_colour: whether components are red, green and blue.
         loops: axes besides those of a frame and their sides, outermost first.
         pixel_size_um: side of a pixel, None if it isn't known.
+        channels: what is known of each component of a frame.
     """
 
     shape: tuple[int, int, int]
@@ -69,6 +71,7 @@ class _Layout:
     is_colour: bool
     loops: tuple[tuple[str, int], ...]
     pixel_size_um: float | None
+    channels: tuple[Channel, ...]
 
 
 @contextmanager
@@ -106,7 +109,14 @@ def _planes(source: _File, layout: _Layout, position: int) -> Planes:
         return np.ascontiguousarray(part, layout.dtype.newbyteorder("="))
 
     dtype = layout.dtype.newbyteorder("=")
-    return stacked(axes, dtype, read, pixel_size_um=layout.pixel_size_um, stored_bytes=source.size)
+    return stacked(
+        axes,
+        dtype,
+        read,
+        pixel_size_um=layout.pixel_size_um,
+        stored_bytes=source.size,
+        channels=layout.channels,
+    )
 
 
 class _File:
@@ -139,7 +149,7 @@ class _File:
             raise EOFError("frames are missing")
         return _Layout(
             (height, width, components), dtype, row_bytes, compression == _LOSSLESS, is_colour, self._loops(frames),
-            _pixel_size_um(picture),
+            _pixel_size_um(picture), _channels(picture.get("sPicturePlanes", {})),
         )  # fmt: skip
 
     def _experiment(self) -> Table:
@@ -240,6 +250,13 @@ def _nested_loops(level: Table) -> list[tuple[str, int]]:
             break
         level = inner
     return loops
+
+
+def _channels(planes: Mapping[str, Any]) -> tuple[Channel, ...]:
+    """The names of the planes of a frame, in their order; those of a colour stand for one channel."""
+    tables = planes.get("sPlaneNew") or planes.get("sPlane") or {}
+    found = [each for each in tables.values() if isinstance(each, dict)] or _all(tables)
+    return tuple(channel_named(str(each.get("sDescription", ""))) for each in found)
 
 
 def _pixel_size_um(picture: Mapping[str, Any]) -> float | None:

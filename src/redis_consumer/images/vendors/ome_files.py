@@ -232,6 +232,7 @@ class _Joined:
             channels=ome_channels(xml),
             stored_bytes=sum(each.stored_bytes or 0 for each in sources),
             decoder_bytes=max(each.decoder_bytes for each in sources),
+            orientation=sources[0].orientation,
             notes=tuple(dict.fromkeys(note for each in sources for note in each.notes)),
         )
         return Planes(source, planes.read)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from redis_consumer.errors import InvalidImage
+from redis_consumer.images.channels import Channel
 from redis_consumer.images.image import Array, Source
 from redis_consumer.images.planes import Planes, Window
 
@@ -23,6 +24,7 @@ def stacked(
     *,
     pixel_size_um: float | None = None,
     stored_bytes: int | None = None,
+    channels: Sequence[Channel] = (),
 ) -> Planes:
     """Return an image whose planes are read by themselves.
 
@@ -33,6 +35,7 @@ def stacked(
         read_plane: see `ReadPlane`.
         pixel_size_um: side of a pixel, None if the file doesn't say.
         stored_bytes: bytes of the file that hold pixels at most, see `Source`.
+        channels: what the file says of each channel.
     """
     shape, letters = tuple(axes.values()), "".join(axes)
     samples = axes.get("S", 1)
@@ -53,7 +56,8 @@ def stacked(
             parts.append(part[..., plane % samples] if samples > 1 else part)
         return np.stack(parts, axis=-1)
 
-    return Planes(Source(shape, letters, dtype, decode, pixel_size_um, stored_bytes=stored_bytes), read)
+    source = Source(shape, letters, dtype, decode, pixel_size_um, stored_bytes=stored_bytes, channels=tuple(channels))
+    return Planes(source, read)
 
 
 def check_planes(axes: dict[str, int], found: int, name: str) -> None:
