@@ -312,6 +312,18 @@ class Storage:
         key = self._links.key_of(key)
         return transfer.start(self._stores.reader(), self._address, key, max_bytes).read()
 
+    def read_range(self, key: str, begin: int, end: int) -> bytes:
+        """Return the bytes of an object from `begin` to before `end`.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+        """
+        import obstore
+
+        key = self._links.key_of(key)
+        with as_ours(self._address, "download", key):
+            return obstore.get_range(self._stores.reader(), key, start=begin, end=end).to_bytes()
+
     def exists(self, key: str) -> bool:
         """Return whether an object exists. A missing bucket looks like a missing object here."""
         import obstore

@@ -11,16 +11,19 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.types import ASGIApp
+from starlette.routing import Match, Mount, Route
+from starlette.types import ASGIApp, Scope
 
 from redis_consumer.errors import ConsumerError
 from redis_consumer.web.context import WebContext, context_of
+from redis_consumer.web.kiosk import answer_kiosk
+from redis_consumer.web.links import serve_object
 from redis_consumer.web.page_files import page_app
 from redis_consumer.web.problems import Problem, problem_of
 from redis_consumer.web.request_check import RequestCheck, problem_reply
 from redis_consumer.web.v1.api import build_api
 
+_ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 #: Headers of API v1 that pages of WEB_ORIGINS may read.
 _EXPOSED = ["ETag", "Location", "Retry-After", "Tus-Resumable", "Tus-Version", "Upload-Length", "Upload-Offset"]
 
@@ -38,6 +41,8 @@ def build_app(context: WebContext) -> Starlette:
             Route("/live", read_live),
             Route("/ready", read_ready),
             Mount("/api/v1", _with_origins(build_api(context), context.options.origins)),
+            Route("/results/{token}/{name}", serve_object),
+            AnyCaseRoute("/api/{path:path}", answer_kiosk, methods=_ALL_METHODS),
             Mount("/", page_app()),
         ],
         middleware=[Middleware(RequestCheck, options=context.options)],
@@ -47,6 +52,14 @@ def build_app(context: WebContext) -> Starlette:
     app.router.redirect_slashes = False
     app.state.context = context
     return app
+
+
+class AnyCaseRoute(Route):
+    """A route whose path is compared in lower case."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Compare the path of a request."""
+        return super().matches({**scope, "path": scope["path"].lower()})
 
 
 def _with_origins(app: ASGIApp, origins: frozenset[str]) -> ASGIApp:
