@@ -26,6 +26,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
+WebClient = TestClient
+
 #: What the process that imports the consumers has said: the same for each test of a process.
 _forms: list[Any] = []
 

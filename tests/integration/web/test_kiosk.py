@@ -20,7 +20,7 @@ from redis_consumer.web.context import WebContext
 from redis_consumer.web.form_file import upload_name
 from support.neighbours import CLIENT_FIELDS
 from support.redis_server import RedisServer
-from support.web import TestClient, make_context
+from support.web import WebClient, make_context
 
 REPLIES: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "contract/kiosk_replies.json").read_text())
 
@@ -42,13 +42,13 @@ def context(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> Iterato
 
 
 @pytest.fixture
-def http(context: WebContext) -> TestClient:
+def http(context: WebContext) -> WebClient:
     """A client of the whole application."""
-    return TestClient(build_app(context), base_url="http://localhost")
+    return WebClient(build_app(context), base_url="http://localhost")
 
 
 @pytest.mark.parametrize("reply", REPLIES, ids=[reply["what"] for reply in REPLIES])
-def test_golden_replies(http: TestClient, reply: dict[str, Any]) -> None:
+def test_golden_replies(http: WebClient, reply: dict[str, Any]) -> None:
     content = reply.get("content")
     content = "[" * 100_000 if content == "DEEP" else content
     headers = {"Content-Type": reply["type"]} if "type" in reply else {}
@@ -59,7 +59,7 @@ def test_golden_replies(http: TestClient, reply: dict[str, Any]) -> None:
     assert found.headers["access-control-allow-origin"] == "*"
 
 
-def test_a_browser_may_ask_from_any_page(http: TestClient) -> None:
+def test_a_browser_may_ask_from_any_page(http: WebClient) -> None:
     asked = {"Origin": "https://example.org", "Access-Control-Request-Headers": "content-type"}
     found = http.options("/api/predict", headers=asked)
     assert (found.status_code, found.content) == (204, b"")
@@ -84,7 +84,7 @@ def test_a_browser_may_ask_from_any_page(http: TestClient) -> None:
          {"preprocess_function": "normalize", "postprocess_function": ""}),
     ],
 )  # fmt: skip
-def test_fields_of_a_job(http: TestClient, redis_db: Any, body: dict[str, Any], fields: dict[str, str]) -> None:
+def test_fields_of_a_job(http: WebClient, redis_db: Any, body: dict[str, Any], fields: dict[str, str]) -> None:
     found = http.post("/api/predict/", json={"jobType": "predict", "imageName": "b/HeLa.tif", **body}).json()
     key = found["hash"]
     assert re.fullmatch(r"predict:b/HeLa\.tif:[0-9a-f-]{36}", key)
@@ -96,7 +96,7 @@ def test_fields_of_a_job(http: TestClient, redis_db: Any, body: dict[str, Any], 
     assert job["updated_at"] == job["created_at"]
 
 
-def test_archives_and_batches(http: TestClient, redis_db: Any) -> None:
+def test_archives_and_batches(http: WebClient, redis_db: Any) -> None:
     jobs = [{"jobType": "predict", "imageName": name} for name in ("all.ZIP", "a.tar.gz")]
     hashes = http.post("/api/batch/predict", json={"jobs": jobs}).json()["hashes"]
     assert redis_db.lrange("predict-zip", 0, -1) == hashes[:1]
@@ -107,11 +107,11 @@ def test_archives_and_batches(http: TestClient, redis_db: Any) -> None:
 
 def test_without_the_kiosk_api(context: WebContext) -> None:
     context.options = replace(context.options, kiosk_api=False)
-    found = TestClient(build_app(context), base_url="http://localhost").get("/api/health-check")
+    found = WebClient(build_app(context), base_url="http://localhost").get("/api/health-check")
     assert (found.status_code, found.text) == (404, "{}")
 
 
-def test_an_upload_of_the_kiosk_client(http: TestClient, context: WebContext) -> None:
+def test_an_upload_of_the_kiosk_client(http: WebClient, context: WebContext) -> None:
     """Its parts hold a Content-Length."""
     body = (
         b'--x\r\nContent-Disposition: form-data; name="file"; filename="C:\\data\\H\xc3\xa9La.tar.gz"\r\n'
@@ -126,7 +126,7 @@ def test_an_upload_of_the_kiosk_client(http: TestClient, context: WebContext) ->
 
 
 @pytest.mark.parametrize("cut", [20, 90, 130, 140], ids=str)
-def test_an_upload_that_breaks_off_leaves_nothing(http: TestClient, context: WebContext, cut: int) -> None:
+def test_an_upload_that_breaks_off_leaves_nothing(http: WebClient, context: WebContext, cut: int) -> None:
     body = (
         b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.tif"\r\nContent-Type: image/tiff\r\n\r\n'
         + bytes(40)
@@ -139,7 +139,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(http: TestClient, context: Web
 
 def test_an_upload_that_is_too_large(context: WebContext) -> None:
     context.options = replace(context.options, upload_bytes=10)
-    http = TestClient(build_app(context), base_url="http://localhost")
+    http = WebClient(build_app(context), base_url="http://localhost")
     found = http.post("/api/upload", files={"file": ("a.tif", bytes(20_000))})
     assert (found.status_code, found.json()) == (413, {"message": "the file is larger than 10 bytes; split it"})
 
@@ -169,7 +169,7 @@ def finish(redis_db: Any, context: WebContext, key: str, **fields: str) -> None:
     redis_db.hset(key, mapping={**done, **fields})
 
 
-def test_the_fiji_plug_in(http: TestClient, context: WebContext, redis_db: Any) -> None:
+def test_the_fiji_plug_in(http: WebClient, context: WebContext, redis_db: Any) -> None:
     """It ends paths with a slash, takes only replies of success, and opens a link whose path ends with .zip."""
 
     def ask(path: str, **body: Any) -> Any:
@@ -195,7 +195,7 @@ def test_the_fiji_plug_in(http: TestClient, context: WebContext, redis_db: Any) 
     assert ask("/api/redis/expire/", hash=key, expireIn=3600)["value"] == 1
 
 
-def test_ark_analysis(http: TestClient, context: WebContext, redis_db: Any) -> None:
+def test_ark_analysis(http: WebClient, context: WebContext, redis_db: Any) -> None:
     """It computes with `progress` while the archive waits, and with `failures` at the end."""
     http.post("/api/upload", files={"file": ("fovs.zip", b"PK", "application/zip")})
     body = {"jobType": "predict", "imageName": "fovs.zip", "jobForm": {"scale": 1.0}}
@@ -210,7 +210,7 @@ def test_ark_analysis(http: TestClient, context: WebContext, redis_db: Any) -> N
     assert http.get(urlsplit(link).path).status_code == 200
 
 
-def test_the_kiosk_client_reads_fields_one_by_one(http: TestClient, context: WebContext, redis_db: Any) -> None:
+def test_the_kiosk_client_reads_fields_one_by_one(http: WebClient, context: WebContext, redis_db: Any) -> None:
     key = http.post("/api/predict", json={"jobType": "predict", "imageName": "a.tif"}).json()["hash"]
     finish(redis_db, context, key)
     found = {name: http.post("/api/redis", json={"hash": key, "key": name}).json()["value"] for name in CLIENT_FIELDS}

@@ -17,6 +17,7 @@ FOREIGN = (
 )
 #: Words that mean in a name what they mean in English.
 PLAIN = """
+any bad case decoder form layer level no reader refusal request route token too writer
 access address allowed application batches body break broken cancelled chain change check choices client column
 context contract correction count counter cytoplasm delete detection difference entry equalization error
 explanation fact fake file found function gauge hashes histogram id incoming input interrupted invalid joiner
