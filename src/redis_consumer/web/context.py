@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from redis_consumer.machine import local_disk
 from redis_consumer.redis import RedisClient
-from redis_consumer.settings import Settings
+from redis_consumer.settings import Settings, revealed
 from redis_consumer.storage import Storage
 
 #: Seconds for which a request waits for an unavailable Redis.
@@ -37,6 +37,7 @@ class WebOptions:
         upload_bytes: largest size of an upload; 0 for any size.
         history_s: seconds for which the history of a user is kept after the last job.
         link_s: seconds for which a link to a result works.
+        secret: signs the links; empty for one that is kept in the folder.
     """
 
     public_url: str = ""
@@ -52,6 +53,7 @@ class WebOptions:
     upload_bytes: int = 0
     history_s: int = 30 * 24 * 3600
     link_s: float = 7 * 24 * 3600.0
+    secret: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, settings: Settings, *, is_loopback: bool = True) -> WebOptions:
@@ -79,6 +81,7 @@ class WebOptions:
             user_bytes=settings.web_max_user_bytes,
             upload_bytes=settings.web_max_upload_bytes,
             link_s=settings.web_link_expire_s,
+            secret=revealed(settings.web_secret) or "",
         )
 
 

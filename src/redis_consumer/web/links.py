@@ -22,7 +22,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from redis_consumer.settings import revealed
 from redis_consumer.storage import Storage
 from redis_consumer.web.context import WebContext, context_of
 from redis_consumer.web.problems import Problem
@@ -146,7 +145,7 @@ def secret_of(context: WebContext) -> bytes:
     """Return the server's secret: WEB_SECRET, or one that is made once and kept in the folder."""
     found = context.cache.get("secret")
     if not isinstance(found, bytes):
-        given = revealed(context.settings.web_secret)
+        given = context.options.secret
         found = given.encode() if given else _kept_secret(context.folder / "secret")
         context.cache["secret"] = found
     return found
