@@ -217,3 +217,22 @@ def test_nuclei_alone_and_several_frames(own: Callable[..., Labels], cells: Cell
 
 def test_it_has_an_older_name() -> None:
     assert MultiplexConsumer is MesmerConsumer
+
+
+@pytest.mark.parametrize("by", ["job", "variable"])
+def test_a_table_says_which_nucleus_is_in_which_cell(
+    consumer: MesmerConsumer, redis_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setenv("MESMER_COMPARTMENT", "both" if by == "variable" else "nuclear")
+    settings.use(None)
+    given = {"channels": "0,1", "scale": "1", "outputs": "table", "compartment": "both" if by == "job" else ""}
+    after, files = run_job(consumer, redis_db, JOB, {**put_image(tmp_path, TISSUE, axes="CYX"), **given})
+    assert after["status"] == "done", after.get("reason")
+    rows = [line.split(",")[:3] for line in files["a_matched.csv"].decode().splitlines()]
+    assert rows == [["frame", "cell", "nucleus"], ["0", "1", "1"], ["0", "2", ""], ["0", "3", "2"]]
+    cells, nuclei = (files[f"a{number}_cells.csv"].decode().splitlines() for number in ("", "_1"))
+    # Each compartment has its own map of distances.
+    for lines, count in ((cells, 3), (nuclei, 2)):
+        values = [line.split(",")[lines[0].split(",").index("confidence")] for line in lines[1:]]
+        assert len(values) == count
+        assert all(0.1 < float(value) <= 1 for value in values)

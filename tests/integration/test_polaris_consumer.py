@@ -23,6 +23,7 @@ from redis_consumer.storage import Storage
 from support import polaris
 from support.polaris import CELLS, IMAGE, NUCLEI, SPOTS, known_rows, table
 from support.running import Result, put_image, run_with_children
+from support.vendors import write_czi
 
 JOB = "polaris:a.tif:1"
 KINDS: dict[str, type[Any]] = {
@@ -125,6 +126,19 @@ def test_spots_alone(run: Callable[..., Result], redis_db: Any, fields: dict[str
     assert list(files) == ["plate/a_0.csv"]
     assert table(files["plate/a_0.csv"]) == known_rows()
     assert redis_db.keys("segmentation:*") == redis_db.keys("mesmer:*") == []
+
+
+def test_a_field_of_view_is_chosen(consumers: dict[str, Consumer], redis_db: Any, tmp_path: Path) -> None:
+    path = tmp_path / "uploads" / "a.czi"
+    path.parent.mkdir()
+    write_czi(path, [({"S": 0}, polaris.spots([])), ({"S": 1}, IMAGE[0])])
+    given = {"status": "new", "input_file_name": "uploads/a.czi", "original_name": "a.czi", "field_of_view": "1"}
+    after, files = run_with_children(consumers, redis_db, JOB, {**given, "segmentation_type": "none"})
+    assert after["status"] == "done", after.get("reason")
+    assert table(files["a_0.csv"]) == known_rows()
+    redis_db.delete(JOB)
+    after, _ = run_with_children(consumers, redis_db, JOB, {**given, "field_of_view": "", "segmentation_type": "none"})
+    assert "a.czi: holds 2 images (0, 1); name one in field field_of_view, e.g. 0" in after["reason"]
 
 
 def test_one_channel_of_cells(run: Callable[..., Result]) -> None:

@@ -114,4 +114,6 @@ def _view(job: Job) -> Job:
     An order of axes without C is that of one channel, such as the order that Polaris gives to all of its child jobs.
     """
     order = {} if "C" in job.dimension_order else {"dimension_order": ""}
-    return job.with_model(defaults.mesmer_choices(job).model_of(0)).with_fields(label="", **order)
+    choices = defaults.mesmer_choices(job)
+    compartment = str(choices.given["mesmer"]["compartment"])
+    return job.with_model(choices.model_of(0)).with_fields(label="", compartment=compartment, **order)

@@ -19,6 +19,7 @@ from redis_consumer.images.window_writing import TiledPlane
 from redis_consumer.job import Job
 from redis_consumer.outputs.cells import LabelImages, Read, Window, whole_frames
 from redis_consumer.outputs.files import MEASURED, write_outputs
+from redis_consumer.outputs.matches import MATCHED, write_matches
 from redis_consumer.processing.measure import label_channels
 from redis_consumer.segmentation.frames import Frames, check_needed, open_whole
 from redis_consumer.segmentation.options import SegmentationOptions
@@ -146,11 +147,15 @@ class CellOutputs:
     def _write(self, images: Sequence[LabelImages]) -> list[Path]:
         if not images:
             raise self._refused("no label image")
-        return [
+        files = [
             path
             for number, each in enumerate(images)
             for path in write_outputs(self.names, each, self.stem, number=number, tick=lambda _: wanted.check())
         ]
+        if self._job.compartment == "both" and len(images) == 2 and self.confidences is not None:
+            cells, nuclei = images
+            files.append(write_matches(cells, nuclei, self.stem.with_name(f"{self.stem.name}{MATCHED}")))
+        return files
 
     def _confidence(self, plane: int) -> Callable[[int], Array]:
         """Return what gives the confidences of the objects in a frame of one of the label images, by label."""

@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from redis_consumer import testing
 from redis_consumer.segmentation import frames
+from support import ome_zarr
 from support.polygons import fill
 
 Array = npt.NDArray[Any]
@@ -280,3 +281,22 @@ def test_results_have_the_orientation_of_the_file(
         with tifffile.TiffFile(io.BytesIO(run.files[name])) as tif:
             assert {page.tags[274].value for page in tif.pages} == {6}
         np.testing.assert_array_equal(run.outputs[name] > 0, image > 100)
+
+
+@pytest.mark.parametrize("axes", ["yx", "czyx"])
+def test_an_ome_zarr_has_what_its_job_asks_for(tmp_path: Path, axes: str) -> None:
+    image = three(70, 80) if axes == "yx" else np.stack([three(70, 80), np.full((70, 80), 7, np.uint8)])[:, np.newaxis]
+    path = ome_zarr.zipped(ome_zarr.write(tmp_path / "a.zarr", image, axes), tmp_path / "a.ozx")
+    run = testing.run("image", path, model=peaks, **{**DEEP, "outputs": "all"})
+    assert run.status == "done", run.reason
+    ends = ("_labels.tif", "_labels.ome.tif", "_rois.zip", ".geojson", "_cells.csv", "_cells.parquet", "_overlay.png")
+    assert {f"a{end}" for end in ends} <= set(run.files)
+    rows = rows_of(run, "a_cells.csv")
+    assert {(row["c0_max"], row["confidence"]) for row in rows} == {("50", "0.2"), ("150", "0.6"), ("250", "1")}
+    assert {row.get("c1_mean") for row in rows} == ({None} if axes == "yx" else {"7"})
+    labels = run.outputs["a_labels.tif"]
+    assert sorted(np.unique(labels).tolist()) == [0, 1, 2, 3]
+    assert (labels[10:20, 45:55] > 0).all()
+    for feature in json.loads(run.files["a.geojson"])["features"]:
+        mask = labels == feature["properties"]["measurements"]["label"]
+        np.testing.assert_array_equal(fill(feature["geometry"]["coordinates"], mask.shape), mask)
