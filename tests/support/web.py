@@ -60,7 +60,7 @@ class AsUser:
 
 
 @cache
-def _app() -> FastAPI:
+def app_of_process() -> FastAPI:
     """The application. Its routes take longest to make, and are the same for each context."""
     return build_api(make_context(1, Path(tempfile.mkdtemp())))
 
@@ -69,8 +69,8 @@ class Api:
     """Sends requests to API v1. There is one context at a time."""
 
     def __init__(self, context: WebContext) -> None:
-        self.context = _app().state.context = context
-        app = AsUser(Starlette(routes=[Mount("/api/v1", _app())]))
+        self.context = app_of_process().state.context = context
+        app = AsUser(Starlette(routes=[Mount("/api/v1", app_of_process())]))
         self.http = TestClient(app, raise_server_exceptions=True)
 
     def ask(self, method: str, path: str, status: int = 200, *, user: str = "", **kwargs: Any) -> Any:

@@ -20,8 +20,9 @@ from redis_consumer.text import mask_secrets
 RETRY_AFTER_S = 5
 _TITLES = {
     400: "The request is not valid", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
-    409: "Conflict", 413: "Too large", 422: "A value is not valid", 429: "Too many requests",
-    500: "The server has failed", 503: "Not available now",
+    409: "Conflict", 412: "Wrong version", 413: "Too large", 415: "Wrong type of content",
+    422: "A value is not valid", 423: "In use", 429: "Too many requests", 500: "The server has failed",
+    503: "Not available now", 507: "No room",
 }  # fmt: skip
 _FIELD = re.compile(r"field ([\w.]+): (.*)", re.DOTALL)
 

@@ -19,6 +19,7 @@ from redis_consumer.settings import Settings
 from redis_consumer.storage import Storage
 from support.redis_server import RedisServer
 from support.web import Api, make_context
+from support.web_server import Web
 
 
 @pytest.fixture
@@ -77,3 +78,12 @@ def done(api: Api, done_job: DoneJob) -> str:
     shutil.copytree(done_job.bucket, Path(api.context.storage.bucket), dirs_exist_ok=True)
     api.context.client.hset(job_id, mapping=done_job.fields)
     return job_id
+
+
+@pytest.fixture
+def web(redis_server: RedisServer, redis_db: Any, tmp_path: Path) -> Iterator[Web]:
+    """The same over HTTP."""
+    web = Web(make_context(redis_server.port, tmp_path))
+    yield web
+    web.http.close()
+    web.context.client.close()

@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 
 from redis_consumer.errors import ConsumerError, InvalidImage
 from redis_consumer.images.window_writing import TiledPlane, write_ome_zarr
-from redis_consumer.web.view.layout import TILE_PX, Layer
+from redis_consumer.web.view.layout import TILE_PX, ViewLayer
 from redis_consumer.web.view.making import SMALL_VALUES, make_image, make_result
 from redis_consumer.web.view.pyramids import halved
 from redis_consumer.web.view.tile_files import read_tile
@@ -38,12 +38,12 @@ def made(path: Path, folder: Path, **asked: Any) -> dict[str, Any]:
     return facts
 
 
-def layers_in(folder: Path) -> dict[str, Layer]:
+def layers_in(folder: Path) -> dict[str, ViewLayer]:
     table = json.loads((folder / "view.json").read_text())
-    return {layer.name: layer for layer in map(Layer.of, table["layers"])}
+    return {layer.name: layer for layer in map(ViewLayer.of, table["layers"])}
 
 
-def level_of(folder: Path, layer: Layer, level: int = 0, t: int = 0, z: int = 0, c: int = 0) -> Array:
+def level_of(folder: Path, layer: ViewLayer, level: int = 0, t: int = 0, z: int = 0, c: int = 0) -> Array:
     """A whole level of a plane, put together from its tiles; what is beyond its edge is 0."""
     size = layer.levels[level]
     whole = np.empty((size.rows * TILE_PX, size.cols * TILE_PX), layer.dtype)
@@ -221,7 +221,7 @@ def result_of(path: Path, files: dict[str, Array | bytes]) -> Path:
     return path
 
 
-def result_layers(path: Path, folder: Path, name: str = "a.tif", axes: Any = ()) -> dict[str, Layer]:
+def result_layers(path: Path, folder: Path, name: str = "a.tif", axes: Any = ()) -> dict[str, ViewLayer]:
     folder.mkdir()
     request = {"path": str(path), "folder": str(folder), "name": name, "axes": axes}
     assert make_result(request, lambda _: None) == {"is_complete": True}

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from redis_consumer import __version__
 from redis_consumer.web.context import WebContext
 from redis_consumer.web.problems import ProblemReply, add_handlers
-from redis_consumer.web.v1 import batches, events, jobs, kinds, labels, me, objects, queues
+from redis_consumer.web.v1 import batches, events, jobs, kinds, labels, me, objects, queues, uploads, view
 
 
 def build_api(context: WebContext) -> FastAPI:
@@ -25,6 +25,8 @@ def build_api(context: WebContext) -> FastAPI:
     )
     app.state.context = context
     for router in (
+        view.router,
+        uploads.router,
         jobs.router,
         objects.router,
         labels.router,

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
-from redis_consumer.errors import ConsumerError, OutOfResources, StorageUnavailable
+from redis_consumer.errors import ConsumerError, ObjectNotFound, OutOfResources, StorageUnavailable, describe
 from redis_consumer.storage import Storage
 from redis_consumer.web.view.decoders import DecoderLimits, decode
-from redis_consumer.web.view.layout import FACTS, VIEW, Layer
+from redis_consumer.web.view.layout import FACTS, VIEW, ViewLayer
 
 logger = logging.getLogger(__name__)
 
 #: Views that are made at once: small ones, and large ones. A large one never delays a small one.
-_SMALL_AT_ONCE, _LARGE_AT_ONCE, _FETCHED_AT_ONCE = 2, 1, 4
-#: A result zip above this size counts as large.
-_SMALL_BYTES = 16 << 20
+_SMALL_AT_ONCE, _LARGE_AT_ONCE = 2, 1
+#: Above these sizes, a result and an image that must be downloaded count as large.
+_SMALL_RESULT_BYTES, _SMALL_DOWNLOAD_BYTES = 16 << 20, 256 << 20
+#: Folder of a downloaded object, while its view is made.
+_FETCHED = "fetched"
 #: Seconds after which a view that could not be made for want of a service or of room is tried again.
 _RETRY_S = 30.0
+#: Seconds for which it is remembered that a view can't be made.
+_FORGET_S = 3600.0
+#: Views whose sizes and facts are kept in memory.
+_MOST_KNOWN = 1024
 #: Seconds between two notes that a view is used.
 _NOTE_S = 60.0
 #: Bytes of the disk that are always left free.
@@ -70,108 +79,111 @@ class ViewState:
         layers: by name; None until all are made.
         progress: percent.
         problem: why it can't be made; None if nothing is wrong.
+        done: ends when the making ends; None if it isn't being made.
     """
 
     folder: Path
     facts: dict[str, Any] | None = None
-    layers: dict[str, Layer] | None = None
+    layers: dict[str, ViewLayer] | None = None
     progress: float = 0.0
     problem: ConsumerError | None = None
+    done: Future[None] | None = None
 
 
 @dataclass
 class _Making:
-    task: asyncio.Task[None] | None = None
+    done: Future[None] = field(default_factory=Future)
     share: float = 0.0
     problem: ConsumerError | None = None
     ended_at: float = 0.0
 
 
-@dataclass
-class ViewCache:
-    """Views in a folder.
+class _Lane:
+    """Makes calls in a few threads. These don't keep the process alive."""
 
-    Attributes:
+    def __init__(self, threads: int) -> None:
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        for _ in range(threads):
+            threading.Thread(target=self._run, name="views", daemon=True).start()
+
+    def start(self, call: Callable[[], None]) -> None:
+        self._calls.put(call)
+
+    def _run(self) -> None:
+        while True:
+            self._calls.get()()
+
+
+class ViewCache:
+    """Views in a folder. Its methods can be called in any thread.
+
+    Args:
         folder: of all views; made if it is missing.
         storage: the bucket with images and results.
         max_bytes: size of all views together, above which the oldest are removed.
         limits: of the processes that make views.
     """
 
-    folder: Path
-    storage: Storage
-    max_bytes: int = 20 << 30
-    limits: DecoderLimits = field(default_factory=DecoderLimits)
-    _makings: dict[str, _Making] = field(default_factory=dict)
-    _noted: dict[str, float] = field(default_factory=dict)
-    _layers: dict[str, dict[str, Layer]] = field(default_factory=dict)
+    def __init__(
+        self, folder: Path, storage: Storage, *, max_bytes: int = 20 << 30, limits: DecoderLimits | None = None
+    ) -> None:
+        self.folder = folder
+        self.storage = storage
+        self.max_bytes = max_bytes
+        self.limits = limits or DecoderLimits()
+        self._lock = threading.Lock()
+        self._makings: dict[str, _Making] = {}
+        self._noted: dict[str, float] = {}
+        self._known: dict[str, ViewState] = {}
+        self._small, self._large = _Lane(_SMALL_AT_ONCE), _Lane(_LARGE_AT_ONCE)
+        folder.mkdir(parents=True, exist_ok=True)
 
-    def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._small = asyncio.Semaphore(_SMALL_AT_ONCE)
-        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
-        self._fetched = asyncio.Semaphore(_FETCHED_AT_ONCE)
-
-    async def look(self, source: ViewSource, *, wait_s: float = 0.0) -> ViewState:
+    def look(self, source: ViewSource, local: Path | None = None) -> ViewState:
         """Return what there is of a view. If it is not being made yet, start that.
 
         Args:
             source: which one.
-            wait_s: seconds to wait for its end.
+            local: a local file with the bytes of its object, which the caller keeps until `ViewState.done`; None for
+                the bucket.
         """
         state = self.state_of(source)
-        if state.layers is None and state.problem is None:
-            making = self._makings.setdefault(source.id, _Making())
-            if making.task is None:
-                making.task = asyncio.create_task(self._make(source, making))
-            if wait_s > 0:
-                await asyncio.wait({making.task}, timeout=wait_s)
-            state = self.state_of(source)
+        if state.layers is None and state.problem is None and state.done is None:
+            lane = self._lane_of(source, local)
+            with self._lock:
+                making = self._makings.get(source.id)
+                if making is None:
+                    making = self._makings[source.id] = _Making()
+                    lane.start(partial(self._make, source, making, local))
+            return replace(state, done=making.done)
         return state
 
     def state_of(self, source: ViewSource) -> ViewState:
         """Return what there is of a view, without making it."""
-        folder = self.folder / source.id
-        making = self._makings.get(source.id)
-        if making is not None and making.problem is not None:
-            if isinstance(making.problem, (OutOfResources, StorageUnavailable)) and making.ended_at + _RETRY_S < _now():
-                del self._makings[source.id]
-            else:
-                return ViewState(folder, _read_json(folder / FACTS), problem=making.problem)
-        facts = _read_json(folder / FACTS) if source.call == "make_image" else None
-        layers = self._layers_of(source.id, folder)
-        if layers is not None:
-            self._note(source.id, folder)
-            return ViewState(folder, facts, layers, 100.0)
-        return ViewState(folder, facts, progress=99.0 * making.share if making else 0.0)
+        folder, making = self.folder / source.id, self._makings.get(source.id)
+        if making is not None:
+            facts = _read_json(folder / FACTS)
+            if making.problem is None:
+                return ViewState(folder, facts, None, 99.0 * making.share, None, making.done)
+            is_passing = isinstance(making.problem, (OutOfResources, StorageUnavailable))
+            if not is_passing or making.ended_at + _RETRY_S > _now():
+                return ViewState(folder, facts, problem=making.problem)
+            self._makings.pop(source.id, None)
+        return self._complete(source.id, folder) or ViewState(folder, _read_json(folder / FACTS))
 
-    def find(self, view_id: str) -> ViewState | None:
-        """Return a complete view by its id; None if it isn't there."""
-        folder = self.folder / view_id
-        layers = self._layers_of(view_id, folder)
-        if layers is None:
-            return None
+    def _complete(self, view_id: str, folder: Path) -> ViewState | None:
+        """Return a view if all of it is there. What its files say is kept in memory."""
+        known = self._known.get(view_id)
+        if known is None or not (folder / VIEW).exists():
+            self._known.pop(view_id, None)
+            table = _read_json(folder / VIEW)
+            if table is None:
+                return None
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            layers = {layer.name: layer for layer in map(ViewLayer.of, table["layers"])}
+            known = self._known[view_id] = ViewState(folder, _read_json(folder / FACTS), layers, 100.0)
         self._note(view_id, folder)
-        return ViewState(folder, None, layers, 100.0)
-
-    async def close(self) -> None:
-        """End what is being made."""
-        tasks = [making.task for making in self._makings.values() if making.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _layers_of(self, view_id: str, folder: Path) -> dict[str, Layer] | None:
-        known = self._layers.get(view_id)
-        if known is not None and (folder / VIEW).exists():
-            return known
-        table = _read_json(folder / VIEW)
-        if table is None:
-            self._layers.pop(view_id, None)
-            return None
-        layers = {layer.name: layer for layer in map(Layer.of, table["layers"])}
-        self._layers[view_id] = layers
-        return layers
+        return known
 
     def _note(self, view_id: str, folder: Path) -> None:
         if self._noted.get(view_id, 0.0) + _NOTE_S < _now():
@@ -179,43 +191,58 @@ class ViewCache:
             with suppress(OSError):
                 os.utime(folder / VIEW)
 
-    async def _make(self, source: ViewSource, making: _Making) -> None:
+    def _lane_of(self, source: ViewSource, local: Path | None) -> _Lane:
+        path = local or self.storage.local_object(source.key)
+        is_there = path is not None and path.exists()
+        if path is not None and is_there:
+            size = path.stat().st_size
+        else:
+            size = 0 if source.key.endswith(".zarr") else self.storage.size(source.key) or 0
+        if source.call == "make_result":
+            return self._small if size <= _SMALL_RESULT_BYTES else self._large
+        return self._small if is_there or size <= _SMALL_DOWNLOAD_BYTES else self._large
+
+    def _make(self, source: ViewSource, making: _Making, local: Path | None, *, is_whole: bool = False) -> None:
         folder = self.folder / source.id
-        fetched: Path | None = None
         try:
             folder.mkdir(exist_ok=True)
-            async with self._fetched:
-                path, fetched = await asyncio.to_thread(self._fetch, source, folder)
-            is_large = source.call == "make_result" and path.stat().st_size > _SMALL_BYTES
-            async with self._large if is_large else self._small:
-                is_complete = await self._decode(source, path, making, is_whole=False)
-            if not is_complete:
-                async with self._large:
-                    await self._decode(source, path, making, is_whole=True)
-            del self._makings[source.id]
+            path = local or self._fetch(source, folder)
+            if not self._decode(source, path, making, is_whole=is_whole):
+                self._large.start(partial(self._make, source, making, path, is_whole=True))
+                return
         except ConsumerError as error:
             making.problem = error
         except OSError as error:
             making.problem = OutOfResources(f"{source.name}: can't be prepared ({error.strerror}); free some disk")
-        finally:
-            making.task, making.ended_at = None, _now()
-            if fetched is not None:
-                await asyncio.to_thread(_remove, fetched)
-            await asyncio.to_thread(self.prune)
+        except Exception as error:  # a thread that ends here would make no further views
+            making.problem = ConsumerError(f"{source.name}: can't be prepared ({describe(error)})")
+            logger.exception("%s can't be prepared", source.name)
+        _remove(folder / _FETCHED)
+        making.ended_at = _now()
+        if making.problem is None:
+            self._makings.pop(source.id, None)
+        with suppress(OSError):
+            self.prune()
+        for view_id, other in list(self._makings.items()):
+            if other.problem is not None and other.ended_at + _FORGET_S < _now():
+                self._makings.pop(view_id, None)
+        making.done.set_result(None)
 
-    def _fetch(self, source: ViewSource, folder: Path) -> tuple[Path, Path | None]:
-        """Return the path of the object; and again if it was downloaded, so that it is removed afterwards."""
+    def _fetch(self, source: ViewSource, folder: Path) -> Path:
+        """Return the path of the object, which is downloaded if the bucket is no folder."""
         path = self.storage.local_object(source.key)
-        if path is not None and path.exists():
-            return path, None
-        place = folder / "fetched"
+        if path is not None:
+            if not path.exists():
+                raise ObjectNotFound(f"{source.name}: is no longer in the bucket; upload it again", key=source.key)
+            return path
+        place = folder / _FETCHED
         _remove(place)
         place.mkdir()
         if source.key.endswith(".zarr"):
-            return Path(self.storage.download_folder(source.key, place)), place
+            return Path(self.storage.download_folder(source.key, place))
         self._check_room(self.storage.size(source.key) or 0, source.name)
         self.storage.download_file(source.key, place / "object")
-        return place / "object", place
+        return place / "object"
 
     def _check_room(self, size: int, name: str) -> None:
         free = shutil.disk_usage(self.folder).free
@@ -224,7 +251,7 @@ class ViewCache:
                 f"{name}: {size} bytes don't fit on the server's disk, which has {free} left; free some space"
             )
 
-    async def _decode(self, source: ViewSource, path: Path, making: _Making, *, is_whole: bool) -> bool:
+    def _decode(self, source: ViewSource, path: Path, making: _Making, *, is_whole: bool) -> bool:
         request = {
             "path": str(path),
             "folder": str(self.folder / source.id),
@@ -239,7 +266,7 @@ class ViewCache:
         def tick(share: float) -> None:
             making.share = share
 
-        answer = await asyncio.to_thread(decode, source.call, request, self.limits, name=source.name, tick=tick)
+        answer = decode(source.call, request, self.limits, name=source.name, tick=tick)
         return bool(answer["is_complete"])
 
     def prune(self) -> None:
@@ -254,7 +281,7 @@ class ViewCache:
             if total <= self.max_bytes:
                 return
             _remove(folder)
-            self._layers.pop(folder.name, None)
+            self._known.pop(folder.name, None)
             total -= size
 
 

@@ -19,7 +19,7 @@ IMAGE, LABELS, VALUES, POINTS = "image", "labels", "values", "points"
 
 
 @dataclass(frozen=True)
-class Level:
+class TileLevel:
     """One size of an image. The first level is the image itself, each further one has half the sides.
 
     Attributes:
@@ -46,20 +46,20 @@ class Level:
         return self.rows * self.cols
 
 
-def levels_of(width: int, height: int) -> tuple[Level, ...]:
+def levels_of(width: int, height: int) -> tuple[TileLevel, ...]:
     """Return the levels of an image, down to one that is a single tile.
 
     >>> [(level.width, level.height) for level in levels_of(1300, 600)]
     [(1300, 600), (650, 300), (325, 150)]
     """
-    levels = [Level(width, height)]
+    levels = [TileLevel(width, height)]
     while levels[-1].tiles > 1:
-        levels.append(Level(-(-levels[-1].width // 2), -(-levels[-1].height // 2)))
+        levels.append(TileLevel(-(-levels[-1].width // 2), -(-levels[-1].height // 2)))
     return tuple(levels)
 
 
 @dataclass(frozen=True)
-class Layer:
+class ViewLayer:
     """A layer of a view: a file of tiles, and the index of them.
 
     Attributes:
@@ -73,7 +73,6 @@ class Layer:
         channels: number of channels.
         max_label: the largest label of a label image, else 0.
         count: number of points, else 0.
-        offset_yx: row and column of the layer's first pixel in the image.
     """
 
     name: str
@@ -85,16 +84,15 @@ class Layer:
     channels: int = 1
     max_label: int = 0
     count: int = 0
-    offset_yx: tuple[int, int] = (0, 0)
-    levels: tuple[Level, ...] = field(init=False, repr=False, compare=False)
+    levels: tuple[TileLevel, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", levels_of(self.width, self.height))
 
     @classmethod
-    def of(cls, table: dict[str, Any]) -> Layer:
+    def of(cls, table: dict[str, Any]) -> ViewLayer:
         """Return the layer that `as_table` describes."""
-        return cls(**{**table, "offset_yx": tuple(table["offset_yx"])})
+        return cls(**table)
 
     def as_table(self) -> dict[str, Any]:
         """Return it as data for JSON."""
@@ -115,12 +113,13 @@ class Layer:
     def plane_of(self, t: int, z: int, channel: int) -> int:
         """Return the number of a plane: channels are the fastest, then z, then t.
 
-        A layer of one time or one plane has it for every t or z.
+        A result of one time or one plane has it for every t or z of the image.
 
         Raises:
             IndexError: there is none.
         """
-        t, z = (0 if self.t == 1 else t), (0 if self.z == 1 else z)
+        if self.name != IMAGE:
+            t, z = (0 if self.t == 1 else t), (0 if self.z == 1 else z)
         for number, count, axis in ((t, self.t, "t"), (z, self.z, "z"), (channel, self.channels, "c")):
             if not 0 <= number < count:
                 raise IndexError(f"{axis} is {number}, layer {self.name} has 0 to {count - 1}")

@@ -20,7 +20,7 @@ from redis_consumer.errors import InvalidImage
 from redis_consumer.text import result_stem
 from redis_consumer.web.view.facts import facts_of
 from redis_consumer.web.view.inputs import open_first
-from redis_consumer.web.view.layout import FACTS, IMAGE, THUMBNAIL, VIEW, Layer
+from redis_consumer.web.view.layout import FACTS, IMAGE, THUMBNAIL, VIEW, ViewLayer
 from redis_consumer.web.view.pixels import ShownImage
 from redis_consumer.web.view.pyramids import halved, write_layer
 from redis_consumer.web.view.result_layers import write_result_layers
@@ -107,9 +107,9 @@ def write_json(path: Path, table: Mapping[str, Any]) -> None:
     os.replace(part, path)
 
 
-def _image_layer(image: ShownImage) -> Layer:
+def _image_layer(image: ShownImage) -> ViewLayer:
     _, height, width, channels = image.shape
-    layer = Layer(IMAGE, image.dtype, width, height, len(image.frames), len(image.frames[0]), channels)
+    layer = ViewLayer(IMAGE, image.dtype, width, height, len(image.frames), len(image.frames[0]), channels)
     if layer.planes * layer.tiles_a_plane > _MOST_TILES:
         raise InvalidImage(
             f"{image.name}: its {layer.planes} planes of {width} x {height} px are too many to be shown; split the file"
@@ -117,7 +117,7 @@ def _image_layer(image: ShownImage) -> Layer:
     return layer
 
 
-def _write_thumbnail(folder: Path, layer: Layer, facts: Mapping[str, Any]) -> None:
+def _write_thumbnail(folder: Path, layer: ViewLayer, facts: Mapping[str, Any]) -> None:
     """Write the middle plane at the first time, with its channels in their colours, as PNG."""
     from PIL import Image
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from redis_consumer.images.planes import Window
-from redis_consumer.web.view.layout import TILE_PX, Layer
-from redis_consumer.web.view.tile_files import TileFileWriter
+from redis_consumer.web.view.layout import TILE_PX, ViewLayer
+from redis_consumer.web.view.tile_files import TileWriter
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,7 @@ _BAND_BYTES = 64 << 20
 
 def write_layer(
     path: Path,
-    layer: Layer,
+    layer: ViewLayer,
     read: Callable[[int, int, Window], Array],
     tick: Callable[[float], None],
     *,
@@ -34,7 +34,7 @@ def write_layer(
     row.
 
     Args:
-        path: of the file, see `TileFileWriter`.
+        path: of the file, see `TileWriter`.
         layer: its sizes; a type of ``uint32`` is that of labels.
         read: takes t, z and a window, gives (y, x, C) of the image.
         tick: called with the share that is done, 0..1.
@@ -45,7 +45,7 @@ def write_layer(
         OSError: the tiles can't be written.
     """
     places = list(product(range(layer.t), range(layer.z)))
-    with TileFileWriter(path, layer) as file:
+    with TileWriter(path, layer) as file:
         for number, (t, z) in enumerate(places):
             windows = list(_windows(layer, file.dtype.itemsize))
             for part, window in enumerate(windows):
@@ -58,7 +58,7 @@ def write_layer(
             tick((number + 1) / len(places))
 
 
-def _windows(layer: Layer, value_bytes: int) -> Iterator[Window]:
+def _windows(layer: ViewLayer, value_bytes: int) -> Iterator[Window]:
     """Rows of tiles, or parts of them: files in strips are decoded for their whole width."""
     across = _BAND_BYTES // (TILE_PX * TILE_PX * layer.channels * value_bytes)
     side = TILE_PX * max(across, 1)
@@ -67,14 +67,14 @@ def _windows(layer: Layer, value_bytes: int) -> Iterator[Window]:
             yield slice(top, min(top + TILE_PX, layer.height)), slice(left, min(left + side, layer.width))
 
 
-def _write_part(file: TileFileWriter, layer: Layer, plane: int, window: Window, pixels: Array) -> None:
+def _write_part(file: TileWriter, layer: ViewLayer, plane: int, window: Window, pixels: Array) -> None:
     row, first = window[0].start // TILE_PX, window[1].start // TILE_PX
     for channel in range(layer.channels):
         for number, left in enumerate(range(0, pixels.shape[1], TILE_PX)):
             file.write(plane + channel, 0, row, first + number, pixels[:, left : left + TILE_PX, channel])
 
 
-def _write_levels(file: TileFileWriter, layer: Layer, plane: int) -> None:
+def _write_levels(file: TileWriter, layer: ViewLayer, plane: int) -> None:
     for number, level in enumerate(layer.levels[1:], 1):
         before = layer.levels[number - 1]
         for row, col in product(range(level.rows), range(level.cols)):

@@ -20,7 +20,7 @@ from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.planes import Window
 from redis_consumer.images.windows import WindowedImage, open_windowed
 from redis_consumer.options import ArchiveLimits
-from redis_consumer.web.view.layout import LABELS, POINTS, VALUES, Layer
+from redis_consumer.web.view.layout import LABELS, POINTS, VALUES, ViewLayer
 from redis_consumer.web.view.pixels import frames_by_place
 from redis_consumer.web.view.pyramids import write_layer
 
@@ -41,7 +41,7 @@ class _NoLabelsError(Exception):
 
 def write_result_layers(
     path: Path, folder: Path, unpacked: Path, image: tuple[str, tuple[tuple[str, int], ...]], tick: Tick
-) -> list[Layer]:
+) -> list[ViewLayer]:
     """Write the layers of a result.
 
     Args:
@@ -60,7 +60,7 @@ def write_result_layers(
     """
     stem, axes = image
     features, points = _find(_members(path, unpacked), stem)
-    layers: list[Layer] = []
+    layers: list[ViewLayer] = []
     for number, files in enumerate(features):
         with _Frames(files) as frames:
             share = _shares(tick, number, len(features))
@@ -156,9 +156,9 @@ def _shares(tick: Tick, number: int, count: int) -> Tick:
     return lambda share: tick((number + share) / count)
 
 
-def _write_feature(folder: Path, frames: _Frames, places: list[list[int]], number: int, tick: Tick) -> Layer:
+def _write_feature(folder: Path, frames: _Frames, places: list[list[int]], number: int, tick: Tick) -> ViewLayer:
     height, width = frames.shape_yx
-    layer = Layer(_numbered(LABELS, number), "uint32", width, height, len(places), len(places[0]))
+    layer = ViewLayer(_numbered(LABELS, number), "uint32", width, height, len(places), len(places[0]))
     largest = 0
 
     def labels(t: int, z: int, window: Window) -> Array:
@@ -190,14 +190,14 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _write_points(
-    folder: Path, points: dict[int, list[Path]], axes: tuple[tuple[str, int], ...], layers: Sequence[Layer]
-) -> Layer:
+    folder: Path, points: dict[int, list[Path]], axes: tuple[tuple[str, int], ...], layers: Sequence[ViewLayer]
+) -> ViewLayer:
     """Write the points of each frame as the object POINTS of the API, ``points_<plane>.json``."""
     frames = sorted(points)
     places = frames_by_place(Calibration(axes), len(frames))
     count = 0
     sides = (layers[0].width, layers[0].height) if layers else (1, 1)
-    layer = Layer(POINTS, "", *sides, len(places), len(places[0]))
+    layer = ViewLayer(POINTS, "", *sides, len(places), len(places[0]))
     for t, row in enumerate(places):
         for z, frame in enumerate(row):
             table = _read_points(points[frames[frame]])

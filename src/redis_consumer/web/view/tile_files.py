@@ -13,7 +13,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from redis_consumer.web.view.layout import ENTRY, TILE_PX, Layer
+from redis_consumer.web.view.layout import ENTRY, TILE_PX, ViewLayer
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +29,7 @@ _SAMPLE_FORMATS = {"u": 1, "f": 3}
 
 
 def index_path(path: Path) -> Path:
-    """Return the path of the index of a file of tiles: an entry `ENTRY` for each tile, see `Layer.place_of`."""
+    """Return the path of the index of a file of tiles: an entry `ENTRY` for each tile, see `ViewLayer.place_of`."""
     return path.with_suffix(".index")
 
 
@@ -41,7 +41,7 @@ def decoded(data: bytes, dtype: npt.DTypeLike) -> Array:
     return values.reshape(TILE_PX, TILE_PX)
 
 
-def read_tile(path: Path, layer: Layer, plane: int, level: int, row: int = 0, col: int = 0) -> Array:
+def read_tile(path: Path, layer: ViewLayer, plane: int, level: int, row: int = 0, col: int = 0) -> Array:
     """Read a tile of a complete file, (TILE_PX, TILE_PX)."""
     with index_path(path).open("rb") as index:
         index.seek(ENTRY.size * layer.place_of(plane, level, row, col))
@@ -51,7 +51,7 @@ def read_tile(path: Path, layer: Layer, plane: int, level: int, row: int = 0, co
         return decoded(file.read(count), layer.dtype)
 
 
-class TileFileWriter:
+class TileWriter:
     """Writes the tiles of a layer in any order. All but the tiles are written at its end.
 
     Tiles beyond the edge of the image are filled up with 0. The file has a directory for each plane and level, so that
@@ -62,7 +62,7 @@ class TileFileWriter:
         layer: the sizes. Name and counts aren't used.
     """
 
-    def __init__(self, path: Path, layer: Layer) -> None:
+    def __init__(self, path: Path, layer: ViewLayer) -> None:
         self._layer = layer
         self._path = path
         self.dtype = np.dtype(layer.dtype).newbyteorder("<")
@@ -72,7 +72,7 @@ class TileFileWriter:
         self._file = path.open("w+b")
         self._end = self._file.write(bytes(_HEADER.size))
 
-    def __enter__(self) -> TileFileWriter:
+    def __enter__(self) -> TileWriter:
         return self
 
     def __exit__(

@@ -9,14 +9,14 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from redis_consumer.web.view.layout import ENTRY, POINTS, TILE_PX, VALUE_BYTES, Layer
+from redis_consumer.web.view.layout import ENTRY, POINTS, TILE_PX, VALUE_BYTES, ViewLayer
 
 _QUALITY = 85
 #: Formats of `struct` by type.
 _FORMATS = {"uint8": "<B", "uint16": "<H", "uint32": "<I", "float32": "<f"}
 
 
-def stored_tile(folder: Path, layer: Layer, plane: int, level: int, row: int, col: int) -> bytes:
+def stored_tile(folder: Path, layer: ViewLayer, plane: int, level: int, row: int, col: int) -> bytes:
     """Return a tile as it is stored: 512 x 512 little-endian values, packed by zlib.
 
     Raises:
@@ -28,7 +28,7 @@ def stored_tile(folder: Path, layer: Layer, plane: int, level: int, row: int, co
     return _read(folder / f"{layer.name}.tif", offset, count)
 
 
-def value_at(folder: Path, layer: Layer, plane: int, y: int, x: int) -> float:
+def value_at(folder: Path, layer: ViewLayer, plane: int, y: int, x: int) -> float:
     """Return a value of a layer, by the row and column of the layer.
 
     Raises:
@@ -65,7 +65,7 @@ def light_tile(tile: bytes, dtype: str, low: float, high: float) -> bytes:
     return file.getvalue()
 
 
-def points_of(folder: Path, layer: Layer, t: int, z: int) -> bytes:
+def points_of(folder: Path, layer: ViewLayer, t: int, z: int) -> bytes:
     """Return the points of a plane, the object POINTS of the API as JSON.
 
     Raises:
@@ -75,7 +75,7 @@ def points_of(folder: Path, layer: Layer, t: int, z: int) -> bytes:
     return (folder / f"{POINTS}_{layer.plane_of(t, z, 0)}.json").read_bytes()
 
 
-def layer_facts(layer: Layer) -> dict[str, Any]:
+def layer_facts(layer: ViewLayer) -> dict[str, Any]:
     """Return a layer as the API shows it."""
     shown = {"name": layer.name, "t": layer.t, "z": layer.z}
     if layer.name == POINTS:
