@@ -268,4 +268,4 @@ def _or_404(read: Callable[[], T]) -> T:
     except IndexError as error:
         raise Problem(404, f"{error}.") from None
     except FileNotFoundError:
-        raise Problem(404, "The view was removed.", hint="Read the view again: it is made anew.") from None
+        raise Problem(404, "The view was removed.", hint="Read the view again: it is made again.") from None
