@@ -13,8 +13,8 @@ import pytest
 from redis_consumer import testing
 from redis_consumer.consumers import Analysis, ImageFileConsumer
 from redis_consumer.job import Job, ModelId
-from redis_consumer.models import packaged_models
 from redis_consumer.processing import deep_watershed
+from redis_consumer.testing.models import fields_of
 from support import onnx_models
 from support.documents import ROOT
 
@@ -167,4 +167,4 @@ def test_another_model_without_a_card_is_named(tmp_path: Path) -> None:
 
 
 def test_the_shipped_model_is_the_one_that_is_copied() -> None:
-    assert str(packaged_models()[0]) == "NuclearSegmentation:1"
+    assert fields_of({}) == {"model_name": "NuclearSegmentation", "model_version": "1"}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from redis_consumer.errors import InvalidJob, ModelMismatch
+from redis_consumer.errors import InvalidJob, ModelMismatch, ModelNotFound
 from redis_consumer.images.axes import as_read
 from redis_consumer.job import Job, ModelId
 from redis_consumer.models.card import Card
@@ -31,6 +31,8 @@ from redis_consumer.serving.base import Array
 from redis_consumer.text import shown_name
 
 logger = logging.getLogger(__name__)
+#: Labels of the settings' models, for messages.
+KINDS = "0 nuclei, 1 cytoplasm, 2 phase contrast, 3 stained tissue"
 
 
 @dataclass(frozen=True)
@@ -258,9 +260,25 @@ class Segmentation:
             ModelMismatch: the job names more channels.
             InvalidJob: it names channels for several roles, but no model.
         """
-        if self.options.detects_label or self.predictor.ask_one is not None or not self.steps.is_known:
+        if self.predictor.ask_one is not None or not self.steps.is_known:
             return None
-        model = job.model or self.options.choices.model_of(job.label if job.label is not None else _role_of(job))
+        choices = self.options.choices
+        if self.options.detects_label and job.label is None:
+            counts = {self._channels_of(model, job) for model in self._served(choices.models)}
+            return counts.pop() if len(counts) == 1 else None
+        own = None if self.options.detects_label else job.model
+        return self._channels_of(own or choices.model_of(job.label if job.label is not None else _role_of(job)), job)
+
+    def _served(self, labels: Iterable[int]) -> Iterator[ModelId]:
+        """Models of labels, without those that aren't served."""
+        for model in map(self.options.choices.model_of, labels):
+            try:
+                self.predictor.tiling(model)
+            except ModelNotFound:
+                continue
+            yield model
+
+    def _channels_of(self, model: ModelId, job: Job) -> int | None:
         card = self.predictor.models.card(model)
         names = job.preprocess_functions or (card.preprocess if card is not None else ())
         if not self.functions.are_ours(names, ()):
@@ -276,12 +294,27 @@ class Segmentation:
         if self.options.detects_label:
             label = job.label
             if label is None:
-                label = self.steps.detect_label(frames)
-                self.steps.write(job.id, {"label": label})
+                label = self._detected_label(frames, job)
             model = choices.model_of(label)
             postprocess = (choices.postprocess_of(label),)
         model = model or choices.model_of(job.label if job.label is not None else _role_of(job))
         return model, job.preprocess_functions, postprocess
+
+    def _detected_label(self, frames: Frames, job: Job) -> int:
+        """Detect the kind of an image, and write it to the job.
+
+        Raises:
+            InvalidJob: there is no model for it.
+        """
+        label = self.steps.detect_label(frames)
+        if label not in self.options.choices.models:
+            raise InvalidJob(
+                f"{shown_name(job.original_name)}: looks like no kind of image that there is a model for (the detected "
+                f"label is {label}); check the channel, or give field label ({KINDS})",
+                job_id=job.id,
+            )
+        self.steps.write(job.id, {"label": label})
+        return label
 
     def _with_card(self, model: ModelId, preprocess: tuple[str, ...], postprocess: tuple[str, ...]) -> Plan:
         """Complete what a job names by the model's card, or by the settings if it has none."""

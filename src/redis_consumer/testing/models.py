@@ -29,6 +29,9 @@ VERSION = 1
 #: Name of a model that a test gives without one.
 NAME = "Fake"
 
+#: Name of the packaged model of jobs for which a test gives none.
+PACKAGED_NAME = "NuclearSegmentation"
+
 #: Card of `fake_model`, so that `segment` makes a label image from its output.
 _FAKE_CARD = b'postprocess = ["pixelwise"]\n'
 
@@ -49,7 +52,7 @@ def named(model: Model | Mapping[str, Model] | None) -> dict[str, Model]:
 
 def fields_of(models: Mapping[str, Model]) -> dict[str, str]:
     """Return the job fields that name the first of these models, or the packaged one."""
-    packaged = packaged_models()[0]
+    packaged = next(model for model in packaged_models() if model.name == PACKAGED_NAME)
     name, version = (next(iter(models)), VERSION) if models else (packaged.name, packaged.version)
     return {"model_name": name, "model_version": str(version)}
 
