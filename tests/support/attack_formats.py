@@ -16,6 +16,7 @@ import numpy as np
 
 from support import vendors
 from support.attacks import Attack
+from support.ome_files import write_ome_files
 
 GREY = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
 _HUGE = 2**31 - 1
@@ -81,7 +82,7 @@ def _nd2_bomb(path: Path) -> None:
 
 def _nd2_table(value: bytes) -> Callable[[Path], object]:
     """An ND2 whose attributes are these bytes."""
-    return _changed(lambda path: _nd2(path, changes={"sRest": "x" * 200_000}), (vendors.lv("uiWidth", 64), value))
+    return lambda path: _nd2(path, attributes_chunk=value)
 
 
 def _deep() -> bytes:
@@ -158,6 +159,18 @@ def _random(magic: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(magic + _RANDOM.bytes(100_000))
 
 
+def _names(first: str) -> Callable[[int, int, int], str]:
+    """Names of the files of an OME-TIFF, one for each time."""
+    return lambda t, z, c: first if t == 0 else f"{t}.tif"
+
+
+def _several(path: Path, *changes: tuple[bytes, bytes]) -> None:
+    """The first of two files of an OME-TIFF, with changed metadata."""
+    image = np.zeros((2, 1, 1, 64, 64), np.uint8)
+    files = write_ome_files(path.parent, image, _names(path.name), change=changes)
+    assert files[0] == path
+
+
 ATTACKS: dict[str, Attack] = {
     **{
         f"random bytes of {kind}": Attack(
@@ -190,6 +203,21 @@ ATTACKS: dict[str, Attack] = {
     "tables of ND2": Attack(_nd2_table(_deep()), "damaged"),
     "values of ND2": Attack(_nd2_table(bytes([11, 1]) + b"\0\0" + struct.pack("<IQ", _HUGE, 16)), "damaged"),
     "packed table of ND2": Attack(_nd2_table(bytes([76]) + bytes(11) + zlib.compress(bytes(50 << 20), 9)), "damaged"),
+    "many values of ND2": Attack(
+        _nd2_table(bytes([76]) + bytes(11) + zlib.compress(bytes([1, 1, 0, 0, 1]) * 600_000, 9)),
+        "metadata have more than 500000 values",
+    ),
+    "files of OME-TIFF": Attack(
+        lambda path: write_ome_files(path.parent, np.zeros((300, 1, 1, 2, 2), np.uint8), _names(path.name)),
+        "OME-TIFF of 300 files, allowed are 256",
+    ),
+    "planes of an OME-TIFF of several files": Attack(
+        lambda path: _several(path, (b'SizeT="2"', b'SizeT="9999999"')), "sizes are .* 9999999"
+    ),
+    "planes of a file of an OME-TIFF": Attack(
+        lambda path: _several(path, (b'PlaneCount="1"', b'PlaneCount="2"'), (b'IFD="0"', b'IFD="9"')),
+        "of file .*, which has 1",
+    ),
     "array of NPZ": Attack(_npz(shape=(2000, 2000, 80), size=310 << 20), "MiB|damaged|wide|frames"),
     "array of NPZ that is shorter": Attack(_npz(shape=(2000, 2000), size=1 << 20), "damaged"),
     "header of NPZ": Attack(

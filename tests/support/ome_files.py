@@ -23,6 +23,7 @@ def write_ome_files(
     names: Sequence[str] = (),
     in_xml: Callable[[str], str] = lambda file: file,
     byteorder: Literal["<", ">"] = "<",
+    change: Sequence[tuple[bytes, bytes]] = (),
     **options: Any,
 ) -> list[Path]:
     """Write an image (t, z, c, y, x) or (t, z, c, y, x, 3) to several files, each with the metadata of all.
@@ -36,6 +37,7 @@ def write_ome_files(
         names: of the channels.
         in_xml: takes the name of a file and returns the one in the metadata.
         byteorder: of the files.
+        change: what the first occurrence of texts in the metadata is replaced by.
         options: for tifffile.
     """
     sizes = dict(zip("TZC", image.shape, strict=False))
@@ -62,11 +64,14 @@ def write_ome_files(
             f'SizeY="{image.shape[3]}" SizeZ="{sizes["Z"]}" SizeC="{sizes["C"] * samples}" SizeT="{sizes["T"]}" '
             f'PhysicalSizeX="0.5" PhysicalSizeY="0.5" PhysicalSizeZ="2">{channels}{data}</Pixels></Image></OME>'
         )
+        metadata = xml.encode()
+        for old, new in change:
+            metadata = metadata.replace(old, new, 1)
         stack = np.stack([image[key] for key in keys])
         kind = {"photometric": "rgb" if samples == 3 else "minisblack", "metadata": None, **options}
         with tifffile.TiffWriter(folder / file, byteorder=byteorder) as tif:
             for number, plane in enumerate(stack):
-                tif.write(plane, description=xml.encode() if number == 0 else None, **kind)
+                tif.write(plane, description=metadata if number == 0 else None, **kind)
         files.append(folder / file)
     return files
 

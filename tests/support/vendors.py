@@ -190,6 +190,7 @@ def write_nd2(
     pixel_size_um: float = 0.25,
     changes: Mapping[str, Any] | None = None,
     names: Sequence[str] = ("Cells",),
+    attributes_chunk: bytes = b"",
 ) -> Path:
     """Write an ND2 of version 3.
 
@@ -202,6 +203,7 @@ def write_nd2(
         pixel_size_um: for the metadata.
         changes: other values of the attributes.
         names: of the channels; the last one is that of all further ones.
+        attributes_chunk: the bytes of the attributes, in place of those that fit.
     """
     height, width, components = frames[0].shape
     planes = planes or components
@@ -229,7 +231,7 @@ def write_nd2(
     for number, frame in enumerate(frames):
         pixels = frame.tobytes()
         chunks[f"ImageDataSeq|{number}!"] = struct.pack("<d", number) + (zlib.compress(pixels) if is_packed else pixels)
-    chunks["ImageAttributesLV!"] = lv("SLxImageAttributes", attributes)
+    chunks["ImageAttributesLV!"] = attributes_chunk or lv("SLxImageAttributes", attributes)
     chunks["ImageMetadataSeqLV|0!"] = lv("SLxPictureMetadata", picture)
     if loops:
         chunks["ImageMetadataLV!"] = lv("SLxExperiment", dict(loops))

@@ -204,7 +204,7 @@ class _File:
         modern = f"{chunk}LV{number}!"
         data = self._chunk(self._places[modern if modern in self._places else f"{chunk}{number}!"], MAX_METADATA_BYTES)
         if modern in self._places:
-            table = _Values().read(data)
+            table = _Values(self._name).read(data)
         else:
             table = _from_xml(parse_xml(data.decode("utf-8", "replace").strip("\0 \r\n\t"), self._name))
             table = _first(table) or table
@@ -303,7 +303,8 @@ def _first(table: Table) -> Table:
 class _Values:
     """Reads tables of typed values."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._left = MAX_VALUES
 
     def read(self, data: bytes) -> Table:
@@ -319,7 +320,9 @@ class _Values:
             count = None if count is None else count - 1
             self._left -= 1
             if self._left < 0:
-                raise ValueError("the metadata have too many values")
+                raise InvalidImage(
+                    f"{self._name}: its metadata have more than {MAX_VALUES} values; export it as OME-TIFF"
+                )
             start, kind = at, data[at]
             if kind == _PACKED:
                 unpacked = zlib.decompressobj().decompress(bytes(data[at + 12 :]), MAX_METADATA_BYTES)
