@@ -70,13 +70,13 @@ class Problem(Exception):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors of a route for the argument ``responses``. Each route can also answer 403, 422 and 503."""
+    """Describe the errors of a route for the argument ``responses``. Each route can also answer 400, 403, 422 and 503."""
     return {
         status: {
             "description": _TITLES[status],
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemReply"}}},
         }
-        for status in sorted({403, 422, 503, *statuses})
+        for status in sorted({400, 403, 422, 503, *statuses})
     }
 
 

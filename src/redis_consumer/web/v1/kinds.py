@@ -183,7 +183,7 @@ def _unknown(name: str, properties: Mapping[str, Any]) -> Problem:
 
 
 def _matches(schema: Mapping[str, Any], name: str) -> bool:
-    return any(re.search(pattern, name) for pattern in schema.get("patternProperties", {}))
+    return name.isprintable() and any(re.search(pattern, name) for pattern in schema.get("patternProperties", {}))
 
 
 def _hint(rule: Mapping[str, Any]) -> str:
