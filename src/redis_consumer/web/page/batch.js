@@ -2,7 +2,7 @@
 import { batchUrl, call, follow, get, post, uploadPath } from "./api.js";
 import { BatchBar, countsText } from "./batches.js";
 import { isOver, qualityOf } from "./states.js";
-import { ProblemBox, Status, useStored } from "./ui.js";
+import { ProblemBox, Scroll, Status, useStored } from "./ui.js";
 import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
 import { count, duration, number, plural, problemTitle, sentences, stageText } from "./words.js";
 
@@ -44,13 +44,13 @@ function Tile({ job }) {
 }
 
 const List = ({ jobs }) => html`
-  <div class="scroll"><table class="list"><thead><tr><th scope="col">Image</th><th scope="col">State</th><th scope="col">Objects</th><th scope="col">Quality</th><th scope="col">Reason</th></tr></thead>
+  <${Scroll} label="Table of images"><table class="list"><thead><tr><th scope="col">Image</th><th scope="col">State</th><th scope="col">Objects</th><th scope="col">Quality</th><th scope="col">Reason</th></tr></thead>
     <tbody>${jobs.map(
       (
         job,
       ) => html`<tr key=${job.id}><td><a href=${jobHref(job)}>${job.input?.name}</a></td><td>${job.status === "done" ? "done" : stateText(job)}</td><td>${job.status === "done" ? count(job.objects ?? 0) : ""}</td>
       <td>${qualityOf(job) === null ? "" : number(qualityOf(job))}</td><td>${job.problem ? sentences(problemTitle(job.problem.title, ""), job.problem.detail, job.problem.hint) : job.warning || ""}</td></tr>`,
-    )}</tbody></table></div>`;
+    )}</tbody></table><//>`;
 
 export function Batch({ place }) {
   const id = place.id;

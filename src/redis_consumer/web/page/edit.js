@@ -2,7 +2,7 @@
 import { call, jobPath } from "./api.js";
 import { ProblemBox } from "./ui.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-import { brushTool, cutTool } from "./viewer/tools.js";
+import { brushTool, partsTool } from "./viewer/tools.js";
 import { plural } from "./words.js";
 
 /** Labels and strokes as the viewer shows them, from operations that aren't saved. */
@@ -95,8 +95,8 @@ export function Edit({ job, work, viewer, view, place, selected, onSelect, onEdi
   useEffect(() => {
     viewer.tool = null;
     if (mode === "split" && selected)
-      viewer.tool = cutTool(viewer, (points) => {
-        add({ op: "split", label: selected.label, points });
+      viewer.tool = partsTool(viewer, (points) => {
+        add({ op: "split", label: selected.label, points, t: place.t, z: place.z });
         setMode("select");
       });
     if (mode === "merge") onSelectOnce();
@@ -183,7 +183,7 @@ export function Edit({ job, work, viewer, view, place, selected, onSelect, onEdi
       ? `Object ${selected.label} is selected.`
       : "Click an object in the image, or choose one in the table.",
     merge: "Click the object to merge with.",
-    split: "Drag a line across the object, where it should be cut.",
+    split: "Drag from the middle of one part to the middle of the other.",
     paint: "Drag in the image to add to the object.",
     new: "Drag in the image to paint a new object.",
     erase: "Drag in the image to erase.",

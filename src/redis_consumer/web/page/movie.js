@@ -1,7 +1,7 @@
 // Tracks of a movie: lineage tree, divisions, a plot along a track. All of it is linked to the image.
 import { fileUrl, get } from "./api.js";
 import { axisStyle, Plot } from "./plots.js";
-import { useLoaded } from "./ui.js";
+import { Scroll, useLoaded } from "./ui.js";
 import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
 import { cssColor, labelColors } from "./viewer/colors.js";
 import { columnTitle, count, number } from "./words.js";
@@ -85,13 +85,13 @@ function Divisions({ tracks, onSelect }) {
   if (!divided.length) return html`<p class="hint">No division was found.</p>`;
   return html`
     <h2>${count(divided.length)} ${divided.length === 1 ? "division" : "divisions"}</h2>
-    <div class="scroll"><table class="list"><thead><tr><th scope="col">Frame</th><th scope="col">Parent</th><th scope="col">Daughters</th></tr></thead>
+    <${Scroll} label="Table of divisions"><table class="list"><thead><tr><th scope="col">Frame</th><th scope="col">Parent</th><th scope="col">Daughters</th></tr></thead>
       <tbody>${divided.slice(0, 200).map(
         (track) => html`<tr>
         <td>${track.t[track.t.length - 1] + 1}</td>
         <td><button type="button" class="link" onClick=${() => onSelect(track, track.t[track.t.length - 1])}>Track ${track.label}</button></td>
         <td>${track.daughters.join(", ")}</td></tr>`,
-      )}</tbody></table></div>`;
+      )}</tbody></table><//>`;
 }
 
 function Along({ track, table, channels }) {

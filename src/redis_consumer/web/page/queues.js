@@ -1,6 +1,6 @@
 // Queues for operators: why something stands still, workers and what they do, dead letters.
 import { call, follow, get, post } from "./api.js";
-import { ProblemBox, useLoaded } from "./ui.js";
+import { ProblemBox, Scroll, useLoaded } from "./ui.js";
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { ago, bytes, count, duration, plural, problemTitle, sentences, stageText } from "./words.js";
 
@@ -26,13 +26,13 @@ const Workers = ({ workers }) => html`
     ${
       !workers.length
         ? html`<p class="hint">No worker is registered.</p>`
-        : html`<div class="scroll"><table class="list">
+        : html`<${Scroll} label="Table of workers"><table class="list">
       <thead><tr><th scope="col">Name</th><th scope="col">Queue</th><th scope="col">Does</th><th scope="col">Memory</th><th scope="col">Since</th></tr></thead>
       <tbody>${workers.map(
         (worker) => html`<tr><td>${worker.name}</td><td>${worker.queue}</td>
         <td>${worker.waits_for ? `waits for ${worker.waits_for}` : worker.slots?.some((slot) => slot.job) ? worker.slots.filter((slot) => slot.job).map((slot) => html`<div><a href=${`#/job/${encodeURIComponent(slot.job)}`}>${slot.job}</a>: ${stageText(slot.stage)}${slot.for_s ? `, for ${duration(slot.for_s)}` : ""}</div>`) : "idle"}</td>
         <td>${worker.memory_mb ? bytes(worker.memory_mb * 1e6) : "–"}</td><td>${ago(worker.since)}</td></tr>`,
-      )}</tbody></table></div>`
+      )}</tbody></table><//>`
     }
   </section>`;
 
@@ -45,7 +45,7 @@ function Dead({ dead, onAct }) {
           ? html`<p class="hint">There are none. A job that failed 5 times for a reason other than its input is listed here.</p>`
           : html`
         <p>${plural(dead.length, "job")} failed for a reason other than ${dead.length === 1 ? "its" : "their"} input.</p>
-        <div class="scroll"><table class="list"><thead><tr><th scope="col">Job</th><th scope="col">Reason</th><th scope="col">Since</th><th scope="col">Action</th></tr></thead>
+        <${Scroll} label="Table of dead letters"><table class="list"><thead><tr><th scope="col">Job</th><th scope="col">Reason</th><th scope="col">Since</th><th scope="col">Action</th></tr></thead>
         <tbody>${dead.map(
           (
             job,
@@ -57,7 +57,7 @@ function Dead({ dead, onAct }) {
                 ? html`<button type="button" class="small danger" onClick=${() => onAct(() => call("DELETE", `dead/${encodeURIComponent(job.id)}`))}>Drop for ever</button><button type="button" class="small quiet" onClick=${() => setDropped(null)}>Keep</button>`
                 : html`<button type="button" class="small" onClick=${() => setDropped(job.id)}>Drop</button>`
             }</div></td></tr>`,
-        )}</tbody></table></div>`
+        )}</tbody></table><//>`
       }
     </section>`;
 }

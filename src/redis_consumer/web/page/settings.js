@@ -23,7 +23,7 @@ const modelOf = (models, name) =>
 
 function WhatToFind({ kinds, models, choices, onChange, why }) {
   const served = (kinds || []).filter((kind) => kind.served || kind.name === choices.kind);
-  const takesModel = "model_name" in (kindOf(kinds, choices.kind)?.options_schema?.properties || { model_name: 1 });
+  const takesModel = "scale" in (kindOf(kinds, choices.kind)?.options_schema?.properties || {});
   return html`
     <fieldset><legend>1 What to find</legend>
       ${

@@ -74,10 +74,9 @@ async function begin(file, signal) {
   return { id, url: tus, offset: 0 };
 }
 
-const canRetry = (problem) =>
-  problem instanceof Problem &&
-  (problem.status === 0 || problem.status === 409 || problem.status >= 500) &&
-  problem.status !== 507;
+// 0: the server can't be reached. 409: it has other bytes than expected, which the next HEAD says.
+const RETRIED = [0, 409, 502, 503, 504];
+const canRetry = (problem) => problem instanceof Problem && RETRIED.includes(problem.status);
 
 /**
  * Upload a file; returns the id of the upload.

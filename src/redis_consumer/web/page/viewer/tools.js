@@ -1,4 +1,4 @@
-// What a pointer draws on the image: a line (size of a nucleus), a rectangle (region), a brush, a cut.
+// What a pointer draws on the image: a line (size of a nucleus), a rectangle (region), a brush, two parts.
 
 const stroke = (context, draw) => {
   for (const [width, color] of [
@@ -61,16 +61,20 @@ export const regionTool = (viewer, done) =>
       context.rect(Math.min(ax, bx), Math.min(ay, by), Math.abs(bx - ax), Math.abs(by - ay)),
   );
 
-/** Where an object is cut in two: a line. `done` gets [[y, x], [y, x]]. */
-export const cutTool = (viewer, done) =>
+/** Two parts of an object: a line from one to the other. `done` gets the pixels [[y, x], [y, x]] of its ends. */
+export const partsTool = (viewer, done) =>
   drag(
     viewer,
-    ([x0, y0, x1, y1]) =>
-      done([
-        [y0, x0],
-        [y1, x1],
-      ]),
+    ([x0, y0, x1, y1]) => {
+      const within = (value, most) => Math.max(0, Math.min(most - 1, Math.floor(value)));
+      const pixel = (x, y) => [within(y, viewer.view.height), within(x, viewer.view.width)];
+      done([pixel(x0, y0), pixel(x1, y1)]);
+    },
     (context, a, b) => {
+      for (const [x, y] of [a, b]) {
+        context.moveTo(x + 4, y);
+        context.arc(x, y, 4, 0, 2 * Math.PI);
+      }
       context.moveTo(...a);
       context.lineTo(...b);
     },
