@@ -55,6 +55,16 @@ class WebSettings(BaseModel):
         default=0, description="Bytes that a user can upload within a day; 0 for no limit"
     )
     web_max_upload_bytes: Size = Field(default=200 << 30, description="Largest upload, in bytes")
+    web_cache_mb: Size = Field(
+        default=20_000,
+        description="MB of the views of images and results in WEB_FOLDER; above it, those not used longest are removed",
+    )
+    web_decoder_mb: Size = Field(
+        default=2_000, description="MB of memory that a process which reads one image for the page can take"
+    )
+    web_decoder_timeout: Timeout = Field(
+        default=600.0, description="Seconds that a process which reads one image for the page can run"
+    )
     web_link_expire_s: Timeout = Field(
         default=7 * 24 * 3600.0, description="Seconds for which a link to a result works"
     )

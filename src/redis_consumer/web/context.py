@@ -36,6 +36,9 @@ class WebOptions:
         user_bytes: bytes that a user may upload within a day; 0 for any number.
         upload_bytes: largest size of an upload; 0 for any size.
         history_s: seconds for which the history of a user is kept after the last job.
+        cache_bytes: size of all views of images and results on disk.
+        decoder_bytes: memory of a process that reads an image.
+        decoder_s: seconds that such a process may run.
         link_s: seconds for which a link to a result works.
         secret: signs the links; empty for one that is kept in the folder.
     """
@@ -52,6 +55,9 @@ class WebOptions:
     user_bytes: int = 0
     upload_bytes: int = 0
     history_s: int = 30 * 24 * 3600
+    cache_bytes: int = 20 * 10**9
+    decoder_bytes: int = 2 * 10**9
+    decoder_s: float = 600.0
     link_s: float = 7 * 24 * 3600.0
     secret: str = field(default="", repr=False)
 
@@ -80,6 +86,9 @@ class WebOptions:
             waiting_jobs=settings.web_max_waiting,
             user_bytes=settings.web_max_user_bytes,
             upload_bytes=settings.web_max_upload_bytes,
+            cache_bytes=settings.web_cache_mb * 10**6,
+            decoder_bytes=settings.web_decoder_mb * 10**6,
+            decoder_s=settings.web_decoder_timeout,
             link_s=settings.web_link_expire_s,
             secret=revealed(settings.web_secret) or "",
         )

@@ -25,6 +25,7 @@ from redis_consumer.web.access import User, may_see
 from redis_consumer.web.context import WebContext
 from redis_consumer.web.problems import Problem
 from redis_consumer.web.view.cache import ViewCache, ViewSource, ViewState
+from redis_consumer.web.view.decoders import warm_up
 
 #: Seconds after the last piece in which a half-sent upload can be continued.
 HALF_SENT_S = 24 * 3600
@@ -157,6 +158,7 @@ class Uploads:
                 (self._folder / f"{upload_id}.{size}").touch(exist_ok=False)
         fields = {"name": name, "size": size, "owner": user.name, "key": "", "target": target}
         created = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+        warm_up()  # its image is read soon
         self._write(upload, {**fields, "direct": int(is_direct), "created_at": created}, HALF_SENT_S)
         return replace(upload, is_direct=is_direct)
 

@@ -29,6 +29,7 @@ from redis_consumer.web.v1.jobs import IdempotencyKey, once
 from redis_consumer.web.v1.kinds import kept, kinds_of
 from redis_consumer.web.v1.view_shapes import NewUpload, NewUploadReply, UploadReply
 from redis_consumer.web.view.cache import ViewCache, ViewState
+from redis_consumer.web.view.decoders import DecoderLimits
 from redis_consumer.web.view.layout import THUMBNAIL
 from redis_consumer.web.view.suggestions import CYTOPLASM, NUCLEI, PHASE, TISSUE, suggest
 
@@ -58,7 +59,10 @@ def views_of(context: WebContext) -> ViewCache:
     """Return the views of this server."""
     views = context.cache.get("views")
     if not isinstance(views, ViewCache):
-        views = context.cache.setdefault("views", ViewCache(context.folder / "views", context.storage))
+        options = context.options
+        limits = DecoderLimits(options.decoder_bytes, options.decoder_s, file_bytes=options.cache_bytes)
+        made = ViewCache(context.folder / "views", context.storage, max_bytes=options.cache_bytes, limits=limits)
+        views = context.cache.setdefault("views", made)
     return views  # type: ignore[return-value]
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,7 +28,9 @@ from redis_consumer.worker.slot_process import cause_of, die_with_parent
 
 logger = logging.getLogger(__name__)
 
-#: Module of the calls. The process from which children are forked has imported it.
+#: Module that the process from which children are forked has imported.
+_PRELOAD = "redis_consumer.web.view.preload"
+#: Module of calls that name no other one.
 _CALLS = "redis_consumer.web.view.making"
 #: Bytes of one message of a child.
 _MAX_MESSAGE_BYTES = 1 << 20
@@ -55,6 +58,12 @@ class DecoderLimits:
     file_bytes: int = 64 << 30
 
 
+def warm_up() -> None:
+    """Start the process from which children are forked, since it loads libraries for some time."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([_PRELOAD])
+    forkserver.ensure_running()
+
+
 def decode(
     call: str,
     request: Mapping[str, Any],
@@ -80,8 +89,8 @@ def decode(
         OutOfResources: it needs more memory, time or disk than allowed.
         ConsumerError: what else the function raises.
     """
+    warm_up()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_CALLS])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_carry_out, args=(sender, call, dict(request), limits), daemon=True)
     with receiver:
