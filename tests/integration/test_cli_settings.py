@@ -6,16 +6,18 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from redis_consumer.cli.workers.settings import NOT_BY_WORKERS, READ_BY
 from redis_consumer.settings import Settings
 from redis_consumer.tracking import write_track_file
-from support import linking_models, movies, onnx_models
+from support import linking_models, movies, onnx_models, polaris
 from support.documents import ROOT
 from support.redis_server import RedisServer
 from support.worker import environment
@@ -55,13 +57,19 @@ Settings.__getattribute__, Settings.source, defaults.recorded_settings = read, r
 main()
 """
 #: They decide the values of other settings while the settings are loaded.
-READ_WHEN_LOADED = {"DEBUG", "CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET", "TF_HOST", "TF_PORT"}
+READ_WHEN_LOADED = {"DEBUG", "CLOUD_PROVIDER", "AWS_S3_BUCKET", "GKE_BUCKET", "TF_HOST", "TF_PORT", "MULTIPLEX_MODEL"}
 #: Read together with others, without effect for a consumer that has no models or no tiles.
 WITHOUT_EFFECT = {
     "MODEL_CACHE", "MODEL_SERVER", "CALLS_IN_FLIGHT", "MAX_CALL_BYTES", "TF_MIN_MODEL_SIZE", "TF_TENSOR_NAME",
 }  # fmt: skip
 CLASSES = {"image": "ImageFileConsumer", "zip": "ZipFileConsumer", "tracking": "TrackingConsumer"}
 QUEUES = {"image": "predict", "zip": "predict", "tracking": "track"}
+KIOSK = {
+    "segmentation": "SegmentationConsumer",
+    "mesmer": "MesmerConsumer",
+    "spot": "SpotConsumer",
+    "polaris": "PolarisConsumer",
+}
 
 
 @pytest.fixture
@@ -98,17 +106,33 @@ def test_the_lists_have_all_settings() -> None:
     assert sorted(listed) == sorted(name.upper() for name in Settings.model_fields)
 
 
+def recorded(server: RedisServer, bucket: Path, folder: Path, consumer: str, **settings: str) -> None:
+    """Run a worker until its queue is empty, and add the settings that it reads to a file with its name."""
+    (folder / "recorder.py").write_text(RECORDER)
+    variables = environment(server, bucket.as_uri(), CONSUMER_TYPE=consumer, **settings)
+    command = [sys.executable, "recorder.py", consumer, "run", "--burst"]
+    subprocess.run(command, cwd=folder, env={**os.environ, **variables}, check=True, timeout=200)
+
+
+def check_lists(folder: Path, classes: Mapping[str, str]) -> None:
+    faults = {}
+    for consumer, name in classes.items():
+        read = set((folder / consumer).read_text().split())
+        # Those of images are read together. A consumer that replaces some of them has its own instead.
+        together = READ_BY["ImageFileConsumer"] if consumer in KIOSK else frozenset()
+        unlisted = read - READ_BY[name] - WITHOUT_EFFECT - together
+        unread = READ_BY[name] - read - READ_WHEN_LOADED
+        if unlisted or unread:
+            faults[consumer] = {"unlisted": sorted(unlisted), "unread": sorted(unread)}
+    assert faults == {}
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.slow
 def test_workers_read_what_is_listed(redis_server: RedisServer, redis_db: Any, bucket: Path, tmp_path: Path) -> None:
-    (tmp_path / "recorder.py").write_text(RECORDER)
-
     def work(consumer: str, **settings: str) -> None:
-        """Run a worker until its queue is empty."""
-        settings |= {"CONSUMER_TYPE": consumer, "QUEUE": QUEUES[consumer]}
-        variables = environment(redis_server, bucket.as_uri(), NUCLEAR_MODEL="NuclearSegmentation:1", **settings)
-        command = [sys.executable, "recorder.py", consumer, "run", "--burst"]
-        subprocess.run(command, cwd=tmp_path, env={**os.environ, **variables}, check=True, timeout=200)
+        settings = {"QUEUE": QUEUES[consumer], "NUCLEAR_MODEL": "NuclearSegmentation:1", **settings}
+        recorded(redis_server, bucket, tmp_path, consumer, **settings)
 
     submit(redis_db, "predict", "nuclei.tif", scale="0.5")
     submit(redis_db, "predict-zip", "plate.zip", scale="0.5")
@@ -130,7 +154,39 @@ def test_workers_read_what_is_listed(redis_server: RedisServer, redis_db: Any, b
     for detection in ("SCALE_DETECT_ENABLED", "LABEL_DETECT_ENABLED"):
         submit(redis_db, "track", "movie.tif")
         work("tracking", **{detection: "yes"})
-    for consumer, name in CLASSES.items():
-        read = set((tmp_path / consumer).read_text().split())
-        assert read - READ_BY[name] <= WITHOUT_EFFECT
-        assert READ_BY[name] - read <= READ_WHEN_LOADED
+    check_lists(tmp_path, CLASSES)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+def test_workers_of_the_kiosk_read_what_is_listed(
+    redis_server: RedisServer, redis_db: Any, bucket: Path, tmp_path: Path
+) -> None:
+    makers: dict[str, Callable[[], Any]] = {
+        "Spots": onnx_models.spotting,
+        "Multiplex": onnx_models.multiplexing,
+        "Distances": onnx_models.blurring,
+    }
+    for name, make in makers.items():
+        onnx_models.save(bucket / "models", name, 1, make())
+    for name, image in (("stains.tif", polaris.IMAGE), ("tissue.tif", polaris.IMAGE[1:])):
+        tifffile.imwrite(bucket / "uploads" / name, image, photometric="minisblack", metadata={"axes": "CYX"})
+
+    def work(consumer: str, **settings: str) -> None:
+        recorded(redis_server, bucket, tmp_path, consumer, QUEUE=consumer, **{**polaris.MODELS, **settings})
+
+    detecting = {"SCALE_DETECT_ENABLED": "yes", "NUCLEAR_MODEL": "NuclearSegmentation:1"}
+    submit(redis_db, "polaris", "stains.tif", channels="0,1,2")
+    for consumer in ("polaris", "segmentation", "spot", "polaris"):
+        work(consumer)
+    submit(redis_db, "mesmer", "tissue.tif", channels="0,1", scale="1")
+    work("mesmer")
+    assert {redis_db.hget(job, "status") for job in redis_db.keys("*:[0-9]")} == {"done"}
+    for consumer, name in (("segmentation", "nuclei.tif"), ("mesmer", "tissue.tif"), ("spot", "stains.tif")):
+        submit(redis_db, consumer, name)
+        work(consumer, **detecting)
+    submit(redis_db, "segmentation", "nuclei.tif")
+    work("segmentation", LABEL_DETECT_ENABLED="yes", **detecting)
+    submit(redis_db, "mesmer", "tissue.tif")
+    work("mesmer", BUILT_IN_WHOLE_CELL="yes", MESMER_MODEL="Gone:1", NUCLEAR_MODEL="NuclearSegmentation:1")
+    check_lists(tmp_path, KIOSK)
