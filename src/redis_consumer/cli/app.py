@@ -28,6 +28,7 @@ PANELS = {
     },
     "Server": {
         "serve": "Run the web server: the page, API v1 and the kiosk's API.",
+        "tokens": "Make, list and revoke the tokens with which users log in to the web server.",
     },
     "Queues": {
         "queues": "Show waiting and running jobs, dead letters and workers of each queue.",

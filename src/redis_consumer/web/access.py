@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
+from redis_consumer.errors import SettingsError
 from redis_consumer.web.problems import Problem
-
-OPERATOR = "operator"
+from redis_consumer.web.tokens import OPERATOR
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ def check_operator(user: User) -> None:
         raise Problem(403, "Only operators may do this.", hint="Ask the operator of this server.")
 
 
-def is_still(connection: HTTPConnection) -> bool:  # noqa: ARG001
+def is_still(connection: HTTPConnection) -> bool:
     """Return whether the user of an open connection may still use it: a token can be revoked meanwhile."""
-    return True
+    find = connection.scope.get("state", {}).get("find_user")
+    try:
+        return find is None or find(connection) == user_of(connection)
+    except SettingsError:
+        return False

@@ -19,6 +19,7 @@ from redis_consumer.errors import ConsumerError
 from redis_consumer.web.context import WebContext, context_of
 from redis_consumer.web.kiosk import answer_kiosk
 from redis_consumer.web.links import serve_object
+from redis_consumer.web.login import Login, user_finder
 from redis_consumer.web.page_files import page_app
 from redis_consumer.web.problems import Problem, problem_of
 from redis_consumer.web.request_check import RequestCheck, problem_reply
@@ -46,7 +47,10 @@ def build_app(context: WebContext) -> Starlette:
             AnyCaseRoute("/api/{path:path}", answer_kiosk, methods=_ALL_METHODS),
             Mount("/", page_app()),
         ],
-        middleware=[Middleware(RequestCheck, options=context.options)],
+        middleware=[
+            Middleware(RequestCheck, options=context.options),
+            Middleware(Login, find_user=user_finder(context), wants_token=context.options.login == "token"),
+        ],
         exception_handlers={Problem: _on_problem, ConsumerError: _on_ours, HTTPException: _on_http},
         lifespan=lifespan,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from redis_consumer.machine import local_disk
 from redis_consumer.redis import RedisClient
 from redis_consumer.settings import Settings, revealed
 from redis_consumer.storage import Storage
+from redis_consumer.web.tokens import TokenFile
 
 #: Seconds for which a request waits for an unavailable Redis.
 REDIS_WAITS_S = 2.0
@@ -41,6 +43,9 @@ class WebOptions:
         decoder_s: seconds that such a process may run.
         link_s: seconds for which a link to a result works.
         secret: signs the links; empty for one that is kept in the folder.
+        trusted_proxies: addresses and networks of proxies that are believed.
+        user_header: header in which they name the user.
+        operators: users of a proxy who are operators.
     """
 
     public_url: str = ""
@@ -60,6 +65,9 @@ class WebOptions:
     decoder_s: float = 600.0
     link_s: float = 7 * 24 * 3600.0
     secret: str = field(default="", repr=False)
+    trusted_proxies: tuple[str, ...] = ()
+    user_header: str = "X-Forwarded-User"
+    operators: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings, *, is_loopback: bool = True) -> WebOptions:
@@ -91,6 +99,9 @@ class WebOptions:
             decoder_s=settings.web_decoder_timeout,
             link_s=settings.web_link_expire_s,
             secret=revealed(settings.web_secret) or "",
+            trusted_proxies=tuple(names(settings.trusted_proxies)),
+            user_header=settings.web_user_header,
+            operators=frozenset(names(settings.web_operators)),
         )
 
 
@@ -132,16 +143,31 @@ class WebContext:
         Raises:
             SettingsError: a setting is wrong, or the folder can't be made.
         """
-        folder = Path(settings.web_folder or Path.home() / ".cache" / "redis-consumer-web").absolute()
+        folder = server_folder(settings)
         with local_disk(str(folder), is_ours=True):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         client = WebRedis(settings.redis_host, settings.redis_port, settings.redis_timeout, deadline_s=REDIS_WAITS_S)
         options = WebOptions.of(settings, is_loopback=is_loopback)
         return cls(settings, options, client, Storage(settings.storage_bucket), folder)
 
+    @cached_property
+    def tokens(self) -> TokenFile:
+        """The tokens with which users log in."""
+        return TokenFile(Path(self.settings.web_tokens or self.folder / "tokens.json"))
+
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+
+
+def server_folder(settings: Settings) -> Path:
+    """Return the folder in which the server keeps its files."""
+    return Path(settings.web_folder or Path.home() / ".cache" / "redis-consumer-web").absolute()
+
+
+def token_path(settings: Settings) -> Path:
+    """Return the file of the tokens."""
+    return Path(settings.web_tokens) if settings.web_tokens else server_folder(settings) / "tokens.json"
 
 
 def context_of(connection: HTTPConnection) -> WebContext:

@@ -157,7 +157,7 @@ def _kept_secret(path: Path) -> bytes:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(32))
         try:
-            os.link(part, path)  # the first of several servers wins
+            os.link(part, path)  # the first of several servers takes precedence
         except FileExistsError:
             pass
         finally:

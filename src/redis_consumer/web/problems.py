@@ -20,8 +20,8 @@ from redis_consumer.text import mask_secrets
 #: Seconds after which a request that met an outage is worth another try.
 RETRY_AFTER_S = 5
 _TITLES = {
-    400: "The request is not valid", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
-    409: "Conflict", 412: "Wrong version", 413: "Too large", 415: "Wrong type of content",
+    400: "The request is not valid", 401: "Not logged in", 403: "Not allowed", 404: "Not found",
+    405: "Method not allowed", 409: "Conflict", 412: "Wrong version", 413: "Too large", 415: "Wrong type of content",
     422: "A value is not valid", 423: "In use", 429: "Too many requests", 500: "The server has failed",
     503: "Not available now", 507: "No room",
 }  # fmt: skip
@@ -71,13 +71,13 @@ class Problem(Exception):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors of a route for the argument ``responses``, besides 400, 403, 422 and 503."""
+    """Describe the errors of a route for the argument ``responses``, besides 400, 401, 403, 422 and 503."""
     return {
         status: {
             "description": _TITLES[status],
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemReply"}}},
         }
-        for status in sorted({400, 403, 422, 503, *statuses})
+        for status in sorted({400, 401, 403, 422, 503, *statuses})
     }
 
 
