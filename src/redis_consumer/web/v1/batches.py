@@ -22,15 +22,14 @@ from redis_consumer.client.watch import read_fields
 from redis_consumer.text import cell, last_line, whole
 from redis_consumer.web.access import User, may_see, user_of
 from redis_consumer.web.context import WebContext, context_of
+from redis_consumer.web.once import IdempotencyKey, once
 from redis_consumer.web.problems import Problem, problems
 from redis_consumer.web.v1.job_data import given_fields, queue_of_job, read_hashes, status_of, utc
 from redis_consumer.web.v1.jobs import (
-    IdempotencyKey,
     batch_jobs_key,
     cancel,
     check_batch,
     input_fields,
-    once,
     push_all,
     settings_fields,
 )  # fmt: skip

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from redis_consumer.app import open_queue
 from redis_consumer.client.submit import prepare_job, push_commands
-from redis_consumer.errors import InvalidJob, RedisUnavailable
+from redis_consumer.errors import InvalidJob
 from redis_consumer.job import Job, ModelId, unreadable_archive
 from redis_consumer.queue import admin
 from redis_consumer.text import decimal
 from redis_consumer.web.access import User, may_see, user_of
 from redis_consumer.web.context import WebContext, context_of
+from redis_consumer.web.once import IdempotencyKey, once
 from redis_consumer.web.problems import Problem, problems
 from redis_consumer.web.v1 import regions
 from redis_consumer.web.v1.job_data import file_url, given_fields, queue_of_job, read_hashes, read_jobs
@@ -38,10 +35,6 @@ PAGE, MOST_HISTORY = 50, 10_000
 _MOST_READ = 1000
 #: Jobs that are created in one round trip.
 _PUSHED_AT_ONCE = 200
-#: Seconds for which an Idempotency-Key is known, and for which an unfinished request holds it.
-ONCE_S, _PENDING_S = 24 * 3600, 60
-_PENDING = "pending"
-IdempotencyKey = Annotated[str, Header(max_length=255, description="Makes a repetition of this request safe.")]
 _CREATED: dict[int | str, dict[str, Any]] = {
     201: {
         "description": "The job was created.",
@@ -346,43 +339,3 @@ def check_waiting(context: WebContext, user: User, more: int = 1) -> None:
             429, f"You have {len(open_jobs)} jobs that have not ended; {most} are allowed.",
             hint="Wait until some have ended, or cancel them.",
         )  # fmt: skip
-
-
-@contextmanager
-def once(context: WebContext, user: User, key: str, content: str) -> Iterator[list[str]]:
-    """Let a request with an Idempotency-Key do its work once.
-
-    Yields:
-        A list with the id that an earlier request has made, or an empty one, to which the block adds the id.
-
-    Raises:
-        Problem: 409: the earlier request has not ended. 422: it had another content.
-    """
-    if not key:
-        yield []
-        return
-    name = f"redis-consumer:once:{user.name}:{hashlib.sha256(key.encode()).hexdigest()}"
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    token = secrets.token_hex(8)
-    mark = json.dumps([digest, _PENDING, token])
-    if not context.client.set(name, mark, nx=True, ex=_PENDING_S):
-        earlier, made, its_token = json.loads(context.client.get(name) or '["", "", ""]')
-        if earlier != digest:
-            raise Problem(422, "another request had this key", field="Idempotency-Key", hint="Take a new key.")
-        if made != _PENDING:
-            yield [made]
-            return
-        if its_token != token:  # else a lost reply was repeated
-            raise Problem(409, "The first request with this key has not ended.", hint="Repeat it in some seconds.")
-    made_now: list[str] = []
-    try:
-        yield made_now
-    except RedisUnavailable:
-        raise  # the job may exist; the mark ends by itself
-    except BaseException:
-        context.client.delete(name)
-        raise
-    context.client.set(name, json.dumps([digest, made_now[0], token]), ex=ONCE_S)
-
-
-Push = Callable[[], str]

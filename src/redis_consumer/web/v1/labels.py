@@ -91,24 +91,27 @@ def _make(
         },
         fields.get("original_name") or "image",
     )
-    key = f"{OUTPUT_DIR}/{zip_name}"
+    entry |= {"result": f"{OUTPUT_DIR}/{zip_name}", "sha256": made["digest"]}
+    record = {**record, "corrections": [*earlier, entry]}
+    _publish(context, job_id, made, record, fields.get("labels_version") or "0")
+
+
+def _publish(context: WebContext, job_id: str, made: Mapping[str, Any], record: Mapping[str, Any], base: str) -> None:
+    """Upload a version, and make it the result of the job if no one else has made one meanwhile."""
+    entry = record["corrections"][-1]
+    key = entry["result"]
     record_key = key.removesuffix(".zip") + ".provenance.json"
     url = context.storage.upload_file(made["zip"], key)
-    entry |= {"result": key, "sha256": made["digest"]}
-    text = json.dumps({**record, "corrections": [*earlier, entry]}, ensure_ascii=False, indent=1)
-    context.storage.write_bytes(record_key, text.encode())
-    now = timestamp()
+    context.storage.write_bytes(record_key, json.dumps(record, ensure_ascii=False, indent=1).encode())
     texts = {
-        "labels_version": version,
+        "labels_version": entry["version"],
         "output_file_name": key,
         "output_url": url,
         "provenance_file_name": record_key,
         "objects": made["objects"],
-        "updated_at": now,
+        "updated_at": timestamp(),
     }
-    outcome = context.client.eval(
-        _PUT, 1, job_id, fields.get("labels_version") or "0", *(str(text) for pair in texts.items() for text in pair)
-    )
+    outcome = context.client.eval(_PUT, 1, job_id, base, *(str(text) for pair in texts.items() for text in pair))
     if outcome != "ok":
         for each in (key, record_key):
             context.storage.delete(each)

@@ -23,9 +23,9 @@ from redis_consumer.models import ModelStore
 from redis_consumer.text import whole
 from redis_consumer.web.access import user_of
 from redis_consumer.web.context import WebContext, context_of
+from redis_consumer.web.once import IdempotencyKey, once
 from redis_consumer.web.problems import Problem, problem_of, problems
 from redis_consumer.web.uploads import HALF_SENT_S, Upload, Uploads
-from redis_consumer.web.v1.jobs import IdempotencyKey, once
 from redis_consumer.web.v1.kinds import kept, kinds_of
 from redis_consumer.web.v1.view_shapes import NewUpload, NewUploadReply, UploadReply
 from redis_consumer.web.view.cache import ViewCache, ViewState
