@@ -30,8 +30,9 @@ REDIS_PACKAGES := redis-server redis-tools libatomic1 libjemalloc2 liblzf1 libss
 TRITON_PYTHON ?= $(or $(wildcard /usr/bin/python3),$(PYTHON))
 # What `python -m benchmarks queue` compares with: dependency groups peer-… of pyproject.toml.
 PEERS := arq dramatiq rq saq taskiq traccuracy
-# Processes of the tests: one for each CPU, and not more than memory allows.
-PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=worksteal
+# Processes of the tests: one more than there are CPUs, since many tests wait for a server, and not more than memory
+# allows.
+PARALLEL := --numprocesses=$(shell $(PYTHON) -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))") --dist=worksteal
 export REDIS_SERVER
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 # Trust the certificates that the system trusts, as pip and git do: networks with a proxy of their own need it.

@@ -119,7 +119,7 @@ def test_channels_named_over_and_over_are_refused_by_what_they_take(tmp_path: Pa
 
 def test_a_scale_that_makes_too_much_of_many_frames_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "GROUP_BYTES", 1 << 40)  # a job whose functions see all frames at once
-    monkeypatch.setattr(settings, "MAX_JOB_MB", 2000)
-    done = run(ImageFileConsumer, np.zeros((60, 1000, 1000, 2), np.uint8), model=lambda tiles: tiles, scale=2)
+    monkeypatch.setattr(settings, "MAX_JOB_MB", 200)
+    done = run(ImageFileConsumer, np.zeros((60, 300, 300, 2), np.uint8), model=lambda tiles: tiles, scale=2)
     assert done.status == "failed"
-    assert "of memory, allowed are 2000 MB (MAX_JOB_MB)" in done.reason
+    assert "of memory, allowed are 200 MB (MAX_JOB_MB)" in done.reason

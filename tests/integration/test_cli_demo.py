@@ -24,7 +24,7 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 def test_demo_finds_the_nuclei(tmp_path: Path) -> None:
     image = REPOSITORY / "data" / "nuclei.tif"
-    result = CommandLine(tmp_path).run("demo", "--image", image, "--output", "out", timeout_s=110)
+    result = CommandLine(tmp_path).run("demo", "--image", image, "--output", "out")
     assert result.returncode == 0, result.stderr
     found = re.search(r"Found (\d+) objects", result.stdout)
     assert found is not None
@@ -83,7 +83,7 @@ def test_a_folder_has_results_and_one_table(tmp_path: Path) -> None:
     for name in ("a.tif", "b.tif"):
         tifffile.imwrite(folder / name, image[:256, :256])
     options = ("--channels", "0", "--outputs", "table,rois", "--scale", "0.5", "--output", "out")
-    result = CommandLine(tmp_path).run("demo", "--image", folder, *options, timeout_s=110)
+    result = CommandLine(tmp_path).run("demo", "--image", folder, *options)
     assert result.returncode == 0, result.stderr
     assert len(re.findall(r"Found \d+ objects in [ab]\.tif", result.stdout)) == 2
     with (tmp_path / "out" / "cells.csv").open(newline="") as file:
@@ -100,6 +100,6 @@ def test_an_archive_and_a_movie_are_done(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         archive.write(tmp_path / "a.tif", "well/a.tif")
     for name, options in (("p.zip", ()), ("m.tif", ("--movie",))):
-        done = CommandLine(tmp_path).run("demo", "--image", name, "--scale", "0.5", *options, timeout_s=110)
+        done = CommandLine(tmp_path).run("demo", "--image", name, "--scale", "0.5", *options)
         assert done.returncode == 0, done.stderr
         assert re.search(rf"Found [1-9]\d* objects in {name}", done.stdout)

@@ -23,7 +23,6 @@ from support.redis_server import RedisServer
 from support.worker import environment, wait_for
 
 SERVE = ["run", "--serve", "tracking=track", "--serve", "image=predict"]
-JOBS = 20
 MOVIE = movies.small_movie()
 
 
@@ -69,8 +68,9 @@ def are_over(db: Any, job_ids: list[str]) -> bool:
     return all(db.hget(job_id, "status") in {"done", "failed"} for job_id in job_ids)
 
 
-def test_twenty_movies_at_once_end_with_two_workers(redis_server: RedisServer, redis_db: Any, folder: Path) -> None:
-    job_ids = [submit(redis_db, number) for number in range(JOBS)]
+@pytest.mark.parametrize("jobs", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_movies_at_once_end_with_two_workers(redis_server: RedisServer, redis_db: Any, folder: Path, jobs: int) -> None:
+    job_ids = [submit(redis_db, number) for number in range(jobs)]
     with worker(redis_server, folder, "pod-1"), worker(redis_server, folder, "pod-2"):
         wait_for(lambda: are_over(redis_db, job_ids), "the end of all jobs", folder)
     first, *others = [labels_of(redis_db, folder, job_id) for job_id in job_ids]

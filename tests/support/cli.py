@@ -1,12 +1,20 @@
-"""Runs the command line as people do: a process of its own, on a Redis and a bucket of the test's own."""
+"""Runs the command line on a Redis and a bucket of the test's own: workers in a process each, other commands here."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
+
+from redis_consumer import settings as all_settings
+from redis_consumer.cli import main
 
 #: A consumer that needs no model: its result holds the input.
 COPYING_CONSUMER = """
@@ -33,6 +41,10 @@ class Copier(Consumer):
         return self.final_status
 """
 
+#: A command in a process of its own ends earlier; less than the time limit of a test.
+TIMEOUT_S = 110.0
+#: Commands that start workers, or handle signals while they run.
+_OWN_PROCESS = {"run", "demo", "metrics"}
 
 _started: list[subprocess.Popen[str]] = []
 
@@ -69,15 +81,53 @@ class CommandLine:
         }
         return cls(folder, settings)
 
-    def run(self, *arguments: str | Path, timeout_s: float = 60.0, **settings: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+    def run(self, *arguments: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, in this process unless it is one of `_OWN_PROCESS`."""
+        if arguments and arguments[0] in _OWN_PROCESS:
+            return self.run_process(*arguments, **settings)
+        return self._run_here([str(each) for each in arguments], self._environment(settings))
+
+    def _run_here(self, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        output = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict")
+        errors = io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace")
+        code: object = 0
+        with self._entered(arguments, environment), redirect_stdout(output), redirect_stderr(errors):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+            except Exception:  # noqa: BLE001 - a process shows it and ends with code 1
+                traceback.print_exc()
+                code = 1
+        return subprocess.CompletedProcess(arguments, int(str(code or 0)), _text_of(output), _text_of(errors))
+
+    @contextmanager
+    def _entered(self, arguments: list[str], environment: dict[str, str]) -> Iterator[None]:
+        """Be what a new process in the folder would be: its variables, and no settings or modules of the folder yet."""
+        before, folder = set(sys.modules), Path.cwd()
+        paths = mock.patch.object(sys, "path", [str(self.folder), *sys.path])
+        named = mock.patch.object(sys, "argv", ["redis-consumer", *arguments])
+        with mock.patch.dict(os.environ, environment, clear=True), paths, named:
+            os.chdir(self.folder)
+            all_settings.use(None)
+            try:
+                yield
+            finally:
+                os.chdir(folder)
+                all_settings.use(None)
+                for name in set(sys.modules) - before:
+                    if str(getattr(sys.modules[name], "__file__", "")).startswith(str(self.folder)):
+                        del sys.modules[name]
+
+    def run_process(self, *arguments: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, in a process of its own."""
         return subprocess.run(
             self._command(arguments),
             cwd=self.folder,
             env=self._environment(settings),
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=TIMEOUT_S,
             check=False,
         )
 
@@ -99,3 +149,8 @@ class CommandLine:
 
     def _environment(self, settings: dict[str, str]) -> dict[str, str]:
         return {**os.environ, **self.settings, **settings}
+
+
+def _text_of(stream: io.TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()

@@ -90,19 +90,16 @@ class ImageFileConsumer(TensorFlowServingConsumer):
         if job.get(NEXT_PHASE):
             return self.gather(redis_hash)
         try:
-            return self._process_image(job)
+            with self._staged(job) as stages, tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
+                folder = Path(name)
+                stages.begin(JobStatus.STARTED, identity_started=self.name)
+                self._check_job(job)
+                path = self._download(job, folder / "input")
+                files, found = self._segment_file(job, path, folder, stages)
+                key, url = self._upload_zip(zip_files(files, folder / "results", name=self._next_zip_name()))
+                stages.finish(output_file_name=key, output_url=url, progress=100, **found)
         except SeveralImages as several:
             return self.fan_out(self._fields_of_view(job, several.fields), then="gather")
-
-    def _process_image(self, job: Job) -> str:
-        with self._staged(job) as stages, tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
-            folder = Path(name)
-            stages.begin(JobStatus.STARTED, identity_started=self.name)
-            self._check_job(job)
-            path = self._download(job, folder / "input")
-            files, found = self._segment_file(job, path, folder, stages)
-            key, url = self._upload_zip(zip_files(files, folder / "results", name=self._next_zip_name()))
-            stages.finish(output_file_name=key, output_url=url, progress=100, **found)
         return self.final_status
 
     def _fields_of_view(self, job: Job, fields: Iterable[str]) -> Iterator[Child]:

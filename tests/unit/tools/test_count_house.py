@@ -36,6 +36,7 @@ def test_the_depth_of_a_class_counts_ours_only() -> None:
     assert count_house._depth(type("Mine", (dict,), {"__module__": "mine"})) == 1
 
 
+@pytest.mark.slow
 def test_the_command_counts_the_tree_and_what_a_job_executes() -> None:
     # In a process of its own: the settings that it uses are those of a whole process.
     command = [sys.executable, "-m", "tools.count_house", "--json"]
