@@ -16,7 +16,7 @@ from redis_consumer import wanted
 from redis_consumer.archives import iter_members
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits, batch_shape, check_frames, open_image, to_batch
-from redis_consumer.images.axes import FROM_SHAPE, as_read
+from redis_consumer.images.axes import FROM_JOB, FROM_SHAPE, as_read
 from redis_consumer.images.calibration import Calibration
 from redis_consumer.images.channels import Channel, Channels, Choice, choose, combine, look
 from redis_consumer.images.image import calibration_of
@@ -114,17 +114,19 @@ class _MovieFile:
         before rows and columns is time, however short it is.
         """
         options: dict[str, Any] = {"name": self.name, "field": self.job.field_of_view}
-        order = self.job.dimension_order
+        order, who = self.job.dimension_order, ""
         if not order:
             with open_windowed(self.path, **options) as image:
                 axes, by = image.reading.split(" ", 1)
                 order = "TYX" if axes == "CYX" and by.endswith(FROM_SHAPE) else ""
+                who = FROM_SHAPE if order else ""
         with open_windowed(self.path, **options, dimension_order=order) as opened:
             choice = choose(self.named, opened.channels, self.name, takes=1)
             if choice.seen:
                 choice = choice.decided(opened.seen(choice.seen), self.name)
             image = opened.picked(choice.picks, choice.text)
-            fields = {"axes_read": image.reading, "channels_read": choice.text}
+            reading = image.reading.replace(FROM_JOB, who) if who else image.reading
+            fields = {"axes_read": reading, "channels_read": choice.text}
             projection = self._over_time(image.calibration, image.shape[0], self.name, image.reading)
             planes = image if projection is None else ProjectedImage(image, projection)
             frames, height, width, _ = planes.shape

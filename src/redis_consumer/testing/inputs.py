@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Union
 import numpy as np
 
 from redis_consumer.errors import InvalidJob
+from redis_consumer.images.vendors.ome_files import other_files
 from redis_consumer.storage.keys import check_key
 from redis_consumer.testing.arguments import check_image
 
@@ -92,7 +93,11 @@ def uploaded(image: Input, name: str = "") -> Uploaded:
         return Uploaded(name or Path(image).name, key, objects)
     own, content = _file(image)
     key = _key(name or own)
-    return Uploaded(name or own, key, {key: content})
+    # An OME-TIFF may have its planes in several files.
+    path = Path(image) if isinstance(image, (str, Path)) else None
+    others = [] if path is None else [path.with_name(other) for other in other_files(path, path.name)]
+    objects = {f"{key.rpartition('/')[0]}/{other.name}": other.read_bytes() for other in others if other.is_file()}
+    return Uploaded(name or own, key, {key: content, **objects})
 
 
 def _key(name: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from redis_consumer import testing
 from redis_consumer.errors import InvalidImage
 from redis_consumer.images import ImageLimits, open_image, read_image
 from redis_consumer.images.vendors.ome_files import read_ome_files
@@ -108,3 +109,9 @@ def test_a_file_without_metadata_names_the_one_that_has_them(tmp_path: Path) -> 
     files = read_ome_files(path, path.name)
     assert files is not None
     assert files.others() == ["a.companion.ome"]
+
+
+def test_a_run_of_a_test_finds_the_other_files(tmp_path: Path) -> None:
+    path, _ = write_ome_files(tmp_path, IMAGE, lambda t, z, c: f"c{c}.tif", names=["BF", "DAPI"])
+    run = testing.run("image", path, model=testing.fake_model, scale="1", channels="dapi")
+    assert (run.status, run.fields["channels_read"]) == ("done", "1 DAPI, from channels"), run.reason

@@ -127,3 +127,9 @@ def test_the_channel_of_a_movie_is_one_with_signal(tmp_path: Path) -> None:
             tifffile.imwrite(tmp_path / "frame.tif", colour, photometric="rgb")
             archive.write(tmp_path / "frame.tif", f"{number}.tif")
     np.testing.assert_array_equal(frames_of(tmp_path / "f.zip"), TZYX[:, 0])
+
+
+def test_a_job_says_that_the_shape_decided(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", TZYX[:, 0])
+    with open_movies(Job("j", {"input_file_name": "uploads/a.npy"}), tmp_path / "a.npy", tmp_path, LIMITS) as [movie]:
+        assert movie.fields["axes_read"] == "TYX (4, 16, 24), from the shape"
