@@ -53,6 +53,10 @@ setup: $(VENV)/.locked $(REDIS_SERVER) ## Make the virtual environment from uv.l
 demo: setup ## Run a real image through Redis, a worker and the shipped model; look at build/demo/report.html
 	$(BIN)/redis-consumer demo --output build/demo
 
+.PHONY: start
+start: setup ## Run Redis, a worker and the web server on this machine; ARGS="--port 8090 --no-browser"
+	$(BIN)/redis-consumer start $(ARGS)
+
 ##@ Check
 .PHONY: test
 test: setup ## Run the tests, with the coverage that they reach

@@ -27,6 +27,7 @@ PANELS = {
         "health": "Check the worker at HEALTH_ADDRESS. For container health checks.",
     },
     "Server": {
+        "start": "Run everything on this machine: Redis, a worker and the web server.",
         "serve": "Run the web server: the page, API v1 and the kiosk's API.",
         "tokens": "Make, list and revoke the tokens with which users log in to the web server.",
     },

@@ -1,7 +1,9 @@
-"""Runs a Redis and a worker as processes of a command, and stops them when it ends."""
+"""Runs a Redis and a worker as processes of a command, and stops them when it ends, also when it is killed."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import secrets
 import shutil
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +65,15 @@ def find_redis_server() -> str:
 
 
 @contextmanager
-def run_redis(program: str | None = None) -> Iterator[RedisServer]:
-    """Run an empty Redis that stores nothing on disk, and stop it at the end of the block.
+def run_redis(
+    program: str | None = None, *, kept_in: Path | None = None, inherited: Sequence[int] = ()
+) -> Iterator[RedisServer]:
+    """Run a Redis, and stop it at the end of the block.
+
+    Args:
+        program: path of redis-server; None for the one that is found.
+        kept_in: folder in which its data stay; None for an empty Redis that stores nothing.
+        inherited: open files that it keeps open as long as it lives.
 
     Raises:
         SettingsError: redis-server was not found.
@@ -72,17 +81,22 @@ def run_redis(program: str | None = None) -> Iterator[RedisServer]:
     """
     program = program or find_redis_server()
     password = secrets.token_urlsafe(24)
-    with tempfile.TemporaryDirectory(prefix="redis-consumer-") as folder:
+    with contextlib.ExitStack() as stack:
+        if kept_in is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="redis-consumer-"))
+        else:
+            folder = str(kept_in)
         port = _free_port()
         config = Path(folder) / "redis.conf"
         # In a file, since all users of the machine can read the command line and so the password.
         config.touch(mode=0o600)
         config.write_text(
-            f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\ndir "{folder}"\n',
+            f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\n'
+            f'appendonly {"no" if kept_in is None else "yes"}\ndir "{folder}"\n',
             encoding="utf-8",
         )
         log = Path(folder) / "redis.log"
-        with run_process([program, str(config)], log=log) as process:
+        with run_process([program, str(config)], log=log, inherited=inherited) as process:
             _wait_for_redis(process, port, password, log)
             yield RedisServer("127.0.0.1", port, password, process.pid)
 
@@ -110,9 +124,17 @@ def run_worker(
 
 @contextmanager
 def run_process(
-    command: list[str], *, log: Path, environment: Mapping[str, str] | None = None, folder: str | None = None
+    command: list[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: str | None = None,
+    inherited: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program in its own process group, so that Ctrl-C reaches only this process. Stop it after the block."""
+    """Run a program in its own process group, so that Ctrl-C reaches only this process. Stop it after the block.
+
+    If this process is killed, the program is killed too.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - the commands are ours
             command,
@@ -122,10 +144,15 @@ def run_process(
             env=environment,
             cwd=folder,
             start_new_session=True,
+            pass_fds=inherited,
+            preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
         )
+    guard = None if sys.platform == "linux" else guard_of(process.pid)
     try:
         yield process
     finally:
+        if guard is not None:
+            _end(guard)
         _end(process)
 
 
@@ -142,6 +169,25 @@ def stop_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """Return a function that lets the process that calls it end with its parent (Linux)."""
+    prctl, pr_set_pdeathsig = ctypes.CDLL(None).prctl, 1
+
+    def tie() -> None:
+        prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return tie
+
+
+def guard_of(pid: int) -> subprocess.Popen[bytes]:
+    """Start a shell that kills a process group when this process ends, for systems that cannot do that themselves."""
+    return subprocess.Popen(  # noqa: S603 - the command is ours
+        ["/bin/sh", "-c", f"cat >/dev/null; kill -KILL -{pid}"], stdin=subprocess.PIPE, start_new_session=True
+    )
 
 
 def tail(log: Path, lines: int = 20) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from typing import Annotated
 
@@ -82,7 +83,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
         raise SettingsError(
             f"--port {port}: can't listen on {host}:{port} ({reason}); another program may use it, choose another port"
         ) from error
