@@ -6,6 +6,7 @@ Paths are compared without regard to case and to a slash at the end. Only hashes
 from __future__ import annotations
 
 import json
+import math
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -128,14 +129,16 @@ async def _upload(request: Request) -> Response:
     except TooLarge as error:
         return _json({"message": str(error)}, 413)
     try:
-        key = f"{context.options.upload_prefix}/{upload_name(name)}"
+        is_s3 = context.storage.url.startswith("s3://")
+        # On S3 the kiosk's server keeps the name of the file, and replies with the whole link twice.
+        key = f"{context.options.upload_prefix}/{(is_s3 and name) or upload_name(name)}"
         await run_in_threadpool(context.storage.take_file, path, key)
     finally:
         path.unlink(missing_ok=True)
     url = context.storage.get_public_url(key)
     if not url.startswith("http"):
         url, _ = object_link(request, key, PurePosixPath(key).name)
-    return _json({"imageURL": url, "uploadedName": key})
+    return _json({"imageURL": url, "uploadedName": url.partition("?")[0] if is_s3 else key})
 
 
 async def _predict(request: Request) -> Response:
@@ -281,7 +284,8 @@ def _are_jobs(context: WebContext, jobs: Sequence[Any]) -> list[bool]:
         for queue in (*context.options.job_types, now.queue, now.segmentation_queue)
         for name in (queue, f"{queue}-zip")
     }
-    named = [job for job in jobs if isinstance(job, str) and job.partition(":")[0] in queues and job.count(":") > 1]
+    texts = [job for job in jobs if isinstance(job, str) and in_utf8(job) == job]
+    named = [job for job in texts if job.partition(":")[0] in queues and job.count(":") > 1]
     if not named:
         return [False] * len(jobs)
     kinds = context.client.batch(*(("TYPE", job) for job in named))
@@ -315,7 +319,7 @@ async def _body(request: Request) -> dict[str, Any]:
     if kind != "application/json" or not data.strip():
         return {}
     try:
-        body = json.loads(data)
+        body = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise BadBody(400, "Bad Request") from None
     if not isinstance(body, (dict, list)):
@@ -337,12 +341,38 @@ def _js_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e21 else repr(value).replace("e-0", "e-")
+        return _js_number(value)
     if isinstance(value, list):
         return ",".join("" if part is None else _js_text(part) for part in value)
     if isinstance(value, dict):
         return "[object Object]"
     return "undefined" if value is None else in_utf8(str(value))
+
+
+def _js_number(value: float) -> str:
+    """Return a number as JavaScript writes it: with an exponent only from 1e21 on and below 1e-6.
+
+    >>> _js_number(0.00001), _js_number(1.5e-7), _js_number(1e21), _js_number(float("inf"))
+    ('0.00001', '1.5e-7', '1e+21', 'Infinity')
+    """
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    if value.is_integer() and abs(value) < 1e21:
+        return str(int(value))
+    digits, _, exponent = repr(value).partition("e")
+    if not exponent:
+        return digits
+    power = int(exponent)
+    if power < -6:
+        return f"{digits}e{power}"
+    if power > 0:
+        return f"{digits}e+{power}"
+    return f"{value:.{-power + len(digits.lstrip('-').replace('.', '')) - 1}f}"
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python reads but which are no JSON."""
+    raise ValueError(name)
 
 
 def _json(data: Any, status: int = 200) -> Response:

@@ -14,10 +14,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
 
+from fixtures_storage import BucketForTests
 from redis_consumer.web.app import build_app
 from redis_consumer.web.context import WebContext
 from redis_consumer.web.form_file import upload_name
+from redis_consumer.web.kiosk import answer_kiosk
 from support.neighbours import CLIENT_FIELDS
 from support.redis_server import RedisServer
 from support.web import WebClient, make_context
@@ -215,3 +219,62 @@ def test_the_kiosk_client_reads_fields_one_by_one(http: WebClient, context: WebC
     finish(redis_db, context, key)
     found = {name: http.post("/api/redis", json={"hash": key, "key": name}).json()["value"] for name in CLIENT_FIELDS}
     assert {name for name, value in found.items() if value} == {"created_at", "finished_at", "output_url"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("1", "1"), ("1.0", "1"), ("0", ""), ("-0.0", ""), ("-0.5", "-0.5"), ("true", "true"), ("false", ""),
+        ("null", ""), ('""', ""), ("1e21", "1e+21"), ("1e20", "100000000000000000000"), ("0.000001", "0.000001"),
+        ("1.5e-7", "1.5e-7"), ("-0.00001234", "-0.00001234"), ("1e999", "Infinity"), ('"0,"', "0,"),
+        ("[0, null, 2]", "0,,2"), ("12345678901234567", "12345678901234567"), ("1.25e300", "1.25e+300"),
+    ],
+)  # fmt: skip
+def test_values_are_written_as_javascript_writes_them(
+    context: WebContext, redis_db: Any, value: str, text: str
+) -> None:
+    assert kiosk_fields(context, redis_db, value)["model_name"] == text
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_what_only_python_reads_is_no_json(context: WebContext, redis_db: Any, value: str) -> None:
+    with pytest.raises(KeyError, match="hash"):
+        kiosk_fields(context, redis_db, value)
+
+
+def kiosk_fields(context: WebContext, db: Any, value: str) -> dict[str, str]:
+    """Submit a job with this name of a model, as text of JSON, and return its fields."""
+    body = f'{{"jobType": "predict", "imageName": "a.tif", "modelName": {value}}}'
+    reply = asked(context, "predict", body)
+    fields: dict[str, str] = db.hgetall(reply["hash"])
+    return fields
+
+
+def asked(context: WebContext, path: str, body: str) -> dict[str, Any]:
+    """Send the text of JSON and return the reply."""
+    with WebClient(kiosk_app(context)) as http:
+        reply = http.post(f"/api/{path}", content=body.encode(), headers={"Content-Type": "application/json"})
+    data: dict[str, Any] = reply.json()
+    return data
+
+
+def kiosk_app(context: WebContext) -> Starlette:
+    """The kiosk's API without the rest of the server."""
+    app = Starlette(routes=[Route("/api/{path:path}", answer_kiosk, methods=["POST"])])
+    app.state.context = context
+    return app
+
+
+def test_a_key_that_is_no_text_is_no_job(context: WebContext) -> None:
+    body = '{"hash": "predict:\\ud800:1", "key": ["status", "\\ud800"]}'
+    assert asked(context, "redis", body) == {"value": [None, None]}
+    assert asked(context, "redis/expire", body) == {"value": 0}
+
+
+def test_an_upload_on_s3_keeps_its_name(context: WebContext, s3_bucket: BucketForTests) -> None:
+    storage = context.storage = s3_bucket.open()
+    with WebClient(kiosk_app(context)) as http:
+        reply = http.post("/api/upload", files={"file": ("../../day 1.tif", b"pixels")})
+    link = storage.get_public_url("uploads/day 1.tif")
+    assert reply.json() == {"imageURL": link, "uploadedName": link}
+    assert storage.read_bytes("uploads/day 1.tif") == b"pixels"
