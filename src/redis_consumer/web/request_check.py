@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -9,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redis_consumer.web.context import WebOptions
-from redis_consumer.web.problems import Problem
+from redis_consumer.web.problems import RETRY_AFTER_S, Problem
 
 #: Where a probe of a cluster asks by the address of a pod.
 PROBES = ("/live", "/ready", "/metrics")
@@ -50,9 +52,16 @@ class RequestCheck:
                     headers.setdefault(name, value)
             await send(message)
 
+        self._note_scheme(scope)
         problem = self._problem(scope)
         app = self.app if problem is None else problem_reply(problem)
         await app(scope, receive, send_with_headers)
+
+    def _note_scheme(self, scope: Scope) -> None:
+        """Take the scheme that a trusted proxy names, for links and cookies."""
+        scheme = Headers(scope=scope).get("x-forwarded-proto", "")
+        if scheme in ("http", "https") and is_within((scope.get("client") or ("",))[0], self.options.trusted_proxies):
+            scope["scheme"] = scheme
 
     def _problem(self, scope: Scope) -> Problem | None:
         headers, hosts = Headers(scope=scope), self.options.hosts
@@ -80,6 +89,20 @@ class RequestCheck:
         return None
 
 
+def is_within(address: str, networks: Iterable[str]) -> bool:
+    """Return whether an address is in one of some networks. What is no address is in none.
+
+    >>> is_within("::ffff:10.0.0.7", ["10.0.0.0/8"]), is_within("localhost", ["127.0.0.1"])
+    (True, False)
+    """
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None) or found
+    return any(mapped in ipaddress.ip_network(network, strict=False) for network in networks)
+
+
 def _is_of_page(path: str) -> bool:
     """Whether a path is not part of the kiosk's API, which all pages may use."""
     path = path.lower()
@@ -95,4 +118,7 @@ def host_name(host: str) -> str:
 
 def problem_reply(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
     """Return the reply for a problem outside of API v1."""
-    return JSONResponse(problem.as_data(), problem.status, headers, media_type="application/problem+json")
+    retry = {"Retry-After": str(RETRY_AFTER_S)} if problem.status == 503 else {}
+    return JSONResponse(
+        problem.as_data(), problem.status, {**retry, **(headers or {})}, media_type="application/problem+json"
+    )

@@ -110,6 +110,11 @@ def run_server(settings: Settings, listener: socket.socket, *, is_loopback: bool
     host, port = listener.getsockname()[:2]
     say(f"Serving http://{f'[{host}]' if ':' in host else host}:{port}")
     config = uvicorn.Config(
-        build_app(context), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5
+        build_app(context),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # the application reads them, from TRUSTED_PROXIES only
+        timeout_graceful_shutdown=5,
     )
     uvicorn.Server(config).run(sockets=[listener])
