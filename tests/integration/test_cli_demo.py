@@ -32,6 +32,8 @@ def test_demo_finds_the_nuclei(tmp_path: Path) -> None:
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"nuclei-result.zip", "labels.tif", "overlay.png", "report.html"} <= written
     assert tifffile.imread(tmp_path / "out" / "labels.tif").shape == tifffile.imread(image).shape
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"<strong>[01]\.[0-9]{2}</strong><span>quality", report)
 
 
 def test_broken_settings_of_the_folder_do_not_matter(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from redis_consumer.processing.region_table import HALO_PX, RegionTable
 
 Array = npt.NDArray[Any]
 Window = tuple[slice, slice]
+#: Pixels of a row of windows at most, if it is higher than this.
+_MOST_ROW_AREA, _LEAST_ROW_PX = 1 << 24, 256
 #: Takes the number of a frame, and rows and columns.
 Read = Callable[[int, Window], Array]
 
@@ -47,8 +49,11 @@ class LabelImages:
     confidence: Callable[[int], Array] | None = None
 
     def rows(self) -> list[slice]:
-        """The rows of windows."""
-        return _sides(self.shape[1], self.tile_px)
+        """The rows of windows. They are lower in a wide image, so that a row has a limited number of pixels."""
+        height = self.tile_px
+        while height > _LEAST_ROW_PX and height * self.shape[2] > _MOST_ROW_AREA:
+            height //= 2
+        return _sides(self.shape[1], height)
 
     def columns(self) -> list[slice]:
         """The columns of windows."""
@@ -164,12 +169,15 @@ def _last_rows(images: LabelImages, frame: int) -> Array:
     found = np.full(1, -1, np.int32)
     rows = images.rows()
     for number, side in enumerate(rows):
+        last: list[Array] = []
         for other in images.columns():
             labels = images.read(frame, (side, other))
             found = _grown(found, int(labels.max(initial=0)))
             found[labels] = number
-            # The lower corners of the last pixels are in the next row.
-            found[labels[-1]] = min(number + 1, len(rows) - 1)
+            last.append(np.array(labels[-1]))
+        # The lower corners of the last pixels are in the next row, also if other columns have the label, too.
+        for labels in last:
+            found[labels] = min(number + 1, len(rows) - 1)
     found[0] = -1
     return found
 

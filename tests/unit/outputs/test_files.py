@@ -18,7 +18,7 @@ from roifile import ROI_TYPE, ImagejRoi
 from scipy import ndimage
 
 from redis_consumer.images.calibration import Calibration
-from redis_consumer.outputs import ENDINGS, overlay, rois
+from redis_consumer.outputs import ENDINGS, cells, overlay, rois
 from redis_consumer.outputs.cells import LabelImages, Window
 from redis_consumer.outputs.files import write_outputs
 from support.geojson_schema import FEATURE_COLLECTION
@@ -89,9 +89,12 @@ def test_rois_and_polygons_fill_the_same_pixels(tmp_path: Path, tile_px: int) ->
     assert kinds == {("Polygon", False), ("Polygon", True), ("MultiPolygon", True)}
 
 
-def test_windows_give_the_files_of_whole_frames(tmp_path: Path) -> None:
+def test_windows_give_the_files_of_whole_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels, names = blobs(2), ["rois", "geojson", "table", "labels", "ome", "overlay"]
     whole = write_outputs(names, images_of(labels), tmp_path / "whole")
+    monkeypatch.setattr(cells, "_MOST_ROW_AREA", 300)
+    monkeypatch.setattr(cells, "_LEAST_ROW_PX", 4)
+    assert {side.stop - side.start for side in images_of(labels, 16).rows()[:-1]} == {4}
     parts = write_outputs(names, images_of(labels, 16), tmp_path / "parts")
     table = [sorted((tuple(row.items()) for row in rows_of(files[-1])), key=str) for files in (whole, parts)]
     assert table[0] == table[1]
