@@ -78,7 +78,7 @@ def kinds_of(context: WebContext) -> dict[str, dict[str, Any]]:
         if "forms" not in context.cache:
             context.cache["forms"] = _read_forms(context.settings.consumer_type)
     forms: list[dict[str, Any]] = context.cache["forms"]  # type: ignore[assignment]
-    served: dict[str, str] = kept(context, "served", lambda: _served(context.client, known_queues(context)))
+    served = served_classes(context)
     queue = context.settings.queue
     usual = {"image": queue, "zip": f"{queue}-zip"}
     return {
@@ -89,6 +89,12 @@ def kinds_of(context: WebContext) -> dict[str, dict[str, Any]]:
         }
         for form in forms
     }
+
+
+def served_classes(context: WebContext) -> dict[str, str]:
+    """Return the queue of each consumer class that a worker runs."""
+    found: dict[str, str] = kept(context, "served", lambda: _served(context.client, known_queues(context)))
+    return found
 
 
 def kind_names(context: WebContext) -> Callable[[str], str]:

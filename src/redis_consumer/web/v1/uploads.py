@@ -26,7 +26,7 @@ from redis_consumer.web.context import WebContext, context_of
 from redis_consumer.web.once import IdempotencyKey, once
 from redis_consumer.web.problems import Problem, problem_of, problems
 from redis_consumer.web.uploads import HALF_SENT_S, Upload, Uploads
-from redis_consumer.web.v1.kinds import kept, kinds_of
+from redis_consumer.web.v1.kinds import kept, served_classes
 from redis_consumer.web.v1.view_shapes import NewUpload, NewUploadReply, UploadReply
 from redis_consumer.web.view.cache import ViewCache, ViewState
 from redis_consumer.web.view.decoders import DecoderLimits
@@ -36,6 +36,8 @@ from redis_consumer.web.view.suggestions import CYTOPLASM, NUCLEI, PHASE, TISSUE
 router = APIRouter()
 
 _TUS = {"Tus-Resumable": "1.0.0"}
+#: Class of the consumers of the kiosk's jobs, which take the place of those of images where a worker runs them.
+_SEGMENTATION = "SegmentationConsumer"
 _BYTES = "application/offset+octet-stream"
 _MOST_METADATA = 8000
 #: Seconds for which a request waits for a thumbnail that is being made.
@@ -232,8 +234,7 @@ def _facts(context: WebContext, upload: Upload, view: ViewState | None) -> dict[
     if view is None or view.facts is None:
         return None
     suggestions = suggest(view.facts, _usual_models(context))
-    served = {name for name, kind in kinds_of(context).items() if kind["served"]}
-    if suggestions["kind"] == "segmentation" and "segmentation" not in served:
+    if suggestions["kind"] == "segmentation" and _SEGMENTATION not in served_classes(context):
         suggestions["kind"] = "image"
     thumbnail = f"/api/v1/uploads/{quote(upload.id)}/thumbnail"
     return {**view.facts, "thumbnail": thumbnail, "suggestions": suggestions}
