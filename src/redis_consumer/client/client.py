@@ -22,7 +22,7 @@ from redis_consumer.redis import RedisClient
 from redis_consumer.storage import Storage
 from redis_consumer.text import result_stem
 
-#: Images of a batch that are under way at once. The others wait here, not in the queue.
+#: Images of a batch that are in flight at once. The others wait here, not in the queue.
 AT_ONCE = 8
 Tell = Callable[[str, float], None]
 

@@ -51,7 +51,7 @@ class DirectJobs:
         for state in watch(self._client, [job_id], timeout_s=timeout_s):
             tell(state.status, state.progress)
         if not state.is_final:
-            raise RetryableError(f"job {job_id}: has not ended within {timeout_s:g} s; it goes on", job_id=job_id)
+            raise RetryableError(f"job {job_id}: has not ended within {timeout_s:g} s; it continues", job_id=job_id)
         if state.is_failed:
             raise PermanentError(state.short_reason, job_id=job_id)
         return read_hash(self._client, job_id)

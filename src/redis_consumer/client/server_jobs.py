@@ -62,7 +62,7 @@ class ServerJobs:
             if job["status"] in _OVER:
                 break
             if time.monotonic() > end:
-                raise RetryableError(f"job {job_id}: has not ended within {timeout_s:g} s; it goes on", job_id=job_id)
+                raise RetryableError(f"job {job_id}: has not ended within {timeout_s:g} s; it continues", job_id=job_id)
             time.sleep(PAUSE_S)
         if job["status"] != "done":
             problem = job["problem"] or {"detail": f"the job is {job['status']}", "hint": ""}

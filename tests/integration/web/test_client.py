@@ -119,7 +119,7 @@ def test_what_the_server_refuses_is_said_in_words(web: Web, image: Path) -> None
     client = Client(web.url.removesuffix("/api/v1"))
     with pytest.raises(PermanentError, match="scael.*Did you mean scale"):
         client.segment(image, scael=2)
-    with pytest.raises(RetryableError, match="has not ended within 0.01 s; it goes on"):
+    with pytest.raises(RetryableError, match="has not ended within 0.01 s; it continues"):
         client.segment(image, timeout_s=0.01)
 
 

@@ -13,7 +13,7 @@ SOURCE = ROOT / "src" / "redis_consumer"
 TEXT = (DOCS / "words.rst").read_text(encoding="utf-8")
 #: Names of formats, protocols, clouds and products, and of their parts.
 FOREIGN = (
-    "csv datatype flow geo google grpc http inference json mesmer onnx open parquet polaris redis roi s3 tf url wire"
+    "async csv datatype flow geo google grpc http inference json mesmer onnx open parquet polaris redis roi s3 tf url wire"
 )
 #: Words that mean in a name what they mean in English.
 PLAIN = """
