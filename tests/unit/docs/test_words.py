@@ -13,18 +13,19 @@ SOURCE = ROOT / "src" / "redis_consumer"
 TEXT = (DOCS / "words.rst").read_text(encoding="utf-8")
 #: Names of formats, protocols, clouds and products, and of their parts.
 FOREIGN = (
-    "async csv datatype flow geo google grpc http inference json mesmer onnx open parquet polaris redis roi s3 tf url wire"
+    "csv datatype flow geo google grpc http inference json mesmer onnx open parquet polaris redis roi s3 tf url wire"
 )
 #: Words that mean in a name what they mean in English.
 PLAIN = """
-access address allowed any application bad batches body break broken cancelled case chain change check choices client
-column context contract correction count counter cytoplasm decoder delete detection difference direct entry equalization
-error explanation fact fake file form found function gauge hashes histogram id incoming input interrupted invalid joiner
-kind large layer learned level limit linked linking listed log login look lost map memory merge meter metric mismatch
-moved new no not nuclear numbering of off old opened out outlook page paint pairs permanent place planned point problem
-progress reader reading refusal reply report request rerun resources retryable return role route sample seen served
-service serving several short shown spec split spot stack state step storage store summary task temp tiled time token
-too trouble type unavailable unsafe uploaded user value variable view watcher web windowed wrapper writer wrong zip
+async access address allowed any application bad batches body break broken cancelled case chain change check choices
+client column context contract correction count counter cytoplasm decoder delete detection difference direct entry
+equalization error explanation fact fake file form found function gauge hashes histogram id incoming input interrupted
+invalid joiner kind large layer learned level limit linked linking listed log login look lost map memory merge meter
+metric mismatch moved new no not nuclear numbering of off old opened out outlook page paint pairs permanent place
+planned point problem progress reader reading refusal reply report request rerun resources retryable return role route
+sample seen served service serving several short shown spec split spot stack state step storage store summary task temp
+tiled time token too trouble type unavailable unsafe uploaded user value variable view watcher web windowed wrapper
+writer wrong zip
 """
 
 
