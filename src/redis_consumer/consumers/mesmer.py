@@ -56,14 +56,13 @@ class MesmerConsumer(ImageFileConsumer):
                 "the channel of nuclei and that of membranes or cytoplasm in field channels, e.g. 0,1",
                 job_id=job.id,
             )
-        choices = replace(defaults.model_choices(), or_packaged=self.models.or_packaged)
-        nuclear = choices.model_of(0)
+        segmentation = super()._segmentation()
+        nuclear = segmentation.options.choices.model_of(0)
         self._warn(
             f"cells are grown by a classical watershed from nuclei of {nuclear}, because model "
             f"{defaults.mesmer_choices(job).model_of(0)} is not served (BUILT_IN_WHOLE_CELL)"
         )
-        segmentation = super()._segmentation()
-        options = replace(segmentation.options, choices=choices, detects_label=False)
+        options = replace(segmentation.options, detects_label=False)
         nuclei = replace(segmentation, options=options).segment(image[..., :1], _nuclear_view(job))
         compartment = job.compartment or defaults.current().mesmer_compartment
         if compartment == "nuclear":

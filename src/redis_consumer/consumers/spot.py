@@ -51,14 +51,14 @@ class SpotConsumer(ImageFileConsumer):
             default=1.5, gt=0, le=50, description="Standard deviation of a spot in pixels, for spot_detector log"
         )
         spot_min_snr: Annotated[float, per_job] = Field(
-            default=10.0, ge=0, description="Least height of a spot in standard deviations of the noise, for log"
+            default=4.0, ge=0, description="Least height of a spot in standard deviations of the noise, for log"
         )
 
     def _check_job(self, job: Job) -> None:
         _has_table(job)
         if self.options.spot_detector == "log":
             return
-        model = _model_of(job)
+        model = self._model_of(job)
         try:
             self._output_places(model)
         except ModelNotFound as error:
@@ -94,7 +94,7 @@ class SpotConsumer(ImageFileConsumer):
                     plane = planes.read(number, number + 1)[0, ..., 0]
                     yield points_of_blobs(plane, options.spot_sigma_px, options.spot_min_snr)
             return
-        segmentation, view, model = self._segmentation(), _view(job), _model_of(job)
+        segmentation, view, model = self._segmentation(), _view(job, self._model_of(job)), self._model_of(job)
         places = self._output_places(model)
         threshold = defaults.spot_threshold()
 
@@ -105,6 +105,11 @@ class SpotConsumer(ImageFileConsumer):
         results = segmentation.results(planes, view, segmentation.plan(planes, view))
         # No group of outputs is bound to a name here, since the next one would be computed beside it.
         yield from itertools.chain.from_iterable(map(points_in, results))
+
+    def _model_of(self, job: Job) -> ModelId:
+        """The job's model, or that of the settings, or the packaged one in its place."""
+        model = defaults.spot_choices(job).model_of(0)
+        return self.models.or_packaged(model) if self._predictor.is_in_process and job.model is None else model
 
     def _output_places(self, model: ModelId) -> tuple[int, int]:
         """Return the places of probabilities and offsets among the outputs of a model, whatever their order is.
@@ -131,13 +136,8 @@ class SpotConsumer(ImageFileConsumer):
         return replace(segmentation, options=replace(segmentation.options, choices=choices, detects_label=False))
 
 
-def _model_of(job: Job) -> ModelId:
-    return defaults.spot_choices(job).model_of(0)
-
-
-def _view(job: Job) -> Job:
+def _view(job: Job, model: ModelId) -> Job:
     """Return the job with its model and without a scale. Its channels have no roles; they are planes."""
-    model = _model_of(job)
     none = dict.fromkeys(("label", "channels", "postprocess_function", "object_diameter_px"), "")
     return job.with_model(model).with_fields(**none, cuts="0", scale="1")
 

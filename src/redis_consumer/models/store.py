@@ -32,6 +32,7 @@ PACKAGED_FOR = {
     "NuclearSegmentation": "NuclearSegmentation",
     "PhaseCytoSegmentation": "PhaseSegmentation",
     "TissueNuclei": "TissueNuclei",
+    "SpotDetection": "SpotDetection",
 }
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.toml"

@@ -55,7 +55,7 @@ def points_of_maps(classes: Array, offsets: Array, threshold: float = 0.95, min_
     return _joined(is_spot, offsets[np.nonzero(is_spot)].astype(np.float64))
 
 
-def points_of_blobs(image: Array, sigma_px: float = 1.5, min_snr: float = 10.0) -> Points:
+def points_of_blobs(image: Array, sigma_px: float = 1.5, min_snr: float = 4.0) -> Points:
     """Find bright spots of one size without a model.
 
     A spot is a local maximum of the negative, scale-normalised Laplacian of Gaussian, after T. Lindeberg, "Feature
