@@ -86,18 +86,19 @@ def uploaded(image: Input, name: str = "") -> Uploaded:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    if isinstance(image, (str, Path)) and Path(image).is_dir():
-        key = _key(name or Path(image).name)
-        files = [file for file in sorted(Path(image).rglob("*")) if file.is_file()]
-        objects = {f"{key}/{file.relative_to(image).as_posix()}": file.read_bytes() for file in files}
-        return Uploaded(name or Path(image).name, key, objects)
-    own, content = _file(image)
-    key = _key(name or own)
-    # An OME-TIFF may have its planes in several files.
     path = Path(image) if isinstance(image, (str, Path)) else None
+    if path is not None and path.is_dir():
+        name = name or path.name
+        key = _key(name)
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        return Uploaded(name, key, {f"{key}/{file.relative_to(path).as_posix()}": file.read_bytes() for file in files})
+    own, content = _file(image)
+    name = name or own
+    key = _key(name)
+    # An OME-TIFF may have its planes in several files.
     others = [] if path is None else [path.with_name(other) for other in other_files(path, path.name)]
     objects = {f"{key.rpartition('/')[0]}/{other.name}": other.read_bytes() for other in others if other.is_file()}
-    return Uploaded(name or own, key, {key: content, **objects})
+    return Uploaded(name, key, {key: content, **objects})
 
 
 def _key(name: str) -> str:

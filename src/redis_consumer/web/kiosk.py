@@ -9,7 +9,7 @@ import json
 import math
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -276,16 +276,21 @@ def _linked(request: Request, name: str, value: str | None, key: str | None) -> 
     return object_link(request, key, PurePosixPath(key).name)[0]
 
 
+def _served_queues(context: WebContext) -> set[str]:
+    now = context.settings
+    queues = (*context.options.job_types, now.queue, now.segmentation_queue)
+    return {name for queue in queues for name in (queue, f"{queue}-zip")}
+
+
+def _can_be_job(job: Any, queues: Collection[str]) -> bool:
+    is_text = isinstance(job, str) and in_utf8(job) == job
+    return is_text and job.partition(":")[0] in queues and job.count(":") > 1
+
+
 def _are_jobs(context: WebContext, jobs: Sequence[Any]) -> list[bool]:
     """Return for each key whether it is a job that anyone may see: in a queue that is served, and without an owner."""
-    now = context.settings
-    queues = {
-        name
-        for queue in (*context.options.job_types, now.queue, now.segmentation_queue)
-        for name in (queue, f"{queue}-zip")
-    }
-    texts = [job for job in jobs if isinstance(job, str) and in_utf8(job) == job]
-    named = [job for job in texts if job.partition(":")[0] in queues and job.count(":") > 1]
+    queues = _served_queues(context)
+    named = [job for job in jobs if _can_be_job(job, queues)]
     if not named:
         return [False] * len(jobs)
     kinds = context.client.batch(*(("TYPE", job) for job in named))

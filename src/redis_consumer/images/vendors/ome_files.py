@@ -277,7 +277,8 @@ class _Own:
         return is_same or self.is_renamed or uuid.get("FileName", "").casefold() == self._file_name
 
 
-def _image(pixels: ElementTree.Element, own: _Own, name: str) -> ImageFiles:
+def _sides(pixels: ElementTree.Element, name: str) -> dict[str, int]:
+    """Return the length of each axis, outermost first; the samples of a pixel are one channel."""
     order = pixels.get("DimensionOrder", "")
     if not order.startswith("XY") or sorted(order) != list("CTXYZ"):
         raise _wrong(name, f"DimensionOrder is {order[:20]!r}")
@@ -286,7 +287,11 @@ def _image(pixels: ElementTree.Element, own: _Own, name: str) -> ImageFiles:
     samples = 1 if channel is None else _number(channel, "SamplesPerPixel", name, 1)
     if min(*sides.values(), samples) < 1 or sides["C"] % samples:
         raise _wrong(name, f"sizes are {sides} with {samples} samples")
-    sides["C"] //= samples
+    return {**sides, "C": sides["C"] // samples}
+
+
+def _image(pixels: ElementTree.Element, own: _Own, name: str) -> ImageFiles:
+    sides = _sides(pixels, name)
     outer = [axis for axis in sides if axis not in "YX"]
     if prod(sides[axis] for axis in outer) > MAX_PLANES:
         raise _wrong(name, f"sizes are {sides}")

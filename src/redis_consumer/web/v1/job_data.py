@@ -84,40 +84,45 @@ def places_of(
     Returns:
         Arguments of `job_data` by id.
     """
-    by_queue: dict[str, list[str]] = {}
-    for job_id, fields in hashes.items():
-        if fields.get("status") not in ("done", "failed"):
-            by_queue.setdefault(queue_of_job(job_id), []).append(job_id)
+    by_queue = _open_jobs_by_queue(hashes)
     names = list(by_queue)
     if not names:
         return {}
-    commands: list[Sequence[Any]] = []
-    for name in names:
-        commands += [
-            ("LRANGE", name, -MOST_PLACES, -1),
-            ("HMGET", own_key("holders", name), *by_queue[name]),
-            ("SMEMBERS", own_key("cancelled", name)),
-        ]
     facts = read_facts(client, names)
     lists = [name for name, each in zip(names, facts, strict=True) if each.key_type == "list"]
-    commands = [command for command in commands if command[0] != "LRANGE" or command[1] in lists]
+    commands: list[Sequence[Any]] = [("LRANGE", name, -MOST_PLACES, -1) for name in lists]
+    for name in names:
+        commands.append(("HMGET", own_key("holders", name), *by_queue[name]))
+        commands.append(("SMEMBERS", own_key("cancelled", name)))
     replies = iter(client.batch(*commands))
+    entries_of = {name: next(replies) for name in lists}
     states: dict[str, dict[str, Any]] = {}
     for name, each in zip(names, facts, strict=True):
-        entries = next(replies) if name in lists else []
+        entries = entries_of.get(name, [])
         places = {job_id: index + 1 for index, job_id in enumerate(reversed(entries))}
         holders, stopping = next(replies), set(next(replies))
         sentence = explain(each, job_timeout_s=job_timeout_s).sentence
         for job_id, holder in zip(by_queue[name], holders, strict=True):
-            attempt = int(str(holder or "0").partition(" ")[0] or 0)
             place = places.get(job_id)
-            is_beyond = place is None and not holder and len(entries) == MOST_PLACES
+            waits = place is not None or (not holder and len(entries) == MOST_PLACES)
             states[job_id] = {
-                "attempt": attempt,
+                "attempt": _attempt_of(holder),
                 "is_stopping": job_id in stopping,
-                "queue": _place(name, each.view, place, sentence) if place or is_beyond else None,
+                "queue": _place(name, each.view, place, sentence) if waits else None,
             }
     return states
+
+
+def _attempt_of(holder: Any) -> int:
+    return int(str(holder or "0").partition(" ")[0] or 0)
+
+
+def _open_jobs_by_queue(hashes: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    by_queue: dict[str, list[str]] = {}
+    for job_id, fields in hashes.items():
+        if fields.get("status") not in ("done", "failed"):
+            by_queue.setdefault(queue_of_job(job_id), []).append(job_id)
+    return by_queue
 
 
 def _place(name: str, view: QueueView, place: int | None, sentence: str) -> dict[str, Any]:
@@ -143,6 +148,11 @@ def status_of(fields: Mapping[str, str], *, is_stopping: bool = False) -> str:
     return status if status in ("new", "waiting") else "running"
 
 
+def _times(fields: Mapping[str, str], *, is_over: bool) -> dict[str, Any]:
+    finished = fields.get("finished_at", "") or (fields.get("updated_at", "") if is_over else "")
+    return {"created": utc(fields.get("created_at", "")), "started": None, "finished": utc(finished)}
+
+
 def job_data(
     job_id: str,
     fields: Mapping[str, str],
@@ -161,7 +171,7 @@ def job_data(
         "id": job_id,
         "status": "running" if status == "new" and attempt else status,
         "kind": kind,
-        "model": f"{model}:{version}" if model and version else model,
+        "model": ":".join(filter(None, (model, version))) if model else "",
         "stage": stage if status == "running" else "",
         "progress": _progress(fields, stage),
         "queue": queue,
@@ -174,13 +184,7 @@ def job_data(
             name: fields.get(name, "")
             for name in ("axes_read", "channels_read", "scale", "scale_from", "object_diameter_px")
         },
-        "times": {
-            "created": utc(fields.get("created_at", "")),
-            "started": None,
-            "finished": utc(
-                fields.get("finished_at", "") or (fields.get("updated_at", "") if _is_over(status) else "")
-            ),
-        },
+        "times": _times(fields, is_over=_is_over(status)),
         "input": {"upload": fields.get("upload", ""), "name": Job(job_id, fields).get("original_name")},
         "options": options_of(fields),
         "outputs": [part.strip() for part in fields.get("outputs", "").split(",") if part.strip()],

@@ -235,7 +235,10 @@ def _problem_of_type(rule: Mapping[str, Any], value: Any, definitions: Mapping[s
         return _problem_of_bounds(rule, number)
     if kind == "boolean":
         return "" if str(value).lower() in ("true", "false", "1", "0", "yes", "no") else "must be true or false"
-    text = str(value)
+    return _problem_of_text(rule, str(value))
+
+
+def _problem_of_text(rule: Mapping[str, Any], text: str) -> str:
     if len(text) > rule.get("maxLength", 1000):
         return "is too long"
     if "\0" in text:

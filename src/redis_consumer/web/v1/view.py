@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -172,26 +172,34 @@ async def _read_view(request: Request, what: tuple[str, str]) -> dict[str, Any]:
     facts = states[0].facts
     if shown.result_key and facts is not None and states[0].problem is None:
         states.append(await looked(partial(views.look, shown.result(facts)), _WAIT_S))
-    layers = [layer for state in states for layer in (state.layers or {}).values()]
     image = (states[0].layers or {}).get(IMAGE)
+    return {
+        **_progress_of(states, has_image=image is not None),
+        "version": _version(shown),
+        **_sides_of(image),
+        "pixel_size_um": facts["pixel_size_um"] if facts else None,
+        "layers": [tiles.layer_facts(layer) for state in states for layer in (state.layers or {}).values()],
+    }
+
+
+def _progress_of(states: Sequence[ViewState], *, has_image: bool) -> dict[str, Any]:
     problem = next((state.problem for state in states if state.problem is not None), None)
     return {
-        "ready": image is not None and all(state.layers is not None or state.problem is not None for state in states),
+        "ready": has_image and all(state.layers is not None or state.problem is not None for state in states),
         "progress": round(sum(state.progress for state in states) / len(states), 1),
         "problem": None if problem is None else short_problem(problem),
-        "version": _version(shown),
-        "width": image.width if image else 0,
-        "height": image.height if image else 0,
-        "tile": TILE_PX,
-        "t": image.t if image else 0,
-        "z": image.z if image else 0,
-        "pixel_size_um": facts["pixel_size_um"] if facts else None,
-        "levels": [
-            {"width": level.width, "height": level.height, "rows": level.rows, "cols": level.cols}
-            for level in (image.levels if image else ())
-        ],
-        "layers": [tiles.layer_facts(layer) for layer in layers],
     }
+
+
+def _sides_of(image: ViewLayer | None) -> dict[str, Any]:
+    """Return the sides of the image, of its tiles and of its levels; 0 if there is no image yet."""
+    if image is None:
+        return {"width": 0, "height": 0, "tile": TILE_PX, "t": 0, "z": 0, "levels": []}
+    levels = [
+        {"width": level.width, "height": level.height, "rows": level.rows, "cols": level.cols} for level in image.levels
+    ]
+    sides = {"width": image.width, "height": image.height, "tile": TILE_PX}
+    return {**sides, "t": image.t, "z": image.z, "levels": levels}
 
 
 def _version(shown: _Shown) -> str:
