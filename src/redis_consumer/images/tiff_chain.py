@@ -112,6 +112,19 @@ def read_chain(path: Path, name: str) -> Chain:
             raise cut_off(name) from error
 
 
+def first_description(path: Path, name: str) -> bytes:
+    """Return the description in the first directory of a TIFF file; empty if it has none, or one that is too long.
+
+    Raises:
+        InvalidImage: as `read_chain`, about this directory.
+    """
+    with path.open("rb") as file:
+        try:
+            return _Walk(file, path.stat().st_size, name).description()
+        except (struct.error, EOFError, OverflowError) as error:
+            raise cut_off(name) from error
+
+
 def cut_off(name: str) -> InvalidImage:
     """The error for a file that ends too early."""
     return InvalidImage(f"{name}: the file is cut off, pixels are missing; export it again and upload it whole")
@@ -155,6 +168,12 @@ class _Walk:
         if len(self._layouts) > 1 or any(b"UUID" in text for text in chain.descriptions.values()):
             self._check("directories of different layout", chain.directories, MAX_MIXED_DIRECTORIES)
         return chain
+
+    def description(self) -> bytes:
+        """Return the text of the tag ImageDescription in the first directory."""
+        tags, _ = self._directory(self._read(self._layout.first, self._layout.offset))
+        found = (tag for tag in tags if tag.code == _DESCRIPTION and tag.length <= MAX_XML_BYTES)
+        return next(map(self._bytes, found), b"")
 
     def _main(self) -> Iterator[list[_Tag]]:
         seen: set[int] = set()

@@ -17,7 +17,7 @@ from redis_consumer.images.image import Array, square_um
 from redis_consumer.images.kinds import kind_of
 from redis_consumer.images.planes import Planes, Window
 from redis_consumer.images.tiff import known_sides, ome_channels, ome_interval_s, ome_size_um
-from redis_consumer.images.tiff_chain import MAX_DIRECTORIES, read_chain
+from redis_consumer.images.tiff_chain import MAX_DIRECTORIES, first_description, read_chain
 from redis_consumer.images.tiff_planes import open_tiff_planes
 from redis_consumer.images.vendors.stacks import check_planes, stacked
 from redis_consumer.images.vendors.xml_tree import parse_xml
@@ -109,7 +109,7 @@ def read_ome_files(path: Path, name: str) -> SeveralFiles | None:
     Raises:
         InvalidImage: it is cut off, names a file outside its folder, or too many files.
     """
-    data = next(iter(read_chain(path, name).descriptions.values()), b"")
+    data = first_description(path, name)
     if b"UUID" not in data or b"OME" not in data:
         return None
     xml = data.decode("utf-8", "replace").strip("\0 \t\r\n")
