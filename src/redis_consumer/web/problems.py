@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 
 from redis_consumer.errors import ConsumerError, ObjectNotFound, PermanentError, RetryableError
 from redis_consumer.text import mask_secrets
@@ -94,8 +94,18 @@ def problem_of(error: ConsumerError) -> Problem:
     return Problem(422 if isinstance(error, PermanentError | ValueError) else 500, detail, field=field, hint=hint)
 
 
+def _routes(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Yield routes, also those of included routers, which newer versions of FastAPI keep apart."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is None:
+            yield route
+        else:
+            yield from _routes(included.routes)
+
+
 def _methods(app: FastAPI, request: Request) -> set[str]:
-    found = (route for route in app.router.routes if route.matches(request.scope)[0] is not Match.NONE)
+    found = (route for route in _routes(app.router.routes) if route.matches(request.scope)[0] is not Match.NONE)
     return {method for route in found for method in getattr(route, "methods", None) or ()}
 
 

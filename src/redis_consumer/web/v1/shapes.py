@@ -21,7 +21,7 @@ Side = Annotated[int, Field(ge=1, le=1 << 24)]
 class Body(BaseModel):
     """A request. Unknown names are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Region(Body):

@@ -116,7 +116,7 @@ def create_upload(request: Request, body: NewUpload | None = None, idempotency_k
     return JSONResponse({"id": upload.id, "tus": address, "direct": {"put": link} if link else None}, 201, headers)
 
 
-@router.head("/uploads/{upload_id}", responses=problems(404, 412))
+@router.head("/uploads/{upload_id}", response_class=Response, responses=problems(404, 412))
 def read_offset(request: Request, upload_id: str) -> Response:
     """Return in headers how many bytes the server has (tus)."""
     _check_tus(request)
