@@ -40,9 +40,9 @@ RUN --mount=type=secret,id=certificates,target=/etc/ssl/certs/ca-certificates.cr
 FROM ${BASE_IMAGE} AS worker
 LABEL org.opencontainers.image.title="kiosk-redis-consumer" \
       org.opencontainers.image.licenses="Apache-2.0"
-# A number, so that a cluster sees that it isn't root. A new volume at /bucket gets its owner from here.
+# A number, so that a cluster sees that it isn't root. A new volume at /bucket or /web gets its owner from here.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp worker \
-    && install -d -o worker -g worker /bucket
+    && install -d -o worker -g worker /bucket /web
 ENV HEALTH_ADDRESS=0.0.0.0:8080 \
     ORT_DISABLE_TELEMETRY=1 \
     PATH="/opt/venv/bin:${PATH}" \

@@ -79,7 +79,18 @@ def test_a_value_may_be_left_blank(chart: Chart, key: str) -> None:
     assert chart.render(f"{key}:\n").kinds == ["Deployment"]
 
 
-BLOCKS = ["replicas", "image", "hpa", "keda", "podDisruptionBudget", "probes", "tmp", "exporter", "networkPolicy"]
+BLOCKS = [
+    "networkPolicy",
+    "replicas",
+    "image",
+    "hpa",
+    "keda",
+    "podDisruptionBudget",
+    "probes",
+    "tmp",
+    "exporter",
+    "server",
+]
 
 
 @pytest.mark.parametrize("key", BLOCKS)

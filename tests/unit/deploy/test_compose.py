@@ -42,9 +42,13 @@ def test_the_file_is_valid() -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_the_workers_variables_are_settings_with_values_that_they_may_have() -> None:
-    given = {name: INTERPOLATED.get(name, "") if "${" in text else text for name, text in WORKER["environment"].items()}
-    assert given.pop("ORT_DISABLE_TELEMETRY") == "1"
+@pytest.mark.parametrize("service", ["worker", "server"])
+def test_variables_are_settings_with_values_that_they_may_have(service: str) -> None:
+    environment: dict[str, str] = SERVICES[service]["environment"]
+    given: dict[str, Any] = {
+        name: INTERPOLATED.get(name, "") if "${" in text else text for name, text in environment.items()
+    }
+    given.pop("ORT_DISABLE_TELEMETRY", "")
     assert set(given) <= {name.upper() for name in Settings.model_fields}
     Settings(**{name: text for name, text in given.items() if name != "REDIS_PASSWORD"})
 
@@ -72,6 +76,28 @@ def test_the_health_check_of_the_worker_exists() -> None:
     result = CliRunner().invoke(app, words)
     assert "HEALTH_ADDRESS is empty" in result.stderr, "it asks at HEALTH_ADDRESS, which the worker's environment sets"
     assert WORKER["environment"]["HEALTH_ADDRESS"]
+
+
+def test_the_server_starts_and_is_open_to_this_machine_only() -> None:
+    server = SERVICES["server"]
+    program, command, *options = words_of("server")
+    assert program == "redis-consumer"
+    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+    (published,) = server["ports"]
+    inner = published.rpartition(":")[2]
+    assert options[options.index("--port") + 1] == inner
+    assert server["environment"]["HEALTH_ADDRESS"].endswith(f":{inner}")
+    assert INTERPOLATED["SERVER_ADDRESS"] == "127.0.0.1"
+
+
+def test_the_server_reads_what_workers_read_and_keeps_its_files() -> None:
+    server = SERVICES["server"]
+    for name in ("REDIS_HOST", "REDIS_PASSWORD", "STORAGE_BUCKET", "MODEL_SERVER", "NUCLEAR_MODEL"):
+        assert server["environment"][name] == WORKER["environment"][name]
+    assert server["image"] == WORKER["image"]
+    folder = server["environment"]["WEB_FOLDER"]
+    assert f"web:{folder}" in server["volumes"]
+    assert f"install -d -o worker -g worker /bucket {folder}" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_running_jobs_may_end_before_they_are_killed() -> None:

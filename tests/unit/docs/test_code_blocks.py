@@ -29,7 +29,7 @@ CONSOLES = sorted({block.path for block in RUN if block.language == "console"})
 #: Pages of a new user and of an author, whose commands run in each test run; all others in `make test-all`.
 FIRST_PAGES = {"README.md", "first-consumer.rst", "CUSTOM_CONSUMER.rst", "write-a-consumer.rst"}
 #: Variables on the pages that others read.
-FOREIGN = {"BASE_IMAGE", "COMPOSE_PROFILES", "GLIBC_TUNABLES", "PYTHONPATH", "REDIS_CONSUMER_CONFIG"}
+FOREIGN = {"BASE_IMAGE", "COMPOSE_PROFILES", "GLIBC_TUNABLES", "PYTHONPATH", "REDIS_CONSUMER_CONFIG", "SERVER_ADDRESS"}
 _VARIABLE = re.compile(r"(?:^|[\s;'\"])([A-Z][A-Z0-9_]+)(?:=|: )", re.MULTILINE)
 _INSTRUCTIONS = (
     "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL ONBUILD RUN SHELL STOPSIGNAL USER VOLUME WORKDIR"

@@ -25,6 +25,10 @@
 {{- include "redis-consumer.longName" (list (include "redis-consumer.fullname" .) "exporter") -}}
 {{- end -}}
 
+{{- define "redis-consumer.server" -}}
+{{- include "redis-consumer.longName" (list (include "redis-consumer.fullname" .) "server") -}}
+{{- end -}}
+
 {{- define "redis-consumer.serviceAccount" -}}
 {{- default (ternary (include "redis-consumer.fullname" .) "" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end -}}
@@ -52,6 +56,11 @@ redis-consumer/worker: {{ (index . 1).fullname | quote }}
 {{- define "redis-consumer.exporterSelector" -}}
 {{ include "redis-consumer.selector" . }}
 app.kubernetes.io/component: exporter
+{{- end -}}
+
+{{- define "redis-consumer.serverSelector" -}}
+{{ include "redis-consumer.selector" . }}
+app.kubernetes.io/component: server
 {{- end -}}
 
 {{/* The image without its digest if `own` sets a repository or tag, because the digest belongs to these: (image, own). */}}

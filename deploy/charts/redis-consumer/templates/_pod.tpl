@@ -123,7 +123,7 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* Where a pod of a worker or of the exporter can run. */}}
+{{/* Where a pod of a worker, of the exporter or of the server can run. */}}
 {{- define "redis-consumer.placement" -}}
 {{- range $key := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" }}
 {{- with get $ $key }}

@@ -21,7 +21,7 @@
 {{- $root := . -}}
 {{- $fullname := include "redis-consumer.fullname" . -}}
 {{- $workers := list -}}
-{{- $names := list (include "redis-consumer.exporter" .) -}}
+{{- $names := list (include "redis-consumer.exporter" .) (include "redis-consumer.server" .) -}}
 {{- range (.Values.consumers | default (list dict)) -}}
 {{- $worker := omit (deepCopy $root.Values) "consumers" "global" "fullnameOverride" -}}
 {{- include "redis-consumer.dropDigest" (list $worker.image .image) -}}
@@ -37,7 +37,7 @@
 {{- $_ := set $worker "queues" (include "redis-consumer.queues" $worker | fromJsonArray) -}}
 {{- include "redis-consumer.check" $worker -}}
 {{- if has $worker.fullname $names -}}
-{{- fail (printf "consumers: %s is also the name of another entry or of the exporter; give each a different name" $worker.fullname) -}}
+{{- fail (printf "consumers: %s is also the name of another entry, of the exporter or of the server; give each a different name" $worker.fullname) -}}
 {{- end -}}
 {{- $names = append $names $worker.fullname -}}
 {{- $workers = append $workers $worker -}}
