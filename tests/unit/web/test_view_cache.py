@@ -138,6 +138,37 @@ def test_an_unreadable_image_is_not_read_again(views: ViewCache, bucket: Path, m
     assert calls == ["make_image"]
 
 
+def test_a_large_image_has_its_facts_before_its_tiles(
+    views: ViewCache, bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, seen = threading.Event(), []
+
+    def large(call: str, request: Mapping[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        seen.append(request["is_whole"])
+        if not request["is_whole"]:
+            (Path(request["folder"]) / "facts.json").write_text('{"width": 40}')
+            return {"is_complete": False}
+        kwargs["tick"](0.5)
+        go_on.wait(60)
+        return decode(call, request, *args, **kwargs)
+
+    replaced(monkeypatch, large)
+    source = add(bucket)
+    done = views.look(source).done
+    while len(seen) < 2 or not views.state_of(source).progress:
+        pass
+    half = views.state_of(source)
+    assert (half.facts, half.layers, half.progress) == ({"width": 40}, None, 49.5)
+    # Others are made meanwhile.
+    monkeypatch.setattr(cache_module, "decode", decode)
+    assert ended(views, add(bucket, "small.tif")).layers is not None
+    go_on.set()
+    assert done is not None
+    done.result(60)
+    assert views.state_of(source).layers is not None
+    assert seen == [False, True]
+
+
 def test_a_bug_leaves_the_others(views: ViewCache, bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **kwargs: Any) -> dict[str, Any]:
         raise RuntimeError("bug")

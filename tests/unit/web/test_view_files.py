@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 
 from redis_consumer.errors import ConsumerError, InvalidImage
 from redis_consumer.images.window_writing import TiledPlane, write_ome_zarr
+from redis_consumer.web.view.decoders import DecoderLimits, decode
 from redis_consumer.web.view.layout import TILE_PX, ViewLayer
 from redis_consumer.web.view.making import SMALL_VALUES, make_image, make_result
 from redis_consumer.web.view.pyramids import halved
@@ -172,6 +173,22 @@ def test_a_large_image_has_only_facts_until_it_is_asked_for(tmp_path: Path) -> N
     assert json.loads((tmp_path / "view" / "facts.json").read_text())["width"] == side
 
 
+@pytest.mark.slow
+def test_an_image_larger_than_the_memory_of_its_process(tmp_path: Path) -> None:
+    side = 24_000
+    pixels_on_disk = tifffile.memmap(tmp_path / "a.tif", shape=(side, side), dtype="uint8")
+    pixels_on_disk[-600:, -600:] = 77
+    pixels_on_disk.flush()
+    (tmp_path / "view").mkdir()
+    request = {"path": str(tmp_path / "a.tif"), "folder": str(tmp_path / "view"), "name": "a.tif", "max_bytes": 1 << 20}
+    limits = DecoderLimits(memory_bytes=250 << 20)
+    assert decode("make_image", {**request, "order": "", "field": "", "is_whole": True}, limits, name="a.tif")
+    layer = layers_in(tmp_path / "view")["image"]
+    last = layer.levels[0].rows - 1
+    tile = read_tile(tmp_path / "view" / "image.tif", layer, 0, 0, last, last)
+    assert tile[: side - 512 * last, : side - 512 * last].min() == 77
+
+
 def test_the_thumbnail_is_small_and_has_the_colours_of_the_channels(tmp_path: Path) -> None:
     image = np.zeros((2, 600, 300), np.uint16)
     image[0, :300] = image[1, 300:] = 1000
@@ -293,6 +310,18 @@ def test_points_in_cells(tmp_path: Path) -> None:
     layers = result_layers(result_of(tmp_path / "r.zip", files), tmp_path / "view", axes=[["Z", 2]])
     assert json.loads((tmp_path / "view" / "points_1.json").read_text())["cell"] == [7, 0]
     np.testing.assert_array_equal(level_of(tmp_path / "view", layers["labels"], z=1), frames[1])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [np.array([[np.nan, 1.0]]), np.zeros((2, 3)), b"x,y\n1,inf\n", b"x,y\n1\n", b"a,b\n"],
+    ids=["nan", "shape", "inf", "row", "columns"],
+)
+def test_points_that_are_no_numbers_are_refused(tmp_path: Path, content: Array | bytes) -> None:
+    name = "a_0.csv" if isinstance(content, bytes) else "a_0.npy"
+    zipped = result_of(tmp_path / "r.zip", {name: content, "a_feature_0.tif": labels(20, 30)})
+    with pytest.raises(InvalidImage, match="has no points that can be read"):
+        result_layers(zipped, tmp_path / "view")
 
 
 def test_the_result_of_an_archive_shows_the_labels_of_its_first_image(tmp_path: Path) -> None:

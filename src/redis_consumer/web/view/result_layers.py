@@ -213,10 +213,19 @@ def _read_points(files: Sequence[Path]) -> dict[str, list[float]]:
     try:
         if table is not None:
             return _table_of_points(table)
-        y, x = np.load(files[0], allow_pickle=False).astype(np.float64).reshape(-1, 2).T.round(3).tolist()
+        points = np.load(files[0], allow_pickle=False).astype(np.float64)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(f"its shape is {points.shape}")
+        y, x = _finite(points).T.round(3).tolist()
     except (ValueError, IndexError, StopIteration, OSError) as error:
         raise InvalidImage(f"{files[0].name}: has no points that can be read; download the result") from error
     return {"y": y, "x": x, "cell": []}
+
+
+def _finite(values: Array) -> Array:
+    if not np.isfinite(values).all():
+        raise ValueError("its points are no numbers")
+    return values
 
 
 def _table_of_points(path: Path) -> dict[str, list[float]]:
@@ -226,5 +235,6 @@ def _table_of_points(path: Path) -> dict[str, list[float]]:
         if tuple(names[:2]) != _COLUMNS:
             raise ValueError(f"its columns are {names}")
         columns = list(zip(*([float(value) for value in row] for row in rows), strict=True)) or [()] * len(names)
+        _finite(np.array(columns))
     cells = columns[2] if len(names) > 2 and names[2].startswith(_CELL) else ()
     return {"y": list(columns[1]), "x": list(columns[0]), "cell": list(cells)}
