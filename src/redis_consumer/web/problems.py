@@ -105,8 +105,12 @@ def _routes(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
 
 
 def _methods(app: FastAPI, request: Request) -> set[str]:
-    found = (route for route in _routes(app.router.routes) if route.matches(request.scope)[0] is not Match.NONE)
-    return {method for route in found for method in getattr(route, "methods", None) or ()}
+    """Return the methods of the address of a request: of all routes with the path of the first one that fits."""
+    routes = list(_routes(app.router.routes))
+    first = next((route for route in routes if route.matches(request.scope)[0] is not Match.NONE), None)
+    path = getattr(first, "path_format", None)
+    same = (route for route in routes if path is not None and getattr(route, "path_format", None) == path)
+    return {method for route in same for method in getattr(route, "methods", None) or ()}
 
 
 def add_handlers(app: FastAPI) -> None:
