@@ -58,16 +58,33 @@ class NuclearUNet(nn.Module):
 
 
 class Exported(nn.Module):
-    """The network as model servers run it: channels last, answers in 0..1, one tensor an answer."""
+    """The network as model servers run it: channels last, answers in 0..1, one tensor an answer.
 
-    def __init__(self, network: NuclearUNet) -> None:
+    Args:
+        network: what it runs.
+        has_views: whether the answer is the mean of those for the image and its inverse, each also mirrored, for a
+            network that was trained on both.
+    """
+
+    def __init__(self, network: NuclearUNet, *, has_views: bool = False) -> None:
         super().__init__()
         self.network = network
+        self.has_views = has_views
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map an image (N, Y, X, 1) to inner distance and weighted foreground, each (N, Y, X, 1)."""
-        answers = torch.sigmoid(self.network(image.permute(0, 3, 1, 2)))
+        answers = self._answers(image.permute(0, 3, 1, 2))
         distance, foreground = answers[:, 0, :, :, None], answers[:, 1, :, :, None]
         # The watershed divides where this map is lowest. A plain probability is flat inside of clusters, so that
         # borders would lie anywhere; with this weight they run where nuclei touch.
         return distance, foreground * (0.5 + 0.5 * distance)
+
+    def _answers(self, image: Tensor) -> Tensor:
+        """Map an image (N, 1, Y, X) to probabilities (N, 2, Y, X)."""
+        answers = torch.sigmoid(self.network(image))
+        if not self.has_views:
+            return answers
+        inverse = torch.sigmoid(self.network(1 - image))
+        across = torch.sigmoid(self.network(image.flip(3))).flip(3)
+        down = torch.sigmoid(self.network((1 - image).flip(2))).flip(2)
+        return (answers + inverse + across + down) / 4

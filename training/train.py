@@ -132,12 +132,12 @@ def fit(network: NuclearUNet, crops: IterableDataset[tuple[Tensor, Tensor]], ste
     return network.eval()
 
 
-def export(network: NuclearUNet, path: Path) -> None:
-    """Write the network as ONNX with free batch size and sides."""
+def export(network: NuclearUNet, path: Path, *, has_views: bool = False) -> None:
+    """Write the network as ONNX with free batch size and sides; `has_views` as for `Exported`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     names = ["image", "prediction_0", "prediction_1"]
     torch.onnx.export(
-        Exported(network.to(memory_format=torch.contiguous_format)).eval(),
+        Exported(network.to(memory_format=torch.contiguous_format), has_views=has_views).eval(),
         (torch.zeros(1, 64, 64, 1),),
         str(path),
         dynamo=False,
@@ -166,7 +166,9 @@ def halve(path: Path) -> None:
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="Batches of 8 crops; about 0.4 s each on two cores.")] = 2600,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Batches of 8 crops; 0 to only write a model; about 0.4 s each on two cores.")
+    ] = 2600,
     seed: Annotated[int, typer.Option(help="Decides weights and images.")] = 20261124,
     rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 3e-3,
     output: Annotated[Path, typer.Option(help="Where the model goes.")] = MODEL_PATH,
@@ -174,6 +176,7 @@ def main(
     kind: Annotated[str, typer.Option(help="Kinds of real images, separated by commas.")] = "fluorescence",
     synthetic: Annotated[float, typer.Option(help="Share of synthetic images beside real ones.")] = 0.3,
     held_out: Annotated[str, typer.Option(help="Parts of the real images that are left out.")] = "by id,by experiment",
+    views: Annotated[bool, typer.Option(help="The model also runs over inverse and mirrored images.")] = False,
     start: Annotated[
         Path | None, typer.Option(help="Weights to begin with, of an earlier run with real images.")
     ] = None,
@@ -187,8 +190,9 @@ def main(
         network = NuclearUNet(LARGE)
         if start is not None:
             network.load_state_dict(torch.load(start, weights_only=True))
-        network = fit(network, MixedCrops(images, seed, synthetic), steps, rate)
-    export(network, output)
+        if steps:
+            network = fit(network, MixedCrops(images, seed, synthetic), steps, rate)
+    export(network.eval(), output, has_views=views)
     halve(output)
     torch.save(network.state_dict(), output.with_suffix(".pt"))
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB")
