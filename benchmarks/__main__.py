@@ -26,6 +26,7 @@ from benchmarks import (
     serving,
     startup,
     tracking,
+    web,
 )
 from benchmarks import zip as archives
 from chaos import archives as chaos_archives
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "zip": archives.measure,
     "tracking": tracking.measure,
     "scaling": scaling.measure,
+    "web": web.measure,
 }
 
 #: Benchmarks with too many figures for a list.

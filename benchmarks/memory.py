@@ -116,9 +116,9 @@ def _run(image: Pixels, model: str) -> Seen:
             jobs = Jobs(connect(server), model, "CXY" if is_many else "")
             (slot,) = worker.children()
             idle = slot.memory_info().rss
-            _forget_peak(slot.pid)
+            forget_peak(slot.pid)
             jobs.run("image.tif", 1)
-            peak = _peak(slot.pid)
+            peak = peak_of(slot.pid)
             jobs.run("small.tif", SMALL_JOBS)
             time.sleep(SETTLED_S)
             after = slot.memory_info().rss
@@ -155,12 +155,13 @@ def _check(key: str, values: Mapping[str, str]) -> None:
         raise RuntimeError(f"{key} failed: {values.get('reason')}")
 
 
-def _forget_peak(pid: int) -> None:
+def forget_peak(pid: int) -> None:
+    """Let `peak_of` count from now on."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def _peak(pid: int) -> int:
-    """The largest resident size of a process since `_forget_peak`, in bytes."""
+def peak_of(pid: int) -> int:
+    """Return the largest resident size of a process since `forget_peak`, in bytes."""
     (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
