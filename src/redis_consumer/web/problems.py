@@ -105,11 +105,13 @@ def _routes(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
 
 
 def _methods(app: FastAPI, request: Request) -> set[str]:
-    """Return the methods of the address of a request: of all routes with the path of the first one that fits."""
+    """Return the methods of the address of a request: of all routes with the longest path that fits."""
     routes = list(_routes(app.router.routes))
-    first = next((route for route in routes if route.matches(request.scope)[0] is not Match.NONE), None)
-    path = getattr(first, "path_format", None)
-    same = (route for route in routes if path is not None and getattr(route, "path_format", None) == path)
+    fitting = {
+        str(getattr(route, "path_format", "")) for route in routes if route.matches(request.scope)[0] is not Match.NONE
+    }
+    path = max(fitting, key=lambda each: each.count("/"), default="")
+    same = (route for route in routes if getattr(route, "path_format", None) == path)
     return {method for route in same for method in getattr(route, "methods", None) or ()}
 
 

@@ -160,16 +160,16 @@ def remove_upload(request: Request, upload_id: str) -> Response:
 
 
 @router.put(
-    "/uploads/{name:path}", status_code=201, response_model=UploadReply,
+    "/uploads/{upload_id:path}", status_code=201, response_model=UploadReply,
     responses={**problems(400, 404, 413, 429, 507), **_CREATED},
     openapi_extra={"requestBody": {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}},
 )  # fmt: skip
-async def upload_at_once(request: Request, name: str) -> Response:
-    """Upload a file in one request, as ``curl -T FILE`` does."""
+async def upload_at_once(request: Request, upload_id: str) -> Response:
+    """Upload a file in one request, as ``curl -T FILE`` does. Here the last part of the address is its name."""
     context, user = context_of(request), user_of(request)
     announced = request.headers.get("content-length")
     size = None if announced is None else _number(announced, "Content-Length")
-    upload = await uploads_of(context).receive(user, name, size, request.stream())
+    upload = await uploads_of(context).receive(user, upload_id, size, request.stream())
     data = await run_in_threadpool(upload_data, context, upload)
     return JSONResponse(data, 201, {"Location": f"/api/v1/uploads/{upload.id}"})
 
