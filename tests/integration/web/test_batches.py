@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from redis_consumer.queue import JobQueue
 from support.queues import claimed
-from support.web import Api
+from support.redis_server import RedisServer
+from support.web import Api, make_context
 
 
 def create(api: Api, names: str = "abc", **body: Any) -> dict[str, Any]:
@@ -49,6 +51,25 @@ def test_a_batch_counts_its_jobs(api: Api) -> None:
     assert [each["id"] for each in api.ask("GET", "/batches")["items"]] == [batch["id"]]
     names = [job["input"]["name"] for job in api.ask("GET", f"/jobs?batch={batch['id']}")["items"]]
     assert names == ["d.tif", "c.tif", "b.tif", "a.tif"]
+
+
+def test_a_batch_goes_on_while_the_server_restarts(api: Api, redis_server: RedisServer, tmp_path: Path) -> None:
+    uploads = [api.upload(f"{name}.tif") for name in "abcd"]
+    request = {"json": {"name": "plate 3", "uploads": uploads}, "headers": {"Idempotency-Key": "plate-3"}}
+    batch = api.ask("POST", "/batches", 201, **request)
+    run(api, "d")
+    api.context.client.close()
+    # Workers go on while there is no server.
+    api.context = make_context(redis_server.port, tmp_path)
+    run(api, "d")
+    started = Api(api.context)
+    assert started.ask("GET", f"/batches/{batch['id']}")["counts"]["done"] == 2
+    again = started.ask("POST", "/batches", 201, **request)
+    assert again["id"] == batch["id"], "a client that lost the reply repeats its request"
+    assert api.context.client.llen("predict") == 2
+    run(started, "dd")
+    counts = started.ask("GET", f"/batches/{batch['id']}")["counts"]
+    assert counts == {"waiting": 0, "running": 0, "done": 4, "failed": 0, "cancelled": 0}
 
 
 def test_the_failed_ones_run_again_in_their_place(api: Api) -> None:
