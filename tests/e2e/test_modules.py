@@ -119,7 +119,7 @@ def test_numbers_and_times_are_short(js: Js) -> None:
         "\u2013",
         "a",
     ]
-    assert js("words.js", "m.sentences('Done.', '', 'Look')") == "Done. Look."
+    assert js("words.js", "m.sentences('Done.', '', 'look here', 'a.tif: bad')") == "Done. Look here. a.tif: bad."
 
 
 def test_columns_and_problems_have_titles(js: Js) -> None:

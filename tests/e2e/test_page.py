@@ -17,6 +17,8 @@ from support.page_server import PageServer
 
 #: 672 x 512 px, about 60 nuclei.
 SAMPLE = FOLDER / "samples" / "nuclei.tif"
+#: The first test waits until server and worker have loaded their libraries, on a machine that runs other tests.
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -25,18 +25,20 @@ class PageServer:
     Attributes:
         folder: for all files.
         redis: of both.
+        settings: more environment variables of both.
         address: of the page.
     """
 
     folder: Path
     redis: RedisServer
+    settings: dict[str, str] = field(default_factory=dict)
     address: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, folder: Path) -> PageServer:
+    def make(cls, folder: Path, **settings: str) -> PageServer:
         (folder / "bucket").mkdir()
-        return cls(folder, RedisServer(folder).start())
+        return cls(folder, RedisServer(folder).start(), settings)
 
     def serve(self, port: int = 0) -> PageServer:
         """Start the server, and wait for its address."""
@@ -80,6 +82,7 @@ class PageServer:
             "MODEL_SERVER": "onnx://",
             "WEB_FOLDER": str(self.folder / "web"),
             "PYTHONUNBUFFERED": "1",
+            **self.settings,
         }
         with (self.folder / f"{arguments[0]}.log").open("wb") as log:
             command = [sys.executable, "-m", "redis_consumer", *arguments]

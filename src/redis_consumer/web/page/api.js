@@ -87,7 +87,8 @@ export async function until(look, { pause = 400, onAway = () => {}, signal } = {
       onAway(false);
       if (found !== undefined) return found;
     } catch (problem) {
-      if (!(problem instanceof Problem) || (problem.status && ![429, 502, 503, 504].includes(problem.status))) throw problem;
+      if (!(problem instanceof Problem) || (problem.status && ![429, 502, 503, 504].includes(problem.status)))
+        throw problem;
       onAway(true);
     }
     await new Promise((resolve) => setTimeout(resolve, wait));

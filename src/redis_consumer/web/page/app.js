@@ -93,6 +93,11 @@ function App() {
     };
   }, []);
 
+  const signOut = async () => {
+    const { logout } = await import("./login.js");
+    await logout();
+    location.reload();
+  };
   const isAt = (...names) => (names.includes(shown?.place.name) ? "page" : undefined);
   const needsLogin = problem?.status === 401;
   return html`
@@ -108,6 +113,7 @@ function App() {
       </nav>
       <div class="right">
         ${me?.name && html`<span class="user">${me.name}</span>`}
+        ${me?.name && me.login === "token" && html`<button type="button" class="quiet" onClick=${signOut}>Sign out</button>`}
         <button type="button" class="quiet" aria-label="Keyboard help" title="Keyboard help" onClick=${() => setHelp(true)}>?</button>
       </div>
     </header>

@@ -1,5 +1,5 @@
 // One batch: how far it is, each image with its count or the reason why it failed, and its results together.
-import { batchUrl, call, follow, get, post, uploadPath } from "./api.js";
+import { batchUrl, call, fileUrl, follow, get, post, uploadPath } from "./api.js";
 import { BatchBar, countsText } from "./batches.js";
 import { isOver, qualityOf } from "./states.js";
 import { ProblemBox, Scroll, Status, useStored } from "./ui.js";
@@ -32,13 +32,12 @@ async function jobsOf(id) {
 
 function Tile({ job }) {
   const [hasImage, setImage] = useState(true);
-  const source =
-    job.status === "done"
-      ? `/api/v1/jobs/${encodeURIComponent(job.id)}/files/overlay.png`
-      : job.input?.upload && `/api/v1/${uploadPath(job.input.upload)}/thumbnail`;
+  const thumbnail = job.input?.upload && `/api/v1/${uploadPath(job.input.upload)}/thumbnail`;
+  const source = job.status === "done" ? fileUrl(job.id, "overlay.png") : thumbnail;
+  const below = thumbnail ? { background: `#101214 url("${thumbnail}") center / cover` } : {}; // until the outlines are there
   return html`
     <li><a class="tile" href=${jobHref(job)}>
-      ${source && hasImage ? html`<img src=${source} loading="lazy" alt="" onError=${() => setImage(false)} />` : html`<span class="no-image" aria-hidden="true">${stateText(job)}</span>`}
+      ${source && hasImage ? html`<img src=${source} style=${below} loading="lazy" alt="" onError=${() => setImage(false)} />` : html`<span class="no-image" aria-hidden="true">${stateText(job)}</span>`}
       <span class="text"><span class="name" title=${job.input?.name}>${job.input?.name}</span><span class=${job.status === "failed" ? "bad" : "hint"}>${job.status === "failed" ? `✕ ${problemTitle(job.problem?.title, "failed")}` : stateText(job)}</span></span>
     </a></li>`;
 }
@@ -76,13 +75,14 @@ export function Batch({ place }) {
   useEffect(() => {
     if (batch) document.title = `${batch.name} · Segment`;
   }, [batch?.name]);
-  // The server tells only the counts of a batch; its list is read again when they have changed.
-  const counts = batch ? JSON.stringify(batch.counts) : "";
+  // Events have the counts of a batch; its list is read again until it agrees with them.
+  const counts = batch?.counts;
+  const ended = counts ? counts.done + counts.failed + counts.cancelled : 0;
   useEffect(() => {
-    if (!counts) return undefined;
-    const timer = setTimeout(() => jobsOf(id).then(keep, () => {}), 700);
+    if (!counts || [...jobs.values()].filter(isOver).length === ended) return undefined;
+    const timer = setTimeout(() => jobsOf(id).then(keep, () => {}), 1000);
     return () => clearTimeout(timer);
-  }, [counts]);
+  }, [ended, jobs]);
 
   const all = useMemo(
     () =>
@@ -124,7 +124,7 @@ export function Batch({ place }) {
       ${
         failed > 0 &&
         html`<${ProblemBox} tone="warn" problem=${{ title: `${plural(failed, "image")} failed`, detail: "The others are not affected. The reason of each one is in the list." }}>
-        <button type="button" onClick=${act(() => post(`batches/${encodeURIComponent(id)}/again?failed=1`, {}))}>Run the ${count(failed)} again</button>
+        <button type="button" onClick=${act(() => post(`batches/${encodeURIComponent(id)}/again?failed=1`, {}))}>${failed === 1 ? "Run it again" : `Run the ${count(failed)} again`}</button>
         <button type="button" onClick=${() => {
           setShow("failed");
           setShape("list");

@@ -6,6 +6,9 @@ import { ago, bytes, count, duration, plural, problemTitle, sentences, stageText
 
 const SIGNS = { ok: ["good", "runs"], warn: ["warn", "needs a look"], bad: ["bad", "stands still"] };
 
+/** A text whose commands are between backticks. */
+const withCode = (text) => text.split("`").map((part, i) => (i % 2 ? html`<code>${part}</code>` : part));
+
 function Queue({ queue }) {
   const [tone, sign] = SIGNS[queue.level] || SIGNS.ok;
   const isBad = tone !== "good";
@@ -13,8 +16,7 @@ function Queue({ queue }) {
     <li class=${`box queue ${tone}`}>
       <div class="row between wrap"><h2>${queue.name}</h2><span class=${`tag ${tone}`}>${isBad ? "⚠ " : "● "}${sign}</span></div>
       <p><strong>${queue.sentence}</strong></p>
-      ${isBad && queue.cause && html`<p>${queue.cause}</p>`}
-      ${isBad && queue.what_to_do && html`<p><span class="hint">What to do:</span> ${queue.what_to_do}</p>`}
+            ${isBad && queue.what_to_do && html`<p><span class="hint">What to do:</span> ${withCode(queue.what_to_do)}</p>`}
       <p class="numbers"><span><strong>${count(queue.waiting)}</strong> waiting</span><span><strong>${count(queue.running)}</strong> running</span>
         ${queue.oldest_s !== null && queue.oldest_s !== undefined && html`<span>oldest <strong>${duration(queue.oldest_s)}</strong></span>`}
         <span><strong>${queue.per_minute ?? 0}</strong> a minute</span><span><strong>${count(queue.workers)}</strong> ${queue.workers === 1 ? "worker" : "workers"}</span></p>

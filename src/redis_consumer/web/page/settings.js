@@ -149,7 +149,7 @@ function WasRead({ read }) {
 }
 
 const SCALE_FROM = {
-  job: "as you chose",
+  job: "as set in the settings",
   object_diameter_px: "from the size of a nucleus",
   pixel_size: "from the pixel size",
   detection: "detected",
@@ -157,14 +157,20 @@ const SCALE_FROM = {
   default: "not known: 1",
 };
 
+/** Roles of channels: those of the model's card, else those of the kind. */
+function rolesOf(kind, model) {
+  const ofModel = model?.roles?.map((name) => ({ name, title: name }));
+  const roles = ofModel?.length ? ofModel : kind?.roles;
+  const objects = [{ name: "image", title: "Channel with the objects" }];
+  return !roles?.length || roles[0].name === "image" ? objects : roles;
+}
+
 export function Settings({ work, kinds, models, choices, onChange, view, tool, onTool, onRun, isBatch, runText }) {
   const facts = work.upload?.facts;
   const suggestion = facts?.suggestions;
   const kind = kindOf(kinds, choices.kind);
   const model = modelOf(models, choices.model || suggestion?.model || work.job?.model);
-  const roles = (model?.roles?.length ? model.roles : kind?.roles)?.map((role) =>
-    typeof role === "string" ? { name: role, title: role } : role,
-  ) || [{ name: "image", title: "Channel with the objects" }];
+  const roles = rolesOf(kind, model);
   const isBusy = work.isStarting || (work.job && !["done", "failed", "cancelled", "expired"].includes(work.job.status));
   return html`
     <aside class="panel" aria-label="Settings">

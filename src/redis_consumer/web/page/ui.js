@@ -49,7 +49,8 @@ export const Progress = ({ value, label }) => html`
   <progress max="100" value=${value ?? undefined} aria-label=${label}></progress>`;
 
 /** What is wider than a narrow screen; the keyboard scrolls it, too. */
-export const Scroll = ({ label, children }) => html`<div class="scroll" tabindex="0" role="region" aria-label=${label}>${children}</div>`;
+export const Scroll = ({ label, children }) =>
+  html`<div class="scroll" tabindex="0" role="region" aria-label=${label}>${children}</div>`;
 
 /** A field with its label above it. */
 export const Field = ({ label, hint, id, children }) => html`

@@ -35,11 +35,14 @@ export function ago(time) {
   return seconds < 10 ? "just now" : `${duration(seconds)} ago`;
 }
 
-/** Texts joined to sentences: each ends in one full stop. */
+const asSentence = (text) =>
+  (/[.!?:]$/.test(text) ? text : `${text}.`).replace(/^[a-z]+ /, (word) => word[0].toUpperCase() + word.slice(1));
+
+/** Texts joined to sentences: each begins with a capital, unless with a name, and ends in one full stop. */
 export const sentences = (...texts) =>
   texts
     .filter(Boolean)
-    .map((text) => (/[.!?:]$/.test(text.trim()) ? text.trim() : `${text.trim()}.`))
+    .map((text) => asSentence(text.trim()))
     .join(" ");
 
 /** Names of columns of the objects table, for people. */
