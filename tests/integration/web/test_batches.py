@@ -55,7 +55,10 @@ def test_a_batch_counts_its_jobs(api: Api) -> None:
 
 def test_a_batch_goes_on_while_the_server_restarts(api: Api, redis_server: RedisServer, tmp_path: Path) -> None:
     uploads = [api.upload(f"{name}.tif") for name in "abcd"]
-    request = {"json": {"name": "plate 3", "uploads": uploads}, "headers": {"Idempotency-Key": "plate-3"}}
+    request: dict[str, Any] = {
+        "json": {"name": "plate 3", "uploads": uploads},
+        "headers": {"Idempotency-Key": "plate-3"},
+    }
     batch = api.ask("POST", "/batches", 201, **request)
     run(api, "d")
     api.context.client.close()
