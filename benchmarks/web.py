@@ -89,7 +89,7 @@ def measure(upload_mb: int = UPLOAD_MB) -> dict[str, Any]:
             client = RedisClient(redis.host, redis.port, 1.0, password=redis.password)
             core, p95 = web_watchers.measure(client, server)
             client.close()
-        # Anew, since memory that a process once had is not always given back.
+        # In a new process, since memory that was once taken is not always returned.
         with _serve(redis, Path(name)) as server:
             rss, ratio = _upload(server, upload_mb << 20)
     return {
