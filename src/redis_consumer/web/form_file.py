@@ -22,6 +22,8 @@ from redis_consumer.text import in_utf8
 _FREE_BYTES = 256 << 20
 _MAX_HEADER_BYTES = 16 << 10
 
+#: Seconds after which a file that is not written any more is removed.
+_ABANDONED_S = 24 * 3600
 _lock = threading.Lock()
 _last_ms = 0
 
@@ -136,6 +138,7 @@ async def receive_file(request: Request, folder: Path, most_bytes: int, field: s
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise NoFile
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_old(folder)
     _check_size(request, folder, most_bytes)
     path = folder / secrets.token_hex(16)
     reader = FormReader(options[b"boundary"], field.encode(), path, most_bytes)
@@ -154,6 +157,14 @@ async def receive_file(request: Request, folder: Path, most_bytes: int, field: s
             raise TooLarge("the disk of the server is full; try again later") from error
         raise
     return reader.name, path
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove what a killed server has left."""
+    for path in folder.iterdir():
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink()
 
 
 def _check_size(request: Request, folder: Path, most_bytes: int) -> None:

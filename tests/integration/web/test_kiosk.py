@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -278,3 +280,14 @@ def test_an_upload_on_s3_keeps_its_name(context: WebContext, s3_bucket: BucketFo
     link = storage.get_public_url("uploads/day 1.tif")
     assert reply.json() == {"imageURL": link, "uploadedName": link}
     assert storage.read_bytes("uploads/day 1.tif") == b"pixels"
+
+
+def test_what_a_killed_server_left_is_removed(context: WebContext) -> None:
+    folder = context.folder / "forms"
+    folder.mkdir()
+    for name, age_s in (("old", 25 * 3600), ("new", 60)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    with WebClient(kiosk_app(context)) as http:
+        assert http.post("/api/upload", files={"file": ("a.tif", b"pixels")}).status_code == 200
+    assert [path.name for path in folder.iterdir()] == ["new"]

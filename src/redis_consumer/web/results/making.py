@@ -23,8 +23,7 @@ from redis_consumer.outputs.files import MEASURED, write_outputs
 from redis_consumer.text import file_digest, result_stem
 from redis_consumer.web.results.corrections import CORRECTIONS, correct
 from redis_consumer.web.view.pixels import ShownImage, open_shown
-from redis_consumer.web.view.result_layers import _find as find_features
-from redis_consumer.web.view.result_layers import _Frames as LabelFrames
+from redis_consumer.web.view.result_layers import LabelFrames, find_features
 
 Array = npt.NDArray[Any]
 Tick = Callable[[float], None]

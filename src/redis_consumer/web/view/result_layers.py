@@ -59,10 +59,10 @@ def write_result_layers(
         UnsafeArchive: the zip can't be read.
     """
     stem, axes = image
-    features, points = _find(_members(path, unpacked), stem)
+    features, points = find_features(_members(path, unpacked), stem)
     layers: list[ViewLayer] = []
     for number, files in enumerate(features):
-        with _Frames(files) as frames:
+        with LabelFrames(files) as frames:
             share = _shares(tick, number, len(features))
             layers.append(_write_feature(folder, frames, frames.places(axes), number, share))
     if points:
@@ -88,7 +88,7 @@ def _members(path: Path, unpacked: Path) -> Iterator[tuple[str, Path]]:
             yield member.name, member.path
 
 
-def _find(members: Iterator[tuple[str, Path]], stem: str) -> tuple[list[list[Path]], dict[int, list[Path]]]:
+def find_features(members: Iterator[tuple[str, Path]], stem: str) -> tuple[list[list[Path]], dict[int, list[Path]]]:
     """Return the files of each feature, frame by frame, and those of the points of each frame."""
     features: dict[str, dict[int, dict[int, Path]]] = {}
     points: dict[str, dict[int, list[Path]]] = {}
@@ -107,7 +107,7 @@ def _find(members: Iterator[tuple[str, Path]], stem: str) -> tuple[list[list[Pat
     return files, points.get(chosen, {})
 
 
-class _Frames:
+class LabelFrames:
     """The frames of a feature, in one file or in a file for each frame, of which one is open at a time."""
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -119,7 +119,7 @@ class _Frames:
         self.shape_yx = self._image.shape[1:3]
         self.count = self._image.shape[0] if len(files) == 1 else len(files)
 
-    def __enter__(self) -> _Frames:
+    def __enter__(self) -> LabelFrames:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -156,7 +156,7 @@ def _shares(tick: Tick, number: int, count: int) -> Tick:
     return lambda share: tick((number + share) / count)
 
 
-def _write_feature(folder: Path, frames: _Frames, places: list[list[int]], number: int, tick: Tick) -> ViewLayer:
+def _write_feature(folder: Path, frames: LabelFrames, places: list[list[int]], number: int, tick: Tick) -> ViewLayer:
     height, width = frames.shape_yx
     layer = ViewLayer(_numbered(LABELS, number), "uint32", width, height, len(places), len(places[0]))
     largest = 0
