@@ -135,6 +135,7 @@ def test_plots_and_colours_by_a_measurement(tab: Page, job: str) -> None:
     tab.get_by_role("tab", name="Plots").click()
     plot = tab.locator(".plot .u-over")
     expect(plot).to_be_visible()
+    plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
     assert box is not None
     tab.mouse.move(box["x"] + 5, box["y"] + 50)

@@ -99,7 +99,7 @@ def test_a_view_of_a_file_that_is_no_image_says_why(web: Web) -> None:
     upload = web.put("cells.tif", b"II*\0" + bytes(100))["id"]
     view = web.ask("GET", f"/uploads/{upload}/view").json()
     assert (view["ready"], view["layers"]) == (False, [])
-    assert "damaged" in view["problem"]["detail"]
+    assert "cut off" in view["problem"]["detail"]
     web.ask("GET", f"/uploads/{upload}/view/image/0/0/0/0/0", 409)
 
 

@@ -8,7 +8,7 @@ local worker, lease_ms, token = unpack(ARGV)
 local workers, registrations, doubts = own("workers"), own("registrations"), own("orphans")
 
 expect("zset", workers)
-expect("set", own("processing"))
+expect("set", own("processing"), "redis-consumer:queues")
 expect("list", processing_of(worker))
 expect("hash", registrations, doubts)
 local now = now_ms()

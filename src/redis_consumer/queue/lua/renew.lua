@@ -11,7 +11,7 @@ local workers, registrations = own("workers"), own("registrations")
 
 expect("zset", leases, workers)
 expect("hash", holders, registrations, own("activities"))
-expect("set", own("processing"))
+expect("set", own("processing"), "redis-consumer:queues")
 local deadline = now_ms() + lease_ms
 begin_though_full()
 redis.call("ZADD", workers, deadline, worker)
