@@ -204,7 +204,7 @@ ATTACKS: dict[str, Attack] = {
     "packed table of ND2": Attack(_nd2_table(bytes([76]) + bytes(11) + zlib.compress(bytes(50 << 20), 9)), "damaged"),
     "many values of ND2": Attack(
         _nd2_table(bytes([76]) + bytes(11) + zlib.compress(bytes([1, 1, 0, 0, 1]) * 600_000, 9)),
-        "metadata have more than 500000 values",
+        "metadata have more than 150000 values",
     ),
     "files of OME-TIFF": Attack(
         lambda path: write_ome_files(path.parent, np.zeros((300, 1, 1, 2, 2), np.uint8), _names(path.name)),

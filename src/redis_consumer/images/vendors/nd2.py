@@ -29,7 +29,7 @@ from redis_consumer.images.vendors.xml_tree import parse_xml
 MAX_MAP_BYTES = 32 << 20
 MAX_METADATA_BYTES = 16 << 20
 #: Values of all metadata, and levels of tables.
-MAX_VALUES = 500_000
+MAX_VALUES = 150_000
 MAX_LEVELS = 32
 #: Bytes of a frame.
 MAX_FRAME_BYTES = 1 << 30
