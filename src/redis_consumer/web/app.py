@@ -21,8 +21,8 @@ from redis_consumer.web.kiosk import answer_kiosk
 from redis_consumer.web.links import serve_object
 from redis_consumer.web.login import Login, user_finder
 from redis_consumer.web.page_files import page_app
-from redis_consumer.web.problems import Problem, problem_of
-from redis_consumer.web.request_check import RequestCheck, problem_reply
+from redis_consumer.web.problems import Problem, problem_of, problem_reply
+from redis_consumer.web.request_check import RequestCheck
 from redis_consumer.web.v1.api import build_api
 
 _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]

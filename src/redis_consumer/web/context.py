@@ -153,7 +153,7 @@ class WebContext:
     @cached_property
     def tokens(self) -> TokenFile:
         """The tokens with which users log in."""
-        return TokenFile(Path(self.settings.web_tokens or self.folder / "tokens.json"))
+        return TokenFile(token_path(self.settings, self.folder))
 
     def close(self) -> None:
         """Close the connections."""
@@ -165,9 +165,9 @@ def server_folder(settings: Settings) -> Path:
     return Path(settings.web_folder or Path.home() / ".cache" / "redis-consumer-web").absolute()
 
 
-def token_path(settings: Settings) -> Path:
-    """Return the file of the tokens."""
-    return Path(settings.web_tokens) if settings.web_tokens else server_folder(settings) / "tokens.json"
+def token_path(settings: Settings, folder: Path) -> Path:
+    """Return the file of the tokens of a server, whose folder is given."""
+    return Path(settings.web_tokens or folder / "tokens.json")
 
 
 def context_of(connection: HTTPConnection) -> WebContext:

@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from redis_consumer.errors import SettingsError
 from redis_consumer.web.access import User
 from redis_consumer.web.context import WebContext, WebOptions
-from redis_consumer.web.problems import Problem
-from redis_consumer.web.request_check import problem_reply
+from redis_consumer.web.problems import Problem, problem_reply
+from redis_consumer.web.request_check import is_within
 from redis_consumer.web.tokens import OPERATOR, USER, TokenFile
 
 #: Name of the cookie with the token of the page.
@@ -108,10 +108,11 @@ def user_of_token(tokens: TokenFile, token: object) -> User | None:
 
 def _by_proxy(options: WebOptions) -> FindUser:
     try:
-        trusted = [ipaddress.ip_network(text, strict=False) for text in options.trusted_proxies]
+        for text in options.trusted_proxies:
+            ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise SettingsError(f"TRUSTED_PROXIES: {error}; give addresses or networks such as 10.0.0.0/8") from error
-    if not trusted:
+    if not options.trusted_proxies:
         raise SettingsError("WEB_AUTH=proxy needs TRUSTED_PROXIES, the addresses of the proxies that are believed")
 
     def find(connection: HTTPConnection) -> User | None:
@@ -119,12 +120,7 @@ def _by_proxy(options: WebOptions) -> FindUser:
         client = connection.client
         if not name or len(name) > _MOST_TOKEN or client is None or len(_all(connection, options.user_header)) > 1:
             return None
-        try:
-            address = ipaddress.ip_address(client.host)
-        except ValueError:
-            return None
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if not any(mapped in network for network in trusted):
+        if not is_within(client.host, options.trusted_proxies):
             return None
         return User(name, OPERATOR if name in options.operators else USER)
 

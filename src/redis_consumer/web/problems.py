@@ -81,6 +81,18 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def parts_of(text: str) -> tuple[str, str, str]:
+    """Return field, detail and hint of a message ``field NAME: detail; what to do``. Field and hint can be empty.
+
+    >>> parts_of("field scale: must be above 0; give e.g. 0.5"), parts_of("a.tif: is damaged")
+    (('scale', 'must be above 0', 'give e.g. 0.5'), ('', 'a.tif: is damaged', ''))
+    """
+    match = _FIELD.fullmatch(text)
+    field, text = (match[1], match[2]) if match else ("", text)
+    detail, _, hint = text.partition("; ")
+    return field, detail, hint
+
+
 def problem_of(error: ConsumerError) -> Problem:
     """Return the problem for an error of the package. Its message names the field and what to do."""
     text = mask_secrets(str(error))
@@ -88,9 +100,7 @@ def problem_of(error: ConsumerError) -> Problem:
         return Problem(503, text, hint="The server tries again by itself; repeat the request in some seconds.")
     if isinstance(error, ObjectNotFound):
         return Problem(404, text)
-    match = _FIELD.fullmatch(text)
-    field, text = (match[1], match[2]) if match else ("", text)
-    detail, _, hint = text.partition("; ")
+    field, detail, hint = parts_of(text)
     return Problem(422 if isinstance(error, PermanentError | ValueError) else 500, detail, field=field, hint=hint)
 
 
@@ -115,28 +125,30 @@ def _methods(app: FastAPI, request: Request) -> set[str]:
     return {method for route in same for method in getattr(route, "methods", None) or ()}
 
 
+def problem_reply(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the reply for a problem."""
+    retry = {"Retry-After": str(RETRY_AFTER_S)} if problem.status in (429, 503) else {}
+    return JSONResponse(
+        problem.as_data(), problem.status, {**retry, **(headers or {})}, media_type="application/problem+json"
+    )
+
+
 def add_handlers(app: FastAPI) -> None:
     """Let an application answer all errors in this form."""
 
-    def reply(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        retry = {"Retry-After": str(RETRY_AFTER_S)} if problem.status in (429, 503) else {}
-        return JSONResponse(
-            problem.as_data(), problem.status, {**retry, **(headers or {})}, media_type="application/problem+json"
-        )
-
     async def on_problem(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)  # noqa: S101
-        return reply(error)
+        return problem_reply(error)
 
     async def on_ours(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ConsumerError)  # noqa: S101
-        return reply(problem_of(error))
+        return problem_reply(problem_of(error))
 
     async def on_invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)  # noqa: S101
         first = error.errors()[0]
         place = [str(part) for part in first["loc"][1:]]
-        return reply(Problem(422, str(first["msg"]), field=".".join(place), hint="See /api/v1/openapi.json."))
+        return problem_reply(Problem(422, str(first["msg"]), field=".".join(place), hint="See /api/v1/openapi.json."))
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)  # noqa: S101
@@ -144,10 +156,10 @@ def add_handlers(app: FastAPI) -> None:
         if error.status_code == 405:
             # The route that refuses the method names only its own; others have the same path.
             headers["Allow"] = ", ".join(sorted(_methods(app, request)))
-        return reply(Problem(error.status_code, str(error.detail)), headers)
+        return problem_reply(Problem(error.status_code, str(error.detail)), headers)
 
     async def on_bug(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - the server logs it
-        return reply(Problem(500, "The server has failed; the details are in its log."))
+        return problem_reply(Problem(500, "The server has failed; the details are in its log."))
 
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(ConsumerError, on_ours)

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redis_consumer.web.context import WebOptions
-from redis_consumer.web.problems import RETRY_AFTER_S, Problem
+from redis_consumer.web.problems import Problem, problem_reply
 
 #: Where a probe of a cluster asks by the address of a pod.
 PROBES = ("/live", "/ready", "/metrics")
@@ -114,11 +113,3 @@ def host_name(host: str) -> str:
     host = host.lower()
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdigit() and (not name.count(":") or name.endswith("]")) else host
-
-
-def problem_reply(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Return the reply for a problem outside of API v1."""
-    retry = {"Retry-After": str(RETRY_AFTER_S)} if problem.status == 503 else {}
-    return JSONResponse(
-        problem.as_data(), problem.status, {**retry, **(headers or {})}, media_type="application/problem+json"
-    )

@@ -67,7 +67,10 @@ def revoke(user: User, file: File = None) -> None:
 
 
 def _tokens(file: Path | None) -> TokenFile:
-    from redis_consumer.web.context import token_path
+    from redis_consumer.web.context import server_folder, token_path
     from redis_consumer.web.tokens import TokenFile
 
-    return TokenFile(file or token_path(read_settings()))
+    if file is None:
+        settings = read_settings()
+        file = token_path(settings, server_folder(settings))
+    return TokenFile(file)

@@ -16,12 +16,12 @@ from redis_consumer.job import EMPTY_FIELDS, OWN_FIELDS, Job
 from redis_consumer.queue.scripts import own_key
 from redis_consumer.redis import RedisClient
 from redis_consumer.text import decimal, last_line, mask_secrets, result_stem, whole
+from redis_consumer.web.problems import parts_of
 
 #: Entries of a queue in which the places of jobs are looked up.
 MOST_PLACES = 10_000
 #: Fields of a job that are no options of it, besides `OWN_FIELDS`.
 _NOT_OPTIONS = frozenset({"model_name", "model_version", "outputs", "cuts", "scale_from"})
-_FIELD = re.compile(r"field ([\w.]+): (.*)", re.DOTALL)
 #: Files of each result by name, with the output that holds them.
 FILES = {
     "labels.tif": "labels", "labels.ome.tif": "ome", "rois.zip": "rois", "objects.geojson": "geojson",
@@ -214,9 +214,7 @@ def trouble_of(reason: str) -> dict[str, str]:
     title, colon, text = last_line(reason).partition(": ")
     if not colon or " " in title:
         title, text = "Failed", last_line(reason)
-    match = _FIELD.fullmatch(text)
-    field, text = (match[1], match[2]) if match else ("", text)
-    detail, _, hint = text.partition("; ")
+    field, detail, hint = parts_of(text)
     return {"title": title, "detail": mask_secrets(detail), "field": field, "hint": hint}
 
 

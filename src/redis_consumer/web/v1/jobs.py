@@ -239,8 +239,7 @@ def _model_fields(model: str) -> dict[str, str]:
     try:
         ModelId.of(name.strip(), version.strip())
     except InvalidJob as error:
-        detail, _, hint = str(error).partition(": ")[2].partition("; ")
-        raise Problem(422, detail, field="model", hint=hint) from None
+        raise _refusal(error, "model") from None
     return {"model_name": name.strip(), "model_version": version.strip()}
 
 
@@ -251,10 +250,15 @@ def _check(fields: Mapping[str, str]) -> None:
         try:
             getattr(job, name)
         except InvalidJob as error:
-            detail, _, hint = str(error).partition(": ")[2].partition("; ")
-            raise Problem(422, detail, field=f"options.{name}", hint=hint) from None
+            raise _refusal(error, f"options.{name}") from None
     if fields.get("scale") and decimal(fields["scale"]) > 100:
         raise Problem(422, "must be at most 100", field="options.scale")
+
+
+def _refusal(error: InvalidJob, field: str) -> Problem:
+    """Return the problem of a value, under the name that it has in the request."""
+    detail, _, hint = str(error).partition(": ")[2].partition("; ")
+    return Problem(422, detail, field=field, hint=hint)
 
 
 def kind_of(context: WebContext, name: str) -> dict[str, Any]:
