@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from redis_consumer import machine, wanted
@@ -29,6 +30,7 @@ from redis_consumer.queue import JobQueue, timestamp, upkeep
 from redis_consumer.queue.child_jobs import NEXT_PHASE, ChildJobs
 from redis_consumer.storage import transfer
 from redis_consumer.storage.keys import discard_record
+from redis_consumer.text import shown_name
 
 
 class Consumer:
@@ -132,6 +134,15 @@ class Consumer:
         if self.job is not None and self.job.id == redis_hash:
             return self.job.get("input_file_name").lower()
         return str(self.redis.hget(redis_hash, "input_file_name") or "").lower()
+
+    def _download_file(self, job: Job, key: str, folder: Path) -> Path:
+        """Download the file of an image, and the other files of an OME-TIFF of several files beside it."""
+        from redis_consumer.images.vendors.ome_files import other_files  # most consumers read no images
+
+        path = Path(self.storage.download(key, folder))
+        if others := other_files(path, shown_name(job.original_name), job.field_of_view):
+            self.storage.download_beside(key, others, path.parent)
+        return path
 
     def _consume(self, redis_hash: str) -> str:
         """Do the work of one job and return its status. This is the only method that a plug-in must implement.

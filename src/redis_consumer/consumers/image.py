@@ -25,7 +25,6 @@ from redis_consumer.consumers.serving import TensorFlowServingConsumer, own_meth
 from redis_consumer.errors import InvalidJob, ObjectNotFound
 from redis_consumer.images.fields import SeveralImages, choose
 from redis_consumer.images.ome_zarr import MAX_METADATA_BYTES, image_fields
-from redis_consumer.images.vendors.ome_files import other_files
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.processing import registry
 from redis_consumer.processing.registry import Functions, is_built_in
@@ -125,10 +124,7 @@ class ImageFileConsumer(TensorFlowServingConsumer):
     def _download(self, job: Job, folder: Path) -> Path:
         key = job.input_file_name.rstrip("/")
         if not key.lower().endswith(".zarr"):
-            path = Path(self.storage.download(job.input_file_name, folder))
-            if others := other_files(path, shown_name(job.original_name), job.field_of_view):
-                self.storage.download_beside(job.input_file_name, others, path.parent)
-            return path
+            return self._download_file(job, job.input_file_name, folder)
         if job.field_of_view:
             return Path(self.storage.download_folder(f"{key}/{job.field_of_view}", folder))
         fields = image_fields(partial(self._read_table, key))

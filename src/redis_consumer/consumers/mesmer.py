@@ -104,7 +104,7 @@ def _nuclear_view(job: Job) -> Job:
     none = dict.fromkeys(
         ("model_name", "model_version", "channels", "preprocess_function", "postprocess_function", "label"), ""
     )
-    return replace(job, fields={**job.fields, **none})
+    return job.with_fields(**none)
 
 
 def _view(job: Job) -> Job:

@@ -21,7 +21,6 @@ from redis_consumer.consumers.claimed_job import Stages
 from redis_consumer.consumers.fan_out import Child, reason_of_child, second_phase
 from redis_consumer.errors import InvalidJob, PermanentError
 from redis_consumer.images import write_channels
-from redis_consumer.images.vendors.ome_files import other_files
 from redis_consumer.job import Job, JobStatus, OrphanedResult
 from redis_consumer.movies.movie import natural
 from redis_consumer.segmentation.frames import Frames, open_whole_frames
@@ -76,9 +75,7 @@ class PolarisConsumer(Consumer):
         stages.begin(JobStatus.STARTED, identity_started=self.name, progress=0)
         with tempfile.TemporaryDirectory(prefix="redis-consumer-") as name:
             folder = Path(name)
-            path = Path(self.storage.download(job.input_file_name, folder / "input"))
-            if others := other_files(path, shown_name(job.original_name), job.field_of_view):
-                self.storage.download_beside(job.input_file_name, others, path.parent)
+            path = self._download_file(job, job.input_file_name, folder / "input")
             view = job.with_fields(channels=",".join(_named(job)))
             with open_whole_frames(path, view, defaults.image_limits(), defaults.max_job_bytes()) as frames:
                 stages.begin(JobStatus.PREDICTING, ended="download_time", **frames.fields)

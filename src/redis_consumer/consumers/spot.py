@@ -94,7 +94,8 @@ class SpotConsumer(ImageFileConsumer):
                     plane = planes.read(number, number + 1)[0, ..., 0]
                     yield points_of_blobs(plane, options.spot_sigma_px, options.spot_min_snr)
             return
-        segmentation, view, model = self._segmentation(), _view(job, self._model_of(job)), self._model_of(job)
+        segmentation, model = self._segmentation(), self._model_of(job)
+        view = _view(job, model)
         places = self._output_places(model)
         threshold = defaults.spot_threshold()
 

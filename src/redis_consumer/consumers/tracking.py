@@ -20,7 +20,6 @@ from redis_consumer.errors import InvalidImage, PermanentError
 from redis_consumer.images import ImageLimits, read_image
 from redis_consumer.images.image import square_um
 from redis_consumer.images.scratch import FrameScratch
-from redis_consumer.images.vendors.ome_files import other_files
 from redis_consumer.job import Job, JobStatus, ModelId
 from redis_consumer.movies.linking import link_by_model
 from redis_consumer.movies.movie import SUFFIXES, Movie, natural, open_movies
@@ -92,9 +91,7 @@ class TrackingConsumer(TensorFlowServingConsumer):
             if key.lower().endswith(".zarr"):
                 path = Path(self.storage.download_folder(key, folder / "input"))
             else:
-                path = Path(self.storage.download(key, folder / "input"))
-                if others := other_files(path, shown_name(job.original_name), job.field_of_view):
-                    self.storage.download_beside(key, others, path.parent)
+                path = self._download_file(job, key, folder / "input")
             with open_movies(job, path, folder, defaults.movie_limits()) as movies:
                 yield movies, folder
 
