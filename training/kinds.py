@@ -5,7 +5,6 @@ Run from the repository's root: ``PYTHONPATH=src python -m training.kinds --help
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from training.others import draw_other
 from training.real import RealImage, load
 from training.synthetic import make_sample
-from training.train import OPSET
+from training.train import OPSET, take_steps
 
 from redis_consumer.segmentation.detection import crops, label_of
 
@@ -113,20 +112,14 @@ def fit(images: dict[int, list[RealImage]], steps: int, seed: int) -> KindNet:
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     others = [_picture(name) for name in PICTURES]
-    started, recent = time.monotonic(), 0.0
-    for step in range(1, steps + 1):
+
+    def next_loss() -> Tensor:
         drawn = [_draw(rng, images, others) for _ in range(BATCH)]
         batch = torch.from_numpy(np.stack([image for image, _ in drawn]))[:, None]
         wanted = torch.tensor([label for _, label in drawn])
-        loss = nn.functional.cross_entropy(network.logits(batch), wanted, label_smoothing=0.05)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        recent += loss.item()
-        if step % 50 == 0:
-            typer.echo(f"step {step}/{steps}  loss {recent / 50:.3f}  {time.monotonic() - started:.0f} s")
-            recent = 0.0
+        return nn.functional.cross_entropy(network.logits(batch), wanted, label_smoothing=0.05)
+
+    take_steps(next_loss, optimizer, schedule, steps)
     return network.eval()
 
 

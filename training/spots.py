@@ -14,7 +14,7 @@ import typer
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
-from training.train import OPSET
+from training.train import write_onnx
 
 MODEL_PATH = Path("src/redis_consumer/models/SpotDetection/1/model.onnx")
 #: Standard deviation of a spot in pixels, and the pixels around it that count.
@@ -70,18 +70,7 @@ def _vertex(before: Tensor, at: Tensor, after: Tensor) -> Tensor:
 
 def main(output: Annotated[Path, typer.Option(help="Where the model goes.")] = MODEL_PATH) -> None:
     """Write the model."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    names = ["image", "classification", "offset_regression"]
-    torch.onnx.export(
-        SpotFilter().eval(),
-        (torch.rand(1, 64, 80, 1),),
-        str(output),
-        dynamo=False,
-        opset_version=OPSET,
-        input_names=names[:1],
-        output_names=names[1:],
-        dynamic_axes={name: {0: "N", 1: "Y", 2: "X"} for name in names},
-    )
+    write_onnx(SpotFilter(), torch.rand(1, 64, 80, 1), output, ["classification", "offset_regression"])
     typer.echo(f"{output}: {output.stat().st_size} bytes")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -109,18 +109,16 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
     return MSE_WEIGHT * squared + BCE_WEIGHT * entropy + DICE_WEIGHT * (1 - overlap)
 
 
-def fit(network: NuclearUNet, crops: IterableDataset[tuple[Tensor, Tensor]], steps: int, rate: float) -> NuclearUNet:
-    """Train a network for a number of steps; one thread computes, one process draws images."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
-    batches = iter(DataLoader(crops, batch_size=None, num_workers=1, prefetch_factor=16))
+def take_steps(
+    next_loss: Callable[[], Tensor],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    steps: int,
+) -> None:
+    """Take a number of steps, each on the loss of another batch. Print the mean loss of every 50 steps."""
     started, recent = time.monotonic(), 0.0
     for step in range(1, steps + 1):
-        images, targets = next(batches)
-        loss = _loss(network(images.contiguous(memory_format=torch.channels_last)), targets)
+        loss = next_loss()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -129,23 +127,52 @@ def fit(network: NuclearUNet, crops: IterableDataset[tuple[Tensor, Tensor]], ste
         if step % 50 == 0:
             typer.echo(f"step {step}/{steps}  loss {recent / 50:.4f}  {time.monotonic() - started:.0f} s")
             recent = 0.0
+
+
+def fit(network: NuclearUNet, crops: IterableDataset[tuple[Tensor, Tensor]], steps: int, rate: float) -> NuclearUNet:
+    """Train a network for a number of steps; one thread computes, one process draws images."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
+    batches = iter(DataLoader(crops, batch_size=None, num_workers=1, prefetch_factor=16))
+
+    def next_loss() -> Tensor:
+        images, targets = next(batches)
+        return _loss(network(images.contiguous(memory_format=torch.channels_last)), targets)
+
+    take_steps(next_loss, optimizer, schedule, steps)
     return network.eval()
+
+
+def write_onnx(module: nn.Module, image: Tensor, path: Path, outputs: list[str]) -> None:
+    """Write a module as ONNX. Input and outputs are (N, Y, X, channels) of any size but that of the channels.
+
+    Args:
+        module: takes an image and returns the outputs.
+        image: an example.
+        path: of the file.
+        outputs: names of the outputs.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.onnx.export(
+        module.eval(),
+        (image,),
+        str(path),
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=outputs,
+        dynamic_axes={name: {0: "N", 1: "Y", 2: "X"} for name in ("image", *outputs)},
+    )
 
 
 def export(network: NuclearUNet, path: Path, *, has_views: bool = False) -> None:
     """Write the network as ONNX with free batch size and sides; `has_views` as for `Exported`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = ["image", "prediction_0", "prediction_1"]
-    torch.onnx.export(
-        Exported(network.to(memory_format=torch.contiguous_format), has_views=has_views).eval(),
-        (torch.zeros(1, 64, 64, 1),),
-        str(path),
-        dynamo=False,
-        opset_version=OPSET,
-        input_names=names[:1],
-        output_names=names[1:],
-        dynamic_axes={name: {0: "N", 1: "Y", 2: "X"} for name in names},
-    )
+    network = network.to(memory_format=torch.contiguous_format)
+    outputs = ["prediction_0", "prediction_1"]
+    write_onnx(Exported(network, has_views=has_views), torch.zeros(1, 64, 64, 1), path, outputs)
 
 
 def halve(path: Path) -> None:
