@@ -41,6 +41,13 @@ def run_client(address: str, folder: Path, saved: Path, log: IO[bytes]) -> None:
     subprocess.run(command, cwd=folder, check=True, timeout=100, stdout=log, stderr=log)
 
 
+def put_input(storage: Storage, models: Path, folder: Path) -> None:
+    """Put a model into a bucket, and an image into a local folder."""
+    for path in (models / "Scaling").rglob("model.onnx"):
+        storage.write_bytes(f"models/{path.relative_to(models)}", path.read_bytes())
+    tifffile.imwrite(folder / "HeLa.tif", np.full((24, 30), 7, np.uint8))
+
+
 @pytest.mark.parametrize("links", ["public", "signed"])
 def test_it_saves_the_result(
     redis_server: RedisServer,
@@ -51,9 +58,7 @@ def test_it_saves_the_result(
     links: str,
 ) -> None:
     storage, frontend = s3_bucket.open(), Frontend(redis_db)
-    for path in (onnx_model_dir / "Scaling").rglob("model.onnx"):
-        storage.write_bytes(f"models/{path.relative_to(onnx_model_dir)}", path.read_bytes())
-    tifffile.imwrite(tmp_path / "HeLa.tif", np.full((24, 30), 7, np.uint8))
+    put_input(storage, onnx_model_dir, tmp_path)
     variables = environment(redis_server, "", **{**s3_bucket.environment, "RESULT_URLS": links})
     saved = tmp_path / "saved"
     saved.mkdir()
@@ -92,9 +97,7 @@ def test_it_saves_the_result_of_our_server(
         {"STORAGE_BUCKET": folder.as_uri()} if links == "folder" else {**s3_bucket.environment, "RESULT_URLS": links}
     )
     storage = Storage(folder.as_uri()) if links == "folder" else s3_bucket.open()
-    for path in (onnx_model_dir / "Scaling").rglob("model.onnx"):
-        storage.write_bytes(f"models/{path.relative_to(onnx_model_dir)}", path.read_bytes())
-    tifffile.imwrite(tmp_path / "HeLa.tif", np.full((24, 30), 7, np.uint8))
+    put_input(storage, onnx_model_dir, tmp_path)
     variables = environment(redis_server, "", **{**given, "WEB_FOLDER": str(tmp_path / "web")})
     with (
         serving(variables, tmp_path) as address,

@@ -132,7 +132,7 @@ class CommandLine:
         )
 
     def start(self, *arguments: str | Path, **settings: str) -> subprocess.Popen[str]:
-        """Start a command; whoever starts it ends it, `end_started` where that failed."""
+        """Start a command. The caller ends it, or `end_started` where that failed."""
         process = subprocess.Popen(
             self._command(arguments),
             cwd=self.folder,

@@ -1,4 +1,4 @@
-"""Child processes that decode files: what they answer, and what becomes of those that take too much."""
+"""Child processes that decode files: what they answer, and how those end that take too much."""
 
 from __future__ import annotations
 

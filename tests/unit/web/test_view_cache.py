@@ -200,7 +200,7 @@ def test_an_object_of_another_bucket_is_fetched_and_removed(tmp_path: Path, buck
 
 def test_an_unavailable_bucket_is_tried_again(views: ViewCache, bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: Any) -> Path:
-        raise StorageUnavailable("the bucket is away")
+        raise StorageUnavailable("the bucket is unavailable")
 
     source = add(bucket)
     with monkeypatch.context() as patch:
